@@ -1,0 +1,1 @@
+"""Gadgetron nodes: each stage of the stream is an iterator to an iterator."""

@@ -1,0 +1,1 @@
+"""Score-based MRI reconstruction: arrays and mathematics, no sockets."""
