@@ -1,0 +1,91 @@
+"""Centred orthonormal Fourier transforms and field-of-view changes.
+
+One convention for the whole project: the origin of an axis of n points is at index n // 2, in
+k-space and in the image, for odd and even n, and the transform is unitary.  The same functions
+take NumPy and torch arrays.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import scipy.fft
+
+
+def to_image(kspace: Any, axes: Sequence[int] = (-2, -1)) -> Any:
+    """Inverse centred orthonormal FFT, k-space to image.
+
+    Parameters
+    ----------
+    kspace : numpy.ndarray or torch.Tensor, complex, (..., y, x)
+    axes : axes to transform.
+    """
+    return _centred("ifftn", kspace, tuple(axes))
+
+
+def to_kspace(image: Any, axes: Sequence[int] = (-2, -1)) -> Any:
+    """Centred orthonormal FFT, image to k-space (the adjoint and inverse of `to_image`)."""
+    return _centred("fftn", image, tuple(axes))
+
+
+def resize(x: Any, shape: Sequence[int], axes: Sequence[int] = (-2, -1)) -> Any:
+    """Crop or zero-pad `axes` to `shape` about the origin (index n // 2 stays the origin)."""
+    for size, axis in zip(shape, axes, strict=True):
+        x = _resize_axis(x, size, axis % x.ndim)
+    return x
+
+
+def remove_oversampling(kspace: Any, nx: int) -> Any:
+    """Crop the field of view of the readout (last axis) to its central `nx` points."""
+    if kspace.shape[-1] == nx:
+        return kspace
+    return to_kspace(resize(to_image(kspace, (-1,)), (nx,), (-1,)), (-1,))
+
+
+def resample(image: Any, shape: Sequence[int], fov_fraction: Sequence[float] = (1.0, 1.0)) -> Any:
+    """Bring an image onto another matrix: crop or pad the field of view, then interpolate.
+
+    Parameters
+    ----------
+    image : complex or real array, (..., y, x)
+    shape : (y, x) of the result.
+    fov_fraction : field of view of the result over that of `image`, (y, x).
+
+    Returns
+    -------
+    Array (..., *shape).  Interpolation is by zero-padding or cropping k-space and keeps the
+    intensity of a pixel (not the energy of the image).
+    """
+    size = image.shape[-2:]
+    cropped = tuple(max(1, round(n * f)) for n, f in zip(size, fov_fraction, strict=True))
+    image = resize(image, cropped)
+    if cropped == tuple(shape):
+        return image
+    scale = float(np.sqrt(np.prod(shape) / np.prod(cropped)))
+    return to_image(resize(to_kspace(image), shape)) * scale
+
+
+def _centred(name: str, x: Any, axes: tuple[int, ...]) -> Any:
+    if isinstance(x, np.ndarray):
+        shifted = scipy.fft.ifftshift(x, axes=axes)
+        transformed = getattr(scipy.fft, name)(shifted, axes=axes, norm="ortho", overwrite_x=True)
+        return scipy.fft.fftshift(transformed, axes=axes)
+    fft = sys.modules["torch"].fft  # whoever made the tensor has imported it
+    shifted = fft.ifftshift(x, dim=axes)
+    return fft.fftshift(getattr(fft, name)(shifted, dim=axes, norm="ortho"), dim=axes)
+
+
+def _resize_axis(x: Any, size: int, axis: int) -> Any:
+    n = x.shape[axis]
+    if size <= n:
+        start = n // 2 - size // 2
+        return x[(slice(None),) * axis + (slice(start, start + size),)]
+    before = size // 2 - n // 2
+    shape = list(x.shape)
+    shape[axis] = size
+    out = np.zeros(shape, x.dtype) if isinstance(x, np.ndarray) else x.new_zeros(shape)
+    out[(slice(None),) * axis + (slice(before, before + n),)] = x
+    return out
