@@ -1,0 +1,159 @@
+"""The properties of a node, as its `<configuration>` element gives them."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, fields
+from typing import Any
+from xml.etree.ElementTree import Element
+
+from scoremri_core.errors import InputError
+
+SAMPLERS = ("posterior", "langevin", "hmc", "none")
+OUTPUTS = ("mean", "std", "phase", "samples")
+NOISE_SOURCES = ("auto", "scan", "estimate")
+
+
+@dataclass(frozen=True)
+class Properties:
+    """What a site can set on a node.
+
+    Attributes
+    ----------
+    sampler : posterior, langevin, hmc or none (none sends the classical reconstruction).
+    samples : posterior samples per frame.
+    steps : denoiser evaluations per sample; None (written "auto") takes the sampler's own.
+    prior : name of a shipped prior or a path.
+    seed : of the random numbers.
+    device : auto, cpu, cuda or cuda:N.
+    maps : sets of coil maps, 1 or 2.
+    noise : auto (noise scan if there is one, else estimated), scan, estimate, or the standard
+        deviation of each real component in the units of the k-space.
+    outputs : of mean, std, phase and samples.
+    series : index of the first image series.
+    capture : folder where each scan is saved as ISMRMRD; empty saves nothing.
+    """
+
+    sampler: str = "posterior"
+    samples: int = 8
+    steps: int | None = None
+    prior: str = "default"
+    seed: int = 0
+    device: str = "auto"
+    maps: int = 1
+    noise: str | float = "auto"
+    outputs: tuple[str, ...] = ("mean", "std")
+    series: int = 1
+    capture: str = ""
+
+    @classmethod
+    def parse(cls, values: Mapping[str, str]) -> Properties:
+        """Properties from their texts; those not given keep their defaults.
+
+        Raises
+        ------
+        InputError
+            Naming the property, and what is known or expected.
+        """
+        known = [field.name for field in fields(cls)]
+        parsed: dict[str, Any] = {}
+        for name, text in values.items():
+            if name not in known:
+                raise InputError(f"unknown property '{name}': known are {', '.join(known)}")
+            try:
+                parsed[name] = _PARSERS[name](text.strip())
+            except ValueError as error:
+                raise InputError(f"property {name}='{text}': expected {error}") from error
+        return cls(**parsed)
+
+    @classmethod
+    def from_config(cls, config: Element | None) -> Properties:
+        """Properties of a `<configuration>` element (None has none).
+
+        Raises
+        ------
+        InputError
+            As `parse`, and where a `<property>` lacks its name or value.
+        """
+        values: dict[str, str] = {}
+        for element in config.iter("property") if config is not None else ():
+            name, value = element.get("name"), element.get("value")
+            if name is None or value is None:
+                raise InputError("a <property> of the node lacks its name= or value=")
+            values[name] = value
+        return cls.parse(values)
+
+
+def _integer(low: int, high: int) -> Callable[[str], int]:
+    def parse(text: str) -> int:
+        if not re.fullmatch(r"[0-9]+", text) or not low <= int(text) <= high:
+            raise ValueError(f"a whole number from {low} to {high}")
+        return int(text)
+
+    return parse
+
+
+def _choice(*known: str) -> Callable[[str], str]:
+    def parse(text: str) -> str:
+        if text not in known:
+            raise ValueError(f"one of {', '.join(known)}")
+        return text
+
+    return parse
+
+
+def _steps(text: str) -> int | None:
+    if text == "auto":
+        return None
+    try:
+        return _integer(1, 100_000)(text)
+    except ValueError as error:
+        raise ValueError(f"auto or {error}") from None
+
+
+def _device(text: str) -> str:
+    if not re.fullmatch(r"auto|cpu|cuda(:[0-9]+)?", text):
+        raise ValueError("auto, cpu, cuda or cuda:N")
+    return text
+
+
+def _noise(text: str) -> str | float:
+    if text in NOISE_SOURCES:
+        return text
+    try:
+        sigma = float(text)
+    except ValueError:
+        sigma = math.nan
+    if not 0 < sigma < math.inf:
+        raise ValueError(f"one of {', '.join(NOISE_SOURCES)}, or a positive number")
+    return sigma
+
+
+def _outputs(text: str) -> tuple[str, ...]:
+    names = tuple(name.strip() for name in text.split(","))
+    if not set(names) <= set(OUTPUTS) or len(set(names)) < len(names):
+        raise ValueError(f"a comma list, each once, of {', '.join(OUTPUTS)}")
+    return names
+
+
+def _name(text: str) -> str:
+    if not text:
+        raise ValueError("a name or a path")
+    return text
+
+
+_PARSERS: dict[str, Callable[[str], Any]] = {
+    "sampler": _choice(*SAMPLERS),
+    "samples": _integer(1, 10_000),
+    "steps": _steps,
+    "prior": _name,
+    "seed": _integer(0, 2**63 - 1),
+    "device": _device,
+    "maps": _integer(1, 2),
+    "noise": _noise,
+    "outputs": _outputs,
+    "series": _integer(0, 65_000),
+    "capture": str,
+}
