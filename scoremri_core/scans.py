@@ -39,6 +39,8 @@ NOT_IMAGING = (
     ismrmrd.ACQ_IS_PHASE_STABILIZATION,
 )
 
+STEPS = ("kspace_encode_step_1", "kspace_encode_step_2")
+
 
 def flag_bits(*flags: int) -> int:
     """Bit mask of ISMRMRD flags, which count from 1."""
@@ -97,6 +99,37 @@ class Scan:
             data.astype(np.float32).view(np.complex64).reshape(channels, samples),
             trajectory.astype(np.float32).reshape(samples, dimensions),
         )
+
+
+@dataclass(frozen=True)
+class Limits:
+    """Encode steps of one axis: `count` of them from `minimum` on, DC at step `center`."""
+
+    minimum: int
+    count: int
+    center: int
+
+
+def encoding_limits(header: Any, step: str) -> Limits:
+    """Read the limits of an encode step (one of STEPS); without them, the whole matrix.
+
+    Raises
+    ------
+    InputError
+        Where the centre lies outside the limits.
+    """
+    encoding = header.encoding[0]
+    limits = getattr(encoding.encodingLimits, step.replace("encode", "encoding"))
+    if limits is None:
+        size = encoding.encodedSpace.matrixSize
+        count = int(size.y if step == STEPS[0] else size.z)
+        return Limits(0, count, count // 2)
+    if not limits.minimum <= limits.center <= limits.maximum:
+        raise InputError(
+            f"header: the centre of {step} is {limits.center}, "
+            f"outside its limits {limits.minimum} to {limits.maximum}"
+        )
+    return Limits(limits.minimum, limits.maximum - limits.minimum + 1, limits.center)
 
 
 def parse_header(document: str | bytes, name: str) -> Any:
