@@ -1,1 +1,27 @@
-"""Score-based MRI reconstruction: arrays and mathematics, no sockets."""
+"""Score-based MRI reconstruction: arrays and mathematics, no sockets.
+
+The front door is `reconstruct`; `load_prior` gives a trained denoiser.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from scoremri_core.priors import load_prior
+    from scoremri_core.reconstruction import Info, Reconstruction, reconstruct
+
+__all__ = ["Info", "Reconstruction", "load_prior", "reconstruct"]
+
+
+def __getattr__(name: str) -> Any:
+    """Import the front door when it is first used: torch takes seconds to load."""
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    if name == "load_prior":
+        from scoremri_core.priors import load_prior
+
+        return load_prior
+    from scoremri_core import reconstruction
+
+    return getattr(reconstruction, name)

@@ -1,1 +1,1 @@
-"""Posterior samplers."""
+"""Posterior samplers: each draws images given data, a forward operator and a denoiser."""

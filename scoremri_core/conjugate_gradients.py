@@ -1,0 +1,60 @@
+"""Conjugate gradients for a batch of independent Hermitian systems."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+
+def conjugate_gradients(
+    operator: Callable[[Tensor], Tensor],
+    b: Tensor,
+    x0: Tensor,
+    preconditioner: Tensor,
+    tolerance: float = 1e-3,
+    max_iterations: int = 50,
+) -> tuple[Tensor, int]:
+    """Solve M x = b for each leading (frame, sample) index on its own.
+
+    A system that has converged is left as it is while others go on, so that no solution depends
+    on what it was solved with.
+
+    Parameters
+    ----------
+    operator : the Hermitian positive definite M, complex (frame, sample, ...) to the same.
+    b, x0 : right-hand side and start, (frame, sample, ...).
+    preconditioner : the inverse of an approximate diagonal of M, real, broadcast to b.
+    tolerance : stop a system when |b - M x| <= tolerance |b| in the preconditioner's norm.
+    max_iterations : stop all of them after this many.
+
+    Returns
+    -------
+    x, and the number of iterations of the slowest system.
+    """
+    axes = tuple(range(2, b.ndim))
+
+    def dot(p: Tensor, q: Tensor) -> Tensor:
+        product = torch.view_as_real(p) * torch.view_as_real(q)
+        return product.sum((*axes, b.ndim), keepdim=False).view(*b.shape[:2], *(1 for _ in axes))
+
+    x = x0
+    r = b - operator(x)
+    z = preconditioner * r
+    p = z
+    rz = dot(r, z)
+    enough = tolerance**2 * dot(b, preconditioner * b)
+    for iteration in range(max_iterations):
+        active = rz > enough
+        if not bool(active.any()):
+            return x, iteration
+        mp = operator(p)
+        alpha = torch.where(active, rz / dot(p, mp), 0.0)
+        x = x + alpha * p
+        r = r - alpha * mp
+        z = preconditioner * r
+        rz_next = dot(r, z)
+        p = z + torch.where(active, rz_next / rz, 0.0) * p
+        rz = torch.where(active, rz_next, rz)
+    return x, max_iterations

@@ -1,0 +1,38 @@
+"""A Gaussian prior with a given spectrum, whose posterior is known in closed form."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from scoremri_core.fourier import to_image, to_kspace
+
+
+class GaussianPrior:
+    """Stationary complex Gaussian images of mean zero.
+
+    Parameters
+    ----------
+    spectrum : (y, x) variance of each real component of the centred orthonormal k-space.
+    """
+
+    def __init__(self, spectrum: Tensor) -> None:
+        self.spectrum = spectrum
+
+    def denoise(self, x: Tensor, sigma: Tensor) -> Tensor:
+        """Wiener filter, E[x0 | x]."""
+        spectrum = self.spectrum.to(x.device)
+        gain = spectrum / (spectrum + sigma.view(-1, 1, 1) ** 2)
+        return to_image(gain * to_kspace(x))
+
+    def denoise_with_variance(self, x: Tensor, sigma: Tensor) -> tuple[Tensor, Tensor]:
+        """Wiener filter and its mean error variance, the same in every pixel."""
+        noise = sigma.view(-1, 1, 1) ** 2
+        spectrum = self.spectrum.to(x.device)
+        variance = (spectrum * noise / (spectrum + noise)).mean((-2, -1), keepdim=True)
+        return self.denoise(x, sigma), variance.expand(x.shape)
+
+    def sample(self, count: int, generator: torch.Generator) -> Tensor:
+        """Draw images, complex (count, y, x)."""
+        e = torch.randn(count, *self.spectrum.shape, 2, generator=generator)
+        return to_image(self.spectrum.sqrt() * torch.view_as_complex(e))

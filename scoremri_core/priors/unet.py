@@ -1,0 +1,141 @@
+"""A noise-conditional U-Net that returns the denoised image and its own error variance."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+class DenoisingUnet(nn.Module):
+    """E[x0 | x] and its per-pixel error variance, for x = x0 + sigma e.
+
+    The network runs at half resolution on 2 x 2 pixel blocks (where convolutions are cheap for
+    what they see), without normalisation over space, so that a pixel's result does not depend on
+    the size of the image.  Preconditioning is that of Karras et al. 2022 (EDM, Eq. 7):
+
+        D = c_skip x + c_out F(c_in x, sigma),    v = c_out^2 exp(h)
+
+    where F and h are the network's outputs: both are of order one at every sigma.
+
+    Parameters
+    ----------
+    channels : width at each scale; each further scale halves the resolution.
+    blocks : residual blocks per scale, on the way down and again on the way up.
+    embedding : width of the noise-level embedding.
+    sigma_data : sd of each real component of the training images.
+    """
+
+    def __init__(
+        self,
+        channels: Sequence[int] = (64, 128, 192, 192),
+        blocks: Sequence[int] = (2, 2, 2, 1),
+        embedding: int = 128,
+        sigma_data: float = 0.3,
+    ) -> None:
+        super().__init__()
+        self.config: dict[str, Any] = {
+            "channels": list(channels),
+            "blocks": list(blocks),
+            "embedding": embedding,
+            "sigma_data": sigma_data,
+        }
+        self.multiple = 2 ** len(channels)
+        self.sigma_data = sigma_data
+        self.embed = NoiseEmbedding(embedding)
+        self.head = nn.Conv2d(8, channels[0], 3, padding=1)
+        self.down = nn.ModuleList()
+        self.up = nn.ModuleList()
+        self.shrink = nn.ModuleList()
+        self.grow = nn.ModuleList()
+        for i, (width, count) in enumerate(zip(channels, blocks, strict=True)):
+            self.down.append(nn.ModuleList(Block(width, embedding) for _ in range(count)))
+            self.up.append(nn.ModuleList(Block(width, embedding) for _ in range(count)))
+            if i + 1 < len(channels):
+                self.shrink.append(nn.Conv2d(width, channels[i + 1], 2, stride=2))
+                self.grow.append(nn.ConvTranspose2d(channels[i + 1], width, 2, stride=2))
+        self.tail = nn.Conv2d(channels[0], 12, 3, padding=1)
+        nn.init.zeros_(self.tail.weight)
+        nn.init.zeros_(self.tail.bias)  # type: ignore[arg-type]
+
+    def forward(self, x: Tensor, sigma: Tensor) -> tuple[Tensor, Tensor]:
+        """Denoise.
+
+        Parameters
+        ----------
+        x : (batch, 2, y, x) real and imaginary parts; y and x multiples of `self.multiple`.
+        sigma : (batch,) sd of the noise in each component.
+
+        Returns
+        -------
+        denoised (batch, 2, y, x) and error variance of each component (batch, 1, y, x).
+        """
+        residual, log_variance = self.residual(x, sigma)
+        skip, out, _ = self.preconditioning(sigma)
+        return skip * x + out * residual, out**2 * log_variance.exp()
+
+    def residual(self, x: Tensor, sigma: Tensor) -> tuple[Tensor, Tensor]:
+        """The raw network: F (batch, 2, y, x) and h (batch, 1, y, x), float32."""
+        embedding = self.embed(sigma)
+        h = self.head(F.pixel_unshuffle(self.preconditioning(sigma)[2] * x, 2))
+        skips = []
+        for i, stage in enumerate(self.down):
+            for block in stage:
+                h = block(h, embedding)
+            if i < len(self.shrink):
+                skips.append(h)
+                h = self.shrink[i](h)
+        for i in reversed(range(len(self.up))):
+            if i < len(self.grow):
+                h = self.grow[i](h) + skips.pop()
+            for block in self.up[i]:
+                h = block(h, embedding)
+        h = F.pixel_shuffle(self.tail(h).float(), 2)
+        return h[:, :2], h[:, 2:].clamp(-12, 4)
+
+    def preconditioning(self, sigma: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """c_skip, c_out, c_in of Karras et al. 2022, each (batch, 1, 1, 1)."""
+        sigma = sigma.view(-1, 1, 1, 1)
+        total = (sigma**2 + self.sigma_data**2).sqrt()
+        return (self.sigma_data / total) ** 2, sigma * self.sigma_data / total, 1 / total
+
+
+class NoiseEmbedding(nn.Module):
+    """Fourier features of log sigma, through a small perceptron."""
+
+    frequencies: Tensor
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.register_buffer("frequencies", 2.0 ** torch.linspace(-3, 3, width // 2))
+        self.layers = nn.Sequential(nn.Linear(width, width), nn.SiLU(), nn.Linear(width, width))
+
+    def forward(self, sigma: Tensor) -> Tensor:
+        """(batch,) to (batch, width)."""
+        angle = sigma.log()[:, None] * self.frequencies * math.tau / 8
+        return F.silu(self.layers(torch.cat((angle.cos(), angle.sin()), 1)))
+
+
+class Block(nn.Module):
+    """Residual block: normalise over channels, convolve, modulate by the noise level, convolve."""
+
+    def __init__(self, width: int, embedding: int) -> None:
+        super().__init__()
+        self.norm = nn.LayerNorm(width)
+        self.first = nn.Conv2d(width, width, 3, padding=1)
+        self.modulate = nn.Linear(embedding, 2 * width)
+        self.second = nn.Conv2d(width, width, 3, padding=1)
+        nn.init.zeros_(self.second.weight)
+        nn.init.zeros_(self.second.bias)  # type: ignore[arg-type]
+
+    def forward(self, x: Tensor, embedding: Tensor) -> Tensor:
+        """Keep the shape (batch, width, y, x)."""
+        # LayerNorm wants channels last, which is how they lie in memory
+        h = self.norm(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2).to(x.dtype)
+        h = self.first(h)
+        scale, shift = self.modulate(embedding)[:, :, None, None].to(h.dtype).chunk(2, 1)
+        return x + self.second(F.silu(torch.addcmul(h + shift, h, scale)))

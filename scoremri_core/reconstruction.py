@@ -1,0 +1,423 @@
+"""The front door: k-space in, posterior samples, their mean and standard deviation out."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, fields, replace
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import ArrayLike, NDArray
+
+from scoremri_core import noise
+from scoremri_core.classical import best_classical, zero_filled
+from scoremri_core.coil_maps import estimate_coil_maps
+from scoremri_core.errors import InputError
+from scoremri_core.fourier import resample
+from scoremri_core.priors import Denoiser, load_prior
+from scoremri_core.priors.network import NetworkPrior
+from scoremri_core.samplers.noise import SampleNoise
+from scoremri_core.samplers.posterior import PosteriorOptions, sample_posterior
+from scoremri_core.sense import SenseOperator
+
+logger = logging.getLogger(__name__)
+
+SAMPLERS = ("posterior", "none")
+# complex values in flight at once (images x coils x pixels), which bounds the memory
+BATCH_VALUES = {"cpu": 2**24, "cuda": 2**28}
+
+
+@dataclass(frozen=True)
+class Info:
+    """What was run.
+
+    Attributes
+    ----------
+    sampler, samples, prior, seed : as asked for.
+    steps : noise levels visited.
+    evaluations : denoiser evaluations per sample.
+    sigma_n : sd of each real component of the k-space noise, root mean square over coils.
+    scale : image value that the prior saw as 1.
+    fallback : why a classical image was sent instead, or None.
+    seconds : time of the whole call.
+
+    For a stack of several slices `sigma_n`, `scale` and, where any slice fell back, `fallback`
+    are tuples with an entry per slice.
+    """
+
+    sampler: str
+    samples: int
+    prior: str
+    seed: int
+    steps: int
+    evaluations: int
+    sigma_n: float | tuple[float, ...]
+    scale: float | tuple[float, ...]
+    fallback: str | tuple[str | None, ...] | None
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Reconstruction:
+    """Posterior samples and their moments, in units of the k-space under an orthonormal FFT.
+
+    Attributes
+    ----------
+    mean : complex64 (slice, y, x), posterior mean, or the classical image of a slice that could
+        not be sampled.
+    std : float32 (slice, y, x), posterior standard deviation of the complex value,
+        sqrt(sum |x_i - mean|^2 / (S - 1)); NaN where it is not known.
+    samples : complex64 (slice, sample, y, x); NaN in a slice that could not be sampled.
+    maps : complex64 (slice, set, coil, y, x); NaN in a slice without maps.
+    info : what was run.
+    """
+
+    mean: NDArray[np.complex64]
+    std: NDArray[np.float32]
+    samples: NDArray[np.complex64]
+    maps: NDArray[np.complex64]
+    info: Info
+
+    def resized(
+        self, shape: tuple[int, int], fov_fraction: tuple[float, float] = (1.0, 1.0)
+    ) -> Reconstruction:
+        """The same on another matrix: field of view cropped, then interpolated.
+
+        Parameters
+        ----------
+        shape : (y, x) of the result.
+        fov_fraction : field of view of the result over the present one, (y, x).
+        """
+        if tuple(shape) == self.mean.shape[-2:] and tuple(fov_fraction) == (1.0, 1.0):
+            return self
+        samples = resample(self.samples, shape, fov_fraction)
+        return replace(
+            self,
+            mean=resample(self.mean, shape, fov_fraction),
+            std=_standard_deviation(samples),
+            samples=samples,
+        )
+
+
+@dataclass
+class _Frame:
+    """One slice on its way to the sampler."""
+
+    kspace: NDArray[np.complex64]
+    covariance: NDArray[np.complex128] | None = None
+    maps: NDArray[np.complex64] | None = None
+    scale: float = float("nan")
+    fallback: str | None = None
+
+    @property
+    def sigma_n(self) -> float:
+        return float("nan") if self.covariance is None else noise.noise_sigma(self.covariance)
+
+
+def reconstruct(
+    kspace: ArrayLike,
+    *,
+    calibration: ArrayLike | None = None,
+    noise_covariance: ArrayLike | None = None,
+    prior: str | Denoiser = "default",
+    sampler: str = "posterior",
+    samples: int = 8,
+    steps: int | None = None,
+    maps: int | ArrayLike = 1,
+    scale: float | None = None,
+    seed: int = 0,
+    device: str = "auto",
+    **sampler_options: Any,
+) -> Reconstruction:
+    """Draw posterior samples of one slice or of a stack of slices.
+
+    Parameters
+    ----------
+    kspace : complex (coil, y, x) or (slice, coil, y, x), centred, zero where not sampled (a
+        sample is measured where any coil is not zero).
+    calibration : k-space of the calibration lines, like `kspace`; None finds them in `kspace`.
+    noise_covariance : (coil, coil), E[n n^H] of the complex noise; None estimates it from the
+        edges of k-space.
+    prior : name of a shipped prior, path of a .safetensors file, or any object with
+        `denoise(x, sigma)`.
+    sampler : "posterior", or "none" for the classical image alone.
+    samples : number of posterior samples.
+    steps : noise levels of the sampler; None takes the sampler's default.
+    maps : sets of coil maps to estimate (1 or 2), or the maps themselves: (coil, y, x) or
+        (set, coil, y, x), either with a leading slice axis where `kspace` has one.
+    scale : image value that the prior sees as 1; None takes the 99th percentile of the
+        coil-combined zero-filled image, slice by slice.
+    seed : sample i depends on the seed and on i alone.
+    device : "auto", "cpu", "cuda" or "cuda:N".
+    sampler_options : fields of the sampler's options, such as `PosteriorOptions`.
+
+    Returns
+    -------
+    Reconstruction.  A slice that cannot be sampled (values that are not finite, no calibration
+    lines, out of memory) holds the best classical image; `info.fallback` says why.
+
+    Raises
+    ------
+    InputError : arguments of the wrong shape, name or range.
+    """
+    start = time.perf_counter()
+    ksp = np.asarray(kspace, dtype=np.complex64)
+    if ksp.ndim not in (3, 4) or 0 in ksp.shape:
+        raise InputError(
+            f"kspace has shape {ksp.shape}: expected (coil, y, x) or (slice, coil, y, x)"
+        )
+    stack = ksp if ksp.ndim == 4 else ksp[None]
+    if sampler not in SAMPLERS:
+        raise InputError(f"sampler {sampler!r}: expected one of {', '.join(SAMPLERS)}")
+    if samples < 1:
+        raise InputError(f"samples is {samples}: expected at least 1")
+    options = _options(steps, sampler_options)
+    where = _device(device)
+    calibrations = _stacked("calibration", calibration, ksp)
+    given = None if isinstance(maps, int) else _given_maps(maps, ksp)
+    if given is None and maps not in (1, 2):
+        raise InputError(f"maps is {maps}: expected 1 or 2 sets, or an array")
+    covariance = None
+    if noise_covariance is not None:
+        covariance = np.asarray(noise_covariance, dtype=np.complex128)
+        if covariance.shape != (stack.shape[1],) * 2:
+            raise InputError(
+                f"noise_covariance has shape {covariance.shape}: expected (coil, coil), "
+                f"{(stack.shape[1],) * 2}"
+            )
+        noise.whitening_matrix(covariance)  # refuses what is no covariance
+
+    frames = [
+        _prepared(
+            frame,
+            calibrations[i],
+            covariance,
+            int(maps) if given is None else given[i],  # type: ignore[arg-type]
+            scale,
+            where,
+        )
+        for i, frame in enumerate(stack)
+    ]
+    sampled = [frame for frame in frames if frame.fallback is None] if sampler != "none" else []
+    denoiser: Denoiser | None = None
+    if sampler != "none":
+        denoiser = load_prior(prior) if isinstance(prior, str) else prior
+        if isinstance(denoiser, NetworkPrior):
+            denoiser = denoiser.to(where)
+
+    drawn: list[NDArray[np.complex64]] = []
+    evaluations = 0
+    per_batch = max(1, BATCH_VALUES[where.type] // (samples * stack[0].size))
+    for first in range(0, len(sampled), per_batch):
+        batch = sampled[first : first + per_batch]
+        try:
+            result, evaluations = _sample(batch, denoiser, samples, seed, options, where)
+            drawn.extend(result)
+        except (MemoryError, RuntimeError) as error:
+            if not _out_of_memory(error):
+                raise
+            logger.warning("%d slices: out of memory on %s", len(batch), where)
+            for frame in batch:
+                frame.fallback = f"out of memory on {where}"
+
+    count = samples if sampler != "none" else 0
+    return _assembled(
+        frames,
+        iter(drawn),
+        count,
+        Info(
+            sampler=sampler,
+            samples=count,
+            prior=getattr(denoiser, "name", type(denoiser).__name__) if denoiser else "none",
+            seed=seed,
+            steps=options.steps if count else 0,
+            evaluations=evaluations,
+            sigma_n=_per_slice([frame.sigma_n for frame in frames]),
+            scale=_per_slice([frame.scale for frame in frames]),
+            fallback=_per_slice([frame.fallback for frame in frames]),
+            seconds=time.perf_counter() - start,
+        ),
+    )
+
+
+def _prepared(
+    kspace: NDArray[np.complex64],
+    calibration: NDArray[np.complex64] | None,
+    covariance: NDArray[np.complex128] | None,
+    maps: int | NDArray[np.complex64],
+    scale: float | None,
+    device: torch.device,
+) -> _Frame:
+    """Noise, coil maps and scale of one slice, or the reason why it cannot be sampled."""
+    frame = _Frame(kspace, covariance)
+    try:
+        if not np.isfinite(kspace).all():
+            raise InputError("k-space holds values that are not finite")
+        if covariance is None:
+            frame.covariance = noise.covariance_from_edges(kspace)
+        if isinstance(maps, int):
+            source = kspace if calibration is None else calibration
+            frame.maps = estimate_coil_maps(
+                source, sets=maps, noise_covariance=frame.covariance, device=device.type
+            )
+        else:
+            frame.maps = maps
+        first = zero_filled(kspace, frame.maps[0])
+        frame.scale = float(np.percentile(np.abs(first), 99)) if scale is None else scale
+        if not frame.scale > 0:
+            raise InputError("the image is zero")
+    except InputError as error:
+        frame.fallback = str(error)
+        logger.warning("classical image instead of samples: %s", error)
+    return frame
+
+
+@torch.no_grad()
+def _sample(
+    frames: Sequence[_Frame],
+    prior: Any,
+    samples: int,
+    seed: int,
+    options: PosteriorOptions,
+    device: torch.device,
+) -> tuple[NDArray[np.complex64], int]:
+    """Sample slices of one shape as one batch: (slice, sample, y, x) in units of the k-space."""
+
+    def tensor(arrays: list[Any]) -> torch.Tensor:
+        return torch.from_numpy(np.stack(arrays)).to(device)
+
+    # with unit noise after whitening, the noise in units of the prior is 1 / scale
+    matrices = [noise.whitening_matrix(f.covariance) for f in frames]  # type: ignore[arg-type]
+    maps = tensor([noise.whiten(f.maps, w) for f, w in zip(frames, matrices, strict=True)])  # type: ignore[arg-type]
+    data = tensor(
+        [
+            noise.whiten(f.kspace, w) / np.float32(f.scale)
+            for f, w in zip(frames, matrices, strict=True)
+        ]
+    )
+    mask = tensor([(f.kspace != 0).any(0) for f in frames])
+    scales = tensor([np.float32(f.scale) for f in frames])
+    images, evaluations = sample_posterior(
+        SenseOperator(maps, mask),
+        data,
+        1 / scales,
+        prior,
+        SampleNoise(seed, samples, device),
+        options,
+    )
+    images = _combined(images) * scales.view(-1, 1, 1, 1)
+    return images.cpu().numpy(), evaluations
+
+
+def _combined(images: torch.Tensor) -> torch.Tensor:
+    """One image of the sets (..., set, y, x): root sum of squares with the first set's phase."""
+    if images.shape[-3] == 1:
+        return images[..., 0, :, :]
+    magnitude = images.abs().square().sum(-3).sqrt()
+    return torch.polar(magnitude, images[..., 0, :, :].angle())
+
+
+def _assembled(
+    frames: list[_Frame], drawn: Any, count: int, info: Info
+) -> Reconstruction:
+    ny, nx = frames[0].kspace.shape[-2:]
+    sets = next((f.maps.shape[0] for f in frames if f.maps is not None), 1)
+    means, samples, maps = [], [], []
+    for frame in frames:
+        if frame.fallback is None and count:
+            samples.append(next(drawn))
+            means.append(samples[-1].mean(0))
+        else:
+            samples.append(np.full((count, ny, nx), np.nan, np.complex64))
+            means.append(best_classical(frame.kspace, frame.maps, frame.covariance))
+        absent = np.full((sets, *frame.kspace.shape), np.nan, np.complex64)
+        maps.append(absent if frame.maps is None else frame.maps)
+    stacked = np.stack(samples)
+    return Reconstruction(
+        np.stack(means).astype(np.complex64),
+        _standard_deviation(stacked),
+        stacked,
+        np.stack(maps),
+        info,
+    )
+
+
+def _standard_deviation(samples: NDArray[np.complex64]) -> NDArray[np.float32]:
+    """Over the sample axis (slice, sample, y, x); NaN where there are fewer than two."""
+    if samples.shape[1] < 2:
+        return np.full((samples.shape[0], *samples.shape[2:]), np.nan, np.float32)
+    return samples.std(1, ddof=1).astype(np.float32)
+
+
+def _per_slice(values: list[Any]) -> Any:
+    if len(values) == 1 or all(value is None for value in values):
+        return values[0]
+    return tuple(values)
+
+
+def _options(steps: int | None, given: dict[str, Any]) -> PosteriorOptions:
+    known = [field.name for field in fields(PosteriorOptions) if field.name != "steps"]
+    for name in given:
+        if name not in known:
+            raise InputError(f"sampler option {name!r}: expected one of {', '.join(known)}")
+    if steps is not None:
+        if steps < 1:
+            raise InputError(f"steps is {steps}: expected at least 1")
+        given = {**given, "steps": steps}
+    return PosteriorOptions(**given)
+
+
+def _device(name: str) -> torch.device:
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise InputError(f"device {name!r}: expected auto, cpu, cuda or cuda:N") from error
+    if device.type not in BATCH_VALUES:
+        raise InputError(f"device {name!r}: expected auto, cpu, cuda or cuda:N")
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise InputError(f"device {name!r}: this machine has {torch.cuda.device_count()} GPUs")
+    return device
+
+
+def _stacked(
+    name: str, value: ArrayLike | None, kspace: NDArray[np.complex64]
+) -> list[NDArray[np.complex64] | None]:
+    """One entry per slice of an argument that is shaped like `kspace`, or None."""
+    slices = 1 if kspace.ndim == 3 else len(kspace)
+    if value is None:
+        return [None] * slices
+    array = np.asarray(value, dtype=np.complex64)
+    if array.shape[-3:] != kspace.shape[-3:] or array.ndim not in (3, kspace.ndim):
+        raise InputError(f"{name} has shape {array.shape}: expected that of kspace, {kspace.shape}")
+    if array.ndim == 4 and len(array) != slices:
+        raise InputError(f"{name} has {len(array)} slices: expected {slices}")
+    return list(array) if array.ndim == 4 else [array] * slices
+
+
+def _given_maps(value: ArrayLike, kspace: NDArray[np.complex64]) -> list[NDArray[np.complex64]]:
+    """Maps (set, coil, y, x) of every slice."""
+    array = np.asarray(value, dtype=np.complex64)
+    slices = 1 if kspace.ndim == 3 else len(kspace)
+    expected = f"expected (coil, y, x) or (set, coil, y, x), {kspace.shape[-3:]} per set"
+    if array.ndim not in (3, 4, 5) or array.shape[-3:] != kspace.shape[-3:]:
+        raise InputError(f"maps has shape {array.shape}: {expected}")
+    if not np.isfinite(array).all():
+        raise InputError("maps holds values that are not finite")
+    per_slice: Callable[[NDArray[np.complex64]], NDArray[np.complex64]] = lambda m: (
+        m if m.ndim == 4 else m[None]
+    )
+    if array.ndim == 5 or (array.ndim == 4 and kspace.ndim == 4 and len(array) == slices):
+        if len(array) != slices:
+            raise InputError(f"maps has {len(array)} slices: expected {slices}")
+        return [per_slice(m) for m in array]
+    return [per_slice(array)] * slices
+
+
+def _out_of_memory(error: Exception) -> bool:
+    # torch has no class of its own for a failed allocation on the CPU
+    return isinstance(error, (MemoryError, torch.OutOfMemoryError)) or "allocate" in str(error)

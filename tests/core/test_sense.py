@@ -1,0 +1,86 @@
+"""The forward operator against its adjoint and against a dense matrix."""
+
+import pytest
+import torch
+
+from scoremri_core.conjugate_gradients import conjugate_gradients
+from scoremri_core.sense import SenseOperator
+
+
+def complex_normal(*shape, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randn(*shape, generator=generator, dtype=torch.complex64)
+
+
+@pytest.fixture(params=["lines", "points"])
+def mask(request):
+    mask = torch.rand(2, 9, 12, generator=torch.Generator().manual_seed(3)) < 0.5
+    if request.param == "lines":
+        mask = mask[..., :1].expand(2, 9, 12).clone()
+    return mask
+
+
+@pytest.mark.parametrize("sets", [1, 2])
+def test_adjoint(mask, sets):
+    operator = SenseOperator(complex_normal(2, sets, 3, 9, 12), mask)
+    x, y = complex_normal(2, 4, sets, 9, 12, seed=1), complex_normal(2, 4, 3, 9, 12, seed=2)
+    left = (operator.forward(x) * y.conj()).sum()
+    right = (x * operator.adjoint(y).conj()).sum()
+    torch.testing.assert_close(left, right, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("sets", [1, 2])
+def test_normal_is_adjoint_of_forward(mask, sets):
+    operator = SenseOperator(complex_normal(2, sets, 3, 9, 12), mask)
+    x = complex_normal(2, 4, sets, 9, 12, seed=1)
+    expected = operator.adjoint(operator.forward(x))
+    torch.testing.assert_close(operator.normal(x), expected, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("sets", [1, 2])
+def test_diagonal_is_that_of_the_dense_matrix(mask, sets):
+    operator = SenseOperator(complex_normal(2, sets, 3, 9, 12), mask)
+    n = sets * 9 * 12
+    basis = torch.eye(n, dtype=torch.complex64).view(1, n, sets, 9, 12).expand(2, -1, -1, -1, -1)
+    columns = operator.normal(basis).reshape(2, n, n)
+    dense = columns.diagonal(dim1=1, dim2=2).real
+    torch.testing.assert_close(operator.diagonal().reshape(2, n), dense, rtol=1e-4, atol=1e-4)
+
+
+def test_frames_are_independent(mask):
+    maps = complex_normal(2, 1, 3, 9, 12)
+    x = complex_normal(2, 4, 1, 9, 12, seed=1)
+    alone = SenseOperator(maps[1:], mask[1:]).forward(x[1:])
+    torch.testing.assert_close(SenseOperator(maps, mask).forward(x)[1:], alone)
+
+
+def test_conjugate_gradients_solves_every_system_to_its_tolerance():
+    n, tolerance = 30, 1e-4
+    root = complex_normal(2, 3, n, n)
+    matrix = root @ root.mH / n + torch.tensor([0.1, 1.0]).view(2, 1, 1, 1) * torch.eye(n)
+    truth = complex_normal(2, 3, n, seed=1)
+
+    def apply(x):
+        return (matrix @ x[..., None])[..., 0]
+
+    b = apply(truth)
+    x, iterations = conjugate_gradients(
+        apply, b, torch.zeros_like(b), torch.ones(1), tolerance, max_iterations=200
+    )
+    residual = (b - apply(x)).norm(dim=-1) / b.norm(dim=-1)
+    assert float(residual.max()) < 1.1 * tolerance
+    assert 1 < iterations < 200
+    # a system solved alone ends where it ends in company
+    for frame, sample in ((0, 0), (1, 2)):
+        one = matrix[frame : frame + 1, sample : sample + 1]
+        alone, _ = conjugate_gradients(
+            lambda v, one=one: (one @ v[..., None])[..., 0],
+            b[frame : frame + 1, sample : sample + 1],
+            torch.zeros(1, 1, n, dtype=torch.complex64),
+            torch.ones(1),
+            tolerance,
+            max_iterations=200,
+        )
+        torch.testing.assert_close(
+            alone[0, 0], x[frame, sample], rtol=1e-5, atol=1e-5
+        )
