@@ -1,3 +1,4 @@
+import ismrmrd
 import numpy as np
 import pytest
 
@@ -9,6 +10,7 @@ from scoremri_core.noise import (
     whiten,
     whitening_matrix,
 )
+from scoremri_core.scans import open_scan, zero_filled_kspace
 
 COVARIANCE = np.array([[4, 1 + 1j, 0], [1 - 1j, 3, 0.5j], [0, -0.5j, 2]]) * 1e-6
 
@@ -152,3 +154,17 @@ def test_edges_of_noiseless_data_can_be_whitened():
 def test_edges_need_samples():
     with pytest.raises(InputError, match="0 measured samples"):
         covariance_from_edges(np.zeros((4, 8, 8)))
+
+
+def test_noise_scan_and_edges_agree_on_a_real_scan(raw_data):
+    with open_scan(raw_data / "siemens_R3_14ch_noise_scan.h5") as scan:
+        noise = next(a for a in scan if a.is_flag_set(ismrmrd.ACQ_IS_NOISE_MEASUREMENT))
+        line = next(a for a in scan if not a.is_flag_set(ismrmrd.ACQ_IS_NOISE_MEASUREMENT))
+        ratio = noise.sample_time_us / line.sample_time_us
+        bandwidth = scan.header.acquisitionSystemInformation.relativeReceiverNoiseBandwidth
+        from_scan = covariance_from_scan(noise.data, ratio, bandwidth)
+        from_edges = covariance_from_edges(zero_filled_kspace(scan)[0])
+    assert noise_sigma(from_edges) == pytest.approx(noise_sigma(from_scan), rel=0.2)
+    variances = np.diag(from_edges).real / np.diag(from_scan).real
+    assert variances.min() > 0.7
+    assert variances.max() < 2

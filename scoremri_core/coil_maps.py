@@ -1,0 +1,302 @@
+"""Coil sensitivity maps from the fully sampled centre of k-space: ESPIRiT.
+
+Uecker et al., "ESPIRiT: an eigenvalue approach to autocalibrating parallel MRI", MRM 71:990-1001
+(2014).  The sensitivities at a pixel r are the eigenvector with eigenvalue 1 of
+
+    A(r) = 1/k^2 sum_n g_n(r) g_n(r)^H
+
+where the g_n are the images of the k x k kernels that span the calibration matrix's row space.
+A is a trigonometric polynomial of 2k - 1 lags per axis, so its values on a grid of that many
+points determine it: the kernels are never brought to the image's size.
+"""
+
+import logging
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
+
+import numpy as np
+
+from scoremri_core.errors import CalibrationError, InputError
+from scoremri_core.fourier import to_image
+from scoremri_core.noise import whitening_matrix
+
+_log = logging.getLogger(__name__)
+
+_WIDEST = 32  # calibration samples used per axis: more cost time and change the maps little
+_NARROWEST_FOR_KERNELS = 12
+_NARROWEST = 4
+_KEPT_SINGULAR_VALUES = 0.02  # of the largest, as in sigpy
+_POWER_ITERATIONS = 20
+_SECOND_SET_EIGENVALUES = (0.7, 0.9)  # weight 0 below, 1 above
+_CHUNK_BYTES = {"cpu": 1 << 23, "cuda": 1 << 28}
+
+
+def calibration_extent(sampled: Any) -> tuple[slice, slice]:
+    """The fully sampled block around DC, from the samples actually received.
+
+    Of all blocks that contain DC, the one that serves calibration best: the largest after
+    capping each side at 32 samples, then the largest outright.
+
+    Parameters
+    ----------
+    sampled : (y, x) bool mask, or (coil, y, x) centred k-space with zeros where not sampled.
+
+    Returns
+    -------
+    Slices along (y, x).
+
+    Raises
+    ------
+    CalibrationError
+        DC itself was not sampled.
+    """
+    array = np.asarray(sampled)
+    mask = np.any(array != 0, axis=0) if array.ndim == 3 else array.astype(bool)
+    ny, nx = mask.shape
+    cy, cx = ny // 2, nx // 2
+    if not mask[cy, cx]:
+        raise CalibrationError("There are no calibration lines: the centre of k-space is empty.")
+    # Per row, the run of samples around the DC column; a row without it ends the block.
+    left = cx - np.argmin(np.pad(mask[:, cx::-1], ((0, 0), (0, 1))), axis=1) + 1
+    right = cx + np.argmin(np.pad(mask[:, cx:], ((0, 0), (0, 1))), axis=1)
+    up = np.maximum.accumulate(left[cy::-1]), np.minimum.accumulate(right[cy::-1])
+    down = np.maximum.accumulate(left[cy:]), np.minimum.accumulate(right[cy:])
+    starts = np.maximum(up[0][:, None], down[0])
+    stops = np.minimum(up[1][:, None], down[1])
+    width = np.maximum(stops - starts, 0)
+    height = np.arange(len(up[0]))[:, None] + np.arange(len(down[0])) + 1
+    worth = np.minimum(height, _WIDEST) * np.minimum(width, _WIDEST)
+    best = np.argmax(worth * float(2 * ny * nx) + height * width)
+    above, below = np.unravel_index(best, worth.shape)
+    return (
+        slice(int(cy - above), int(cy + below + 1)),
+        slice(int(starts[above, below]), int(stops[above, below])),
+    )
+
+
+def estimate_coil_maps(
+    calibration: Any,
+    sets: int = 1,
+    noise_covariance: Any = None,
+    kernel: int = 6,
+    device: str = "cpu",
+) -> Any:
+    """ESPIRiT coil maps on the grid of the calibration k-space.
+
+    The phase is that of the first principal component of the calibration's coils (set to zero
+    in that virtual coil), so it does not hang on one coil that may vanish somewhere.
+
+    Parameters
+    ----------
+    calibration : (coil, y, x) complex
+        Centred k-space, zeros where not sampled, at the size of the image.  NumPy, or CuPy (then
+        the maps are computed and returned there).
+    sets : 1 or 2
+        A second set describes pixels where two parts of the object fold onto each other.
+    noise_covariance : (coil, coil), optional
+        Maps are estimated on whitened data, with kernels down to the noise, and then mapped back.
+    kernel : int
+        Width k of the kernels.
+    device : "cpu", "cuda" or "cuda:N"
+        Where to compute; CUDA needs CuPy, without it the CPU is used.
+
+    Returns
+    -------
+    (set, coil, y, x) complex64, in the coils of the input.  Set 0 has sum |S|^2 = 1 in every
+    pixel (the eigenvalue does not crop it); set 1 fades out where its eigenvalue falls from 0.9
+    to 0.7.
+
+    Raises
+    ------
+    CalibrationError
+        Values that are not finite, or no block of at least 4 x 4 samples around DC.
+    InputError
+        Wrong shape or number of sets.
+    """
+    if sets not in (1, 2):
+        raise InputError(f"maps is {sets}: expected 1 or 2 sets.")
+    if calibration.ndim != 3:
+        raise InputError(f"Calibration data have shape {calibration.shape}: expected (coil, y, x).")
+    xp = _array_module(calibration, device)
+    on_host = isinstance(calibration, np.ndarray)
+    with _device(xp, device):
+        ksp = xp.asarray(calibration, dtype=xp.complex64)
+        if not bool(xp.isfinite(ksp).all()):
+            raise CalibrationError("The calibration lines hold values that are not finite.")
+        extent = calibration_extent(_to_host((ksp != 0).any(axis=0)))
+        size = tuple(s.stop - s.start for s in extent)
+        if min(size) < _NARROWEST:
+            raise CalibrationError(
+                f"There are no calibration lines: of {size[0]} x {size[1]} samples around the "
+                f"centre of k-space, expected at least {_NARROWEST} x {_NARROWEST}."
+            )
+        unwhitening, noise = None, 0.0
+        if noise_covariance is not None:
+            whitening = whitening_matrix(noise_covariance)
+            unwhitening, noise = xp.asarray(np.linalg.inv(whitening), dtype=xp.complex64), 1.0
+            ksp = _mix(xp.asarray(whitening, dtype=xp.complex64), ksp)
+        rows, columns = map(_central, extent, ksp.shape[1:])
+        block = ksp[:, rows, columns]
+        if min(size) < max(_NARROWEST_FOR_KERNELS, 2 * kernel):
+            _log.warning(
+                "%d x %d calibration samples are too few for ESPIRiT: "
+                "the coil maps are low-resolution images.",
+                *size,
+            )
+            maps, values = _low_resolution(ksp, extent, sets, xp)
+        else:
+            lags = _lag_matrices(_kernels(block, kernel, noise, xp), xp)
+            maps, values = _eigenvectors(lags, ksp.shape[1:], sets, xp)
+        maps = _referenced(maps, _principal_coil(block, xp), xp)
+        if unwhitening is not None:
+            maps = _mix(unwhitening, maps)
+        maps = _unit(maps, axis=1, xp=xp)
+        if sets == 2:
+            low, high = _SECOND_SET_EIGENVALUES
+            maps[1] *= xp.clip((values[1] - low) / (high - low), 0, 1)
+        return _to_host(maps) if on_host else maps
+
+
+def _kernels(block: Any, kernel: int, noise: float, xp: Any) -> Any:
+    """Kernels (coil, k, k, n) spanning the signal's part of the calibration matrix."""
+    coils = len(block)
+    windows = xp.lib.stride_tricks.sliding_window_view(block, (kernel, kernel), axis=(1, 2))
+    # One column a position of the window: (coil * k * k, positions).
+    matrix = windows.transpose(0, 3, 4, 1, 2).reshape(coils * kernel**2, -1)
+    tall = matrix.shape[0] > matrix.shape[1]
+    adjoint = matrix.conj().T
+    values, vectors = xp.linalg.eigh(adjoint @ matrix if tall else matrix @ adjoint)
+    singular = xp.sqrt(xp.maximum(values, 0))
+    # Largest singular value of a matrix of independent noise (Marchenko and Pastur).
+    floor = noise * np.sqrt(2) * sum(np.sqrt(n) for n in matrix.shape)
+    threshold = max(_KEPT_SINGULAR_VALUES * float(singular[-1]), min(floor, float(singular[-1])))
+    kept = singular >= threshold
+    vectors = vectors[:, kept]
+    if tall:
+        vectors = matrix @ (vectors / singular[kept])
+    return vectors.reshape(coils, kernel, kernel, -1)
+
+
+def _lag_matrices(kernels: Any, xp: Any) -> Any:
+    """Autocorrelation of the kernels, (2k - 1, 2k - 1, coil, coil), lag 0 at index 0."""
+    kernel = kernels.shape[1]
+    coarse = xp.fft.ifft2(kernels, s=(2 * kernel - 1,) * 2, axes=(1, 2)).transpose(1, 2, 0, 3)
+    coarse = coarse * ((2 * kernel - 1) ** 2 / kernel)
+    product = coarse @ coarse.conj().swapaxes(-1, -2)
+    return xp.fft.fft2(product, axes=(0, 1), norm="forward").astype(xp.complex64)
+
+
+def _eigenvectors(lags: Any, shape: tuple[int, int], sets: int, xp: Any) -> tuple[Any, Any]:
+    """Leading eigenvectors (set, coil, y, x) and eigenvalues (set, y, x) by power iteration."""
+    coils = lags.shape[-1]
+    ny, nx = shape
+    along_y, along_x = (_waves(n, len(lags), xp) for n in shape)
+    maps = xp.empty((sets, coils, ny, nx), xp.complex64)
+    values = xp.empty((sets, ny, nx), xp.float32)
+    rows = max(1, _CHUNK_BYTES["cpu" if xp is np else "cuda"] // (8 * nx * coils**2))
+    start = np.random.default_rng(0).normal(size=(2, coils, sets))
+    start = xp.asarray(start[0] + 1j * start[1], dtype=xp.complex64)
+    for y in range(0, ny, rows):
+        chunk = xp.tensordot(along_y[y : y + rows], lags, axes=1)
+        matrices = xp.tensordot(chunk, along_x, axes=(1, 1)).transpose(0, 3, 1, 2)
+        matrices = xp.ascontiguousarray(matrices).reshape(-1, coils, coils)
+        # So that a pixel without any kernel keeps a vector of length one.
+        matrices += 1e-6 * xp.eye(coils, dtype=xp.complex64)
+        vectors = xp.broadcast_to(start, (len(matrices), coils, sets))
+        for _ in range(_POWER_ITERATIONS):
+            vectors = matrices @ vectors
+            vectors, lengths = _orthonormal(vectors, xp)
+        maps[:, :, y : y + rows] = vectors.reshape(-1, nx, coils, sets).transpose(3, 2, 0, 1)
+        values[:, y : y + rows] = lengths.reshape(-1, nx, sets).transpose(2, 0, 1)
+    return maps, values
+
+
+def _waves(n: int, lags: int, xp: Any) -> Any:
+    """exp(2 pi i r l / n), (n, lags), r from -(n // 2) on, the lags in the order of an FFT."""
+    r = xp.arange(n) - n // 2
+    lag = xp.fft.fftfreq(lags, 1 / lags)
+    return xp.exp(2j * np.pi / n * r[:, None] * lag).astype(xp.complex64)
+
+
+def _orthonormal(vectors: Any, xp: Any) -> tuple[Any, Any]:
+    """Gram-Schmidt of the columns of (pixel, coil, set), and the lengths they had."""
+    columns: list[Any] = []
+    lengths = []
+    for i in range(vectors.shape[-1]):
+        column = vectors[..., i]
+        for other in columns:
+            column = column - other * (other.conj() * column).sum(axis=-1, keepdims=True)
+        lengths.append(xp.sqrt((xp.abs(column) ** 2).sum(axis=-1)))
+        columns.append(column / xp.maximum(lengths[-1], 1e-30)[:, None])
+    return xp.stack(columns, axis=-1), xp.stack(lengths, axis=-1)
+
+
+def _low_resolution(ksp: Any, extent: tuple[slice, slice], sets: int, xp: Any) -> tuple[Any, Any]:
+    """Hann-windowed images of the calibration block as maps; no second set."""
+    windows = []
+    for s, n in zip(extent, ksp.shape[1:], strict=True):
+        position = xp.arange(s.start, s.stop) - n // 2
+        half = 1 + max(n // 2 - s.start, s.stop - 1 - n // 2)
+        windows.append(xp.cos(np.pi / 2 * position / half) ** 2)
+    maps = xp.zeros((sets, *ksp.shape), xp.complex64)
+    rows, columns = extent
+    maps[0, :, rows, columns] = ksp[:, rows, columns] * xp.outer(*windows)
+    maps[0] = xp.asarray(to_image(_to_host(maps[0])))
+    return maps, xp.zeros((sets, *ksp.shape[1:]), xp.float32)
+
+
+def _principal_coil(block: Any, xp: Any) -> Any:
+    """The coil combination (coil,) with most of the calibration's energy."""
+    flat = block.reshape(len(block), -1)
+    vector = xp.linalg.eigh(flat @ flat.conj().T)[1][:, -1]
+    # Eigenvectors carry an arbitrary phase.
+    largest = vector[int(xp.argmax(xp.abs(vector)))]
+    return vector * (largest.conj() / abs(largest))
+
+
+def _referenced(maps: Any, virtual_coil: Any, xp: Any) -> Any:
+    """Maps (set, coil, y, x) with the phase that makes the virtual coil real and positive."""
+    seen = xp.tensordot(virtual_coil.conj(), maps, axes=(0, 1))[:, None]
+    return maps * xp.exp(-1j * xp.angle(seen))
+
+
+def _mix(matrix: Any, arrays: Any) -> Any:
+    """Apply a matrix (coil, coil) to the coils of (..., coil, y, x)."""
+    flat = arrays.reshape(*arrays.shape[:-2], -1)
+    return (matrix @ flat).reshape(arrays.shape)
+
+
+def _unit(maps: Any, axis: int, xp: Any) -> Any:
+    """Scale to sum |S|^2 = 1 along the coils; equal parts where there is nothing to scale."""
+    norm = xp.sqrt((xp.abs(maps) ** 2).sum(axis=axis, keepdims=True))
+    equal = maps.shape[axis] ** -0.5
+    return xp.where(norm > 0, maps / xp.where(norm > 0, norm, 1), equal).astype(xp.complex64)
+
+
+def _central(extent: slice, n: int) -> slice:
+    """At most 32 samples of the extent, as central around DC as it allows."""
+    if extent.stop - extent.start <= _WIDEST:
+        return extent
+    start = min(max(n // 2 - _WIDEST // 2, extent.start), extent.stop - _WIDEST)
+    return slice(start, start + _WIDEST)
+
+
+def _array_module(array: Any, device: str) -> Any:
+    """NumPy, or CuPy where the array is CuPy's or CUDA is wanted and CuPy is there."""
+    if isinstance(array, np.ndarray) and not device.startswith("cuda"):
+        return np
+    try:
+        import cupy
+    except ImportError:
+        _log.info("CuPy is not installed: coil maps are computed on the CPU.")
+        return np
+    return cupy
+
+
+def _device(xp: Any, device: str) -> AbstractContextManager[Any]:
+    index = int(device.partition(":")[2] or 0)
+    return nullcontext() if xp is np else xp.cuda.Device(index)
+
+
+def _to_host(array: Any) -> Any:
+    return array if isinstance(array, np.ndarray) else array.get()
