@@ -29,14 +29,18 @@ class NoiseScan:
         self._source = properties.noise
         self._readouts: list[np.ndarray] = []
         self._dwell = 0.0
+        self._known: dict[tuple[int, float], np.ndarray | None] = {}
 
     def add(self, acquisition: Any) -> None:
         """Keep one noise readout."""
         self._readouts.append(np.asarray(acquisition.data))
         self._dwell = acquisition.sample_time_us
+        self._known.clear()
 
     def covariance(self, channels: int, dwell: float) -> np.ndarray | None:
         """E[n n^H] (coil, coil) of imaging data, or None where it is to be estimated.
+
+        The same array comes back as long as nothing changes.
 
         Parameters
         ----------
@@ -48,6 +52,12 @@ class NoiseScan:
         InputError
             Where the noise scan was asked for and there is none that fits.
         """
+        key = channels, dwell
+        if key not in self._known:
+            self._known[key] = self._computed(channels, dwell)
+        return self._known[key]
+
+    def _computed(self, channels: int, dwell: float) -> np.ndarray | None:
         if isinstance(self._source, float):
             return 2 * self._source**2 * np.eye(channels, dtype=complex)
         if self._source == "estimate":

@@ -1,0 +1,62 @@
+"""Reading a stream ahead of its consumer, within bounds."""
+
+from __future__ import annotations
+
+import queue
+import threading
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+FRAMES = 16  # that may wait for the sampler; reading then waits too
+
+_END = object()
+
+
+def read_ahead(items: Iterable[Any], limit: int = FRAMES) -> Iterator[list[Any]]:
+    """Everything of a stream, in its order, in lists of what was waiting.
+
+    A thread reads `items`, so that reading does not wait for the consumer until `limit` items
+    wait.  What `items` raises is raised here, after what came before it.
+    """
+    waiting: queue.Queue[Any] = queue.Queue(limit)
+    stopped = threading.Event()
+
+    def put(item: Any) -> None:
+        while not stopped.is_set():
+            try:
+                return waiting.put(item, timeout=0.2)
+            except queue.Full:
+                continue
+
+    def read() -> None:
+        try:
+            for item in items:
+                put(item)
+                if stopped.is_set():
+                    return
+            put(_END)
+        except Exception as error:  # noqa: BLE001  (raised again by the consumer)
+            put(_Failure(error))
+
+    threading.Thread(target=read, name="read-ahead", daemon=True).start()
+    try:
+        while True:
+            batch = [waiting.get()]
+            while len(batch) < limit and not waiting.empty():
+                batch.append(waiting.get())
+            last = batch[-1]
+            if last is not _END and not isinstance(last, _Failure):
+                yield batch
+                continue
+            if batch[:-1]:
+                yield batch[:-1]
+            if isinstance(last, _Failure):
+                raise last.error
+            return
+    finally:
+        stopped.set()
+
+
+class _Failure:
+    def __init__(self, error: Exception) -> None:
+        self.error = error

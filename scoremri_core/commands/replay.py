@@ -1,0 +1,100 @@
+"""Stream a recorded scan through a chain and keep the images that come back."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from scoremri_core.errors import InputError
+
+logger = logging.getLogger(__name__)
+
+
+def replay(
+    source: Annotated[Path, typer.Argument(metavar="IN.h5", help="Recorded ISMRMRD scan.")],
+    output: Annotated[Path, typer.Option("-o", "--output", metavar="OUT.h5", help="Images.")],
+    config: Annotated[
+        str, typer.Option("-c", "--config", metavar="NAME_OR_PATH.xml", help="Chain to run.")
+    ] = "score_recon.xml",
+    properties: Annotated[
+        list[str] | None,
+        typer.Option("-p", "--property", metavar="KEY=VALUE", help="Property of the chain."),
+    ] = None,
+    group: Annotated[str, typer.Option(help="Group of the scan, and of the images.")] = "dataset",
+    address: Annotated[
+        str | None, typer.Option(metavar="HOST:PORT", help="Use this Gadgetron server.")
+    ] = None,
+) -> None:
+    """Stream a scan through a chain; OUT.h5 gets GROUP/image_SERIES/{data,header,attributes}."""
+    from gadgets.chain import Chain, find
+    from gadgets.client import run_remote
+    from gadgets.host import run_chain
+    from scoremri_core.commands.progress import progress
+    from scoremri_core.scans import open_scan, replacing
+
+    values = _pairs(properties or [])
+    chain: Chain | str = config
+    if address is None or find(config) is not None:
+        chain = Chain.load(config).with_properties(values)
+    elif values:
+        raise InputError(f"the chain '{config}' is the server's own: -p needs a chain file")
+    with (
+        open_scan(source, group) as scan,
+        replacing(output) as partial,
+        progress("readouts sent", len(scan)) as report,
+    ):
+        readouts = _counted(scan, report)
+        if address is not None:
+            images = run_remote(address, chain, scan.header_xml, readouts)
+        else:
+            assert isinstance(chain, Chain)
+            images = run_chain(chain, scan.header_xml, readouts)
+        counts = write_images(partial, group, images)
+        if not counts:
+            raise InputError(f"{source}: no image came back from {config}")
+    for name, count in counts.items():
+        logger.info("%s: %d images in %s/%s", output, count, group, name)
+
+
+def write_images(path: Path, group: str, items: Iterable[Any]) -> dict[str, int]:
+    """Write the images of a stream to an ISMRMRD file, and say how many each series has.
+
+    A series holds images of one size; one of another size gets a name that ends with it.
+    """
+    import ismrmrd
+
+    counts: dict[str, int] = {}
+    shapes: dict[str, tuple[Any, ...]] = {}
+    with ismrmrd.Dataset(str(path), group, mode="w") as dataset:
+        for image in items:
+            if not isinstance(image, ismrmrd.Image):
+                logger.debug("a %s came back and is not kept", type(image).__name__)
+                continue
+            name = f"image_{image.image_series_index}"
+            kind = (image.data.shape, image.data.dtype)
+            if shapes.setdefault(name, kind) != kind:
+                name += "_" + "x".join(map(str, (*image.data.shape, image.data.dtype)))
+            dataset.append_image(name, image)
+            counts[name] = counts.get(name, 0) + 1
+            logger.debug("image %d of series %d", counts[name], image.image_series_index)
+    return counts
+
+
+def _counted(items: Iterable[Any], report: Callable[[int, str], None]) -> Iterator[Any]:
+    for number, item in enumerate(items, start=1):
+        yield item
+        report(number, "")
+
+
+def _pairs(properties: list[str]) -> dict[str, str]:
+    values = {}
+    for text in properties:
+        name, separator, value = text.partition("=")
+        if not separator or not name.strip():
+            raise InputError(f"-p '{text}': expected KEY=VALUE")
+        values[name.strip()] = value
+    return values
