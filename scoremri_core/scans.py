@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import h5py
 import ismrmrd
@@ -102,6 +102,24 @@ class Scan:
         )
 
 
+class Readable(Protocol):
+    """What a scan offers a reader, whether it lies in a file or is made as it is read."""
+
+    @property
+    def name(self) -> str:
+        """Where the scan comes from, for messages."""
+
+    @property
+    def header(self) -> Any:
+        """The parsed ISMRMRD header."""
+
+    def heads(self) -> npt.NDArray[Any]:
+        """Headers of all acquisitions."""
+
+    def __iter__(self) -> Iterator[ismrmrd.Acquisition]:
+        """Read the acquisitions."""
+
+
 @dataclass(frozen=True)
 class Limits:
     """Encode steps of one axis: `count` of them from `minimum` on, DC at step `center`."""
@@ -153,11 +171,18 @@ def open_hdf5(path: PathLike) -> Iterator[h5py.File]:
     if not Path(path).is_file():
         raise InputError(f"{path}: no such file")
     try:
-        file = h5py.File(path, "r", locking=False)
+        file = _unlocked(path)
     except OSError as error:
         raise InputError(f"{path}: not an ISMRMRD file (not readable as HDF5)") from error
     with file:
         yield file
+
+
+def _unlocked(path: PathLike) -> h5py.File:
+    try:
+        return h5py.File(path, "r", locking=False)
+    except OSError:
+        return h5py.File(path, "r")  # this process has it open with locks: they must agree
 
 
 @contextmanager
@@ -266,7 +291,7 @@ def _acquisition_row(acquisition: ismrmrd.Acquisition) -> tuple[Any, ...]:
     return head, np.ravel(acquisition.traj).astype(np.float32), np.ravel(data).view(np.float32)
 
 
-def zero_filled_kspace(scan: Scan) -> npt.NDArray[np.complex64]:
+def zero_filled_kspace(scan: Readable) -> npt.NDArray[np.complex64]:
     """Place the lines of a 2D scan on their matrix, for work outside a stream.
 
     Lines of several averages are averaged; of several contrasts, phases, repetitions or sets the

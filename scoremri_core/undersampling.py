@@ -14,7 +14,7 @@ from ismrmrd import xsd
 
 from scoremri_core.errors import InputError
 from scoremri_core.masks import Mask, make_mask
-from scoremri_core.scans import NOT_IMAGING, STEPS, Limits, Scan, encoding_limits, flag_bits
+from scoremri_core.scans import NOT_IMAGING, STEPS, Limits, Readable, encoding_limits, flag_bits
 
 AXES = {"phase": (0,), "partition": (1,), "both": (0, 1)}  # indices into STEPS
 
@@ -51,7 +51,7 @@ class Thinned:
 
     header: Any
     mask: Mask
-    _scan: Scan
+    _scan: Readable
     _keep: npt.NDArray[np.bool_]
     _flags: npt.NDArray[np.uint64]
 
@@ -64,7 +64,12 @@ class Thinned:
 
 
 def accelerate(
-    scan: Scan, kind: str, acceleration: float, calibration: int, axis: str = "phase", seed: int = 0
+    scan: Readable,
+    kind: str,
+    acceleration: float,
+    calibration: int,
+    axis: str = "phase",
+    seed: int = 0,
 ) -> Thinned:
     """Undersample a fully sampled scan.
 
