@@ -8,12 +8,14 @@ import socket
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
+from xml.etree.ElementTree import fromstring
 
 from gadgetron.external.connection import Connection
 
 from gadgets import wire
 from gadgets.chain import Chain, Node
 from gadgets.connection import describe
+from gadgets.properties import Properties
 from gadgets.wire import ChainError, Endpoint, StreamEnded
 
 logger = logging.getLogger(__name__)
@@ -42,6 +44,9 @@ def run_chain(chain: Chain, header_xml: str, acquisitions: Iterable[Any]) -> Ite
         message is the node's own).
     """
     nodes = chain.nodes()
+    for node in nodes:
+        if node.module.partition(".")[0] == __package__:  # ours: told before anything starts
+            Properties.from_config(fromstring(node.configuration))
     targets = [_load(node) for node in nodes]
     ends: list[Endpoint] = []
     failures: list[Exception] = []
