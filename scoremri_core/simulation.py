@@ -18,6 +18,7 @@ from scoremri_core.fourier import resize, to_kspace
 from scoremri_core.phantom import HEAD_MM, head_slice
 from scoremri_core.scans import flag_bits
 
+STRIP_MM = 15.0  # width of a coil's conductor
 SLICE_MM = 4.0
 SPACING_MM = 5.0
 DWELL_US = 5.0
@@ -198,13 +199,16 @@ def loop_sensitivities(
     maps = np.zeros((coils, len(y), len(x)), complex)
     loop = np.clip(1.3 * np.pi * 120 / coils, 28, 85)
     for coil, angle in enumerate(2 * np.pi * (np.arange(coils) + 0.5) / coils):
-        middle = np.array([112 * np.cos(angle), 130 * np.sin(angle), 25 * (-1) ** coil])
+        middle = np.array([118 * np.cos(angle), 136 * np.sin(angle), 25 * (-1) ** coil])
         across, up = np.array([-np.sin(angle), np.cos(angle), 0]), np.array([0, 0, 1])
         for t in turn:
             wire = middle + loop * (np.cos(t) * across + np.sin(t) * up)
             element = -np.sin(t) * across + np.cos(t) * up
             away = points - wire
-            field = np.cross(element, away) / (np.sum(away**2, axis=-1, keepdims=True) + 25) ** 1.5
+            field = (
+                np.cross(element, away)
+                / (np.sum(away**2, axis=-1, keepdims=True) + STRIP_MM**2) ** 1.5
+            )
             maps[coil] += field[..., 0] - 1j * field[..., 1]
     return (maps / np.linalg.norm(maps, axis=0)).astype(np.complex64)
 

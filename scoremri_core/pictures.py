@@ -1,0 +1,69 @@
+"""Pictures of a reconstruction beside the truth."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+
+def comparison(
+    path: str | os.PathLike[str],
+    truth: npt.NDArray[Any],
+    zero_filled: npt.NDArray[Any],
+    mean: npt.NDArray[Any],
+    std: npt.NDArray[Any],
+    title: str = "",
+) -> None:
+    """Draw zero-filled, posterior mean, uncertainty and true error side by side.
+
+    The two images share one grey window; uncertainty and error share one colour scale.
+
+    Parameters
+    ----------
+    path : PNG to write
+    truth, zero_filled, mean : (y, x) images, of which the magnitude is shown
+    std : (y, x) posterior standard deviation of the magnitude
+    title : above the panels
+    """
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    truth, zero_filled, mean = abs(truth), abs(zero_filled), abs(mean)
+    error = abs(mean - truth)
+    window = float(np.percentile(truth, 99.8))
+    top = float(np.percentile(np.maximum(error, np.nan_to_num(std)), 99.8)) or 1.0
+    height, width = truth.shape
+    size = 3.4 * min(max(height / width, 0.5), 2)
+    figure = Figure(figsize=(15.4, size + 0.9), dpi=110, facecolor="white", layout="constrained")
+    axes = figure.subplots(1, 4)
+    for axis, image, name in (
+        (axes[0], zero_filled, f"Zero-filled, {psnr(zero_filled, truth):.1f} dB"),
+        (axes[1], mean, f"Posterior mean, {psnr(mean, truth):.1f} dB"),
+    ):
+        grey = axis.imshow(image, cmap="gray", vmin=0, vmax=window, interpolation="nearest")
+        axis.set_title(name)
+    for axis, image, name in (
+        (axes[2], std, f"Uncertainty (posterior sd), rms {rms(std):.3g}"),
+        (axes[3], error, f"True error, rms {rms(error):.3g}"),
+    ):
+        colour = axis.imshow(image, cmap="inferno", vmin=0, vmax=top, interpolation="nearest")
+        axis.set_title(name)
+    for axis in axes:
+        axis.set_axis_off()
+    figure.colorbar(grey, ax=axes[:2], shrink=0.86, pad=0.01, label="signal")
+    figure.colorbar(colour, ax=axes[2:], shrink=0.86, pad=0.01, label="signal", extend="max")
+    figure.suptitle(title)
+    FigureCanvasAgg(figure).print_png(os.fspath(path))
+
+
+def rms(x: npt.NDArray[Any]) -> float:
+    """Root mean square."""
+    return float(np.sqrt(np.mean(np.square(x))))
+
+
+def psnr(image: npt.NDArray[Any], reference: npt.NDArray[Any]) -> float:
+    """Peak signal-to-noise ratio in dB, the peak being the reference's maximum."""
+    return float(20 * np.log10(reference.max() / rms(image - reference)))
