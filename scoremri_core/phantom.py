@@ -133,7 +133,7 @@ def _layers(
     y: Floats, x: Floats, z: float, fields: dict[str, Floats], rng: np.random.Generator
 ) -> Iterator[tuple[str, Floats, float]]:
     """Yield (tissue, depth inside it in mm, half-width of its border in mm), painted in order."""
-    pitch = float(y[1] - y[0])
+    pitch = float(y[1] - y[0]), float(x[1] - x[0])
     size = float(np.sqrt(max(0.02, 1 - (0.62 * z / 60) ** 2)))
     length, width = (size * mm / 2 for mm in HEAD_MM)
     narrow = np.clip(0.955 + 0.095 * y / length, 0.7, 1.2)[:, None]
@@ -184,16 +184,16 @@ def _sulci(
     length: float,
     width: float,
     brain: npt.NDArray[np.bool_],
-    pitch: float,
+    pitch: tuple[float, float],
     fields: dict[str, Floats],
 ) -> npt.NDArray[np.bool_]:
     """Fluid between the folds: thin bands along the zeros of a field, near the brain's surface."""
     depth = _depth(brain, pitch)
     folds = fields["folds"] + 0.35 * fields["wrinkles"]
-    slope = np.maximum(np.hypot(*np.gradient(folds, pitch)), 0.04)
+    slope = np.maximum(np.hypot(*np.gradient(folds, *pitch)), 0.04)
     reach = 17 + 5 * fields["reach"]
     opening = 0.35 + (0.45 + 0.25 * fields["opening"]) * np.clip(1.2 - depth / reach, 0, 1)
-    sulci = (np.abs(folds) / slope < np.maximum(opening, 0.75 * pitch)) & (depth < reach)
+    sulci = (np.abs(folds) / slope < np.maximum(opening, 0.75 * max(pitch))) & (depth < reach)
     lateral = y[:, None] + 0.1 * length - 0.25 * (0.8 * width - np.abs(x)[None])
     sylvian = (np.abs(lateral - 2.5 * fields["opening"]) < 1.2 + 0.6 * fields["opening"]) & (
         np.abs(x)[None] > 0.5 * width
@@ -231,6 +231,6 @@ def _horn(y: Floats, x: Floats, size: float) -> Floats:
     return np.asarray(half[:, None] - np.abs(x[None] - course[:, None]) - 0.3, np.float32)
 
 
-def _depth(mask: npt.NDArray[np.bool_], pitch: float) -> Floats:
+def _depth(mask: npt.NDArray[np.bool_], pitch: tuple[float, float]) -> Floats:
     """Distance in mm to the outside of a mask."""
-    return np.asarray(distance_transform_edt(mask) * pitch, np.float32)
+    return np.asarray(distance_transform_edt(mask, sampling=pitch), np.float32)

@@ -236,7 +236,9 @@ def _header(scan: SimulatedScan) -> Any:
 
     return xsd.ismrmrdHeader(
         measurementInformation=xsd.measurementInformationType(
-            measurementID="1", patientPosition="HFS", protocolName=f"head phantom {scan.contrast}"
+            measurementID="1",
+            patientPosition=xsd.patientPositionType.HFS,
+            protocolName=f"head phantom {scan.contrast}",
         ),
         acquisitionSystemInformation=xsd.acquisitionSystemInformationType(
             systemVendor="scoremri",
