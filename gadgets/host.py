@@ -55,7 +55,7 @@ def run_chain(chain: Chain, header_xml: str, acquisitions: Iterable[Any]) -> Ite
         for node, target in zip(nodes, targets, strict=True):
             here, there = socket.socketpair()
             ends.append(Endpoint(here))
-            _start(_serve, node, target, there)
+            _start(_serve, node, target, _NodeSocket(fileno=there.detach()))
             _start(_feed, ends[-1], node, header_xml, items, failures)
             items = messages(ends[-1], node.name)
         yield from items
@@ -66,6 +66,16 @@ def run_chain(chain: Chain, header_xml: str, acquisitions: Iterable[Any]) -> Ite
     finally:
         for end in ends:
             end.abandon()
+
+
+class _NodeSocket(socket.socket):
+    """A socket on which end of file is an error: gadgetron-python's reader would spin on it."""
+
+    def recv(self, size: int, flags: int = 0) -> bytes:
+        data = super().recv(size, flags)
+        if size and not data:
+            raise StreamEnded("the host closed the connection without a CLOSE message")
+        return data
 
 
 def messages(endpoint: Endpoint, name: str) -> Iterator[Any]:
@@ -113,7 +123,7 @@ def _feed(
 
 def _serve(node: Node, target: Callable[[Any], None], there: socket.socket) -> None:
     try:
-        with Connection(there) as connection:
+        with there, Connection(there) as connection:
             try:
                 target(connection)
             except ConnectionError:

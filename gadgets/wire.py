@@ -45,9 +45,9 @@ class Endpoint:
     """
 
     def __init__(
-        self, connected: socket.socket, on_loss: Callable[[StreamEnded], None] | None = None
+        self, connected: socket.socket, on_loss: Callable[[ConnectionError], None] | None = None
     ) -> None:
-        """Take over a connected socket; `on_loss` is called where a read meets end of file."""
+        """Take over a connected socket; `on_loss` is called where a read finds the peer gone."""
         self.socket = connected
         self._on_loss = on_loss
         self.socket.settimeout(None)
@@ -63,14 +63,16 @@ class Endpoint:
             At end of file.
         """
         parts = bytearray()
-        while len(parts) < count:
-            part = self.socket.recv(min(count - len(parts), CHUNK))
-            if not part:
-                error = StreamEnded("the peer closed the connection without a CLOSE message")
-                if self._on_loss is not None and not self._closed:
-                    self._on_loss(error)
-                raise error
-            parts += part
+        try:
+            while len(parts) < count:
+                part = self.socket.recv(min(count - len(parts), CHUNK))
+                if not part:
+                    raise StreamEnded("the peer closed the connection without a CLOSE message")
+                parts += part
+        except ConnectionError as error:
+            if self._on_loss is not None and not self._closed:
+                self._on_loss(error)
+            raise
         return bytes(parts)
 
     def write(self, data: Any) -> None:

@@ -31,7 +31,8 @@ HEADER = """<?xml version="1.0"?>
   </encoding>
 </ismrmrdHeader>"""
 
-PARALLEL = """<parallelImaging><accelerationFactor><kspace_encoding_step_1>2</kspace_encoding_step_1>
+PARALLEL = """<parallelImaging><accelerationFactor>
+<kspace_encoding_step_1>2</kspace_encoding_step_1>
 <kspace_encoding_step_2>1</kspace_encoding_step_2></accelerationFactor>
 <calibrationMode>{mode}</calibrationMode></parallelImaging>"""
 

@@ -1,0 +1,76 @@
+import pytest
+
+from gadgets.chain import BESIDE_PACKAGE, Chain, Node, known
+from scoremri_core.errors import InputError
+
+EXTERNAL = """<external><execute name="a.b" target="c" type="python"/>
+<configuration><property name="seed" value="1"/></configuration></external>"""
+GADGET = "<gadget><dll>gadgetron_mricore</dll><classname>NoiseAdjustGadget</classname></gadget>"
+
+
+def chain(stream, prologue=""):
+    return f"{prologue}<configuration><version>2</version><stream>{stream}</stream></configuration>"
+
+
+def written(folder, text):
+    path = folder / "chain.xml"
+    path.write_text(text)
+    return str(path)
+
+
+def test_chains_are_found_by_name_and_by_path():
+    path = BESIDE_PACKAGE / "score_recon.xml"
+    for name in ("score_recon", "score_recon.xml", str(path)):
+        (node,) = Chain.load(name).nodes()
+        assert node.name == "gadgets.score_recon.reconstruct_acquisitions"
+
+
+def test_an_unknown_chain_lists_the_known():
+    assert {"score_recon.xml", "score_recon_generic.xml"} <= set(known())
+    with pytest.raises(InputError, match=r"unknown chain 'nope'.*score_recon.xml, score_recon_gen"):
+        Chain.load("nope")
+
+
+def test_properties_are_set_and_added(tmp_path):
+    loaded = Chain.load(written(tmp_path, chain(EXTERNAL)))
+    (node,) = loaded.with_properties({"seed": "2", "prior": "<&>"}).nodes()
+    assert (node.module, node.target) == ("a.b", "c")
+    assert 'name="seed" value="2"' in node.configuration
+    assert 'name="prior" value="&lt;&amp;&gt;"' in node.configuration
+    assert loaded.nodes()[0] == Node("a.b", "c", loaded.nodes()[0].configuration)
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        (chain(GADGET + EXTERNAL), "NoiseAdjustGadget needs a Gadgetron server"),
+        (chain(EXTERNAL.replace("python", "matlab")), "<external> needs a Gadgetron server"),
+        (chain("<external><connect port='1'/></external>"), "needs a Gadgetron server"),
+        (chain("<parallel/>"), "<parallel> needs a Gadgetron server"),
+        (chain(EXTERNAL.replace('target="c"', "")), "lacks its name= or target="),
+        (chain(""), "no <stream> with nodes"),
+    ],
+)
+def test_what_the_host_cannot_run_is_refused_by_name(tmp_path, text, told):
+    with pytest.raises(InputError, match=told):
+        Chain.load(written(tmp_path, text)).nodes()
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("<configuration>", "not well-formed"),
+        ("<configuration><stream/></configuration>", "expected a <configuration> of <version> 2"),
+        (
+            '<gadgetronStreamConfiguration xmlns="http://gadgetron.sf.net/gadgetron"/>',
+            "a legacy <gadgetronStreamConfiguration>",
+        ),
+        (
+            chain(EXTERNAL, '<!DOCTYPE a [<!ENTITY x SYSTEM "file:///etc/passwd">]>'),
+            "has a <!DOCTYPE>",
+        ),
+    ],
+)
+def test_what_is_no_chain_is_refused(tmp_path, text, told):
+    with pytest.raises(InputError, match=told):
+        Chain.load(written(tmp_path, text))
