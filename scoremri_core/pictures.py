@@ -31,6 +31,8 @@ def comparison(
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
+    from scoremri_core.metrics import psnr
+
     truth, zero_filled, mean = abs(truth), abs(zero_filled), abs(mean)
     error = abs(mean - truth)
     window = float(np.percentile(truth, 99.8))
@@ -62,8 +64,3 @@ def comparison(
 def rms(x: npt.NDArray[Any]) -> float:
     """Root mean square."""
     return float(np.sqrt(np.mean(np.square(x))))
-
-
-def psnr(image: npt.NDArray[Any], reference: npt.NDArray[Any]) -> float:
-    """Peak signal-to-noise ratio in dB, the peak being the reference's maximum."""
-    return float(20 * np.log10(reference.max() / rms(image - reference)))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import importlib.util
 import logging
 import sys
 from collections.abc import Sequence
@@ -50,8 +49,7 @@ def _options(
 
 
 for _name in COMMANDS:
-    if importlib.util.find_spec(f"{__name__}.{_name}"):
-        app.command(_name)(getattr(importlib.import_module(f"{__name__}.{_name}"), _name))
+    app.command(_name)(getattr(importlib.import_module(f"{__name__}.{_name}"), _name))
 
 
 def configure_logging(level: int) -> None:
