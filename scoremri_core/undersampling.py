@@ -13,8 +13,9 @@ import numpy.typing as npt
 from ismrmrd import xsd
 
 from scoremri_core.errors import InputError
+from scoremri_core.gridding import STEPS, Limits, encoding_limits
 from scoremri_core.masks import Mask, make_mask
-from scoremri_core.scans import NOT_IMAGING, STEPS, Limits, Readable, encoding_limits, flag_bits
+from scoremri_core.scans import NOT_IMAGING, Readable, flag_bits
 
 AXES = {"phase": (0,), "partition": (1,), "both": (0, 1)}  # indices into STEPS
 

@@ -49,7 +49,8 @@ def _truth_and_zero_filled(path: Path) -> tuple[Any, Any]:
     import numpy as np
 
     from scoremri_core.fourier import to_image
-    from scoremri_core.scans import open_hdf5, open_scan, zero_filled_kspace
+    from scoremri_core.gridding import zero_filled_kspace
+    from scoremri_core.scans import open_hdf5, open_scan
 
     with open_hdf5(path) as file:
         truth, maps = file["truth/image"][0], file["truth/coil_maps"][0]

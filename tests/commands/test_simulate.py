@@ -3,8 +3,9 @@ import numpy as np
 import pytest
 
 from scoremri_core.fourier import to_image
+from scoremri_core.gridding import fully_sampled_kspace
 from scoremri_core.metrics import psnr
-from scoremri_core.scans import fully_sampled_kspace, open_scan
+from scoremri_core.scans import open_scan
 
 
 def test_the_truth_lies_in_the_file_and_is_what_a_full_reconstruction_returns(run, tmp_path):

@@ -3,6 +3,7 @@ import numpy as np
 import pytest
 
 from scoremri_core.errors import InputError
+from scoremri_core.gridding import zero_filled_kspace
 from scoremri_core.noise import (
     covariance_from_edges,
     covariance_from_scan,
@@ -10,7 +11,7 @@ from scoremri_core.noise import (
     whiten,
     whitening_matrix,
 )
-from scoremri_core.scans import open_scan, zero_filled_kspace
+from scoremri_core.scans import open_scan
 
 COVARIANCE = np.array([[4, 1 + 1j, 0], [1 - 1j, 3, 0.5j], [0, -0.5j, 2]]) * 1e-6
 

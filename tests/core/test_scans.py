@@ -5,9 +5,7 @@ import pytest
 from ismrmrd import xsd
 
 from scoremri_core.errors import InputError
-from scoremri_core.fourier import remove_oversampling, to_kspace
 from scoremri_core.scans import (
-    fully_sampled_kspace,
     open_scan,
     replacing,
     write_scan,
@@ -133,22 +131,3 @@ def test_a_readout_that_contradicts_its_header_is_refused(path):
         file["dataset/data"][130] = row
     with pytest.raises(InputError, match="acquisition 130 holds"), open_scan(path) as scan:
         list(scan)
-
-
-def test_lines_land_by_the_encoding_limits_and_centre_sample(tmp_path):
-    """A partial matrix: DC in line 5 of 0..15 on 24, and in sample 9 of 20 on 32."""
-    image = SimulatedScan(matrix=(24, 16), coils=2).image * np.ones((2, 1, 1))
-    kspace = np.zeros((2, 24, 32), np.complex64)
-    kspace[:, 7:23, 7:27] = to_kspace(np.pad(image, ((0, 0), (0, 0), (8, 8))))[:, 7:23, 7:27]
-    header = SimulatedScan(matrix=(24, 16), coils=2).header
-    limits = header.encoding[0].encodingLimits.kspace_encoding_step_1
-    limits.maximum, limits.center = 15, 5
-    lines = []
-    for step in range(16):
-        line = ismrmrd.Acquisition.from_array(np.ascontiguousarray(kspace[:, step + 7, 7:27]))
-        line.idx.kspace_encode_step_1, line.center_sample = step, 9
-        lines.append(line)
-    write_scan(tmp_path / "p.h5", header, lines)
-    placed = fully_sampled_kspace(tmp_path / "p.h5")[0]
-    assert placed.shape == (2, 24, 16)
-    assert np.allclose(placed, remove_oversampling(kspace, 16), atol=1e-5)

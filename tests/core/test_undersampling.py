@@ -5,7 +5,8 @@ import pytest
 from gadgets.accumulate import accumulate
 from gadgets.properties import Properties
 from scoremri_core.errors import InputError
-from scoremri_core.scans import open_scan, zero_filled_kspace
+from scoremri_core.gridding import zero_filled_kspace
+from scoremri_core.scans import open_scan
 from scoremri_core.simulation import SimulatedScan
 from scoremri_core.undersampling import accelerate
 
@@ -170,6 +171,6 @@ def test_real_scans(raw_data):
         assert thinned.mask.acceleration == 3.6
     with (
         open_scan(raw_data / "siemens_R3_14ch_noise_scan.h5") as scan,
-        pytest.raises(InputError, match="siemens_R3.*not fully sampled"),
+        pytest.raises(InputError, match=r"siemens_R3.*not fully sampled"),
     ):
         accelerate(scan, "equispaced", 6, 24)

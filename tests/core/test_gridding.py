@@ -1,0 +1,85 @@
+import ismrmrd
+import numpy as np
+import pytest
+
+from scoremri_core.errors import InputError
+from scoremri_core.fourier import remove_oversampling, to_kspace
+from scoremri_core.gridding import encoding_limits, fully_sampled_kspace, zero_filled_kspace
+from scoremri_core.scans import write_scan
+from scoremri_core.simulation import SimulatedScan
+
+
+def test_lines_land_by_the_encoding_limits_and_centre_sample(tmp_path):
+    """A partial matrix: DC in line 5 of 0..15 on 24, and in sample 9 of 20 on 32."""
+    image = SimulatedScan(matrix=(24, 16), coils=2).image * np.ones((2, 1, 1))
+    kspace = np.zeros((2, 24, 32), np.complex64)
+    kspace[:, 7:23, 7:27] = to_kspace(np.pad(image, ((0, 0), (0, 0), (8, 8))))[:, 7:23, 7:27]
+    header = SimulatedScan(matrix=(24, 16), coils=2).header
+    limits = header.encoding[0].encodingLimits.kspace_encoding_step_1
+    limits.maximum, limits.center = 15, 5
+    lines = []
+    for step in range(16):
+        line = ismrmrd.Acquisition.from_array(np.ascontiguousarray(kspace[:, step + 7, 7:27]))
+        line.idx.kspace_encode_step_1, line.center_sample = step, 9
+        lines.append(line)
+    write_scan(tmp_path / "p.h5", header, lines)
+    placed = fully_sampled_kspace(tmp_path / "p.h5")[0]
+    assert placed.shape == (2, 24, 16)
+    assert np.allclose(placed, remove_oversampling(kspace, 16), atol=1e-5)
+
+
+class Averaged:
+    """Two averages of a scan, the second one three times the first."""
+
+    def __init__(self, scan):
+        self.header, self.name = scan.header, "averaged"
+        self.acquisitions = list(scan)
+        for again in list(scan):
+            again.idx.average = 1
+            again.data[:] *= 3
+            self.acquisitions.append(again)
+
+    def heads(self):
+        dtype = ismrmrd.hdf5.acquisition_header_dtype
+        return np.concatenate([np.frombuffer(a.getHead(), dtype) for a in self.acquisitions])
+
+    def __iter__(self):
+        return iter(self.acquisitions)
+
+
+def test_averages_are_averaged():
+    scan = SimulatedScan((20, 16), coils=2, slices=2)
+    assert np.allclose(zero_filled_kspace(Averaged(scan)), 2 * zero_filled_kspace(scan), rtol=1e-4)
+
+
+def test_of_several_repetitions_the_first_is_taken():
+    scan = SimulatedScan((20, 16), coils=2, repetitions=3)
+    first = SimulatedScan((20, 16), coils=2)
+    assert np.array_equal(zero_filled_kspace(scan), zero_filled_kspace(first))
+
+
+def test_missing_lines_are_told(tmp_path):
+    scan = SimulatedScan((20, 16), coils=2)
+    write_scan(tmp_path / "s.h5", scan.header, list(scan)[:-3])
+    with pytest.raises(InputError, match=r"s\.h5.*not fully sampled: 17 of 20 lines"):
+        fully_sampled_kspace(tmp_path / "s.h5")
+
+
+def test_readouts_that_do_not_fit_are_told(tmp_path):
+    scan = SimulatedScan((20, 16), coils=2)
+    lines = list(scan)
+    lines[-1].idx.kspace_encode_step_1 = 21
+    write_scan(tmp_path / "s.h5", scan.header, lines)
+    with pytest.raises(InputError, match=r"s\.h5.*on line 21, which does not fit"):
+        fully_sampled_kspace(tmp_path / "s.h5")
+
+
+def test_limits_default_to_the_matrix_and_must_hold_their_centre():
+    header = SimulatedScan((21, 16), coils=2).header
+    limits = header.encoding[0].encodingLimits
+    limits.kspace_encoding_step_1.center = 30
+    with pytest.raises(InputError, match="outside its limits 0 to 20"):
+        encoding_limits(header, "kspace_encode_step_1")
+    limits.kspace_encoding_step_1 = None
+    found = encoding_limits(header, "kspace_encode_step_1")
+    assert (found.minimum, found.count, found.center) == (0, 21, 10)
