@@ -3,7 +3,7 @@ import logging
 import numpy as np
 import pytest
 
-from scoremri_core.coil_maps import calibration_extent, estimate_coil_maps
+from scoremri_core.coil_maps import _virtual_coil, calibration_extent, estimate_coil_maps
 from scoremri_core.errors import CalibrationError, InputError
 from scoremri_core.fourier import to_image, to_kspace
 
@@ -81,6 +81,23 @@ def test_phase_is_smooth_where_the_first_coil_vanishes():
     head = (np.abs(image) > 0)[:, :38]
     change = np.abs(np.angle(maps[1, :, 1:38] * maps[1, :, :37].conj()))
     assert change[head[:, 1:] & head[:, :-1]].max() < 0.4
+
+
+def test_virtual_coil_sees_all_of_the_object(brain_230):
+    """The principal component, from which it starts, all but vanishes at a point of this head."""
+    kspace = central_lines(brain_230, 24)
+    maps = estimate_coil_maps(kspace)[0]
+    block = kspace[:, 78:102, 99:131]
+    flat = block.reshape(8, -1)
+    principal = np.linalg.eigh(flat @ flat.conj().T)[1][:, -1]
+    signal = np.linalg.norm(to_image(kspace), axis=0)
+    head = signal > 0.1 * np.percentile(signal, 99)
+
+    def least(coil):
+        return np.abs(np.tensordot(coil.conj(), maps, axes=1))[head].min()
+
+    assert least(principal) < 0.05
+    assert least(_virtual_coil(maps, block, np)) > 0.1
 
 
 def test_maps_do_not_depend_on_the_calibration_block_being_centred():

@@ -1,0 +1,94 @@
+import numpy as np
+import pytest
+import torch
+
+from scoremri_core import reconstruct
+from scoremri_core.evaluation import METHODS, Evaluation, averaged
+from scoremri_core.fourier import to_image, to_kspace
+from scoremri_core.metrics import psnr
+from scoremri_core.priors.gaussian import GaussianPrior
+
+SHAPE = (64, 56)
+NOISE = 100.0  # E|n|^2 in k-space
+
+
+@pytest.fixture(scope="module")
+def problem():
+    """A draw of a Gaussian image with its spectrum, seen by four coils with noise."""
+    rng = np.random.default_rng(5)
+
+    def normal(*shape):
+        return rng.normal(size=(*shape, 2)) @ [1, 1j] / np.sqrt(2)
+
+    y, x = (np.arange(n) - n // 2 for n in SHAPE)
+    spectrum = 1 / (3e-3 + (y[:, None] / SHAPE[0]) ** 2 + (x / SHAPE[1]) ** 2) ** 3
+    image = to_image(np.sqrt(spectrum) * normal(*SHAPE))
+    # Periodic, as the image is: nothing jumps at the border of the field of view.
+    angles = 2 * np.pi * np.arange(4)[:, None, None] / 4
+    near_y = np.cos(2 * np.pi * y[:, None] / SHAPE[0] - angles)
+    near_x = np.cos(2 * np.pi * x / SHAPE[1] - 2 * angles)
+    maps = np.exp(near_y + near_x + 1j * angles)
+    maps /= np.linalg.norm(maps, axis=0)
+    kspace = to_kspace(maps * image) + np.sqrt(NOISE) * normal(4, *SHAPE)
+    return image, spectrum, kspace.astype(np.complex64)
+
+
+def sampler(spectrum):
+    """The posterior sampler with the true prior, in units of the image."""
+    prior = GaussianPrior(torch.from_numpy((spectrum / 2 / 500**2).astype(np.float32)))
+    return lambda kspace: reconstruct(
+        kspace, prior=prior, samples=8, steps=20, scale=500.0, device="cpu"
+    )
+
+
+def test_the_reference_is_the_image_up_to_noise(problem):
+    image, _, kspace = problem
+    evaluation = Evaluation(kspace, calibration=16)
+    assert psnr(evaluation.reference, image) > 35
+    assert np.trace(evaluation.noise).real / 4 == pytest.approx(NOISE, rel=0.3)
+
+
+def test_undersampling_counts_the_lines_received(problem):
+    _, _, kspace = problem
+    partial = kspace.copy()
+    partial[:, :10] = 0
+    kept, acceleration = Evaluation(partial, calibration=16).undersampled("equispaced", 4)
+    lines = np.flatnonzero(np.any(kept != 0, axis=(0, 2)))
+    assert set(range(24, 40)) <= set(lines)
+    assert acceleration == pytest.approx(54 / len(lines))
+
+
+def test_a_true_prior_scores_as_calibrated_and_best(problem):
+    _, spectrum, kspace = problem
+    ran = []
+    evaluation = Evaluation(kspace, index=3, calibration=16)
+    scores, comparison = evaluation.run("equispaced", 4, sampler(spectrum), before=ran.append)
+    assert tuple(ran) == METHODS == tuple(score.method for score in scores)
+    zero, sense, wavelet, posterior = scores
+    assert zero.psnr < sense.psnr
+    # SENSE with the image's spectrum is this prior's posterior mean, of which that of 8 samples
+    # falls short by 10 log10(1 + 1/8) = 0.5 dB.
+    assert posterior.psnr == pytest.approx(sense.psnr - 0.5, abs=0.3)
+    assert posterior.psnr > wavelet.psnr
+    assert 0.8 < posterior.sd_to_error < 1.25
+    assert 0.8 < posterior.sd_to_error_magnitude < 1.25
+    assert 0.4 < posterior.coverage_50 < 0.6
+    assert 0 < posterior.crps < 0.1
+    assert wavelet.note.startswith("lambda 0.0")
+    assert wavelet.sd_to_error is None
+    assert posterior.slice == 3
+    assert comparison.images["CG-SENSE"].shape == comparison.std.shape == SHAPE
+    assert psnr(comparison.images["CG-SENSE"], comparison.reference) == sense.psnr
+
+
+def test_without_samples_there_is_no_uncertainty(problem):
+    _, _, kspace = problem
+    evaluation = Evaluation(kspace, calibration=16)
+    scores, _ = evaluation.run("equispaced", 4, lambda k: reconstruct(k, sampler="none"))
+    assert scores[-1].sd_to_error is None
+    assert scores[-1].note == "no samples"
+    assert scores[-1].psnr == pytest.approx(scores[1].psnr, abs=1e-3)
+    rows = list(averaged([*scores, *scores]))
+    assert [row["method"] for row in rows] == list(METHODS)
+    assert rows[0]["psnr"] == pytest.approx(scores[0].psnr)
+    assert rows[-1]["sd_to_error"] is None
