@@ -21,11 +21,12 @@ Floats = npt.NDArray[np.float32]
 FINEST_MM = 0.42  # of the grid on which the anatomy is drawn
 HEAD_MM = (196.0, 158.0)  # length (anterior to posterior, y) and width (x) of the largest slice
 
-# Proton density, T1 and T2 in ms, near 3 T values (Stanisz et al. 2005; fat partly suppressed).
+# Proton density, T1 and T2 in ms, near values at 3 T (Wansapura et al. 1999,
+# Stanisz et al. 2005); fat is partly suppressed.
 TISSUES: dict[str, tuple[float, float, float]] = {
     "fluid": (1.00, 4000, 1500),
-    "grey": (0.82, 1450, 99),
-    "white": (0.71, 950, 74),
+    "grey": (0.82, 1550, 99),
+    "white": (0.71, 850, 74),
     "nuclei": (0.80, 1250, 84),
     "lesion": (0.86, 1700, 170),
     "fat": (0.45, 380, 90),
