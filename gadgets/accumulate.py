@@ -115,13 +115,13 @@ class FrameSorter:
     def completed_by(self, head: Any) -> Iterator[Frame]:
         """Frames that a readout with this header, the last to be added, completes."""
         key = _key(head)
-        lines = self._imaging.get(key)
-        average = self.encodings[key[0]].averages if key[0] < len(self.encodings) else 1
-        if not lines or head.idx.average + 1 < average:
+        lines = self._imaging.get(key, [])
+        if not _is_imaging(lines) or head.idx.average + 1 < self.encodings[key[0]].averages:
             return
         if head.flags & LAST_OF_ALL:
             # Interleaved slices each end with the flag: one that still lacks lines waits.
-            complete = [k for k, held in self._imaging.items() if len(held) >= len(lines)]
+            held = self._imaging.items()
+            complete = [k for k, own in held if len(own) >= len(lines) and _is_imaging(own)]
         elif head.flags & LAST_IN_SLICE:
             complete = [key]
         else:
@@ -131,8 +131,11 @@ class FrameSorter:
 
     def finish(self) -> Iterator[Frame]:
         """Whatever has imaging lines and was not sent, in the order of arrival."""
-        for key in list(self._imaging):
-            yield self._frame(key)
+        for key, lines in list(self._imaging.items()):
+            if _is_imaging(lines):
+                yield self._frame(key)
+            else:
+                logger.warning("%d calibration lines came without imaging lines", len(lines))
 
     def _frame(self, key: Key) -> Frame:
         readouts = self._imaging.pop(key)
@@ -158,7 +161,6 @@ class FrameSorter:
             noise_covariance=covariance,
             header=head,
             recon_shape=(encoding.recon_matrix[1], encoding.recon_matrix[0]),
-            recon_slices=len(kspace) if kspace.ndim == 4 else 1,
             fov_fraction=encoding.fov_fraction,
             field_of_view=encoding.recon_fov,
             index=self._sent,
@@ -186,6 +188,11 @@ class FrameSorter:
         if calibration.ndim == 4 or len(calibration) != len(kspace):
             return None
         return resize(calibration, kspace.shape[-2:])
+
+
+def _is_imaging(readouts: list[Readout]) -> bool:
+    """Whether there is more than calibration lines."""
+    return any(r.header.flags & SHARED or not r.header.flags & CALIBRATION for r in readouts)
 
 
 def _key(head: Any) -> Key:

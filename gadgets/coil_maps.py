@@ -34,7 +34,15 @@ def _estimate(frame: Frame, properties: Properties) -> None:
             frame.kspace if frame.calibration is None else frame.calibration,
             sets=properties.maps,
             noise_covariance=covariance,
-            device=properties.device,
+            device=_device(properties.device),
         )
     except InputError as error:
         frame.problem = str(error)
+
+
+def _device(name: str) -> str:
+    if name != "auto":
+        return name
+    import torch
+
+    return "cuda" if torch.cuda.is_available() else "cpu"

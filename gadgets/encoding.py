@@ -171,4 +171,4 @@ def _along_readout(readout: Readout, nx: int) -> tuple[int, np.ndarray]:
         # A symmetric echo is centred whichever way its header counts; a partial one is mirrored.
         symmetric = abs(center - samples // 2) <= 1
         center = samples // 2 if symmetric else samples - 1 - center
-    return nx // 2 - center + pre, data[:, pre : samples - post]
+    return nx // 2 - center + pre, data[:, pre : max(pre, samples - post)]

@@ -24,7 +24,6 @@ class Frame:
     header : ismrmrd.AcquisitionHeader
         Of the acquisition nearest to the centre of k-space.
     recon_shape : (y, x) of the image to be sent.
-    recon_slices : partitions of the image to be sent.
     fov_fraction : (y, x), field of view of the image over that of `kspace`.
     field_of_view : (x, y, z) of the image, mm.
     index : running number of the frame in its stream, from 0.
@@ -40,7 +39,6 @@ class Frame:
     fov_fraction: tuple[float, float]
     field_of_view: tuple[float, float, float]
     index: int
-    recon_slices: int = 1
     maps: np.ndarray | None = None
     problem: str | None = None
 

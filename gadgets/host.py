@@ -124,6 +124,7 @@ def _feed(
 def _serve(node: Node, target: Callable[[Any], None], there: socket.socket) -> None:
     try:
         with there, Connection(there) as connection:
+            connection.socket = Endpoint(there)  # its close() does not lose what was sent
             try:
                 target(connection)
             except ConnectionError:

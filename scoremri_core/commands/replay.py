@@ -36,6 +36,8 @@ def replay(
     from scoremri_core.commands.progress import progress
     from scoremri_core.scans import open_scan, replacing
 
+    if output.exists() and output.samefile(source):
+        raise InputError(f"{output}: the images would replace the scan itself")
     values = _pairs(properties or [])
     chain: Chain | str = config
     if address is None or find(config) is not None:

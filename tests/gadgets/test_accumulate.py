@@ -7,6 +7,8 @@ from synthetic import acquisitions, header, letter, parsed
 from gadgets.accumulate import accumulate
 from gadgets.properties import Properties
 from scoremri_core.errors import InputError
+from scoremri_core.scans import open_scan, write_scan
+from scoremri_core.undersampling import accelerate
 
 
 def frames(readouts, xml, **properties):
@@ -319,3 +321,48 @@ def test_other_items_pass_on():
 def test_trajectories_other_than_cartesian_are_refused():
     with pytest.raises(InputError, match=r"trajectory radial: expected one of .*cartesian"):
         frames([], header(24, 32, trajectory="radial"))
+
+
+@pytest.mark.parametrize("calibration", [8, 0])
+def test_undersampled_scans_are_understood(tmp_path, calibration):
+    image, path = letter(48, 32), tmp_path / "scan.h5"
+    write_scan(path, header(48, 32), acquisitions(image))
+    with open_scan(path) as scan:
+        thinned = accelerate(scan, "equispaced", 4, calibration, "phase", 0)
+        (frame,) = accumulate(thinned, thinned.header, Properties())
+    assert frame.problem is None
+    kept = np.flatnonzero(frame.kspace.any(axis=(0, 2)))
+    assert set(range(24 - calibration // 2, 24 + calibration // 2)) <= set(kept)
+    assert len(kept) < 20
+    np.testing.assert_allclose(frame.kspace, expected(image, kept - 24), atol=1e-5)
+    if calibration:
+        lines = np.flatnonzero(frame.calibration.any(axis=(0, 2)))
+        np.testing.assert_array_equal(lines, range(20, 28))
+    else:
+        assert frame.calibration is None
+
+
+def test_calibration_lines_alone_make_no_frame(caplog):
+    readouts = acquisitions(letter(24, 32), steps=range(8, 16))
+    flagged(readouts, ismrmrd.ACQ_IS_PARALLEL_CALIBRATION, range(8, 16))
+    assert frames(readouts, header(24, 32, mode="embedded")) == []
+    assert "without imaging lines" in caplog.text
+
+
+def test_a_siemens_scan(data_dir):
+    with open_scan(data_dir / "raw" / "siemens_R3_14ch_noise_scan.h5") as scan:
+        (frame,) = accumulate(scan, scan.header, Properties())
+    assert frame.kspace.shape == (14, 144, 192)
+    assert frame.recon_shape == (144, 192)
+    assert frame.field_of_view == (280, 210, 8)
+    rows = np.flatnonzero(frame.kspace.any(axis=(0, 2)))
+    assert (rows[0], rows[-1], len(rows)) == (72 - 54, 72 + 51, 68)
+    lines = np.flatnonzero(frame.calibration.any(axis=(0, 2)))
+    np.testing.assert_array_equal(lines, np.arange(30, 78) - 54 + 72)
+    power = (np.abs(frame.kspace) ** 2).sum(axis=0)
+    assert np.unravel_index(power.argmax(), power.shape) == (72, 96)
+    # Coils far from the bottles see little but noise there, which the noise scan foretells.
+    edge = frame.kspace[:, rows[-3:], :20].reshape(14, -1)
+    foretold = np.real(np.diagonal(frame.noise_covariance))
+    ratio = np.sort((np.abs(edge) ** 2).mean(axis=1) / foretold)
+    np.testing.assert_allclose(ratio[:4], 1, atol=0.35)

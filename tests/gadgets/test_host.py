@@ -222,3 +222,31 @@ def test_the_name_of_a_chain_fills_its_field():
     assert right.read(2 + 1024) == struct.pack("<H1024s", 1, b"default.xml")
     left.abandon()
     right.abandon()
+
+
+def test_a_volume_comes_out_marked():
+    (ny, nx), nz = SHAPE, 4
+    slices = np.stack([letter(ny, nx) * (z + 1) for z in range(nz)])
+    scan = [synthetic.noise_readout(0.002)]
+    for partition in range(nz):
+        wave = np.exp(-2j * np.pi * (partition - nz // 2) * (np.arange(nz) - nz // 2) / nz)
+        image = np.tensordot(wave / np.sqrt(nz), slices, 1)
+        lines = acquisitions(image, last=False, noise=0.002, seed=partition)
+        for line in lines:
+            line.idx.kspace_encode_step_2 = partition
+        scan += lines
+    (image,) = run_chain(chain(RECON), header(ny, nx, ez=nz), scan)
+    assert image.data.shape == (1, nz, ny, nx)
+    np.testing.assert_allclose(image.data[0], slices, atol=0.3)
+    assert np.corrcoef(image.data.ravel(), slices.ravel())[0, 1] > 0.99
+    assert "volume" in image.meta["fallback"]
+
+
+def test_phase_oversampling_is_cropped_and_the_image_interpolated():
+    truth = letter(*SHAPE)
+    xml = header(*SHAPE, ry=72, gy=72, rx=80)  # 72 of 96 mm on 72 lines, twice the columns
+    (image,) = run_chain(chain(RECON, sampler="none"), xml, acquisitions(truth, noise=0.001))
+    assert image.data.shape == (1, 1, 72, 80)
+    assert tuple(image.field_of_view) == (120, 72, 5)
+    # Every second pixel of the interpolated image lies on a pixel of the truth's middle rows.
+    np.testing.assert_allclose(image.data[0, 0, ::2, ::2], truth[6:42], atol=0.15)

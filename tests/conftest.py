@@ -1,0 +1,15 @@
+"""Real scans for the tests, where they are present."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+
+@pytest.fixture(scope="session")
+def data_dir():
+    """The folder of development data; skips where it is absent."""
+    folder = Path(os.environ.get("SCOREMRI_DATA", Path(__file__).parents[2] / "shared" / "data"))
+    if not folder.is_dir():
+        pytest.skip(f"no real scans in {folder} (set SCOREMRI_DATA)")
+    return folder
