@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
@@ -175,7 +175,7 @@ def reconstruct(
     if samples < 1:
         raise InputError(f"samples is {samples}: expected at least 1")
     options = _options(steps, sampler_options)
-    where = _device(device)
+    where = find_device(device)
     calibrations = _stacked("calibration", calibration, ksp)
     given = None if isinstance(maps, int) else _given_maps(maps, ksp)
     if given is None and maps not in (1, 2):
@@ -320,9 +320,7 @@ def _combined(images: torch.Tensor) -> torch.Tensor:
     return torch.polar(magnitude, images[..., 0, :, :].angle())
 
 
-def _assembled(
-    frames: list[_Frame], drawn: Any, count: int, info: Info
-) -> Reconstruction:
+def _assembled(frames: list[_Frame], drawn: Any, count: int, info: Info) -> Reconstruction:
     ny, nx = frames[0].kspace.shape[-2:]
     sets = next((f.maps.shape[0] for f in frames if f.maps is not None), 1)
     means, samples, maps = [], [], []
@@ -370,7 +368,8 @@ def _options(steps: int | None, given: dict[str, Any]) -> PosteriorOptions:
     return PosteriorOptions(**given)
 
 
-def _device(name: str) -> torch.device:
+def find_device(name: str) -> torch.device:
+    """The torch device of "auto", "cpu", "cuda" or "cuda:N"; InputError for any other."""
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
@@ -408,14 +407,11 @@ def _given_maps(value: ArrayLike, kspace: NDArray[np.complex64]) -> list[NDArray
         raise InputError(f"maps has shape {array.shape}: {expected}")
     if not np.isfinite(array).all():
         raise InputError("maps holds values that are not finite")
-    per_slice: Callable[[NDArray[np.complex64]], NDArray[np.complex64]] = lambda m: (
-        m if m.ndim == 4 else m[None]
-    )
     if array.ndim == 5 or (array.ndim == 4 and kspace.ndim == 4 and len(array) == slices):
         if len(array) != slices:
             raise InputError(f"maps has {len(array)} slices: expected {slices}")
-        return [per_slice(m) for m in array]
-    return [per_slice(array)] * slices
+        return [m if m.ndim == 4 else m[None] for m in array]
+    return [array if array.ndim == 4 else array[None]] * slices
 
 
 def _out_of_memory(error: Exception) -> bool:

@@ -8,23 +8,60 @@ from typing import Annotated
 
 import typer
 
+from scoremri_core.commands.progress import progress
+
 logger = logging.getLogger(__name__)
 
 
 def train(
     data: Annotated[Path, typer.Option(help="Folder of NIfTI volumes with a manifest.csv.")],
     output: Annotated[Path, typer.Option("-o", "--output", help="Folder of the run.")],
-    steps: Annotated[int, typer.Option(help="Optimiser steps.")] = 5000,
-    batch: Annotated[int, typer.Option(help="Patches a step.")] = 16,
-    patch: Annotated[int, typer.Option(help="Side of a patch, pixels.")] = 128,
+    name: Annotated[str, typer.Option(help="Name of the prior.")] = "default",
+    steps: Annotated[int, typer.Option(help="Optimiser steps.", min=1)] = 5000,
+    batch: Annotated[int, typer.Option(help="Patches a step.", min=1)] = 16,
+    patch: Annotated[int, typer.Option(help="Side of a patch, pixels.", min=32)] = 128,
     learning_rate: Annotated[float, typer.Option(help="Peak learning rate.")] = 1e-3,
     seed: Annotated[int, typer.Option(help="Random seed.")] = 0,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
 ) -> None:
-    """Train a denoiser by score matching; a run in the same folder is resumed."""
-    from scoremri_core.training.loop import Settings
-    from scoremri_core.training.loop import train as run
-    from scoremri_core.training.volumes import load_slices
+    """Train a denoiser by score matching, measure it and write weights and card.
 
-    settings = Settings(steps, batch, patch, learning_rate, seed=seed, device="cpu")
-    run(load_slices(data, "train"), output, settings)
+    A run in the same folder is resumed. The result, NAME.safetensors with its card NAME.json, is
+    a prior for every command: --prior FOLDER/NAME.safetensors.
+    """
+    from scoremri_core.priors import save_prior
+    from scoremri_core.priors.network import NetworkPrior
+    from scoremri_core.reconstruction import find_device
+    from scoremri_core.training import loop, measure
+    from scoremri_core.training.volumes import load_slices, sources
+
+    settings = loop.Settings(
+        steps, batch, patch, learning_rate, seed=seed, device=str(find_device(device))
+    )
+    slices = load_slices(data, "train")
+    logger.info("%d training slices", len(slices))
+    with progress("training", steps) as advance:
+        model = loop.train(
+            slices, output, settings, lambda step, loss: advance(step, f"loss {loss:.4f}")
+        )
+
+    validation = load_slices(data, "val")
+    card = {
+        "name": name,
+        "description": "Denoiser of complex MR images whose 99th percentile is about 1.",
+        "command": f"scoremri train --data DATA -o RUN --steps {steps} --batch {batch} "
+        f"--patch {patch} --learning-rate {learning_rate:g} --seed {seed}",
+        "training_data": sources(data, "train"),
+        "validation_data": sources(data, "val"),
+        "training_slices": len(slices),
+        "sigma_range": loop.SIGMA_RANGE,
+    }
+    path = output / f"{name}.safetensors"
+    save_prior(path, model, card)
+    prior = NetworkPrior(model, {**card, "name": name})
+    card["denoiser_error"] = measure.denoiser_error(prior, validation)
+    card["variance_scale"], card["variance_calibration"] = measure.calibrate_variance(
+        prior, validation
+    )
+    save_prior(path, model, card)
+    logger.info("wrote %s", path)

@@ -26,9 +26,7 @@ class VarianceDenoiser(Protocol):
         """E[x0 | x] and the error variance of each real component, real (batch, y, x)."""
 
 
-def denoise_with_variance(
-    prior: Denoiser, x: Tensor, sigma: Tensor
-) -> tuple[Tensor, Tensor, int]:
+def denoise_with_variance(prior: Denoiser, x: Tensor, sigma: Tensor) -> tuple[Tensor, Tensor, int]:
     """Denoised image, error variance of each real component, and evaluations used.
 
     A prior that does not tell its error is probed once: by Tweedie's second-order formula the

@@ -61,9 +61,7 @@ class NetworkPrior:
         planes = torch.view_as_real(x).permute(0, 3, 1, 2)
         planes = F.pad(planes, (0, pad_x, 0, pad_y), mode="replicate")
         planes = planes.contiguous(memory_format=torch.channels_last)
-        with torch.autocast(
-            x.device.type, self.precision, enabled=self.precision != torch.float32
-        ):
+        with torch.autocast(x.device.type, self.precision, enabled=self.precision != torch.float32):
             mean, variance = self.model(planes, sigma)
         mean = mean[..., :ny, :nx].permute(0, 2, 3, 1).contiguous()
         return torch.view_as_complex(mean), variance[:, 0, :ny, :nx]

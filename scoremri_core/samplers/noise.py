@@ -28,7 +28,5 @@ class SampleNoise:
 
     def complex_normal(self, *shape: int) -> Tensor:
         """Complex (1, sample, *shape) with sd 1 in EACH real component."""
-        draws = [
-            torch.randn(*shape, 2, generator=g, device=self.device) for g in self.generators
-        ]
+        draws = [torch.randn(*shape, 2, generator=g, device=self.device) for g in self.generators]
         return torch.view_as_complex(torch.stack(draws))[None]

@@ -171,9 +171,7 @@ def learning_rate(step: int, settings: Settings) -> float:
     return settings.learning_rate * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * t)))
 
 
-def batches(
-    slices: list[Slice], settings: Settings, start: int
-) -> Iterator[tuple[int, Tensor]]:
+def batches(slices: list[Slice], settings: Settings, start: int) -> Iterator[tuple[int, Tensor]]:
     """(step, patches (batch, 2, patch, patch)), made one step ahead by a second thread.
 
     A batch depends on the seed and the step alone, so that a resumed run sees what it would have.

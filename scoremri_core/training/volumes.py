@@ -41,25 +41,38 @@ def load_slices(folder: Path, split: str, stride: int = 1) -> list[Slice]:
     """
     import nibabel
 
+    slices: list[Slice] = []
+    for row in _rows(folder, split):
+        volume = np.asarray(nibabel.load(folder / row["file"]).dataobj, dtype=np.float32)
+        isotropic = row["slice_axis"] == "any"
+        for axis in range(3) if isotropic else [int(row["slice_axis"])]:
+            step = 3 * stride if isotropic else stride
+            for image in np.moveaxis(volume, axis, 0)[::step]:
+                if (scaled := _scaled(image)) is not None:
+                    slices.append(Slice(scaled, row["subject"], row["contrast"]))
+        logger.debug("%s: %d slices so far", row["file"], len(slices))
+    if not slices:
+        raise InputError(f"{folder / 'manifest.csv'}: no volume of split {split!r}")
+    return slices
+
+
+def sources(folder: Path, split: str) -> list[dict[str, str]]:
+    """Subject, contrasts and licence of what a split holds, for a prior's card."""
+    found: dict[tuple[str, str], list[str]] = {}
+    for row in _rows(folder, split):
+        found.setdefault((row["subject"], row["licence"]), []).append(row["contrast"])
+    return [
+        {"subject": subject, "contrasts": ", ".join(contrasts), "licence": licence}
+        for (subject, licence), contrasts in found.items()
+    ]
+
+
+def _rows(folder: Path, split: str) -> list[dict[str, str]]:
     manifest = folder / "manifest.csv"
     if not manifest.is_file():
         raise InputError(f"{folder}: expected a manifest.csv naming volumes, subjects and splits")
-    slices: list[Slice] = []
     with manifest.open(newline="") as file:
-        for row in csv.DictReader(file):
-            if row["split"] != split:
-                continue
-            volume = np.asarray(nibabel.load(folder / row["file"]).dataobj, dtype=np.float32)
-            isotropic = row["slice_axis"] == "any"
-            for axis in range(3) if isotropic else [int(row["slice_axis"])]:
-                step = 3 * stride if isotropic else stride
-                for image in np.moveaxis(volume, axis, 0)[::step]:
-                    if (scaled := _scaled(image)) is not None:
-                        slices.append(Slice(scaled, row["subject"], row["contrast"]))
-            logger.info("%s: %d slices so far", row["file"], len(slices))
-    if not slices:
-        raise InputError(f"{manifest}: no volume of split {split!r}")
-    return slices
+        return [row for row in csv.DictReader(file) if row["split"] == split]
 
 
 def _scaled(image: NDArray[np.float32]) -> NDArray[np.float16] | None:

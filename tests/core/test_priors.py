@@ -1,0 +1,132 @@
+"""The network as a prior, and weights on disk."""
+
+import json
+
+import pytest
+import torch
+
+from scoremri_core.errors import InputError
+from scoremri_core.priors import load_prior, save_prior, shipped_priors
+from scoremri_core.priors.network import NetworkPrior
+from scoremri_core.priors.unet import DenoisingUnet
+
+
+@pytest.fixture
+def model():
+    torch.manual_seed(0)
+    model = DenoisingUnet((8, 8), (1, 1), embedding=16)
+    for parameter in model.parameters():  # zero-initialised layers would hide mistakes
+        torch.nn.init.normal_(parameter, std=0.1)
+    return model.eval().requires_grad_(False)
+
+
+def images(*shape, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randn(*shape, generator=generator, dtype=torch.complex64)
+
+
+def test_untrained_network_is_the_wiener_filter_of_its_preconditioning():
+    model = DenoisingUnet((8, 8), (1, 1), embedding=16)
+    x = torch.randn(2, 2, 16, 16)
+    sigma = torch.tensor([0.1, 1.0])
+    denoised, variance = model(x, sigma)
+    gain = (0.3**2 / (0.3**2 + sigma**2)).view(-1, 1, 1, 1)
+    torch.testing.assert_close(denoised, gain * x)
+    torch.testing.assert_close(variance, (gain * sigma.view(-1, 1, 1, 1) ** 2).expand(2, 1, 16, 16))
+
+
+@pytest.mark.parametrize("shape", [(32, 32), (33, 31), (20, 45), (7, 5)])
+def test_any_size_keeps_its_shape(model, shape):
+    prior = NetworkPrior(model, {"name": "test"})
+    denoised, variance = prior.denoise_with_variance(images(3, *shape), torch.full((3,), 0.1))
+    assert denoised.shape == variance.shape == (3, *shape)
+    assert denoised.dtype == torch.complex64
+    assert bool((variance > 0).all())
+
+
+def test_a_pixel_does_not_depend_on_what_is_far_away(model):
+    prior = NetworkPrior(model, {"name": "test"}, precision=torch.float32)
+    wide = images(1, 32, 128)
+    narrow = prior.denoise(wide[..., :96], torch.tensor([0.2]))
+    torch.testing.assert_close(
+        prior.denoise(wide, torch.tensor([0.2]))[..., :48], narrow[..., :48], rtol=1e-4, atol=1e-5
+    )
+
+
+def test_images_do_not_depend_on_their_batch(model):
+    prior = NetworkPrior(model, {"name": "test"}, chunk=4)
+    x, sigma = images(6, 32, 32), torch.linspace(0.05, 1, 6)
+    together = prior.denoise(x, sigma)
+    for i in range(6):
+        alone = prior.denoise(x[i : i + 1], sigma[i : i + 1])
+        torch.testing.assert_close(together[i : i + 1], alone, rtol=0, atol=1e-6)
+
+
+def test_weights_come_back_as_they_were_stored(model, tmp_path):
+    path = tmp_path / "mine.safetensors"
+    save_prior(path, model, {"variance_scale": 2.5})
+    prior = load_prior(path)
+    assert prior.name == "mine"
+    assert prior.variance_scale == 2.5
+    for name, value in model.state_dict().items():
+        torch.testing.assert_close(prior.model.state_dict()[name], value.half().float())
+
+
+def test_changed_weights_are_refused(model, tmp_path):
+    path = tmp_path / "mine.safetensors"
+    save_prior(path, model, {})
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(InputError, match=r"mine\.safetensors.*SHA-256"):
+        load_prior(path)
+
+
+def test_missing_card_and_missing_field_are_named(model, tmp_path):
+    path = tmp_path / "mine.safetensors"
+    save_prior(path, model, {})
+    card = json.loads(path.with_suffix(".json").read_text())
+    del card["architecture"]
+    path.with_suffix(".json").write_text(json.dumps(card))
+    with pytest.raises(InputError, match="'architecture'"):
+        load_prior(path)
+    path.with_suffix(".json").unlink()
+    with pytest.raises(InputError, match="card"):
+        load_prior(path)
+
+
+def test_unknown_prior_lists_the_shipped_ones():
+    assert "default" in shipped_priors()
+    with pytest.raises(InputError, match="default"):
+        load_prior("no-such-prior")
+
+
+@pytest.fixture(scope="module")
+def default():
+    return load_prior("default")
+
+
+def test_default_prior_predicts_its_own_error(default):
+    """A head-like disc: the denoiser removes most of the noise and knows what is left."""
+    y, x = torch.meshgrid(torch.linspace(-1, 1, 96), torch.linspace(-1, 1, 80), indexing="ij")
+    clean = ((y**2 + x**2 < 0.6) * (0.7 + 0.2 * torch.cos(4 * x))).to(torch.complex64)
+    noise = torch.view_as_complex(
+        torch.randn(4, 96, 80, 2, generator=torch.Generator().manual_seed(0))
+    )
+    sigma = torch.tensor([0.03, 0.1, 0.3, 1.0])
+    denoised, variance = default.denoise_with_variance(
+        clean + sigma.view(-1, 1, 1) * noise, sigma
+    )
+    error = (denoised - clean).abs().square().mean((1, 2)) / 2
+    assert bool((error < 0.35 * sigma**2).all())
+    ratio = variance.mean((1, 2)) / error
+    assert bool(((ratio > 0.3) & (ratio < 4)).all())
+
+
+def test_default_prior_in_bfloat16_agrees_with_float32(default):
+    full = NetworkPrior(default.model, default.card, precision=torch.float32)
+    x = images(2, 96, 80) * 0.3
+    for level in (0.02, 0.3, 2.0):
+        sigma = torch.full((2,), level)
+        expected, got = full.denoise(x, sigma), default.denoise(x, sigma)
+        assert float((got - expected).norm() / expected.norm()) < 0.01
