@@ -25,7 +25,8 @@ def comparison(
     ----------
     path : PNG to write
     truth, zero_filled, mean : (y, x) images, of which the magnitude is shown
-    std : (y, x) posterior standard deviation of the magnitude
+    std : (y, x) posterior standard deviation of the complex value, both components together, which
+        is about sqrt(2) that of the magnitude where there is signal
     title : above the panels
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -48,8 +49,8 @@ def comparison(
         grey = axis.imshow(image, cmap="gray", vmin=0, vmax=window, interpolation="nearest")
         axis.set_title(name)
     for axis, image, name in (
-        (axes[2], std, f"Uncertainty (posterior sd), rms {rms(std):.3g}"),
-        (axes[3], error, f"True error, rms {rms(error):.3g}"),
+        (axes[2], std, f"Uncertainty: complex posterior sd, rms {rms(std):.3g}"),
+        (axes[3], error, f"True error of the magnitude, rms {rms(error):.3g}"),
     ):
         colour = axis.imshow(image, cmap="inferno", vmin=0, vmax=top, interpolation="nearest")
         axis.set_title(name)
