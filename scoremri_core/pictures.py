@@ -40,17 +40,17 @@ def comparison(
     top = float(np.percentile(np.maximum(error, np.nan_to_num(std)), 99.8)) or 1.0
     height, width = truth.shape
     size = 3.4 * min(max(height / width, 0.5), 2)
-    figure = Figure(figsize=(15.4, size + 0.9), dpi=110, facecolor="white", layout="constrained")
+    figure = Figure(figsize=(15.4, size + 1.1), dpi=110, facecolor="white", layout="constrained")
     axes = figure.subplots(1, 4)
     for axis, image, name in (
-        (axes[0], zero_filled, f"Zero-filled, {psnr(zero_filled, truth):.1f} dB"),
-        (axes[1], mean, f"Posterior mean, {psnr(mean, truth):.1f} dB"),
+        (axes[0], zero_filled, f"Zero-filled\nPSNR {psnr(zero_filled, truth):.1f} dB"),
+        (axes[1], mean, f"Posterior mean\nPSNR {psnr(mean, truth):.1f} dB"),
     ):
         grey = axis.imshow(image, cmap="gray", vmin=0, vmax=window, interpolation="nearest")
         axis.set_title(name)
     for axis, image, name in (
-        (axes[2], std, f"Uncertainty: complex posterior sd, rms {rms(std):.3g}"),
-        (axes[3], error, f"True error of the magnitude, rms {rms(error):.3g}"),
+        (axes[2], std, f"Uncertainty\nposterior sd (complex), rms {rms(std):.3g}"),
+        (axes[3], error, f"True error\nof the magnitude, rms {rms(error):.3g}"),
     ):
         colour = axis.imshow(image, cmap="inferno", vmin=0, vmax=top, interpolation="nearest")
         axis.set_title(name)
