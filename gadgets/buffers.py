@@ -29,9 +29,7 @@ MAX_HEADERS = 1 << 22
 HEADER_AXES = (1, 2, 4, 5, 6)  # of the data [E0, E1, E2, CHA, N, S, LOC], those with a header each
 
 
-def frames_of_buffers(
-    items: Iterable[Any], header: Any, properties: Properties
-) -> Iterator[Any]:
+def frames_of_buffers(items: Iterable[Any], header: Any, properties: Properties) -> Iterator[Any]:
     """Frames of the buffers in a stream; anything else in the stream passes on.
 
     The lines are placed by their headers, so that a buffer that starts at its first reference

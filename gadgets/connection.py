@@ -17,25 +17,26 @@ from scoremri_core.errors import InputError
 
 logger = logging.getLogger(__name__)
 
-Target = Callable[[Any], None]
+OnLoss = Callable[[Exception], None]
 
 
-def guarded(target: Target) -> Target:
+def guarded(target: Callable[[Any, OnLoss], None]) -> Callable[[Any], None]:
     """Make a target that tells its failures: a traceback in the log, message 8, then CLOSE.
 
     The CLOSE is sent as the connection's own context ends.  A peer that went away cannot be told
-    anything: the error is raised at once, whatever is being computed, so that the process ends.
+    anything: the error is raised, so that the process ends.  The target gets, beside the
+    connection, a function to call where its reading thread finds the peer gone: then the error
+    is raised at once, whatever is being computed.
     """
 
     @functools.wraps(target)
     def run(connection: Any) -> None:
         outcome: queue.SimpleQueue[Exception | None] = queue.SimpleQueue()
-        endpoint = Endpoint(connection.socket.socket, on_loss=outcome.put)
-        connection.socket = endpoint
+        connection.socket = endpoint = Endpoint(connection.socket.socket)
 
         def attempt() -> None:
             try:
-                target(connection)
+                target(connection, outcome.put)
                 outcome.put(None)
             except Exception as error:  # noqa: BLE001  (nothing may end in silence)
                 outcome.put(error)

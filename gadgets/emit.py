@@ -38,9 +38,7 @@ def emit(items: Iterable[Any], properties: Properties) -> Iterator[Any]:
             yield item
 
 
-def images(
-    frame: Frame, result: Reconstruction, properties: Properties
-) -> Iterator[ismrmrd.Image]:
+def images(frame: Frame, result: Reconstruction, properties: Properties) -> Iterator[ismrmrd.Image]:
     """Images of one frame, float32 (z, y, x)."""
     sampled = result.info.samples > 0 and not result.info.fallback
     series = series_indices(properties)

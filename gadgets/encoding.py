@@ -91,9 +91,7 @@ def _encoding(number: int, encoding: Any) -> Encoding:
     )
 
 
-def _space(
-    space: Any, where: str
-) -> tuple[tuple[int, int, int], tuple[float, float, float]]:
+def _space(space: Any, where: str) -> tuple[tuple[int, int, int], tuple[float, float, float]]:
     size, fov = space.matrixSize, space.fieldOfView_mm
     if min(size.x, size.y, size.z) < 1:
         raise InputError(f"{where}: matrixSize {size.x} x {size.y} x {size.z} is not positive")
@@ -109,9 +107,7 @@ def _center(limit: Any, size: int) -> int:
     return int(limit.center)
 
 
-def assemble(
-    readouts: Sequence[Readout], encoding: Encoding
-) -> tuple[np.ndarray, list[str]]:
+def assemble(readouts: Sequence[Readout], encoding: Encoding) -> tuple[np.ndarray, list[str]]:
     """Zero-filled k-space of readouts, DC at the centre, readout oversampling removed.
 
     Readouts that share a place are averaged.  One that does not fit (another channel count than

@@ -4,19 +4,24 @@ from __future__ import annotations
 
 import queue
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
-FRAMES = 16  # that may wait for the sampler; reading then waits too
+FRAMES = 8  # that may wait for a stage; as many again are in its hands, then reading waits too
 
 _END = object()
 
 
-def read_ahead(items: Iterable[Any], limit: int = FRAMES) -> Iterator[list[Any]]:
+def read_ahead(
+    items: Iterable[Any],
+    limit: int = FRAMES,
+    on_loss: Callable[[Exception], None] | None = None,
+) -> Iterator[list[Any]]:
     """Everything of a stream, in its order, in lists of what was waiting.
 
     A thread reads `items`, so that reading does not wait for the consumer until `limit` items
-    wait.  What `items` raises is raised here, after what came before it.
+    wait.  What `items` raises is raised here, after what came before it; `on_loss` is told at
+    once where that is the loss of the peer.
     """
     waiting: queue.Queue[Any] = queue.Queue(limit)
     stopped = threading.Event()
@@ -35,6 +40,10 @@ def read_ahead(items: Iterable[Any], limit: int = FRAMES) -> Iterator[list[Any]]
                 if stopped.is_set():
                     return
             put(_END)
+        except ConnectionError as error:
+            if on_loss is not None:
+                on_loss(error)
+            put(_Failure(error))
         except Exception as error:  # noqa: BLE001  (raised again by the consumer)
             put(_Failure(error))
 

@@ -6,7 +6,6 @@ import contextlib
 import ctypes
 import socket
 import struct
-from collections.abc import Callable
 from typing import Any
 
 import ismrmrd
@@ -44,12 +43,9 @@ class Endpoint:
     and loses what was just sent when unread data remain as it closes.
     """
 
-    def __init__(
-        self, connected: socket.socket, on_loss: Callable[[ConnectionError], None] | None = None
-    ) -> None:
-        """Take over a connected socket; `on_loss` is called where a read finds the peer gone."""
+    def __init__(self, connected: socket.socket) -> None:
+        """Take over a connected socket."""
         self.socket = connected
-        self._on_loss = on_loss
         self.socket.settimeout(None)
         self.finished = False  # the peer's CLOSE was read
         self._closed = False
@@ -63,16 +59,11 @@ class Endpoint:
             At end of file.
         """
         parts = bytearray()
-        try:
-            while len(parts) < count:
-                part = self.socket.recv(min(count - len(parts), CHUNK))
-                if not part:
-                    raise StreamEnded("the peer closed the connection without a CLOSE message")
-                parts += part
-        except ConnectionError as error:
-            if self._on_loss is not None and not self._closed:
-                self._on_loss(error)
-            raise
+        while len(parts) < count:
+            part = self.socket.recv(min(count - len(parts), CHUNK))
+            if not part:
+                raise StreamEnded("the peer closed the connection without a CLOSE message")
+            parts += part
         return bytes(parts)
 
     def write(self, data: Any) -> None:

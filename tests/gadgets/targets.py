@@ -23,7 +23,7 @@ def fail(connection):
 
 
 @guarded
-def fail_guarded(connection):
+def fail_guarded(connection, on_loss):
     next(receive(connection))
     raise RuntimeError("out of luck")
 

@@ -45,18 +45,14 @@ def test_partial_coverage_with_an_offset_centre(ny, center, steps):
     readouts = acquisitions(image, oversampling=2, center=center, steps=range(steps))
     xml = header(ny, 32, oversampling=2, center=center, last=steps - 1)
     (frame,) = frames(readouts, xml)
-    np.testing.assert_allclose(
-        frame.kspace, expected(image, np.arange(steps) - center), atol=1e-5
-    )
+    np.testing.assert_allclose(frame.kspace, expected(image, np.arange(steps) - center), atol=1e-5)
     assert frame.header.idx.kspace_encode_step_1 == center
 
 
 def test_partial_echo_stays_unmeasured_where_it_is():
     image = letter(24, 32)
     samples, center_sample = 48, 16  # of 64, the first 16 missing
-    readouts = acquisitions(
-        image, oversampling=2, samples=samples, center_sample=center_sample
-    )
+    readouts = acquisitions(image, oversampling=2, samples=samples, center_sample=center_sample)
     (frame,) = frames(readouts, header(24, 32, oversampling=2))
     assert not frame.kspace[..., :8].any()
     assert np.abs(frame.kspace[..., 8:]).max(axis=(0, 1)).all()
@@ -263,9 +259,7 @@ def test_wrong_channel_count_marks_the_frame_alone():
     bad[0] = acquisitions(image, coils=3, slice=0, steps=[0], last=False)[0]
     result = frames(bad + acquisitions(image, slice=1), header(24, 32))
     assert result[0].problem == "a readout has 3 channels, expected 4"
-    np.testing.assert_allclose(
-        result[0].kspace, expected(image, np.arange(1, 24) - 12), atol=1e-5
-    )
+    np.testing.assert_allclose(result[0].kspace, expected(image, np.arange(1, 24) - 12), atol=1e-5)
     assert result[1].problem is None
 
 

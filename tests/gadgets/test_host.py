@@ -101,8 +101,7 @@ def test_a_frame_is_the_same_alone_and_in_company():
             (same,) = (
                 image
                 for image in together
-                if image.slice == number
-                and image.image_series_index == alone.image_series_index
+                if image.slice == number and image.image_series_index == alone.image_series_index
             )
             np.testing.assert_allclose(same.data, alone.data, rtol=1e-3, atol=1e-4)
 
