@@ -19,13 +19,13 @@ from scoremri_core.errors import InputError
 from scoremri_core.fourier import resample
 from scoremri_core.priors import Denoiser, load_prior
 from scoremri_core.priors.network import NetworkPrior
+from scoremri_core.samplers import SAMPLERS
 from scoremri_core.samplers.noise import SampleNoise
 from scoremri_core.samplers.posterior import PosteriorOptions, sample_posterior
 from scoremri_core.sense import SenseOperator
 
 logger = logging.getLogger(__name__)
 
-SAMPLERS = ("posterior", "none")
 # complex values in flight at once (images x coils x pixels), which bounds the memory
 BATCH_VALUES = {"cpu": 2**24, "cuda": 2**28}
 

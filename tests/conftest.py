@@ -13,3 +13,11 @@ def data_dir():
     if not folder.is_dir():
         pytest.skip(f"no real scans in {folder} (set SCOREMRI_DATA)")
     return folder
+
+
+def pytest_runtest_setup(item):
+    if item.get_closest_marker("cuda"):
+        import torch
+
+        if not torch.cuda.is_available():
+            pytest.skip("no NVIDIA GPU")

@@ -1,0 +1,211 @@
+"""The front door on simulated scans whose truth is known."""
+
+import numpy as np
+import pytest
+import sigpy.mri
+import torch
+
+from scoremri_core import load_prior, reconstruct
+from scoremri_core.errors import InputError
+from scoremri_core.fourier import to_kspace
+from scoremri_core.masks import make_mask
+from scoremri_core.metrics import psnr
+from scoremri_core.priors.gaussian import GaussianPrior
+
+NY, NX, COILS, SIGMA = 48, 44, 4, 0.02
+COVARIANCE = 2 * SIGMA**2 * np.eye(COILS)
+
+
+def head(ny=NY, nx=NX):
+    y, x = np.mgrid[-1 : 1 : ny * 1j, -1 : 1 : nx * 1j]
+    magnitude = (y**2 + x**2 < 0.7) * (0.6 + 0.3 * np.cos(5 * x) * np.cos(4 * y))
+    return magnitude * np.exp(1j * (x + 0.5 * y))
+
+
+def coil_maps(ny=NY, nx=NX):
+    maps = sigpy.mri.birdcage_maps((COILS, ny, nx)).astype(np.complex64)
+    return maps / np.sqrt((np.abs(maps) ** 2).sum(0))
+
+
+def scan(acceleration=3, seed=0, truth=None):
+    """Undersampled k-space (coil, y, x) with 12 calibration lines."""
+    truth = head() if truth is None else truth
+    rng = np.random.default_rng(seed)
+    noise = SIGMA * (rng.standard_normal((2, COILS, NY, NX)) * [[[[1]]], [[[1j]]]]).sum(0)
+    lines = make_mask("equispaced", (NY,), acceleration, 12).sampled
+    kspace = (to_kspace(coil_maps() * truth) + noise) * lines[:, None]
+    return kspace.astype(np.complex64)
+
+
+@pytest.fixture(scope="module")
+def prior():
+    """Smooth Gaussian images: cheap, and good enough to see what the front door does."""
+    ky, kx = np.mgrid[:NY, :NX]
+    k2 = (ky - NY // 2) ** 2 + (kx - NX // 2) ** 2
+    return GaussianPrior(torch.from_numpy(400 / (1 + k2) ** 1.8).float())
+
+
+def test_shapes_units_and_info(prior):
+    result = reconstruct(
+        scan(), prior=prior, maps=coil_maps(), noise_covariance=COVARIANCE, samples=3, steps=5
+    )
+    assert result.mean.shape == result.std.shape == (1, NY, NX)
+    assert result.samples.shape == (1, 3, NY, NX)
+    assert result.maps.shape == (1, 1, COILS, NY, NX)
+    np.testing.assert_allclose(result.mean, result.samples.mean(1), atol=1e-6)
+    np.testing.assert_allclose(
+        result.std[0],
+        np.sqrt((np.abs(result.samples[0] - result.mean[0]) ** 2).sum(0) / 2),
+        rtol=1e-4,
+        atol=1e-6,
+    )
+    info = result.info
+    assert (info.sampler, info.samples, info.steps, info.evaluations) == ("posterior", 3, 5, 5)
+    assert info.prior == "GaussianPrior"
+    assert info.sigma_n == pytest.approx(SIGMA)
+    assert info.fallback is None
+    assert psnr(result.mean[0], head()) > 23
+
+
+@pytest.mark.parametrize("unit", [1e-6, 1e4])
+def test_the_unit_of_kspace_does_not_matter(prior, unit):
+    options = {"prior": prior, "maps": coil_maps(), "samples": 2, "steps": 4}
+    one = reconstruct(scan(), noise_covariance=COVARIANCE, **options)
+    other = reconstruct(unit * scan(), noise_covariance=unit**2 * COVARIANCE, **options)
+    np.testing.assert_allclose(other.samples / unit, one.samples, atol=2e-3)
+    assert other.info.scale == pytest.approx(unit * one.info.scale, rel=1e-4)
+
+
+def test_correlated_noise_is_whitened(prior):
+    """With the covariance known, mixing the coils changes nothing in exact arithmetic."""
+    rng = np.random.default_rng(3)
+    mixing = np.eye(COILS) + 0.4 * (
+        rng.standard_normal((COILS, COILS)) + 1j * rng.standard_normal((COILS, COILS))
+    )
+    options = {"prior": prior, "samples": 16, "steps": 6, "scale": 1.0}
+    plain = reconstruct(scan(), maps=coil_maps(), noise_covariance=COVARIANCE, **options)
+    mixed = reconstruct(
+        np.einsum("cd,dyx->cyx", mixing, scan()),
+        maps=np.einsum("cd,dyx->cyx", mixing, coil_maps()),
+        noise_covariance=mixing @ COVARIANCE @ mixing.conj().T,
+        **options,
+    )
+    assert psnr(mixed.mean[0], head()) == pytest.approx(psnr(plain.mean[0], head()), abs=1)
+    assert np.mean(mixed.std) == pytest.approx(np.mean(plain.std), rel=0.1)
+
+
+def test_samples_do_not_depend_on_the_batch(prior):
+    kspace = np.stack([scan(seed=1), scan(acceleration=4, seed=2), scan(seed=3)])
+    options = {"prior": prior, "maps": coil_maps(), "noise_covariance": COVARIANCE, "steps": 5}
+    together = reconstruct(kspace, samples=4, **options)
+    for i in range(3):
+        alone = reconstruct(kspace[i], samples=2, **options)
+        np.testing.assert_allclose(together.samples[i, :2], alone.samples[0], atol=1e-5)
+
+
+def test_samples_of_the_default_prior_do_not_depend_on_the_batch():
+    prior = load_prior("default")
+    kspace = np.stack([scan(seed=1), scan(acceleration=4, seed=2)])
+    options = {"prior": prior, "maps": coil_maps(), "noise_covariance": COVARIANCE, "steps": 4}
+    together = reconstruct(kspace, samples=5, **options)
+    alone = reconstruct(kspace[1], samples=1, **options)
+    np.testing.assert_allclose(together.samples[1, :1], alone.samples[0], atol=1e-3)
+
+
+def test_seed_decides_the_samples(prior):
+    options = {"prior": prior, "maps": coil_maps(), "noise_covariance": COVARIANCE, "steps": 3}
+    one, again, other = (reconstruct(scan(), seed=s, **options) for s in (0, 0, 1))
+    np.testing.assert_array_equal(one.samples, again.samples)
+    assert np.abs(one.samples - other.samples).max() > 1e-3
+
+
+def test_default_prior_beats_the_classical_image():
+    options = {"maps": coil_maps(), "noise_covariance": COVARIANCE}
+    classical = reconstruct(scan(4), sampler="none", **options)
+    sampled = reconstruct(scan(4), samples=4, **options)
+    assert classical.samples.shape == (1, 0, NY, NX)
+    assert np.isnan(classical.std).all()
+    assert psnr(sampled.mean[0], head()) > psnr(classical.mean[0], head()) + 1
+
+
+def test_a_slice_that_cannot_be_sampled_falls_back_and_the_others_do_not(prior):
+    kspace = np.stack([scan(seed=1), scan(seed=2)])
+    kspace[0, 1, 20, 5] = np.nan
+    result = reconstruct(
+        kspace, prior=prior, maps=coil_maps(), noise_covariance=COVARIANCE, samples=2, steps=3
+    )
+    assert result.info.fallback[0] == "k-space holds values that are not finite"
+    assert result.info.fallback[1] is None
+    assert np.isfinite(result.mean).all()
+    assert np.isnan(result.std[0]).all()
+    assert np.isfinite(result.std[1]).all()
+    assert psnr(result.mean[0], head()) > 15
+
+
+def test_no_calibration_lines_falls_back(prior):
+    kspace = scan()
+    kspace[:, NY // 2 - 6 : NY // 2 + 6] = 0
+    result = reconstruct(kspace, prior=prior)
+    assert "calibration" in result.info.fallback
+    assert np.isfinite(result.mean).all()
+
+
+def test_out_of_memory_falls_back():
+    class Hungry:
+        def denoise(self, x, sigma):
+            raise MemoryError
+
+    result = reconstruct(scan(), prior=Hungry(), maps=coil_maps(), samples=2)
+    assert result.info.fallback.startswith("out of memory")
+    assert np.isfinite(result.mean).all()
+
+
+def test_two_map_sets(prior):
+    """A second set that is zero leaves the first one's image."""
+    maps = np.stack([coil_maps(), np.zeros_like(coil_maps())])
+    options = {"prior": prior, "noise_covariance": COVARIANCE, "samples": 8, "scale": 1.0}
+    two = reconstruct(scan(), maps=maps, **options)
+    assert two.maps.shape == (1, 2, COILS, NY, NX)
+    assert psnr(two.mean[0], head()) > 23
+
+
+def test_resized_crops_the_field_of_view(prior):
+    result = reconstruct(
+        scan(), prior=prior, maps=coil_maps(), noise_covariance=COVARIANCE, samples=2, steps=3
+    )
+    cropped = result.resized((NY // 2, NX), (0.5, 1.0))
+    np.testing.assert_allclose(cropped.mean, result.mean[:, NY // 4 : NY // 4 + NY // 2])
+    np.testing.assert_allclose(cropped.std, result.std[:, NY // 4 : NY // 4 + NY // 2], rtol=1e-5)
+    finer = result.resized((2 * NY, 2 * NX))
+    np.testing.assert_allclose(finer.mean[:, ::2, ::2], result.mean, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"kspace": np.ones((8, 8))}, r"kspace has shape \(8, 8\)"),
+        ({"sampler": "magic"}, "expected one of posterior, none"),
+        ({"samples": 0}, "samples is 0"),
+        ({"steps": 0}, "steps is 0"),
+        ({"maps": 3}, "maps is 3"),
+        ({"maps": np.ones((2, 8, 8))}, r"maps has shape \(2, 8, 8\)"),
+        ({"noise_covariance": np.eye(2)}, "noise_covariance has shape"),
+        ({"noise_covariance": -np.eye(COILS)}, "not positive"),
+        ({"calibration": np.ones((2, 8, 8))}, "calibration has shape"),
+        ({"device": "abacus"}, "device 'abacus'"),
+        ({"prior": "no-such-prior"}, "no-such-prior"),
+        ({"warp": 9}, "sampler option 'warp'"),
+    ],
+)
+def test_bad_arguments_are_named(changes, message):
+    arguments = {"kspace": scan(), "maps": coil_maps(), **changes}
+    with pytest.raises(InputError, match=message):
+        reconstruct(arguments.pop("kspace"), **arguments)
+
+
+@pytest.mark.cuda
+def test_gpu_agrees_with_cpu(prior):
+    options = {"prior": prior, "maps": coil_maps(), "noise_covariance": COVARIANCE, "samples": 32}
+    cpu = reconstruct(scan(), device="cpu", **options)
+    gpu = reconstruct(scan(), device="cuda", **options)
+    assert psnr(gpu.mean[0], cpu.mean[0]) > 30
