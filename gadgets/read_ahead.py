@@ -7,7 +7,7 @@ import threading
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
-FRAMES = 8  # that may wait for a stage; as many again are in its hands, then reading waits too
+FRAMES = 16  # that may wait, while as many are being worked on; then reading waits too
 
 _END = object()
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from itertools import chain
 from typing import Any
 
 from gadgets.connection import OnLoss, guarded, receive
@@ -42,7 +41,8 @@ def _reconstruct(frames: Iterable[Any], connection: Any, properties: Any, on_los
     from gadgets.posterior import posterior
     from gadgets.read_ahead import read_ahead
 
-    arrived = chain.from_iterable(read_ahead(frames, on_loss=on_loss))
-    batches = read_ahead(add_coil_maps(arrived, properties))  # while earlier frames are sampled
+    # One thread computes, since two would fight over the cores of a CPU.
+    waiting = read_ahead(frames, on_loss=on_loss)
+    batches = (list(add_coil_maps(items, properties)) for items in waiting)
     for item in emit(posterior(batches, properties), properties):
         connection.send(item)

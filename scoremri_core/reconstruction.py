@@ -179,7 +179,7 @@ def reconstruct(
     calibrations = _stacked("calibration", calibration, ksp)
     given = None if isinstance(maps, int) else _given_maps(maps, ksp)
     if given is None and maps not in (1, 2):
-        raise InputError(f"maps is {maps}: expected 1 or 2 sets, or an array")
+        raise InputError(f"maps is {maps!r}: expected 1 or 2 sets, or an array")
     covariance = None
     if noise_covariance is not None:
         covariance = np.asarray(noise_covariance, dtype=np.complex128)

@@ -34,7 +34,11 @@ def progress(
         columns = (*Progress.get_default_columns(), TextColumn("{task.fields[note]}"))
         with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
             task_id = bar.add_task(task, total=total, note="")
-            yield lambda done, note="": bar.update(task_id, completed=done, note=note)
+
+            def update(done: int, note: str = "") -> None:
+                bar.update(task_id, completed=done, note=note)
+
+            yield update
         return
 
     last = time.monotonic()

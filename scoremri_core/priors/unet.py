@@ -53,8 +53,8 @@ class DenoisingUnet(nn.Module):
         self.shrink = nn.ModuleList()
         self.grow = nn.ModuleList()
         for i, (width, count) in enumerate(zip(channels, blocks, strict=True)):
-            self.down.append(nn.ModuleList(Block(width, embedding) for _ in range(count)))
-            self.up.append(nn.ModuleList(Block(width, embedding) for _ in range(count)))
+            self.down.append(Stage(Block(width, embedding) for _ in range(count)))
+            self.up.append(Stage(Block(width, embedding) for _ in range(count)))
             if i + 1 < len(channels):
                 self.shrink.append(nn.Conv2d(width, channels[i + 1], 2, stride=2))
                 self.grow.append(nn.ConvTranspose2d(channels[i + 1], width, 2, stride=2))
@@ -84,16 +84,14 @@ class DenoisingUnet(nn.Module):
         h = self.head(F.pixel_unshuffle(self.preconditioning(sigma)[2] * x, 2))
         skips = []
         for i, stage in enumerate(self.down):
-            for block in stage:
-                h = block(h, embedding)
+            h = stage(h, embedding)
             if i < len(self.shrink):
                 skips.append(h)
                 h = self.shrink[i](h)
         for i in reversed(range(len(self.up))):
             if i < len(self.grow):
                 h = self.grow[i](h) + skips.pop()
-            for block in self.up[i]:
-                h = block(h, embedding)
+            h = self.up[i](h, embedding)
         h = F.pixel_shuffle(self.tail(h).float(), 2)
         return h[:, :2], h[:, 2:].clamp(-12, 4)
 
@@ -118,6 +116,16 @@ class NoiseEmbedding(nn.Module):
         """(batch,) to (batch, width)."""
         angle = sigma.log()[:, None] * self.frequencies * math.tau / 8
         return F.silu(self.layers(torch.cat((angle.cos(), angle.sin()), 1)))
+
+
+class Stage(nn.ModuleList):
+    """The blocks of one scale, one after another."""
+
+    def forward(self, x: Tensor, embedding: Tensor) -> Tensor:
+        """Keep the shape (batch, width, y, x)."""
+        for block in self:
+            x = block(x, embedding)
+        return x
 
 
 class Block(nn.Module):

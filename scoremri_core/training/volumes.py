@@ -39,11 +39,11 @@ def load_slices(folder: Path, split: str, stride: int = 1) -> list[Slice]:
     ------
     InputError : without a manifest, or with no slice of that split.
     """
-    import nibabel
+    from nibabel.nifti1 import Nifti1Image
 
     slices: list[Slice] = []
     for row in _rows(folder, split):
-        volume = np.asarray(nibabel.load(folder / row["file"]).dataobj, dtype=np.float32)
+        volume = np.asarray(Nifti1Image.from_filename(folder / row["file"]).dataobj, np.float32)
         isotropic = row["slice_axis"] == "any"
         for axis in range(3) if isotropic else [int(row["slice_axis"])]:
             step = 3 * stride if isotropic else stride
