@@ -261,7 +261,7 @@ def _prepared(
         if isinstance(maps, int):
             source = kspace if calibration is None else calibration
             frame.maps = estimate_coil_maps(
-                source, sets=maps, noise_covariance=frame.covariance, device=device.type
+                source, sets=maps, noise_covariance=frame.covariance, device=str(device)
             )
         else:
             frame.maps = maps
