@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 import socket
 import threading
 from collections.abc import Iterable, Iterator
@@ -17,6 +18,8 @@ from scoremri_core.errors import InputError
 logger = logging.getLogger(__name__)
 
 CONNECT_SECONDS = 30
+# A server whose library has another version of the header's schema hangs on it.
+VERSION = re.compile(r"<(\w+:)?version>[^<]*</(\w+:)?version>")
 
 
 def run_remote(
@@ -47,7 +50,7 @@ def run_remote(
                 wire.write_config(endpoint, chain.xml)
             else:
                 wire.write_config_name(endpoint, chain)
-            feed(endpoint, header_xml, acquisitions)
+            feed(endpoint, VERSION.sub("", header_xml), acquisitions)
         except OSError as error:
             logger.debug("%s stopped reading: %s", address, error)  # receiving tells why
         except Exception as error:  # noqa: BLE001  (raised again below)

@@ -34,13 +34,14 @@ def posterior(batches: Iterable[list[Any]], properties: Properties) -> Iterator[
     ------
     (Frame, Reconstruction) on the matrix of the image, or an item that is not a frame.
     """
+    prior = _prior(properties)
     for items in batches:
         for alike, group in groupby(items, _alike):
             together = list(group)
             if alike is None:
                 yield from together
                 continue
-            for frame, result in zip(together, _sampled(together, properties), strict=True):
+            for frame, result in zip(together, _sampled(together, properties, prior), strict=True):
                 resized = result.resized(frame.recon_shape, frame.fov_fraction)
                 _log(frame, resized)
                 yield frame, resized
@@ -55,7 +56,16 @@ def _alike(item: Any) -> tuple[Any, ...] | None:
     return item.kspace.shape, maps, id(item.noise_covariance), alone
 
 
-def _sampled(frames: list[Frame], properties: Properties) -> Iterator[Reconstruction]:
+def _prior(properties: Properties) -> Any:
+    """The prior, loaded before the first frame is there."""
+    if properties.sampler == "none":
+        return properties.prior
+    from scoremri_core import load_prior
+
+    return load_prior(properties.prior)
+
+
+def _sampled(frames: list[Frame], properties: Properties, prior: Any) -> Iterator[Reconstruction]:
     from scoremri_core import reconstruct
 
     first = frames[0]
@@ -69,7 +79,7 @@ def _sampled(frames: list[Frame], properties: Properties) -> Iterator[Reconstruc
         first.kspace if volume else np.stack([frame.kspace for frame in frames]),
         calibration=first.calibration if first.maps is None else None,
         noise_covariance=first.noise_covariance,
-        prior=properties.prior,
+        prior=prior,
         samples=properties.samples,
         steps=properties.steps,
         seed=properties.seed,
@@ -80,29 +90,7 @@ def _sampled(frames: list[Frame], properties: Properties) -> Iterator[Reconstruc
         yield replace(result, info=replace(result.info, fallback=first.problem))
         return
     for i in range(len(frames)):
-        yield _slice_of(result, i)
-
-
-def _slice_of(result: Reconstruction, i: int) -> Reconstruction:
-    def own(value: Any) -> Any:
-        return value[i] if isinstance(value, tuple) else value
-
-    info = result.info
-    only = slice(i, i + 1)
-    return replace(
-        result,
-        mean=result.mean[only],
-        std=result.std[only],
-        samples=result.samples[only],
-        maps=result.maps[only],
-        info=replace(
-            info,
-            sigma_n=own(info.sigma_n),
-            scale=own(info.scale),
-            fallback=own(info.fallback),
-            seconds=info.seconds / len(result.mean),
-        ),
-    )
+        yield result.select(i)
 
 
 def _log(frame: Frame, result: Reconstruction) -> None:

@@ -10,8 +10,8 @@ from typing import Any
 from xml.etree.ElementTree import Element
 
 from scoremri_core.errors import InputError
+from scoremri_core.samplers import SAMPLERS
 
-SAMPLERS = ("posterior", "langevin", "hmc", "none")
 OUTPUTS = ("mean", "std", "phase", "samples")
 NOISE_SOURCES = ("auto", "scan", "estimate")
 
@@ -22,7 +22,7 @@ class Properties:
 
     Attributes
     ----------
-    sampler : posterior, langevin, hmc or none (none sends the classical reconstruction).
+    sampler : posterior, or none, which sends the classical reconstruction.
     samples : posterior samples per frame.
     steps : denoiser evaluations per sample; None (written "auto") takes the sampler's own.
     prior : name of a shipped prior or a path.

@@ -81,6 +81,22 @@ class Reconstruction:
     maps: NDArray[np.complex64]
     info: Info
 
+    def select(self, index: int) -> Reconstruction:
+        """One slice of a stack, as if it had been reconstructed alone."""
+        only = slice(index, index + 1)
+        info = self.info
+        own = {
+            name: value[index] if isinstance(value := getattr(info, name), tuple) else value
+            for name in ("sigma_n", "scale", "fallback")
+        }
+        return Reconstruction(
+            self.mean[only],
+            self.std[only],
+            self.samples[only],
+            self.maps[only],
+            replace(info, seconds=info.seconds / len(self.mean), **own),
+        )
+
     def resized(
         self, shape: tuple[int, int], fov_fraction: tuple[float, float] = (1.0, 1.0)
     ) -> Reconstruction:

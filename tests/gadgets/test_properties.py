@@ -9,7 +9,7 @@ from scoremri_core.errors import InputError
 
 def test_every_property_is_read():
     values = {
-        "sampler": "langevin",
+        "sampler": "none",
         "samples": "3",
         "steps": "25",
         "prior": "/a/b.safetensors",
@@ -22,7 +22,7 @@ def test_every_property_is_read():
         "capture": "/tmp/scans",
     }
     assert Properties.parse(values) == Properties(
-        sampler="langevin",
+        sampler="none",
         samples=3,
         steps=25,
         prior="/a/b.safetensors",
@@ -57,7 +57,7 @@ def test_an_unknown_name_lists_the_known():
 @pytest.mark.parametrize(
     ("name", "value", "told"),
     [
-        ("sampler", "magic", "posterior, langevin, hmc, none"),
+        ("sampler", "magic", "posterior, none"),
         ("samples", "0", "from 1 to"),
         ("samples", "2.5", "whole number"),
         ("steps", "many", "auto or a whole number"),
