@@ -26,26 +26,31 @@ class VarianceDenoiser(Protocol):
         """E[x0 | x] and the error variance of each real component, real (batch, y, x)."""
 
 
-def denoise_with_variance(prior: Denoiser, x: Tensor, sigma: Tensor) -> tuple[Tensor, Tensor, int]:
-    """Denoised image, error variance of each real component, and evaluations used.
+def denoise_with_variance(
+    prior: Denoiser, x0: Tensor, e: Tensor, sigma: float
+) -> tuple[Tensor, Tensor]:
+    """Denoise x = x0 + sigma e, and tell the error variance of each real component.
 
-    A prior that does not tell its error is probed once: by Tweedie's second-order formula the
-    posterior covariance is sigma^2 times the denoiser's Jacobian, and its trace is estimated
-    with one random-sign direction (Hutchinson), image by image.
+    For a prior that does not tell its error, the variance is found from the very noise that was
+    added: by Tweedie's formula the posterior covariance is sigma^2 times the denoiser's Jacobian
+    J, and by Stein's lemma E <e, D(x0 + sigma e) - x0> = sigma tr J, whatever x0 is.  It costs no
+    evaluation, and is as good as the number of pixels is large.
+
+    Parameters
+    ----------
+    x0, e : complex (batch, y, x); e with sd 1 in each real component, independent of x0.
+    sigma : noise level.
 
     Returns
     -------
-    complex (batch, y, x), real (batch, y, x), 1 or 2.
+    complex (batch, y, x) and real (batch, y, x).
     """
+    x = x0 + sigma * e
+    sigmas = torch.full((len(x),), sigma, device=x.device)
     if isinstance(prior, VarianceDenoiser):
-        return *prior.denoise_with_variance(x, sigma), 1
-    denoised = prior.denoise(x, sigma)
-    generator = torch.Generator(x.device).manual_seed(0)
-    signs = torch.randint(0, 2, (*x.shape[1:], 2), generator=generator, device=x.device)
-    direction = torch.view_as_complex(2.0 * signs - 1)
-    step = 0.05 * sigma.view(-1, 1, 1)
-    change = (prior.denoise(x + step * direction, sigma) - denoised) / step
-    trace = (change * direction.conj()).real.mean((-2, -1), keepdim=True) / 2
-    # the error is never larger than the noise nor, for lack of precision, zero
-    variance = sigma.view(-1, 1, 1) ** 2 * trace.clamp(1e-4, 1.0)
-    return denoised, variance.expand(x.shape), 2
+        return prior.denoise_with_variance(x, sigmas)
+    # a foreign prior may compute in double precision, or in NumPy
+    denoised = torch.as_tensor(prior.denoise(x, sigmas), device=x.device).to(x.dtype)
+    trace = ((denoised - x0) * e.conj()).real.mean((-2, -1), keepdim=True) / (2 * sigma)
+    # between a thousandth of the noise, for lack of precision, and all of it
+    return denoised, (sigma**2 * trace.clamp(1e-3, 1.0)).expand(x.shape)

@@ -19,8 +19,7 @@ class PosteriorOptions:
 
     Attributes
     ----------
-    steps : noise levels, each one denoiser evaluation (two where the prior does not tell the
-        variance of its error).
+    steps : noise levels, each one denoiser evaluation.
     sigma_max, sigma_min : first and last noise level, in units of the prior.
     variance_scale : factor on the prior's error variance; None takes the prior's own.
     tolerance : residual of the linear solves; a loose one biases the variance of the samples.
@@ -57,7 +56,7 @@ def sample_posterior(
 
         (A^H A / s^2 + 1/v) x0 = A^H (y + s e1) / s^2 + (D + sqrt(v) e2) / v
 
-    after which x = x0 + sigma_next e.  With an exact denoiser of a Gaussian prior the last x0
+    after which the next x is x0 + sigma_next e.  With an exact denoiser of a Gaussian prior the last x0
     is a draw of the exact posterior.
 
     Parameters
@@ -82,27 +81,26 @@ def sample_posterior(
         scale = getattr(prior, "variance_scale", 1.0)
 
     levels = noise_levels(options)
-    x = (levels[0] * noise.complex_normal(sets, ny, nx)).expand(frames, -1, -1, -1, -1)
-    evaluations = 0
-    for sigma, following in zip(levels, [*levels[1:], None], strict=True):
-        flat = x.reshape(-1, ny, nx)
-        sigmas = torch.full((len(flat),), sigma, device=x.device)
-        denoised, variance, used = denoise_with_variance(prior, flat, sigmas)
-        evaluations += used
+    x0 = torch.zeros((), dtype=data.dtype, device=data.device).expand(
+        frames, len(noise.generators), sets, ny, nx
+    )
+    for sigma in levels:
+        e = noise.complex_normal(sets, ny, nx).expand(x0.shape)
+        denoised, variance = denoise_with_variance(
+            prior, x0.reshape(-1, ny, nx), e.reshape(-1, ny, nx), sigma
+        )
         # where no coil sees anything the image is zero by definition
-        denoised = torch.where(operator.support, denoised.view(x.shape), 0)
-        precision = torch.where(operator.support, 1 / (scale * variance.view(x.shape)), 1e12)
+        denoised = torch.where(operator.support, denoised.view(x0.shape), 0)
+        precision = torch.where(operator.support, 1 / (scale * variance.view(x0.shape)), 1e12)
 
         measured = data[:, None] + spread * noise.complex_normal(coils, ny, nx)
-        e = noise.complex_normal(sets, ny, nx)
-        b = weight * operator.adjoint(measured) + precision * denoised + precision.sqrt() * e
-        x, _ = conjugate_gradients(
+        b = weight * operator.adjoint(measured) + precision * denoised
+        b = b + precision.sqrt() * noise.complex_normal(sets, ny, nx)
+        x0, _ = conjugate_gradients(
             lambda p, precision=precision: weight * operator.normal(p) + precision * p,  # type: ignore[misc]
             b,
             denoised,
             1 / (sampled + precision),
             options.tolerance,
         )
-        if following is not None:
-            x = x + following * noise.complex_normal(sets, ny, nx)
-    return x, evaluations
+    return x0, len(levels)

@@ -86,20 +86,24 @@ def test_exact_draw_reaches_the_exact_posterior(problem, steps, error_over_floor
     assert abs(ratio - 1) < sd_tolerance
 
 
-def test_a_prior_that_does_not_know_its_error_is_probed(problem):
-    error, ratio, evaluations = moments(problem, WithoutVariance(problem.prior), 50)
-    assert evaluations == 100
-    assert error < 1.25 * SAMPLES**-0.5
-    assert abs(ratio - 1) < 0.02
+def test_a_prior_that_does_not_tell_its_error_does_as_well(problem):
+    told = moments(problem, problem.prior, 20)
+    found = moments(problem, WithoutVariance(problem.prior), 20)
+    assert found[2] == 20
+    assert float(found[0]) == pytest.approx(float(told[0]), rel=0.05)
+    assert float(found[1]) == pytest.approx(float(told[1]), rel=0.01)
 
 
 @pytest.mark.parametrize("sigma", [0.02, 0.3, 2.0])
-def test_probed_variance_is_the_closed_form(problem, sigma):
-    x = problem.prior.sample(50, torch.Generator().manual_seed(0))
-    sigmas = torch.full((50,), sigma)
-    _, expected, _ = denoise_with_variance(problem.prior, x, sigmas)
-    _, probed, _ = denoise_with_variance(WithoutVariance(problem.prior), x, sigmas)
-    torch.testing.assert_close(probed.mean(), expected.mean(), rtol=0.1, atol=0)
+def test_variance_by_steins_lemma_is_the_closed_form(problem, sigma):
+    x0 = problem.prior.sample(50, torch.Generator().manual_seed(0))
+    e = torch.view_as_complex(
+        torch.randn(50, SIDE, SIDE, 2, generator=torch.Generator().manual_seed(1))
+    )
+    denoised, expected = denoise_with_variance(problem.prior, x0, e, sigma)
+    again, found = denoise_with_variance(WithoutVariance(problem.prior), x0, e, sigma)
+    torch.testing.assert_close(again, denoised)
+    torch.testing.assert_close(found.mean(), expected.mean(), rtol=0.05, atol=0)
 
 
 def test_a_region_no_coil_sees_is_zero(problem):
