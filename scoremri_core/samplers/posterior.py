@@ -56,8 +56,8 @@ def sample_posterior(
 
         (A^H A / s^2 + 1/v) x0 = A^H (y + s e1) / s^2 + (D + sqrt(v) e2) / v
 
-    after which the next x is x0 + sigma_next e.  With an exact denoiser of a Gaussian prior the last x0
-    is a draw of the exact posterior.
+    after which the next x is x0 + sigma_next e.  With an exact denoiser of a Gaussian prior the
+    last x0 is a draw of the exact posterior.
 
     Parameters
     ----------
