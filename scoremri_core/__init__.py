@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from scoremri_core.priors import load_prior
-    from scoremri_core.reconstruction import Info, Reconstruction, reconstruct
+    from scoremri_core.reconstruction import reconstruct
+    from scoremri_core.result import Info, Reconstruction
 
 __all__ = ["Info", "Reconstruction", "load_prior", "reconstruct"]
 
@@ -18,10 +19,6 @@ def __getattr__(name: str) -> Any:
     """Import the front door when it is first used: torch takes seconds to load."""
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    if name == "load_prior":
-        from scoremri_core.priors import load_prior
+    from scoremri_core import priors, reconstruction
 
-        return load_prior
-    from scoremri_core import reconstruction
-
-    return getattr(reconstruction, name)
+    return getattr(priors if name == "load_prior" else reconstruction, name)

@@ -5,20 +5,20 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
 
-from scoremri_core import noise
+from scoremri_core import arguments, noise
 from scoremri_core.classical import best_classical, zero_filled
 from scoremri_core.coil_maps import estimate_coil_maps
 from scoremri_core.errors import InputError
-from scoremri_core.fourier import resample
 from scoremri_core.priors import Denoiser, load_prior
 from scoremri_core.priors.network import NetworkPrior
+from scoremri_core.result import Info, Reconstruction, standard_deviation
 from scoremri_core.samplers import SAMPLERS
 from scoremri_core.samplers.noise import SampleNoise
 from scoremri_core.samplers.posterior import PosteriorOptions, sample_posterior
@@ -28,94 +28,6 @@ logger = logging.getLogger(__name__)
 
 # complex values in flight at once (images x coils x pixels), which bounds the memory
 BATCH_VALUES = {"cpu": 2**24, "cuda": 2**28}
-
-
-@dataclass(frozen=True)
-class Info:
-    """What was run.
-
-    Attributes
-    ----------
-    sampler, samples, prior, seed : as asked for.
-    steps : noise levels visited.
-    evaluations : denoiser evaluations per sample.
-    sigma_n : sd of each real component of the k-space noise, root mean square over coils.
-    scale : image value that the prior saw as 1.
-    fallback : why a classical image was sent instead, or None.
-    seconds : time of the whole call.
-
-    For a stack of several slices `sigma_n`, `scale` and, where any slice fell back, `fallback`
-    are tuples with an entry per slice.
-    """
-
-    sampler: str
-    samples: int
-    prior: str
-    seed: int
-    steps: int
-    evaluations: int
-    sigma_n: float | tuple[float, ...]
-    scale: float | tuple[float, ...]
-    fallback: str | tuple[str | None, ...] | None
-    seconds: float
-
-
-@dataclass(frozen=True)
-class Reconstruction:
-    """Posterior samples and their moments, in units of the k-space under an orthonormal FFT.
-
-    Attributes
-    ----------
-    mean : complex64 (slice, y, x), posterior mean, or the classical image of a slice that could
-        not be sampled.
-    std : float32 (slice, y, x), posterior standard deviation of the complex value,
-        sqrt(sum |x_i - mean|^2 / (S - 1)); NaN where it is not known.
-    samples : complex64 (slice, sample, y, x); NaN in a slice that could not be sampled.
-    maps : complex64 (slice, set, coil, y, x); NaN in a slice without maps.
-    info : what was run.
-    """
-
-    mean: NDArray[np.complex64]
-    std: NDArray[np.float32]
-    samples: NDArray[np.complex64]
-    maps: NDArray[np.complex64]
-    info: Info
-
-    def select(self, index: int) -> Reconstruction:
-        """One slice of a stack, as if it had been reconstructed alone."""
-        only = slice(index, index + 1)
-        info = self.info
-        own = {
-            name: value[index] if isinstance(value := getattr(info, name), tuple) else value
-            for name in ("sigma_n", "scale", "fallback")
-        }
-        return Reconstruction(
-            self.mean[only],
-            self.std[only],
-            self.samples[only],
-            self.maps[only],
-            replace(info, seconds=info.seconds / len(self.mean), **own),
-        )
-
-    def resized(
-        self, shape: tuple[int, int], fov_fraction: tuple[float, float] = (1.0, 1.0)
-    ) -> Reconstruction:
-        """The same on another matrix: field of view cropped, then interpolated.
-
-        Parameters
-        ----------
-        shape : (y, x) of the result.
-        fov_fraction : field of view of the result over the present one, (y, x).
-        """
-        if tuple(shape) == self.mean.shape[-2:] and tuple(fov_fraction) == (1.0, 1.0):
-            return self
-        samples = resample(self.samples, shape, fov_fraction)
-        return replace(
-            self,
-            mean=resample(self.mean, shape, fov_fraction),
-            std=_standard_deviation(samples),
-            samples=samples,
-        )
 
 
 @dataclass
@@ -190,10 +102,10 @@ def reconstruct(
         raise InputError(f"sampler {sampler!r}: expected one of {', '.join(SAMPLERS)}")
     if samples < 1:
         raise InputError(f"samples is {samples}: expected at least 1")
-    options = _options(steps, sampler_options)
-    where = find_device(device)
-    calibrations = _stacked("calibration", calibration, ksp)
-    given = None if isinstance(maps, int) else _given_maps(maps, ksp)
+    options = arguments.sampler_options(steps, sampler_options)
+    where = arguments.find_device(device)
+    calibrations = arguments.per_slice("calibration", calibration, ksp)
+    given = None if isinstance(maps, int) else arguments.given_maps(maps, ksp)
     if given is None and maps not in (1, 2):
         raise InputError(f"maps is {maps!r}: expected 1 or 2 sets, or an array")
     covariance = None
@@ -352,82 +264,17 @@ def _assembled(frames: list[_Frame], drawn: Any, count: int, info: Info) -> Reco
     stacked = np.stack(samples)
     return Reconstruction(
         np.stack(means).astype(np.complex64),
-        _standard_deviation(stacked),
+        standard_deviation(stacked),
         stacked,
         np.stack(maps),
         info,
     )
 
 
-def _standard_deviation(samples: NDArray[np.complex64]) -> NDArray[np.float32]:
-    """Over the sample axis (slice, sample, y, x); NaN where there are fewer than two."""
-    if samples.shape[1] < 2:
-        return np.full((samples.shape[0], *samples.shape[2:]), np.nan, np.float32)
-    return samples.std(1, ddof=1).astype(np.float32)
-
-
 def _per_slice(values: list[Any]) -> Any:
     if len(values) == 1 or all(value is None for value in values):
         return values[0]
     return tuple(values)
-
-
-def _options(steps: int | None, given: dict[str, Any]) -> PosteriorOptions:
-    known = [field.name for field in fields(PosteriorOptions) if field.name != "steps"]
-    for name in given:
-        if name not in known:
-            raise InputError(f"sampler option {name!r}: expected one of {', '.join(known)}")
-    if steps is not None:
-        if steps < 1:
-            raise InputError(f"steps is {steps}: expected at least 1")
-        given = {**given, "steps": steps}
-    return PosteriorOptions(**given)
-
-
-def find_device(name: str) -> torch.device:
-    """The torch device of "auto", "cpu", "cuda" or "cuda:N"; InputError for any other."""
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-    except RuntimeError as error:
-        raise InputError(f"device {name!r}: expected auto, cpu, cuda or cuda:N") from error
-    if device.type not in BATCH_VALUES:
-        raise InputError(f"device {name!r}: expected auto, cpu, cuda or cuda:N")
-    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        raise InputError(f"device {name!r}: this machine has {torch.cuda.device_count()} GPUs")
-    return device
-
-
-def _stacked(
-    name: str, value: ArrayLike | None, kspace: NDArray[np.complex64]
-) -> list[NDArray[np.complex64] | None]:
-    """One entry per slice of an argument that is shaped like `kspace`, or None."""
-    slices = 1 if kspace.ndim == 3 else len(kspace)
-    if value is None:
-        return [None] * slices
-    array = np.asarray(value, dtype=np.complex64)
-    if array.shape[-3:] != kspace.shape[-3:] or array.ndim not in (3, kspace.ndim):
-        raise InputError(f"{name} has shape {array.shape}: expected that of kspace, {kspace.shape}")
-    if array.ndim == 4 and len(array) != slices:
-        raise InputError(f"{name} has {len(array)} slices: expected {slices}")
-    return list(array) if array.ndim == 4 else [array] * slices
-
-
-def _given_maps(value: ArrayLike, kspace: NDArray[np.complex64]) -> list[NDArray[np.complex64]]:
-    """Maps (set, coil, y, x) of every slice."""
-    array = np.asarray(value, dtype=np.complex64)
-    slices = 1 if kspace.ndim == 3 else len(kspace)
-    expected = f"expected (coil, y, x) or (set, coil, y, x), {kspace.shape[-3:]} per set"
-    if array.ndim not in (3, 4, 5) or array.shape[-3:] != kspace.shape[-3:]:
-        raise InputError(f"maps has shape {array.shape}: {expected}")
-    if not np.isfinite(array).all():
-        raise InputError("maps holds values that are not finite")
-    if array.ndim == 5 or (array.ndim == 4 and kspace.ndim == 4 and len(array) == slices):
-        if len(array) != slices:
-            raise InputError(f"maps has {len(array)} slices: expected {slices}")
-        return [m if m.ndim == 4 else m[None] for m in array]
-    return [array if array.ndim == 4 else array[None]] * slices
 
 
 def _out_of_memory(error: Exception) -> bool:

@@ -29,9 +29,9 @@ def train(
     A run in the same folder is resumed. The result, NAME.safetensors with its card NAME.json, is
     a prior for every command: --prior FOLDER/NAME.safetensors.
     """
+    from scoremri_core.arguments import find_device
     from scoremri_core.priors import save_prior
     from scoremri_core.priors.network import NetworkPrior
-    from scoremri_core.reconstruction import find_device
     from scoremri_core.training import loop, measure
     from scoremri_core.training.volumes import load_slices, sources
 

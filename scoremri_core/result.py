@@ -1,0 +1,105 @@
+"""What a reconstruction is: posterior samples, their moments, and how they came about."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from scoremri_core.fourier import resample
+
+
+@dataclass(frozen=True)
+class Info:
+    """What was run.
+
+    Attributes
+    ----------
+    sampler, samples, prior, seed : as asked for.
+    steps : noise levels visited.
+    evaluations : denoiser evaluations per sample.
+    sigma_n : sd of each real component of the k-space noise, root mean square over coils.
+    scale : image value that the prior saw as 1.
+    fallback : why a classical image was sent instead, or None.
+    seconds : time of the whole call.
+
+    For a stack of several slices `sigma_n`, `scale` and, where any slice fell back, `fallback`
+    are tuples with an entry per slice.
+    """
+
+    sampler: str
+    samples: int
+    prior: str
+    seed: int
+    steps: int
+    evaluations: int
+    sigma_n: float | tuple[float, ...]
+    scale: float | tuple[float, ...]
+    fallback: str | tuple[str | None, ...] | None
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Reconstruction:
+    """Posterior samples and their moments, in units of the k-space under an orthonormal FFT.
+
+    Attributes
+    ----------
+    mean : complex64 (slice, y, x), posterior mean, or the classical image of a slice that could
+        not be sampled.
+    std : float32 (slice, y, x), posterior standard deviation of the complex value,
+        sqrt(sum |x_i - mean|^2 / (S - 1)); NaN where it is not known.
+    samples : complex64 (slice, sample, y, x); NaN in a slice that could not be sampled.
+    maps : complex64 (slice, set, coil, y, x); NaN in a slice without maps.
+    info : what was run.
+    """
+
+    mean: NDArray[np.complex64]
+    std: NDArray[np.float32]
+    samples: NDArray[np.complex64]
+    maps: NDArray[np.complex64]
+    info: Info
+
+    def select(self, index: int) -> Reconstruction:
+        """One slice of a stack, as if it had been reconstructed alone."""
+        only = slice(index, index + 1)
+        info = self.info
+        own = {
+            name: value[index] if isinstance(value := getattr(info, name), tuple) else value
+            for name in ("sigma_n", "scale", "fallback")
+        }
+        return Reconstruction(
+            self.mean[only],
+            self.std[only],
+            self.samples[only],
+            self.maps[only],
+            replace(info, seconds=info.seconds / len(self.mean), **own),
+        )
+
+    def resized(
+        self, shape: tuple[int, int], fov_fraction: tuple[float, float] = (1.0, 1.0)
+    ) -> Reconstruction:
+        """The same on another matrix: field of view cropped, then interpolated.
+
+        Parameters
+        ----------
+        shape : (y, x) of the result.
+        fov_fraction : field of view of the result over the present one, (y, x).
+        """
+        if tuple(shape) == self.mean.shape[-2:] and tuple(fov_fraction) == (1.0, 1.0):
+            return self
+        samples = resample(self.samples, shape, fov_fraction)
+        return replace(
+            self,
+            mean=resample(self.mean, shape, fov_fraction),
+            std=standard_deviation(samples),
+            samples=samples,
+        )
+
+
+def standard_deviation(samples: NDArray[np.complex64]) -> NDArray[np.float32]:
+    """Over the sample axis (slice, sample, y, x); NaN where there are fewer than two."""
+    if samples.shape[1] < 2:
+        return np.full((samples.shape[0], *samples.shape[2:]), np.nan, np.float32)
+    return samples.std(1, ddof=1).astype(np.float32)
