@@ -37,7 +37,9 @@ def conjugate_gradients(
 
     def dot(p: Tensor, q: Tensor) -> Tensor:
         product = torch.view_as_real(p) * torch.view_as_real(q)
-        return product.sum((*axes, b.ndim), keepdim=False).view(*b.shape[:2], *(1 for _ in axes))
+        # in double precision, or rounding would depend on how a batch is cut into threads
+        total = product.sum((*axes, b.ndim), dtype=torch.float64).to(product.dtype)
+        return total.view(*b.shape[:2], *(1 for _ in axes))
 
     x = x0
     r = b - operator(x)

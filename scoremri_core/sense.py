@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from scoremri_core.fourier import to_image, to_kspace
+from scoremri_core.fourier import fft, to_image, to_kspace
 
 
 class SenseOperator:
@@ -25,14 +25,15 @@ class SenseOperator:
     """
 
     def __init__(self, maps: Tensor, mask: Tensor) -> None:
-        self.maps = maps[:, None]  # (frame, 1, set, coil, y, x)
+        self.maps = maps
+        self._conjugate = maps.conj().resolve_conj()
         self.mask = mask[:, None, None]  # (frame, 1, 1, y, x)
         # A^H A commutes with shifts of the image, so its FFTs need no centring; and where whole
         # readouts are measured the transform along them cancels
         self._lines = bool((mask == mask[..., :1]).all())
-        self._normal_mask = torch.fft.ifftshift(self.mask, dim=(-2, -1))
-        self.support = self.maps.abs().amax(3) > 0  # (frame, 1, set, y, x)
-        self._single = self.maps[:, :, 0] if maps.shape[1] == 1 else None
+        normal_mask = self.mask[..., :1] if self._lines else self.mask
+        self._normal_mask = torch.fft.ifftshift(normal_mask, dim=(-2, -1))
+        self.support = maps.abs().amax(2)[:, None] > 0  # (frame, 1, set, y, x)
 
     def forward(self, image: Tensor) -> Tensor:
         """A x: (frame, sample, set, y, x) to (frame, sample, coil, y, x)."""
@@ -44,24 +45,26 @@ class SenseOperator:
 
     def normal(self, image: Tensor) -> Tensor:
         """A^H A x, with fewer and shorter transforms than `forward` and `adjoint`."""
-        coils = self._expand(image)
-        if self._lines:
-            kspace = torch.fft.fft(coils, dim=-2, norm="ortho") * self._normal_mask[..., :1]
-            return self._combine(torch.fft.ifft(kspace, dim=-2, norm="ortho"))
-        kspace = torch.fft.fft2(coils, norm="ortho") * self._normal_mask
-        return self._combine(torch.fft.ifft2(kspace, norm="ortho"))
+        axes = (-2,) if self._lines else (-2, -1)
+        kspace = fft(self._expand(image), axes)
+        kspace *= self._normal_mask
+        return self._combine(fft(kspace, axes, inverse=True))
 
     def diagonal(self) -> Tensor:
         """The diagonal of A^H A, (frame, 1, set, y, x), real: sampled fraction x sum |S|^2."""
         fraction = self.mask.float().mean((-2, -1), keepdim=True)
-        return self.maps.abs().square().sum(3) * fraction
+        return self.maps.abs().square().sum(2)[:, None] * fraction
 
+    # Sums run coil by coil, in one order, so that a sample is the same to the last bit alone and
+    # in company; matrix products would round by the size of the batch.
     def _expand(self, image: Tensor) -> Tensor:
-        if self._single is not None:
-            return image * self._single
-        return (image[:, :, :, None] * self.maps).sum(2)
+        coils = image[:, :, 0, None] * self.maps[:, None, 0]
+        for i in range(1, self.maps.shape[1]):
+            coils.addcmul_(image[:, :, i, None], self.maps[:, None, i])
+        return coils
 
     def _combine(self, coils: Tensor) -> Tensor:
-        if self._single is not None:
-            return (coils * self._single.conj()).sum(2, keepdim=True)
-        return (coils[:, :, None] * self.maps.conj()).sum(3)
+        image = coils[:, :, 0, None] * self._conjugate[:, None, :, 0]
+        for c in range(1, self.maps.shape[2]):
+            image.addcmul_(coils[:, :, c, None], self._conjugate[:, None, :, c])
+        return image

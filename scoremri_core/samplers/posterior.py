@@ -72,7 +72,7 @@ def sample_posterior(
     -------
     samples (frame, sample, set, y, x), and the number of denoiser evaluations per sample.
     """
-    frames, sets, coils, ny, nx = operator.maps[:, 0].shape
+    frames, sets, coils, ny, nx = operator.maps.shape
     weight = (1 / sigma_n**2).view(-1, 1, 1, 1, 1)
     spread = sigma_n.view(-1, 1, 1, 1, 1)
     sampled = operator.diagonal() * weight

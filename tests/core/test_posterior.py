@@ -107,7 +107,7 @@ def test_variance_by_steins_lemma_is_the_closed_form(problem, sigma):
 
 
 def test_a_region_no_coil_sees_is_zero(problem):
-    maps = problem.operator.maps[:, 0].clone()
+    maps = problem.operator.maps.clone()
     maps[..., :5] = 0
     operator = SenseOperator(maps, problem.operator.mask[:, 0, 0])
     images, _ = sample_posterior(

@@ -100,7 +100,7 @@ def test_samples_do_not_depend_on_the_batch(prior):
     together = reconstruct(kspace, samples=4, **options)
     for i in range(3):
         alone = reconstruct(kspace[i], samples=2, **options)
-        np.testing.assert_allclose(together.samples[i, :2], alone.samples[0], atol=1e-5)
+        np.testing.assert_allclose(together.samples[i, :2], alone.samples[0], atol=1e-6)
 
 
 def test_samples_of_the_default_prior_do_not_depend_on_the_batch():
@@ -109,7 +109,7 @@ def test_samples_of_the_default_prior_do_not_depend_on_the_batch():
     options = {"prior": prior, "maps": coil_maps(), "noise_covariance": COVARIANCE, "steps": 4}
     together = reconstruct(kspace, samples=5, **options)
     alone = reconstruct(kspace[1], samples=1, **options)
-    np.testing.assert_allclose(together.samples[1, :1], alone.samples[0], atol=1e-3)
+    np.testing.assert_allclose(together.samples[1, :1], alone.samples[0], atol=1e-6)
 
 
 def test_seed_decides_the_samples(prior):
