@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import fields
-from typing import Any
-
 import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
 
 from scoremri_core.errors import InputError
-from scoremri_core.samplers.posterior import PosteriorOptions
 
 
 def find_device(name: str) -> torch.device:
@@ -26,19 +22,6 @@ def find_device(name: str) -> torch.device:
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
         raise InputError(f"device {name!r}: this machine has {torch.cuda.device_count()} GPUs")
     return device
-
-
-def sampler_options(steps: int | None, given: dict[str, Any]) -> PosteriorOptions:
-    """Options of the sampler by name; InputError for an unknown one or no step."""
-    known = [field.name for field in fields(PosteriorOptions) if field.name != "steps"]
-    for name in given:
-        if name not in known:
-            raise InputError(f"sampler option {name!r}: expected one of {', '.join(known)}")
-    if steps is not None:
-        if steps < 1:
-            raise InputError(f"steps is {steps}: expected at least 1")
-        given = {**given, "steps": steps}
-    return PosteriorOptions(**given)
 
 
 def per_slice(

@@ -21,7 +21,7 @@ from scoremri_core.priors.network import NetworkPrior
 from scoremri_core.result import Info, Reconstruction, standard_deviation
 from scoremri_core.samplers import SAMPLERS
 from scoremri_core.samplers.noise import SampleNoise
-from scoremri_core.samplers.posterior import PosteriorOptions, sample_posterior
+from scoremri_core.samplers.registry import REGISTRY, Sampler
 from scoremri_core.sense import SenseOperator
 
 logger = logging.getLogger(__name__)
@@ -102,7 +102,9 @@ def reconstruct(
         raise InputError(f"sampler {sampler!r}: expected one of {', '.join(SAMPLERS)}")
     if samples < 1:
         raise InputError(f"samples is {samples}: expected at least 1")
-    options = arguments.sampler_options(steps, sampler_options)
+    # without samples the options are checked all the same
+    drawing = REGISTRY["posterior" if sampler == "none" else sampler]
+    options = drawing.configured(steps, sampler_options)
     where = arguments.find_device(device)
     calibrations = arguments.per_slice("calibration", calibration, ksp)
     given = None if isinstance(maps, int) else arguments.given_maps(maps, ksp)
@@ -142,7 +144,9 @@ def reconstruct(
     for first in range(0, len(sampled), per_batch):
         batch = sampled[first : first + per_batch]
         try:
-            result, evaluations = _sample(batch, denoiser, samples, seed, options, where)
+            result, evaluations = _sample(
+                batch, denoiser, drawing, options, SampleNoise(seed, samples, where)
+            )
             drawn.extend(result)
         except (MemoryError, RuntimeError) as error:
             if not _out_of_memory(error):
@@ -207,15 +211,14 @@ def _prepared(
 def _sample(
     frames: Sequence[_Frame],
     prior: Any,
-    samples: int,
-    seed: int,
-    options: PosteriorOptions,
-    device: torch.device,
+    sampler: Sampler,
+    options: Any,
+    random: SampleNoise,
 ) -> tuple[NDArray[np.complex64], int]:
     """Sample slices of one shape as one batch: (slice, sample, y, x) in units of the k-space."""
 
     def tensor(arrays: list[Any]) -> torch.Tensor:
-        return torch.from_numpy(np.stack(arrays)).to(device)
+        return torch.from_numpy(np.stack(arrays)).to(random.device)
 
     # with unit noise after whitening, the noise in units of the prior is 1 / scale
     matrices = [noise.whitening_matrix(f.covariance) for f in frames]  # type: ignore[arg-type]
@@ -228,13 +231,8 @@ def _sample(
     )
     mask = tensor([(f.kspace != 0).any(0) for f in frames])
     scales = tensor([np.float32(f.scale) for f in frames])
-    images, evaluations = sample_posterior(
-        SenseOperator(maps, mask),
-        data,
-        1 / scales,
-        prior,
-        SampleNoise(seed, samples, device),
-        options,
+    images, evaluations = sampler.draw(
+        SenseOperator(maps, mask), data, 1 / scales, prior, random, options
     )
     images = _combined(images) * scales.view(-1, 1, 1, 1)
     return images.cpu().numpy(), evaluations

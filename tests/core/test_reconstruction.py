@@ -11,6 +11,8 @@ from scoremri_core.fourier import to_kspace
 from scoremri_core.masks import make_mask
 from scoremri_core.metrics import psnr
 from scoremri_core.priors.gaussian import GaussianPrior
+from scoremri_core.samplers import SAMPLERS
+from scoremri_core.samplers.registry import REGISTRY
 
 NY, NX, COILS, SIGMA = 48, 44, 4, 0.02
 COVARIANCE = 2 * SIGMA**2 * np.eye(COILS)
@@ -209,3 +211,7 @@ def test_gpu_agrees_with_cpu(prior):
     cpu = reconstruct(scan(), device="cpu", **options)
     gpu = reconstruct(scan(), device="cuda", **options)
     assert psnr(gpu.mean[0], cpu.mean[0]) > 30
+
+
+def test_every_sampler_that_is_named_is_there():
+    assert set(SAMPLERS) == {*REGISTRY, "none"}
