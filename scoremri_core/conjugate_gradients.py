@@ -11,8 +11,7 @@ from torch import Tensor
 def conjugate_gradients(
     operator: Callable[[Tensor], Tensor],
     b: Tensor,
-    x0: Tensor,
-    preconditioner: Tensor,
+    preconditioner: Callable[[Tensor], Tensor],
     tolerance: float = 1e-3,
     max_iterations: int = 50,
 ) -> tuple[Tensor, int]:
@@ -24,8 +23,8 @@ def conjugate_gradients(
     Parameters
     ----------
     operator : the Hermitian positive definite M, complex (frame, sample, ...) to the same.
-    b, x0 : right-hand side and start, (frame, sample, ...).
-    preconditioner : the inverse of an approximate diagonal of M, real, broadcast to b.
+    b : right-hand side, (frame, sample, ...).
+    preconditioner : an approximate inverse of M, Hermitian positive definite.
     tolerance : stop a system when |b - M x| <= tolerance |b| in the preconditioner's norm.
     max_iterations : stop all of them after this many.
 
@@ -41,12 +40,11 @@ def conjugate_gradients(
         total = product.sum((*axes, b.ndim), dtype=torch.float64).to(product.dtype)
         return total.view(*b.shape[:2], *(1 for _ in axes))
 
-    x = x0
-    r = b - operator(x)
-    z = preconditioner * r
-    p = z
+    x = torch.zeros_like(b)
+    r = b
+    z = p = preconditioner(r)
     rz = dot(r, z)
-    enough = tolerance**2 * dot(b, preconditioner * b)
+    enough = tolerance**2 * rz
     for iteration in range(max_iterations):
         active = rz > enough
         if not bool(active.any()):
@@ -55,7 +53,7 @@ def conjugate_gradients(
         alpha = torch.where(active, rz / dot(p, mp), 0.0)
         x = x + alpha * p
         r = r - alpha * mp
-        z = preconditioner * r
+        z = preconditioner(r)
         rz_next = dot(r, z)
         p = z + torch.where(active, rz_next / rz, 0.0) * p
         rz = torch.where(active, rz_next, rz)

@@ -55,6 +55,19 @@ class SenseOperator:
         fraction = self.mask.float().mean((-2, -1), keepdim=True)
         return self.maps.abs().square().sum(2)[:, None] * fraction
 
+    def kspace_diagonal(self) -> Tensor:
+        """The diagonal of F A^H A F^H, (frame, 1, set, y, x), real, DC at index 0.
+
+        The sampling density as seen through the coils: the mask correlated with the power
+        spectrum of the maps.
+        """
+        power = torch.fft.fft2(self.maps, norm="ortho").abs().square().sum(2)
+        density = torch.fft.ifft2(
+            torch.fft.fft2(torch.fft.ifftshift(self.mask[:, :, 0].float(), dim=(-2, -1)))
+            * torch.fft.fft2(power).conj()
+        )
+        return density.real[:, None] / power[0, 0].numel()
+
     # Sums run coil by coil, in one order, so that a sample is the same to the last bit alone and
     # in company; matrix products would round by the size of the batch.
     def _expand(self, image: Tensor) -> Tensor:

@@ -26,6 +26,19 @@ class VarianceDenoiser(Protocol):
         """E[x0 | x] and the error variance of each real component, real (batch, y, x)."""
 
 
+@runtime_checkable
+class SpectralDenoiser(Protocol):
+    """A prior that knows at which spatial frequencies its error lies."""
+
+    def error_spectrum(self, sigma: float, shape: tuple[int, int]) -> Tensor:
+        """Relative power of the error at each spatial frequency, centred (y, x), mean 1."""
+
+
+def error_spectrum(prior: Denoiser, sigma: float, shape: tuple[int, int]) -> Tensor | None:
+    """Relative power of the denoiser's error at each spatial frequency; None takes it as white."""
+    return prior.error_spectrum(sigma, shape) if isinstance(prior, SpectralDenoiser) else None
+
+
 def denoise_with_variance(
     prior: Denoiser, x0: Tensor, e: Tensor, sigma: float
 ) -> tuple[Tensor, Tensor]:

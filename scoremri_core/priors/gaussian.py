@@ -32,6 +32,11 @@ class GaussianPrior:
         variance = (spectrum * noise / (spectrum + noise)).mean((-2, -1), keepdim=True)
         return self.denoise(x, sigma), variance.expand(x.shape)
 
+    def error_spectrum(self, sigma: float, shape: tuple[int, int]) -> Tensor:
+        """Relative power of the Wiener filter's error at each spatial frequency, mean 1."""
+        power = self.spectrum / (self.spectrum + sigma**2)
+        return power / power.mean()
+
     def sample(self, count: int, generator: torch.Generator) -> Tensor:
         """Draw images, complex (count, y, x)."""
         e = torch.randn(count, *self.spectrum.shape, 2, generator=generator)

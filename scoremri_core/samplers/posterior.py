@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor
 
 from scoremri_core.conjugate_gradients import conjugate_gradients
-from scoremri_core.priors.base import Denoiser, denoise_with_variance
+from scoremri_core.fourier import fft
+from scoremri_core.priors.base import Denoiser, denoise_with_variance, error_spectrum
 from scoremri_core.samplers.noise import SampleNoise
 from scoremri_core.sense import SenseOperator
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -50,11 +56,12 @@ def sample_posterior(
 ) -> tuple[Tensor, int]:
     """Draw samples of p(x | y) by annealed exact draws.
 
-    At each noise level sigma the prior's Gaussian approximation N(D(x, sigma), v) of
+    At each noise level sigma the prior's Gaussian approximation N(D(x, sigma), C) of
     p(x0 | x) is multiplied by the likelihood and an x0 is drawn exactly, by perturb-and-solve
     (Papandreou and Yuille 2010):
 
-        (A^H A / s^2 + 1/v) x0 = A^H (y + s e1) / s^2 + (D + sqrt(v) e2) / v
+        (I + C^(1/2)^H A^H A C^(1/2) / s^2) z = C^(1/2)^H A^H (y + s e1 - A D) / s^2 + e2,
+        x0 = D + C^(1/2) z
 
     after which the next x is x0 + sigma_next e.  With an exact denoiser of a Gaussian prior the
     last x0 is a draw of the exact posterior.
@@ -75,32 +82,81 @@ def sample_posterior(
     frames, sets, coils, ny, nx = operator.maps.shape
     weight = (1 / sigma_n**2).view(-1, 1, 1, 1, 1)
     spread = sigma_n.view(-1, 1, 1, 1, 1)
-    sampled = operator.diagonal() * weight
     scale = options.variance_scale
     if scale is None:
         scale = getattr(prior, "variance_scale", 1.0)
-
+    images = (frames, len(noise.generators), sets, ny, nx)
+    x0 = torch.zeros((), dtype=data.dtype, device=data.device).expand(images)
     levels = noise_levels(options)
-    x0 = torch.zeros((), dtype=data.dtype, device=data.device).expand(
-        frames, len(noise.generators), sets, ny, nx
-    )
     for sigma in levels:
-        e = noise.complex_normal(sets, ny, nx).expand(x0.shape)
+        e = noise.complex_normal(sets, ny, nx).expand(images)
         denoised, variance = denoise_with_variance(
             prior, x0.reshape(-1, ny, nx), e.reshape(-1, ny, nx), sigma
         )
         # where no coil sees anything the image is zero by definition
-        denoised = torch.where(operator.support, denoised.view(x0.shape), 0)
-        precision = torch.where(operator.support, 1 / (scale * variance.view(x0.shape)), 1e12)
+        denoised = torch.where(operator.support, denoised.view(images), 0)
+        variance = torch.where(operator.support, scale * variance.view(images), 0)
+        root = ErrorRoot(variance, error_spectrum(prior, sigma, (ny, nx)))
 
         measured = data[:, None] + spread * noise.complex_normal(coils, ny, nx)
-        b = weight * operator.adjoint(measured) + precision * denoised
-        b = b + precision.sqrt() * noise.complex_normal(sets, ny, nx)
-        x0, _ = conjugate_gradients(
-            lambda p, precision=precision: weight * operator.normal(p) + precision * p,  # type: ignore[misc]
-            b,
-            denoised,
-            1 / (sampled + precision),
+        innovation = operator.adjoint(measured) - operator.normal(denoised)
+        z, iterations = conjugate_gradients(
+            partial(_normal, operator, root, weight),
+            weight * root.adjoint(innovation) + noise.complex_normal(sets, ny, nx),
+            root.preconditioner(operator, weight),
             options.tolerance,
         )
+        logger.debug("sigma %.3g: solved in %d iterations", sigma, iterations)
+        x0 = denoised + root(z)
     return x0, len(levels)
+
+
+def _normal(operator: SenseOperator, root: ErrorRoot, weight: Tensor, z: Tensor) -> Tensor:
+    return z + weight * root.adjoint(operator.normal(root(z)))
+
+
+class ErrorRoot:
+    """C^(1/2) for the covariance C = V^(1/2) F^H W F V^(1/2) of the denoiser's error.
+
+    V is the variance in each pixel, W the relative power at each spatial frequency (mean 1): an
+    error is neither the same everywhere nor white.
+
+    Parameters
+    ----------
+    variance : V of each real component, (frame, sample, set, y, x).
+    spectrum : diagonal of W, centred (y, x), or None where it is flat.
+    """
+
+    def __init__(self, variance: Tensor, spectrum: Tensor | None) -> None:
+        self.variance = variance
+        self._deviation = variance.sqrt()
+        # the filter commutes with shifts of the image, so its FFTs need no centring
+        self._weights = None if spectrum is None else torch.fft.ifftshift(spectrum)
+
+    def __call__(self, z: Tensor) -> Tensor:
+        """C^(1/2) z."""
+        if self._weights is not None:
+            z = _filtered(self._weights.sqrt(), z)
+        return self._deviation * z
+
+    def adjoint(self, x: Tensor) -> Tensor:
+        """The adjoint of C^(1/2)."""
+        x = self._deviation * x
+        return x if self._weights is None else _filtered(self._weights.sqrt(), x)
+
+    def preconditioner(self, operator: SenseOperator, weight: Tensor) -> Callable[[Tensor], Tensor]:
+        """An approximate inverse of I + C^(1/2)^H A^H A C^(1/2) / s^2.
+
+        Its diagonal in the image where W is flat; otherwise its diagonal in k-space, with the
+        mean of V, since it is W that varies by orders of magnitude.
+        """
+        if self._weights is None:
+            diagonal = 1 + weight * self.variance * operator.diagonal()
+            return lambda r: r / diagonal
+        mean = self.variance.mean((-2, -1), keepdim=True)
+        inverse = 1 / (1 + weight * mean * self._weights * operator.kspace_diagonal())
+        return partial(_filtered, inverse)
+
+
+def _filtered(gain: Tensor, x: Tensor) -> Tensor:
+    return fft(gain * fft(x + 0, (-2, -1)), (-2, -1), inverse=True)
