@@ -58,8 +58,9 @@ def train(
     }
     path = output / f"{name}.safetensors"
     save_prior(path, model, card)
-    prior = NetworkPrior(model, {**card, "name": name})
+    prior = NetworkPrior(model, card)  # sees what is added to the card
     card["denoiser_error"] = measure.denoiser_error(prior, validation)
+    card["error_spectrum"] = measure.error_spectrum(prior, validation)
     card["variance_scale"], card["variance_calibration"] = measure.calibrate_variance(
         prior, validation
     )

@@ -30,8 +30,11 @@ class VarianceDenoiser(Protocol):
 class SpectralDenoiser(Protocol):
     """A prior that knows at which spatial frequencies its error lies."""
 
-    def error_spectrum(self, sigma: float, shape: tuple[int, int]) -> Tensor:
-        """Relative power of the error at each spatial frequency, centred (y, x), mean 1."""
+    def error_spectrum(self, sigma: float, shape: tuple[int, int]) -> Tensor | None:
+        """Relative power of the error at each spatial frequency, centred (y, x), mean 1.
+
+        None where it was not measured.
+        """
 
 
 def error_spectrum(prior: Denoiser, sigma: float, shape: tuple[int, int]) -> Tensor | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -19,8 +20,9 @@ from scoremri_core.training.volumes import Slice
 
 logger = logging.getLogger(__name__)
 
+RINGS = 16
 LEVELS = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0)
-VARIANCE_SCALES = (1.0, 1.5, 2.0, 3.0, 4.0, 6.0, 8.0)
+VARIANCE_SCALES = (1.0, 1.5, 2.0, 3.0, 4.0)
 
 
 def denoiser_error(
@@ -38,18 +40,9 @@ def denoiser_error(
     For each noise level: sigma, the mean square error of each real component, the same over
     sigma^2, and the mean variance that the network predicted.
     """
-    rng = np.random.default_rng(seed)
-    clean = torch.from_numpy(
-        np.stack([complex_patch(s.image, size, rng) for s in _spread(slices, 24)])
-    )
-    generator = torch.Generator().manual_seed(seed)
-    noise = torch.view_as_complex(torch.randn(*clean.shape, 2, generator=generator))
     table = []
-    for sigma in LEVELS:
-        denoised, variance = prior.denoise_with_variance(
-            clean + sigma * noise, torch.full((len(clean),), sigma)
-        )
-        error = float((denoised - clean).abs().square().mean()) / 2
+    for sigma, residual, variance in _residuals(prior, slices, size, seed):
+        error = float(residual.abs().square().mean()) / 2
         table.append(
             {
                 "sigma": sigma,
@@ -62,6 +55,45 @@ def denoiser_error(
             "sigma %(sigma).3f: error %(mse).3e, predicted %(predicted_variance).3e", table[-1]
         )
     return table
+
+
+def error_spectrum(
+    prior: NetworkPrior, slices: list[Slice], size: int = 192, seed: int = 0
+) -> dict[str, list[Any]]:
+    """Power of the denoiser's error, in units of the predicted deviation, by spatial frequency.
+
+    Returns
+    -------
+    `sigmas`, `frequencies` (cycles per pixel, the centres of rings) and `power`, a row for each
+    sigma with mean 1 over k-space.
+    """
+    k = np.hypot(*np.meshgrid(*(np.fft.fftfreq(size),) * 2))
+    ring = np.minimum((k / 0.5 * RINGS).astype(int), RINGS - 1).ravel()
+    members = np.bincount(ring)
+    rows = []
+    for _, residual, variance in _residuals(prior, slices, size, seed):
+        power = torch.fft.fft2(residual / variance.sqrt(), norm="ortho").abs().square().mean(0)
+        row = np.bincount(ring, power.numpy().ravel()) / members
+        rows.append((row / float(power.mean())).round(4).tolist())
+    centres = np.bincount(ring, k.ravel()) / members
+    return {"sigmas": list(LEVELS), "frequencies": centres.round(4).tolist(), "power": rows}
+
+
+def _residuals(
+    prior: NetworkPrior, slices: list[Slice], size: int, seed: int
+) -> Iterator[tuple[float, torch.Tensor, torch.Tensor]]:
+    """Noise level, error of the denoised image and predicted variance, (slice, y, x)."""
+    rng = np.random.default_rng(seed)
+    clean = torch.from_numpy(
+        np.stack([complex_patch(s.image, size, rng) for s in _spread(slices, 24)])
+    )
+    generator = torch.Generator().manual_seed(seed)
+    noise = torch.view_as_complex(torch.randn(*clean.shape, 2, generator=generator))
+    for sigma in LEVELS:
+        denoised, variance = prior.denoise_with_variance(
+            clean + sigma * noise, torch.full((len(clean),), sigma)
+        )
+        yield sigma, denoised - clean, variance
 
 
 def calibrate_variance(

@@ -135,3 +135,16 @@ def test_default_prior_in_bfloat16_agrees_with_float32(default, disc):
     expected, got = full.denoise(x, sigma), default.denoise(x, sigma)
     difference = (got - expected).flatten(1).norm(dim=1) / expected.flatten(1).norm(dim=1)
     assert bool((difference < 0.01).all())
+
+
+def test_error_spectrum_of_the_card_is_brought_to_any_size(model):
+    spectrum = {"sigmas": [0.1, 1.0], "frequencies": [0.0, 0.5], "power": [[1, 1], [10, 0.1]]}
+    prior = NetworkPrior(model, {"name": "test", "error_spectrum": spectrum})
+    flat = prior.error_spectrum(0.05, (9, 12))
+    torch.testing.assert_close(flat, torch.ones(9, 12))
+    steep = prior.error_spectrum(1.0, (9, 12))
+    assert float(steep.mean()) == pytest.approx(1)
+    assert float(steep[4, 6] / steep[4, 0]) == pytest.approx(100)  # DC over the edge of k-space
+    between = prior.error_spectrum(10**-0.5, (9, 12))
+    assert float(between[4, 6] / between[4, 0]) == pytest.approx(10)
+    assert NetworkPrior(model, {"name": "test"}).error_spectrum(1.0, (9, 12)) is None
