@@ -1,0 +1,241 @@
+"""Annealed Hamiltonian Monte Carlo (Ramzi et al. 2020)."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from scoremri_core.errors import InputError
+from scoremri_core.priors.base import Denoiser
+from scoremri_core.samplers.hamiltonian import inner, leapfrog, path_integral
+from scoremri_core.samplers.noise import SampleNoise
+from scoremri_core.sense import SenseOperator
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class HmcOptions:
+    """Options of annealed Hamiltonian Monte Carlo.
+
+    Attributes
+    ----------
+    steps : temperatures, from sigma_max to sigma_min by a constant factor.
+    sigma_max, sigma_min : first and last noise level, in units of the prior.
+    trajectories : proposals at each temperature.
+    leapfrog : leapfrog steps of each proposal.
+    step_size : leapfrog step at sigma_max over sigma_max; None takes 1.2 d^(-1/4) for d real
+        unknowns, which a Gaussian accepts about three times out of four.  It falls like
+        sigma^1.5, as in the paper.
+    tuning : proposals at sigma_max before the annealing starts, to find the step size.
+    target_acceptance : acceptance that the step size is steered to, sample by sample; 0 keeps
+        the step size as given.
+    denoise : return E[x0 | x] of the last x, as the paper does, rather than x itself.  See
+        `sample_hmc` for what that does to the samples' standard deviation.
+    """
+
+    steps: int = 100
+    sigma_max: float = 1.0
+    sigma_min: float = 0.01
+    trajectories: int = 1
+    leapfrog: int = 8
+    step_size: float | None = None
+    tuning: int = 20
+    target_acceptance: float = 0.75
+    denoise: bool = True
+
+    def __post_init__(self) -> None:
+        if not 0 < self.sigma_min <= self.sigma_max:
+            raise InputError(
+                f"sigma_min, sigma_max are {self.sigma_min}, {self.sigma_max}: expected "
+                "0 < sigma_min <= sigma_max"
+            )
+        if min(self.trajectories, self.leapfrog) < 1 or self.tuning < 0:
+            raise InputError("trajectories, leapfrog: expected at least 1; tuning: at least 0")
+        if not 0 <= self.target_acceptance < 1:
+            raise InputError(f"target_acceptance is {self.target_acceptance}: expected 0 up to 1")
+
+    def temperatures(self) -> list[float]:
+        """The noise levels."""
+        factor = (self.sigma_min / self.sigma_max) ** (1 / max(1, self.steps - 1))
+        return [self.sigma_max * factor**i for i in range(self.steps)]
+
+
+@dataclass(frozen=True)
+class HmcRun:
+    """What a run drew and how it went.
+
+    Attributes
+    ----------
+    samples : (frame, sample, set, y, x).
+    evaluations : denoiser evaluations per sample, tuning and path integrals included.
+    sigmas : (temperature,) noise levels.
+    acceptance : (temperature, frame, sample) fraction of the proposals that was accepted.
+    step_sizes : (temperature, frame, sample) leapfrog step after each temperature.
+    """
+
+    samples: Tensor
+    evaluations: int
+    sigmas: Tensor
+    acceptance: Tensor
+    step_sizes: Tensor
+
+
+def sample_hmc(
+    operator: SenseOperator,
+    data: Tensor,
+    sigma_n: Tensor,
+    prior: Denoiser,
+    noise: SampleNoise,
+    options: HmcOptions,
+) -> tuple[Tensor, int]:
+    """Draw samples of p(x | y) by annealed Hamiltonian Monte Carlo.
+
+    Ramzi et al. 2020, "Denoising score-matching for uncertainty quantification in inverse
+    problems".  At each temperature sigma the chain targets
+
+        p_sigma(x) exp(-|y - A x|^2 / (2 (s^2 + sigma^2))),
+
+    with p_sigma the prior blurred by noise of sd sigma, whose score is (D(x, sigma) - x) /
+    sigma^2.  Proposals are leapfrog trajectories of unit mass; the ratio of Metropolis and
+    Hastings takes log p_sigma from the path integral of the score along the straight segment
+    between the ends (Simpson's rule through 4 points).
+
+    Parameters
+    ----------
+    operator, data, sigma_n, prior, noise : as in `sample_posterior`.
+    options : schedule, proposals, what is returned.
+
+    Returns
+    -------
+    samples (frame, sample, set, y, x), and the number of denoiser evaluations per sample.
+
+    Notes
+    -----
+    The last x still holds the noise of sigma_min.  Along a direction that is not measured, and in
+    which the prior has variance c, x has variance c + sigma_min^2 and the denoised sample
+    c^2 / (c + sigma_min^2): the posterior's c lies between them.  Both are right where sigma_min
+    is small against everything the posterior leaves open, which costs temperatures; where the
+    two differ, that difference is what sigma_min leaves uncertain.
+
+    Small acceptance or none is no error: a proposal that is not finite is turned down like any.
+    """
+    run = run_hmc(operator, data, sigma_n, prior, noise, options)
+    return run.samples, run.evaluations
+
+
+@torch.no_grad()
+def run_hmc(
+    operator: SenseOperator,
+    data: Tensor,
+    sigma_n: Tensor,
+    prior: Denoiser,
+    noise: SampleNoise,
+    options: HmcOptions,
+) -> HmcRun:
+    """Draw samples as `sample_hmc` does, and tell the acceptance at each temperature."""
+    frames, sets, _, ny, nx = operator.maps.shape
+    target = _Target(operator, operator.adjoint(data[:, None]), sigma_n, prior)
+    levels = options.temperatures()
+    scale = options.step_size or 1.2 * (2 * sets * ny * nx) ** -0.25
+    log_factor = torch.zeros(frames, len(noise.generators), device=data.device)
+    x = target.adjoint + levels[0] * noise.complex_normal(sets, ny, nx)
+    acceptance, step_sizes = [], []
+    for i, sigma in enumerate(levels):
+        target.sigma = sigma
+        # where no coil sees anything the image is zero, and x is the noise alone
+        x = torch.where(operator.support, x, sigma * noise.complex_normal(sets, ny, nx))
+        score, gradient = target(x)
+        law = scale * levels[0] * (sigma / levels[0]) ** 1.5
+        tuning = options.tuning if i == 0 and options.target_acceptance else 0
+        accepted = torch.zeros_like(log_factor)
+        for k in range(-tuning, options.trajectories):
+            momentum = torch.where(operator.support, noise.complex_normal(sets, ny, nx), 0)
+            end, last, end_score, end_gradient = leapfrog(
+                target, x, momentum, gradient, _spread(law * log_factor.exp()), options.leapfrog
+            )
+            # the likelihood's gradient is linear, so that its integral needs the ends alone
+            likelihood = (gradient - score) + (end_gradient - end_score)
+            log_ratio = (
+                path_integral(target.prior_score, x, end, score, end_score)
+                + inner(end - x, likelihood) / 2
+                + (inner(momentum, momentum) - inner(last, last)) / 2
+            )
+            # half the square of a complex normal number is distributed as -log of a uniform one
+            accept = log_ratio > -noise.complex_normal().abs().square() / 2
+            x = torch.where(_spread(accept), end, x)
+            score = torch.where(_spread(accept), end_score, score)
+            gradient = torch.where(_spread(accept), end_gradient, gradient)
+            if k >= 0:
+                accepted += accept
+            if options.target_acceptance:
+                chance = log_ratio.clamp(max=0).exp().nan_to_num(0).float()
+                log_factor = log_factor + chance - options.target_acceptance
+        acceptance.append(accepted / options.trajectories)
+        step_sizes.append(law * log_factor.exp())
+        logger.debug(
+            "sigma %.4f: acceptance %.2f, step %.2e",
+            sigma,
+            float(acceptance[-1].mean()),
+            float(step_sizes[-1].mean()),
+        )
+    if options.denoise:
+        x = target.denoised(x)
+    run = HmcRun(
+        torch.where(operator.support, x, 0),
+        target.evaluations,
+        torch.tensor(levels),
+        torch.stack(acceptance),
+        torch.stack(step_sizes),
+    )
+    rates = run.acceptance.mean((1, 2))
+    logger.info(
+        "acceptance %.2f, between %.2f and %.2f over %d temperatures; %d evaluations a sample",
+        float(rates.mean()),
+        float(rates.min()),
+        float(rates.max()),
+        len(levels),
+        run.evaluations,
+    )
+    return run
+
+
+class _Target:
+    """The tempered posterior at noise level `sigma`, by its gradients; counts evaluations."""
+
+    def __init__(
+        self, operator: SenseOperator, adjoint: Tensor, sigma_n: Tensor, prior: Denoiser
+    ) -> None:
+        self.operator = operator
+        self.adjoint = adjoint
+        self.sigma_n = sigma_n
+        self.prior = prior
+        self.sigma = float("nan")
+        self.evaluations = 0
+
+    def denoised(self, x: Tensor) -> Tensor:
+        """E[x0 | x] at this level."""
+        self.evaluations += 1
+        flat = x.reshape(-1, *x.shape[-2:])
+        sigmas = torch.full((len(flat),), self.sigma, device=x.device)
+        # a foreign prior may compute in double precision, or in NumPy
+        denoised = torch.as_tensor(self.prior.denoise(flat, sigmas), device=x.device)
+        return denoised.to(x.dtype).view(x.shape)
+
+    def prior_score(self, x: Tensor) -> Tensor:
+        """Gradient of log p_sigma by Tweedie's formula; none where no coil sees anything."""
+        return torch.where(self.operator.support, (self.denoised(x) - x) / self.sigma**2, 0)
+
+    def __call__(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Gradient of the log prior, and of the log posterior."""
+        score = self.prior_score(x)
+        precision = (1 / (self.sigma_n**2 + self.sigma**2)).view(-1, 1, 1, 1, 1)
+        return score, score + precision * (self.adjoint - self.operator.normal(x))
+
+
+def _spread(values: Tensor) -> Tensor:
+    """(frame, sample) to (frame, sample, 1, 1, 1)."""
+    return values[..., None, None, None]
