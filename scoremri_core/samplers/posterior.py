@@ -35,7 +35,7 @@ class PosteriorOptions:
     sigma_max: float = 2.0
     sigma_min: float = 0.01
     variance_scale: float | None = None
-    tolerance: float = 1e-3
+    tolerance: float = 3e-3
 
 
 def noise_levels(options: PosteriorOptions) -> list[float]:
@@ -147,15 +147,16 @@ class ErrorRoot:
     def preconditioner(self, operator: SenseOperator, weight: Tensor) -> Callable[[Tensor], Tensor]:
         """An approximate inverse of I + C^(1/2)^H A^H A C^(1/2) / s^2.
 
-        Its diagonal in the image where W is flat; otherwise its diagonal in k-space, with the
-        mean of V, since it is W that varies by orders of magnitude.
+        Its diagonal in the image where W is flat.  Otherwise its diagonal in k-space for the mean
+        of V, on both sides of what V's departures from the mean do to the diagonal in the image.
         """
+        pixels = 1 + weight * self.variance * operator.diagonal()
         if self._weights is None:
-            diagonal = 1 + weight * self.variance * operator.diagonal()
-            return lambda r: r / diagonal
+            return lambda r: r / pixels
         mean = self.variance.mean((-2, -1), keepdim=True)
-        inverse = 1 / (1 + weight * mean * self._weights * operator.kspace_diagonal())
-        return partial(_filtered, inverse)
+        correction = (1 + weight * mean * operator.diagonal()) / pixels
+        gain = (1 + weight * mean * self._weights * operator.kspace_diagonal()).rsqrt()
+        return lambda r: _filtered(gain, correction * _filtered(gain, r))
 
 
 def _filtered(gain: Tensor, x: Tensor) -> Tensor:
