@@ -17,7 +17,7 @@ from scoremri_core.classical import best_classical, zero_filled
 from scoremri_core.coil_maps import estimate_coil_maps
 from scoremri_core.errors import InputError
 from scoremri_core.priors import Denoiser, load_prior
-from scoremri_core.priors.network import NetworkPrior
+from scoremri_core.priors.model import ModelPrior
 from scoremri_core.result import Info, Reconstruction, standard_deviation
 from scoremri_core.samplers import SAMPLERS
 from scoremri_core.samplers.noise import SampleNoise
@@ -135,7 +135,7 @@ def reconstruct(
     denoiser: Denoiser | None = None
     if sampler != "none":
         denoiser = load_prior(prior) if isinstance(prior, str) else prior
-        if isinstance(denoiser, NetworkPrior):
+        if isinstance(denoiser, ModelPrior):
             denoiser = denoiser.to(where)
 
     drawn: list[NDArray[np.complex64]] = []

@@ -15,7 +15,7 @@ from scoremri_core.errors import InputError
 
 logger = logging.getLogger(__name__)
 
-COMMANDS = ("demo", "replay", "simulate", "undersample", "evaluate", "train")
+COMMANDS = ("demo", "replay", "simulate", "undersample", "evaluate", "train", "import-prior")
 
 # The base of BadParameter is the usage error of the click that typer carries.
 UsageError: Any = typer.BadParameter.__mro__[1]
@@ -49,7 +49,8 @@ def _options(
 
 
 for _name in COMMANDS:
-    app.command(_name)(getattr(importlib.import_module(f"{__name__}.{_name}"), _name))
+    _function = _name.replace("-", "_")
+    app.command(_name)(getattr(importlib.import_module(f"{__name__}.{_function}"), _function))
 
 
 def configure_logging(level: int) -> None:

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from scoremri_core.priors.model import ModelPrior
 from scoremri_core.priors.unet import DenoisingUnet
 
 
-class NetworkPrior:
+class NetworkPrior(ModelPrior):
     """Pads, casts and runs a `DenoisingUnet`.
 
     Parameters
@@ -29,17 +31,10 @@ class NetworkPrior:
         precision: torch.dtype = torch.bfloat16,
         chunk: int = 8,
     ) -> None:
-        self.model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self.card = card
-        self.name: str = card["name"]
+        super().__init__(model.to(memory_format=torch.channels_last), card)  # type: ignore[call-overload]
         self.variance_scale = float(card.get("variance_scale", 1.0))
         self.precision = precision
         self.chunk = chunk
-
-    def to(self, device: torch.device) -> NetworkPrior:
-        """Move the weights; returns the prior."""
-        self.model.to(device)
-        return self
 
     def denoise(self, x: Tensor, sigma: Tensor) -> Tensor:
         """E[x0 | x], complex (batch, y, x)."""
@@ -54,6 +49,24 @@ class NetworkPrior:
         ]
         denoised, variance = zip(*pairs, strict=True)
         return torch.cat(denoised), torch.cat(variance)
+
+    def error_spectrum(self, sigma: float, shape: tuple[int, int]) -> Tensor | None:
+        """Relative power of the error at each spatial frequency, as measured for the card.
+
+        Returns
+        -------
+        (y, x), centred, mean 1; None where the card has no measurement.
+        """
+        measured = self.card.get("error_spectrum")
+        if measured is None:
+            return None
+        sigmas, rows = np.log(measured["sigmas"]), np.log(measured["power"])
+        level = [np.interp(np.log(sigma), sigmas, column) for column in rows.T]
+        y, x = ((np.arange(n) - n // 2) / n for n in shape)
+        radius = np.hypot(y[:, None], x[None, :])
+        power = np.exp(np.interp(radius, measured["frequencies"], level))
+        weights = torch.from_numpy((power / power.mean()).astype(np.float32))
+        return weights.to(next(self.model.parameters()).device)
 
     def _denoise(self, x: Tensor, sigma: Tensor) -> tuple[Tensor, Tensor]:
         ny, nx = x.shape[-2:]

@@ -4,19 +4,40 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
+from torch import nn
 
 from scoremri_core.errors import InputError
+from scoremri_core.priors.model import ModelPrior
+from scoremri_core.priors.ncsnv2 import NCSNv2
+from scoremri_core.priors.ncsnv2_prior import NCSNv2Prior
 from scoremri_core.priors.network import NetworkPrior
+from scoremri_core.priors.residual_unet import ResidualUnet, ResidualUnetPrior
 from scoremri_core.priors.unet import DenoisingUnet
 
 SHIPPED = Path(__file__).parent / "weights"
-ARCHITECTURES = {"unet": DenoisingUnet}
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """A network, whose `config` holds the arguments it is built from, and what makes it a prior."""
+
+    network: type[nn.Module]
+    prior: Callable[[Any, dict[str, Any]], ModelPrior]
+
+
+ARCHITECTURES = {
+    "unet": Architecture(DenoisingUnet, NetworkPrior),
+    "ncsnv2": Architecture(NCSNv2, NCSNv2Prior),
+    "residual-unet": Architecture(ResidualUnet, ResidualUnetPrior),
+}
 
 
 def shipped_priors() -> list[str]:
@@ -24,7 +45,7 @@ def shipped_priors() -> list[str]:
     return sorted(path.stem for path in SHIPPED.glob("*.safetensors"))
 
 
-def load_prior(name_or_path: str | Path) -> NetworkPrior:
+def load_prior(name_or_path: str | Path) -> ModelPrior:
     """Load a prior, checking its weights against its card.
 
     Parameters
@@ -34,8 +55,8 @@ def load_prior(name_or_path: str | Path) -> NetworkPrior:
 
     Raises
     ------
-    InputError : unknown name, missing card, unknown architecture, or weights that differ from
-        what the card describes.
+    InputError : unknown name, missing card, unknown architecture or configuration, or weights
+        that differ from what the card describes.
     """
     path = Path(name_or_path)
     if path.suffix != ".safetensors":
@@ -48,38 +69,69 @@ def load_prior(name_or_path: str | Path) -> NetworkPrior:
     if not path.is_file():
         raise InputError(f"{path}: no such prior")
     card = _read_card(path.with_suffix(".json"))
-    if hashlib.sha256(path.read_bytes()).hexdigest() != card["sha256"]:
+    if sha256(path) != card["sha256"]:
         raise InputError(f"{path}: the weights differ from the SHA-256 in their card")
     if card["architecture"] not in ARCHITECTURES:
         raise InputError(
             f"{path.with_suffix('.json')}: architecture {card['architecture']!r}, expected one "
             f"of {', '.join(ARCHITECTURES)}"
         )
-    model = ARCHITECTURES[card["architecture"]](**card["config"])
+    architecture = ARCHITECTURES[card["architecture"]]
     try:
+        model = architecture.network(**card["config"])
         weights = load_file(path)
         model.load_state_dict({name: value.float() for name, value in weights.items()})
-    except (SafetensorError, RuntimeError) as error:
+    except (SafetensorError, RuntimeError, TypeError) as error:
         raise InputError(f"{path}: not the weights its card describes ({error})") from error
-    return NetworkPrior(model.eval().requires_grad_(False), card)
+    return architecture.prior(model.eval().requires_grad_(False), card)
 
 
-def save_prior(path: Path, model: DenoisingUnet, card: dict[str, Any]) -> None:
-    """Write half-precision weights to `path` (.safetensors) and the card beside them."""
+def save_prior(path: Path, model: nn.Module, card: dict[str, Any], half: bool = True) -> None:
+    """Write the weights to `path` (.safetensors) and the card beside them.
+
+    Parameters
+    ----------
+    path : of the weights; its stem is the prior's name.
+    model : a network of one of `ARCHITECTURES`.
+    card : what is known of it, to which its architecture and SHA-256 are added.
+    half : store the weights in half precision rather than single.
+    """
+    names = [name for name, known in ARCHITECTURES.items() if type(model) is known.network]
+    if not names:
+        raise InputError(f"{path}: a {type(model).__name__} cannot be stored as a prior")
     path.parent.mkdir(parents=True, exist_ok=True)
-    weights = {name: v.to(torch.float16).contiguous() for name, v in model.state_dict().items()}
-    partial = path.with_suffix(".partial")
-    save_file(weights, partial)
-    card = {
-        **card,
-        "name": path.stem,
-        "architecture": "unet",
-        "config": model.config,
-        "parameters": sum(p.numel() for p in model.parameters()),
-        "sha256": hashlib.sha256(partial.read_bytes()).hexdigest(),
+    dtype = torch.float16 if half else torch.float32
+    weights = {
+        name: (value.to(dtype) if value.is_floating_point() else value).cpu().contiguous()
+        for name, value in model.state_dict().items()
     }
-    partial.replace(path)
-    path.with_suffix(".json").write_text(json.dumps(card, indent=2) + "\n")
+    # neither file is in place before both are written
+    partial, partial_card = path.with_suffix(".partial"), path.with_suffix(".json.partial")
+    try:
+        save_file(weights, partial)
+        card = {
+            **card,
+            "name": path.stem,
+            "architecture": names[0],
+            "config": model.config,
+            "parameters": sum(p.numel() for p in model.parameters()),
+            "sha256": sha256(partial),
+        }
+        partial_card.write_text(json.dumps(card, indent=2) + "\n")
+        partial.replace(path)
+        partial_card.replace(path.with_suffix(".json"))
+    finally:
+        partial.unlink(missing_ok=True)
+        partial_card.unlink(missing_ok=True)
+
+
+def sha256(path: Path) -> str:
+    """The SHA-256 of a file, in hexadecimal."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(2**20):
+            digest.update(block)
+    return digest.hexdigest()
 
 
 def _read_card(path: Path) -> dict[str, Any]:

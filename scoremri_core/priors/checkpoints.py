@@ -1,0 +1,142 @@
+"""Checkpoints of the public NCSNv2 code bases, read without unpickling anything but tensors."""
+
+from __future__ import annotations
+
+import pickle
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from scoremri_core.errors import InputError
+from scoremri_core.priors.ncsnv2 import NCSNv2
+
+# names under which training scripts put the two copies of the weights
+MODEL = ("model_state", "model_state_dict", "state_dict", "model", "score")
+AVERAGE = ("ema_state", "ema_state_dict", "ema", "shadow", "model_ema")
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A network and where its weights come from.
+
+    Attributes
+    ----------
+    model : in evaluation mode, float32.
+    weights : "moving average" or "last step".
+    epoch, step : of the training, where the file says so.
+    """
+
+    model: NCSNv2
+    weights: str
+    epoch: int | None = None
+    step: int | None = None
+
+
+def read_ncsnv2(path: Path, rescaled: bool = False) -> Checkpoint:
+    """Build the NCSNv2 whose weights a checkpoint holds.
+
+    The checkpoint is what ncsnv2 (github.com/ermongroup/ncsnv2) and csgm-mri-langevin
+    (github.com/utcsilab/csgm-mri-langevin) write: a list [model state, optimiser state, epoch,
+    step, moving average], or a mapping that names them, or the model's state alone.  The moving
+    average is taken where there is one, and the noise levels from the model's buffer `sigmas`.
+    Depth, width and channels follow from the names and shapes.
+
+    Parameters
+    ----------
+    path : the checkpoint.
+    rescaled : see `NCSNv2`; the checkpoint does not say.
+
+    Raises
+    ------
+    InputError : no such file; a file that holds more than tensors and plain values; names, shapes
+        or noise levels that are not an NCSNv2's.
+    """
+    content = _load(path)
+    state, average, epoch, step = _parts(content)
+    weights = _named(state) | _named(average)
+    model = _built(path, weights, rescaled)
+    return Checkpoint(
+        model.eval().requires_grad_(False),
+        "moving average" if average else "last step",
+        epoch if isinstance(epoch, int) else None,
+        step if isinstance(step, int) else None,
+    )
+
+
+def _load(path: Path) -> Any:
+    if not path.is_file():
+        raise InputError(f"{path}: no such file")
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    # what a file that is no checkpoint can make the reader of archives and pickles raise
+    except (
+        pickle.UnpicklingError, RuntimeError, OSError, EOFError, ValueError, LookupError,
+        AttributeError, TypeError, AssertionError,
+    ) as error:  # fmt: skip
+        foreign = re.search(r"GLOBAL ([\w.]+)", str(error))
+        if foreign is not None and foreign[1] != "was":
+            raise InputError(
+                f"{path}: it asks for {foreign[1]}, but only tensors and plain values are "
+                "unpickled: expected a checkpoint of state dictionaries alone"
+            ) from error
+        raise InputError(f"{path}: expected a checkpoint written by torch.save") from error
+
+
+def _parts(content: Any) -> tuple[Any, Any, Any, Any]:
+    """Model state, moving average, epoch and step; None for what is not there."""
+    if isinstance(content, (list, tuple)):
+        state, _, epoch, step, average = (*content, *[None] * 5)[:5]
+    elif isinstance(content, Mapping):
+        state = next((content[name] for name in MODEL if name in content), content)
+        average = next((content[name] for name in AVERAGE if name in content), None)
+        epoch, step = content.get("epoch"), content.get("step")
+    else:
+        return None, None, None, None
+    if isinstance(average, Mapping) and isinstance(average.get("shadow"), Mapping):
+        average = average["shadow"]
+    return state, average, epoch, step
+
+
+def _named(state: Any) -> dict[str, Tensor]:
+    """Tensors by name, without the prefix of DataParallel."""
+    if not isinstance(state, Mapping):
+        return {}
+    return {
+        name.removeprefix("module."): value.float()
+        for name, value in state.items()
+        if isinstance(name, str) and isinstance(value, Tensor)
+    }
+
+
+def _built(path: Path, weights: dict[str, Tensor], rescaled: bool) -> NCSNv2:
+    first, sigmas = weights.get("begin_conv.weight"), weights.get("sigmas")
+    if first is None or first.ndim != 4:
+        raise InputError(f"{path}: expected the weights of an NCSNv2, with begin_conv.weight")
+    if sigmas is None:
+        raise InputError(f"{path}: the noise levels, the model's buffer 'sigmas', are missing")
+    if sigmas.ndim != 1 or not (sigmas.isfinite() & (sigmas > 0)).all() or not len(sigmas):
+        raise InputError(f"{path}: 'sigmas': expected a list of positive noise levels")
+    if "res31.0.conv1.weight" in weights:
+        variant = "deepest"
+    else:
+        variant = "deeper" if "res5.0.conv1.weight" in weights else "plain"
+    with torch.device("meta"):  # names and shapes only: the file brings the values
+        model = NCSNv2(variant, first.shape[0], first.shape[1], len(sigmas), rescaled)
+    expected = model.state_dict()
+    for name in sorted(expected.keys() | weights.keys()):
+        if name not in weights:
+            raise InputError(f"{path}: {name!r} of an NCSNv2 ({variant}) is missing")
+        if name not in expected:
+            raise InputError(f"{path}: {name!r} is no parameter of an NCSNv2 ({variant})")
+        if weights[name].shape != expected[name].shape:
+            raise InputError(
+                f"{path}: {name!r} has shape {tuple(weights[name].shape)}: expected "
+                f"{tuple(expected[name].shape)} in an NCSNv2 ({variant}) of width {first.shape[0]}"
+            )
+    model.load_state_dict(weights, assign=True)
+    return model
