@@ -58,11 +58,11 @@ def read_ncsnv2(path: Path, rescaled: bool = False) -> Checkpoint:
     """
     content = _load(path)
     state, average, epoch, step = _parts(content)
-    weights = _named(state) | _named(average)
-    model = _built(path, weights, rescaled)
+    averaged = _named(average)
+    model = _built(path, _named(state) | averaged, rescaled)
     return Checkpoint(
         model.eval().requires_grad_(False),
-        "moving average" if average else "last step",
+        "moving average" if averaged else "last step",
         epoch if isinstance(epoch, int) else None,
         step if isinstance(step, int) else None,
     )
@@ -79,7 +79,7 @@ def _load(path: Path) -> Any:
         AttributeError, TypeError, AssertionError,
     ) as error:  # fmt: skip
         foreign = re.search(r"GLOBAL ([\w.]+)", str(error))
-        if foreign is not None and foreign[1] != "was":
+        if foreign is not None:
             raise InputError(
                 f"{path}: it asks for {foreign[1]}, but only tensors and plain values are "
                 "unpickled: expected a checkpoint of state dictionaries alone"

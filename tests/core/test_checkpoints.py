@@ -84,6 +84,12 @@ def test_a_state_alone_is_enough(model, tmp_path):
     assert same(found, model.state_dict())
 
 
+def test_a_rate_is_no_average(model, tmp_path):
+    found = read_ncsnv2(saved(tmp_path, {"model": model.state_dict(), "ema": 0.999}))
+    assert found.weights == "last step"
+    assert same(found, model.state_dict())
+
+
 def test_the_average_need_not_hold_every_parameter(model, average, tmp_path):
     del average["end_conv.bias"]
     found = read_ncsnv2(saved(tmp_path, [model.state_dict(), {}, 0, 0, average]))
