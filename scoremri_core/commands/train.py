@@ -23,6 +23,19 @@ def train(
     learning_rate: Annotated[float, typer.Option(help="Peak learning rate.")] = 1e-3,
     seed: Annotated[int, typer.Option(help="Random seed.")] = 0,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
+    architecture: Annotated[
+        str, typer.Option(help="unet, or residual-unet: the score network of Ramzi et al. 2020.")
+    ] = "unet",
+    loss: Annotated[
+        str,
+        typer.Option(
+            help="denoising: log-normal noise levels; signed: normal ones of either sign, as in "
+            "Ramzi et al. 2020 (residual-unet alone)."
+        ),
+    ] = "denoising",
+    signed_sd: Annotated[
+        float, typer.Option(help="Sd of the signed noise levels, where the images are about 1.")
+    ] = 0.5,
 ) -> None:
     """Train a denoiser by score matching, measure it and write weights and card.
 
@@ -30,13 +43,20 @@ def train(
     a prior for every command: --prior FOLDER/NAME.safetensors.
     """
     from scoremri_core.arguments import find_device
-    from scoremri_core.priors import save_prior
-    from scoremri_core.priors.network import NetworkPrior
+    from scoremri_core.priors.storage import ARCHITECTURES, save_prior
     from scoremri_core.training import loop, measure
     from scoremri_core.training.volumes import load_slices, sources
 
     settings = loop.Settings(
-        steps, batch, patch, learning_rate, seed=seed, device=str(find_device(device))
+        steps,
+        batch,
+        patch,
+        learning_rate,
+        seed=seed,
+        device=str(find_device(device)),
+        architecture=architecture,
+        loss=loss,
+        signed_sd=signed_sd,
     )
     slices = load_slices(data, "train")
     logger.info("%d training slices", len(slices))
@@ -50,19 +70,32 @@ def train(
         "name": name,
         "description": "Denoiser of complex MR images whose 99th percentile is about 1.",
         "command": f"scoremri train --data DATA -o RUN --steps {steps} --batch {batch} "
-        f"--patch {patch} --learning-rate {learning_rate:g} --seed {seed}",
+        f"--patch {patch} --learning-rate {learning_rate:g} --seed {seed}"
+        + _options(architecture, loss, signed_sd),
         "training_data": sources(data, "train"),
         "validation_data": sources(data, "val"),
         "training_slices": len(slices),
-        "sigma_range": loop.SIGMA_RANGE,
+        "sigma_range": settings.sigma_range,
     }
     path = output / f"{name}.safetensors"
-    save_prior(path, model, card)
-    prior = NetworkPrior(model, card)  # sees what is added to the card
+    # batch statistics do not fit half precision
+    half = architecture == "unet"
+    save_prior(path, model, card, half)
+    # sees what is added to the card; the measurements start on the CPU
+    prior = ARCHITECTURES[architecture].prior(model.cpu(), card)
     card["denoiser_error"] = measure.denoiser_error(prior, validation)
-    card["error_spectrum"] = measure.error_spectrum(prior, validation)
+    if architecture == "unet":
+        card["error_spectrum"] = measure.error_spectrum(prior, validation)
     card["variance_scale"], card["variance_calibration"] = measure.calibrate_variance(
         prior, validation
     )
-    save_prior(path, model, card)
+    save_prior(path, model, card, half)
     logger.info("wrote %s", path)
+
+
+def _options(architecture: str, loss: str, signed_sd: float) -> str:
+    """What differs from the default prior, as it was given."""
+    options = "" if architecture == "unet" else f" --architecture {architecture}"
+    if loss == "signed":
+        options += f" --loss signed --signed-sd {signed_sd:g}"
+    return options

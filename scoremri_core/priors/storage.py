@@ -19,6 +19,7 @@ from scoremri_core.priors.model import ModelPrior
 from scoremri_core.priors.ncsnv2 import NCSNv2
 from scoremri_core.priors.ncsnv2_prior import NCSNv2Prior
 from scoremri_core.priors.network import NetworkPrior
+from scoremri_core.priors.residual_unet import ResidualUnet, ResidualUnetPrior
 from scoremri_core.priors.unet import DenoisingUnet
 
 SHIPPED = Path(__file__).parent / "weights"
@@ -35,6 +36,7 @@ class Architecture:
 ARCHITECTURES = {
     "unet": Architecture(DenoisingUnet, NetworkPrior),
     "ncsnv2": Architecture(NCSNv2, NCSNv2Prior),
+    "residual-unet": Architecture(ResidualUnet, ResidualUnetPrior),
 }
 
 

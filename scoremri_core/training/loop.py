@@ -15,18 +15,35 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from scoremri_core.errors import InputError
+from scoremri_core.priors.residual_unet import ResidualUnet
 from scoremri_core.priors.unet import DenoisingUnet
 from scoremri_core.training.augment import complex_patch
+from scoremri_core.training.signed import score_loss, signed_levels
 from scoremri_core.training.volumes import Slice
 
 logger = logging.getLogger(__name__)
 
 SIGMA_RANGE = (0.003, 6.0)
+NETWORKS: dict[str, type[DenoisingUnet] | type[ResidualUnet]] = {
+    "unet": DenoisingUnet,
+    "residual-unet": ResidualUnet,
+}
+LOSSES = ("denoising", "signed")
 
 
 @dataclass(frozen=True)
 class Settings:
-    """What a training run depends on, besides its data."""
+    """What a training run depends on, besides its data.
+
+    Attributes
+    ----------
+    channels, blocks : of the network; None takes the architecture's own.
+    architecture : one of `NETWORKS`.
+    loss : "denoising", at log-normal noise levels, or "signed", at normal ones of either sign,
+        which takes the residual U-Net.
+    signed_sd : sd of the signed noise levels, in units of the images' 99th percentile.
+    """
 
     steps: int = 5000
     batch: int = 16
@@ -37,8 +54,34 @@ class Settings:
     seed: int = 0
     device: str = "cpu"
     checkpoint_every: int = 250
-    channels: tuple[int, ...] = (64, 128, 192, 192)
-    blocks: tuple[int, ...] = (2, 2, 2, 1)
+    channels: tuple[int, ...] | None = None
+    blocks: tuple[int, ...] | None = None
+    architecture: str = "unet"
+    loss: str = "denoising"
+    signed_sd: float = 0.5
+
+    def __post_init__(self) -> None:
+        for field, value, known in (
+            ("architecture", self.architecture, NETWORKS),
+            ("loss", self.loss, LOSSES),
+        ):
+            if value not in known:
+                raise InputError(f"{field} {value!r}: expected one of {', '.join(known)}")
+        if self.loss == "signed" and self.architecture != "residual-unet":
+            raise InputError("loss 'signed': expected with the architecture 'residual-unet'")
+        if not self.signed_sd > 0:
+            raise InputError(f"signed_sd is {self.signed_sd}: expected above 0")
+
+    @property
+    def sigma_range(self) -> tuple[float, float]:
+        """Least and greatest noise level that training sees (signed ones: to three sd)."""
+        return (0.0, 3 * self.signed_sd) if self.loss == "signed" else SIGMA_RANGE
+
+    def network(self) -> DenoisingUnet | ResidualUnet:
+        """The network, untrained."""
+        sizes = {"channels": self.channels, "blocks": self.blocks}
+        given = {name: value for name, value in sizes.items() if value is not None}
+        return NETWORKS[self.architecture](**given)  # type: ignore[arg-type]
 
 
 def train(
@@ -46,7 +89,7 @@ def train(
     folder: Path,
     settings: Settings,
     progress: Callable[[int, float], None] = lambda step, loss: None,
-) -> DenoisingUnet:
+) -> DenoisingUnet | ResidualUnet:
     """Train a denoiser; returns its moving average.
 
     A checkpoint in `folder` is resumed.  One JSON line is appended to `folder/log.jsonl` per
@@ -57,12 +100,16 @@ def train(
     slices : magnitude training slices.
     folder : where checkpoint.pt and log.jsonl are kept.
     progress : called after each step with the step number and the smoothed loss.
+
+    Raises
+    ------
+    InputError : the checkpoint is that of another network.
     """
     torch.manual_seed(settings.seed)
     device = torch.device(settings.device)
-    model = DenoisingUnet(settings.channels, settings.blocks)
+    model = settings.network()
     model = model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    average = DenoisingUnet(settings.channels, settings.blocks).to(device)
+    average = settings.network().to(device)
     average.load_state_dict(model.state_dict())
     average.requires_grad_(False)
     optimizer = torch.optim.AdamW(
@@ -73,8 +120,13 @@ def train(
     start = 0
     if checkpoint.exists():
         state = torch.load(checkpoint, map_location=device, weights_only=True)
-        model.load_state_dict(state["model"])
-        average.load_state_dict(state["average"])
+        try:
+            model.load_state_dict(state["model"])
+            average.load_state_dict(state["average"])
+        except RuntimeError as error:
+            raise InputError(
+                f"{checkpoint}: expected the run of a network of the same architecture and size"
+            ) from error
         optimizer.load_state_dict(state["optimizer"])
         start = state["step"]
         logger.info("resuming %s at step %d", checkpoint, start)
@@ -86,16 +138,21 @@ def train(
         for group in optimizer.param_groups:
             group["lr"] = learning_rate(step, settings)
         generator = torch.Generator().manual_seed(settings.seed * 1_000_003 + step)
-        loss, mse = denoising_loss(model, clean.to(device), generator)
+        loss, mse = _loss(model, clean.to(device), generator, settings)
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
+        if isinstance(model, ResidualUnet):
+            model.constrain()
         # a short memory at first, so that the initial weights are forgotten
         decay = min(settings.ema_decay, (step + 1) / (step + 10))
         with torch.no_grad():
             for a, p in zip(average.parameters(), model.parameters(), strict=True):
                 a.lerp_(p, 1 - decay)
+            # the statistics of batch norm: averages over time as they are
+            for kept, buffer in zip(average.buffers(), model.buffers(), strict=True):
+                kept.copy_(buffer)
         value = float(mse)
         interval.append(value)
         smooth = value if smooth is None else 0.98 * smooth + 0.02 * value
@@ -144,11 +201,7 @@ def denoising_loss(
     -------
     loss to minimise, and its mean-square part (1 = no better than the preconditioning alone).
     """
-    n = len(clean)
-    # log-normal, stratified over the batch for a steadier loss
-    uniform = (torch.arange(n) + torch.rand(n, generator=generator)) / n
-    normal = math.sqrt(2) * torch.erfinv((2 * uniform - 1).clamp(-0.999, 0.999))
-    sigma = (math.log(0.15) + 1.4 * normal).exp().clamp(*SIGMA_RANGE).to(clean.device)
+    sigma = log_normal_levels(len(clean), generator).to(clean.device)
     noise = torch.randn(clean.shape, generator=generator).to(clean.device)
     noisy = clean + sigma.view(-1, 1, 1, 1) * noise
     skip, out, _ = model.preconditioning(sigma)
@@ -161,6 +214,30 @@ def denoising_loss(
     mse = error.mean()
     likelihood = (log_variance + error.detach().mean(1, keepdim=True) / log_variance.exp()).mean()
     return mse + 0.02 * likelihood, mse.detach()
+
+
+def log_normal_levels(count: int, generator: torch.Generator) -> Tensor:
+    """Noise levels (count,), stratified over the batch for a steadier loss."""
+    uniform = (torch.arange(count) + torch.rand(count, generator=generator)) / count
+    normal = math.sqrt(2) * torch.erfinv((2 * uniform - 1).clamp(-0.999, 0.999))
+    return (math.log(0.15) + 1.4 * normal).exp().clamp(*SIGMA_RANGE)
+
+
+def _loss(
+    model: DenoisingUnet | ResidualUnet,
+    clean: Tensor,
+    generator: torch.Generator,
+    settings: Settings,
+) -> tuple[Tensor, Tensor]:
+    """Loss to minimise and loss to report."""
+    if isinstance(model, DenoisingUnet):
+        return denoising_loss(model, clean, generator)
+    if settings.loss == "signed":
+        sigma = signed_levels(len(clean), settings.signed_sd, generator)
+    else:
+        sigma = log_normal_levels(len(clean), generator)
+    loss = score_loss(model, clean, sigma, generator)
+    return loss, loss.detach()
 
 
 def learning_rate(step: int, settings: Settings) -> float:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from scoremri_core.fourier import to_kspace
 from scoremri_core.masks import make_mask
 from scoremri_core.metrics import crps
-from scoremri_core.priors.network import NetworkPrior
+from scoremri_core.priors.base import Denoiser, denoise_with_variance
 from scoremri_core.reconstruction import reconstruct
 from scoremri_core.training.augment import complex_patch
 from scoremri_core.training.volumes import Slice
@@ -26,7 +26,7 @@ VARIANCE_SCALES = (1.0, 1.5, 2.0, 3.0, 4.0)
 
 
 def denoiser_error(
-    prior: NetworkPrior, slices: list[Slice], size: int = 192, seed: int = 0
+    prior: Denoiser, slices: list[Slice], size: int = 192, seed: int = 0
 ) -> list[dict[str, float]]:
     """Mean square error of the denoiser at each noise level, and what it says of it itself.
 
@@ -38,7 +38,7 @@ def denoiser_error(
     Returns
     -------
     For each noise level: sigma, the mean square error of each real component, the same over
-    sigma^2, and the mean variance that the network predicted.
+    sigma^2, and the mean variance that the network predicted (or Stein's lemma found).
     """
     table = []
     for sigma, residual, variance in _residuals(prior, slices, size, seed):
@@ -58,7 +58,7 @@ def denoiser_error(
 
 
 def error_spectrum(
-    prior: NetworkPrior, slices: list[Slice], size: int = 192, seed: int = 0
+    prior: Denoiser, slices: list[Slice], size: int = 192, seed: int = 0
 ) -> dict[str, list[Any]]:
     """Power of the denoiser's error, in units of the predicted deviation, by spatial frequency.
 
@@ -80,7 +80,7 @@ def error_spectrum(
 
 
 def _residuals(
-    prior: NetworkPrior, slices: list[Slice], size: int, seed: int
+    prior: Denoiser, slices: list[Slice], size: int, seed: int
 ) -> Iterator[tuple[float, torch.Tensor, torch.Tensor]]:
     """Noise level, error of the denoised image and predicted variance, (slice, y, x)."""
     rng = np.random.default_rng(seed)
@@ -90,14 +90,12 @@ def _residuals(
     generator = torch.Generator().manual_seed(seed)
     noise = torch.view_as_complex(torch.randn(*clean.shape, 2, generator=generator))
     for sigma in LEVELS:
-        denoised, variance = prior.denoise_with_variance(
-            clean + sigma * noise, torch.full((len(clean),), sigma)
-        )
+        denoised, variance = denoise_with_variance(prior, clean, noise, sigma)
         yield sigma, denoised - clean, variance
 
 
 def calibrate_variance(
-    prior: NetworkPrior, slices: list[Slice], count: int = 4, seed: int = 0
+    prior: Denoiser, slices: list[Slice], count: int = 4, seed: int = 0
 ) -> tuple[float, list[dict[str, float]]]:
     """Choose the factor on the predicted error variance that gives the best posterior samples.
 

@@ -1,0 +1,229 @@
+"""The residual U-Net of Ramzi et al. and its training with signed noise levels."""
+
+import numpy as np
+import pytest
+import torch
+
+from scoremri_core import reconstruct
+from scoremri_core.errors import InputError
+from scoremri_core.fourier import to_kspace
+from scoremri_core.priors import load_prior, save_prior
+from scoremri_core.priors.residual_unet import ResidualUnet, ResidualUnetPrior, spectral_norm
+from scoremri_core.training.augment import complex_patch
+from scoremri_core.training.loop import Settings, train
+from scoremri_core.training.signed import score_loss, signed_levels
+from scoremri_core.training.volumes import Slice
+
+TINY = {"channels": (8, 8, 12), "blocks": (1, 1, 1)}
+RUN = {
+    "batch": 4,
+    "patch": 32,
+    "warmup": 5,
+    "architecture": "residual-unet",
+    "loss": "signed",
+    **TINY,
+}
+
+
+def convolutions(model):
+    kinds = (torch.nn.Conv2d, torch.nn.ConvTranspose2d)
+    return [layer.weight.detach() for layer in model.modules() if isinstance(layer, kinds)]
+
+
+def flat(count=1):
+    return [Slice(np.ones((48, 48), np.float16), "flat", "none")] * count
+
+
+def test_the_papers_network():
+    torch.manual_seed(0)
+    model = ResidualUnet()
+    assert model.config == {"channels": [32, 64, 128], "blocks": [2, 2, 2]}
+    # two blocks of three convolutions at each of five stages, five projections, two
+    # up-convolutions, the last one
+    assert len(convolutions(model)) == 30 + 5 + 2 + 1
+    with torch.no_grad():
+        score = model.eval()(torch.randn(2, 2, 24, 32), torch.tensor([0.3, -0.3]))
+    assert score.shape == (2, 2, 24, 32)
+
+
+def test_the_spectral_norm_is_the_largest_singular_value():
+    generator = torch.Generator().manual_seed(0)
+    for shape in ((32, 64, 3, 3), (128, 8, 1, 1), (2, 16, 3, 3)):
+        kernel = torch.randn(shape, generator=generator)
+        expected = torch.linalg.matrix_norm(kernel.flatten(1), ord=2)
+        torch.testing.assert_close(spectral_norm(kernel), expected, rtol=0.02, atol=0)
+
+
+@pytest.mark.parametrize("sigma", [0.05, 3.0])
+def test_the_output_is_divided_by_the_noise_level(sigma):
+    """Without the map's own weight the network is the same function over |sigma|."""
+    model = ResidualUnet(**TINY).eval()
+    with torch.no_grad():
+        for stage, index in ((model.down[0], 2), (model.down[-1], 8)):
+            stage[0].layers[0].weight[:, index] = 0
+            stage[0].project.weight[:, index] = 0
+        x = torch.randn(1, 2, 16, 16, generator=torch.Generator().manual_seed(0))
+        one = model(x, torch.ones(1))
+        for level in (sigma, -sigma):
+            torch.testing.assert_close(model(x, torch.tensor([level])), one / sigma)
+
+
+@pytest.mark.parametrize("shape", [(33, 46), (32, 32), (7, 5)])
+def test_the_prior_takes_any_size(shape):
+    torch.manual_seed(0)
+    model = ResidualUnet(**TINY).eval().requires_grad_(False)
+    prior = ResidualUnetPrior(model, {"name": "test"}, chunk=2)
+    x = torch.randn(3, *shape, dtype=torch.complex64)
+    sigma = torch.tensor([0.1, 0.5, 1.0])
+    denoised = prior.denoise(x, sigma)
+    assert denoised.shape == x.shape
+    assert denoised.dtype == torch.complex64
+    alone = prior.denoise(x[1:2], sigma[1:2])[0]
+    torch.testing.assert_close(alone, denoised[1], rtol=1e-4, atol=1e-4)
+    if shape == (32, 32):  # needs no padding: Tweedie's formula
+        planes = torch.view_as_real(x).permute(0, 3, 1, 2)
+        score = torch.view_as_complex(model(planes, sigma).permute(0, 2, 3, 1).contiguous())
+        torch.testing.assert_close(
+            (denoised - x) / sigma.view(-1, 1, 1) ** 2, score, rtol=1e-3, atol=1e-3
+        )
+
+
+def test_the_loss_is_least_at_the_score():
+    """White Gaussian images of variance c: r = -x / (c + sigma^2), loss c / (c + sigma^2)."""
+    c = 0.25
+    clean = c**0.5 * torch.randn(64, 2, 32, 32, generator=torch.Generator().manual_seed(0))
+    sigma = torch.full((64,), 0.5) * torch.tensor([1, -1]).repeat(32)
+
+    def loss(factor):
+        def score(x, sigma):
+            return -factor * x / (c + sigma.view(-1, 1, 1, 1) ** 2)
+
+        return float(score_loss(score, clean, sigma, torch.Generator().manual_seed(1)))
+
+    assert loss(1.0) == pytest.approx(c / (c + 0.5**2), rel=0.02)
+    assert loss(0.0) == pytest.approx(1, rel=0.02)
+    assert min(loss(0.9), loss(1.1)) > loss(1.0)
+
+
+def test_levels_are_normal_and_never_zero():
+    levels = signed_levels(20000, 0.5, torch.Generator().manual_seed(0))
+    assert float(levels.std()) == pytest.approx(0.5, rel=0.02)
+    assert float((levels < 0).float().mean()) == pytest.approx(0.5, abs=0.02)
+    assert float(levels.abs().min()) >= 0.0005
+
+
+def test_training_learns_and_holds_the_spectral_norms(tmp_path):
+    torch.manual_seed(0)
+    settings = Settings(steps=100, learning_rate=1e-2, ema_decay=0.9, **RUN)
+    untrained = settings.network().eval()
+    model = train(flat(), tmp_path, settings)
+    assert isinstance(model, ResidualUnet)
+    state = torch.load(tmp_path / "checkpoint.pt", weights_only=True)
+    last = settings.network()
+    last.load_state_dict(state["model"])
+    for kernel in convolutions(last):
+        assert float(torch.linalg.matrix_norm(kernel.flatten(1), ord=2)) == pytest.approx(
+            2, rel=0.03
+        )
+    # the moving average of kernels of norm 2 has a norm a little below
+    for kernel in convolutions(model):
+        assert 1.6 < float(torch.linalg.matrix_norm(kernel.flatten(1), ord=2)) < 2.06
+
+    rng = np.random.default_rng(5)
+    patches = np.stack([complex_patch(flat()[0].image, 32, rng) for _ in range(16)])
+    clean = torch.view_as_real(torch.from_numpy(patches)).permute(0, 3, 1, 2)
+    sigma = signed_levels(16, 0.5, torch.Generator().manual_seed(7))
+    with torch.no_grad():
+        before, after = (
+            float(score_loss(m, clean, sigma, torch.Generator().manual_seed(0)))
+            for m in (untrained, model)
+        )
+    assert before > 0.9
+    assert after < 0.5
+
+
+def test_a_resumed_run_is_the_same_as_an_uninterrupted_one(tmp_path):
+    settings = Settings(steps=6, checkpoint_every=3, **RUN)
+
+    def stop(step, _):
+        if step == 4:
+            raise KeyboardInterrupt
+
+    whole = train(flat(), tmp_path / "whole", settings)
+    with pytest.raises(KeyboardInterrupt):
+        train(flat(), tmp_path / "parts", settings, stop)
+    parts = train(flat(), tmp_path / "parts", settings)
+    for name, value in whole.state_dict().items():
+        torch.testing.assert_close(parts.state_dict()[name], value, rtol=1e-4, atol=1e-6)
+
+
+def test_a_run_of_another_network_is_not_resumed(tmp_path):
+    train(flat(), tmp_path, Settings(steps=1, **RUN))
+    other = {**RUN, "architecture": "unet", "loss": "denoising"}
+    with pytest.raises(InputError, match=r"checkpoint\.pt: expected the run of a network"):
+        train(flat(), tmp_path, Settings(steps=2, **other))
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({"architecture": "vnet"}, "expected one of unet, residual-unet"),
+        ({"architecture": "residual-unet", "loss": "l1"}, "expected one of denoising, signed"),
+        ({"loss": "signed"}, "'residual-unet'"),
+        ({"signed_sd": 0.0}, "signed_sd is 0"),
+    ],
+)
+def test_settings_that_do_not_go_together_are_refused(changes, told):
+    with pytest.raises(InputError, match=told):
+        Settings(**changes)
+
+
+def test_the_log_normal_loss_trains_it_as_well(tmp_path):
+    settings = Settings(steps=2, **{**RUN, "loss": "denoising"})
+    assert settings.sigma_range == (0.003, 6.0)
+    assert isinstance(train(flat(), tmp_path, settings), ResidualUnet)
+
+
+@pytest.fixture
+def stored(tmp_path):
+    """A network with batch statistics of its own, on disk."""
+    torch.manual_seed(0)
+    model = ResidualUnet(**TINY)
+    model(torch.randn(4, 2, 16, 16), torch.full((4,), 0.5))
+    path = tmp_path / "score.safetensors"
+    save_prior(path, model.eval(), {"variance_scale": 1.5}, half=False)
+    return path, model
+
+
+def test_weights_and_card_come_back(stored):
+    path, model = stored
+    prior = load_prior(path)
+    assert isinstance(prior, ResidualUnetPrior)
+    assert prior.card["architecture"] == "residual-unet"
+    assert prior.variance_scale == 1.5
+    assert prior.name == "score"
+    x = torch.randn(2, 18, 20, dtype=torch.complex64)
+    sigma = torch.tensor([0.1, 1.0])
+    expected = ResidualUnetPrior(model.requires_grad_(False), {"name": "score"}).denoise(x, sigma)
+    torch.testing.assert_close(prior.denoise(x, sigma), expected)
+
+
+@pytest.mark.parametrize("sampler", ["posterior"])
+def test_it_is_a_prior_for_the_samplers(stored, sampler):
+    rng = np.random.default_rng(0)
+    kspace = to_kspace(np.ones((1, 18, 20)) + 0.05 * rng.standard_normal((1, 18, 20)))
+    kspace[:, ::3] = 0
+    result = reconstruct(
+        kspace,
+        noise_covariance=[[0.005]],
+        prior=str(stored[0]),
+        sampler=sampler,
+        steps=3,
+        samples=2,
+        maps=np.ones((1, 18, 20), np.complex64),
+        device="cpu",
+    )
+    assert result.info.fallback is None
+    assert result.info.prior == "score"
+    assert np.isfinite(result.samples).all()
+    assert np.isfinite(result.std).all()
