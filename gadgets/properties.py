@@ -22,9 +22,9 @@ class Properties:
 
     Attributes
     ----------
-    sampler : posterior, or none, which sends the classical reconstruction.
+    sampler : posterior, langevin, hmc, pula, or none, which sends the classical reconstruction.
     samples : posterior samples per frame.
-    steps : denoiser evaluations per sample; None (written "auto") takes the sampler's own.
+    steps : noise levels of the sampler; None (written "auto") takes the sampler's own.
     prior : name of a shipped prior or a path.
     seed : of the random numbers.
     device : auto, cpu, cuda or cuda:N.

@@ -9,8 +9,11 @@ from torch import Tensor
 
 from scoremri_core.errors import InputError
 from scoremri_core.priors.base import Denoiser
+from scoremri_core.samplers.hmc import HmcOptions, sample_hmc
+from scoremri_core.samplers.langevin import LangevinOptions, sample_langevin
 from scoremri_core.samplers.noise import SampleNoise
 from scoremri_core.samplers.posterior import PosteriorOptions, sample_posterior
+from scoremri_core.samplers.pula import PulaOptions, sample_pula
 from scoremri_core.sense import SenseOperator
 
 
@@ -49,4 +52,9 @@ class Sampler:
         return self.options(**given)
 
 
-REGISTRY = {"posterior": Sampler(PosteriorOptions, sample_posterior)}
+REGISTRY = {
+    "posterior": Sampler(PosteriorOptions, sample_posterior),
+    "langevin": Sampler(LangevinOptions, sample_langevin),
+    "hmc": Sampler(HmcOptions, sample_hmc),
+    "pula": Sampler(PulaOptions, sample_pula),
+}

@@ -186,7 +186,7 @@ def test_resized_crops_the_field_of_view(prior):
     ("changes", "message"),
     [
         ({"kspace": np.ones((8, 8))}, r"kspace has shape \(8, 8\)"),
-        ({"sampler": "magic"}, "expected one of posterior, none"),
+        ({"sampler": "magic"}, r"expected one of posterior, langevin, .*none"),
         ({"samples": 0}, "samples is 0"),
         ({"steps": 0}, "steps is 0"),
         ({"maps": 3}, "maps is 3"),

@@ -57,7 +57,7 @@ def test_an_unknown_name_lists_the_known():
 @pytest.mark.parametrize(
     ("name", "value", "told"),
     [
-        ("sampler", "magic", "posterior, none"),
+        ("sampler", "magic", "posterior, langevin, .*none"),
         ("samples", "0", "from 1 to"),
         ("samples", "2.5", "whole number"),
         ("steps", "many", "auto or a whole number"),

@@ -1,0 +1,43 @@
+"""What the annealed samplers share: a schedule of noise levels and the prior's score at each."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from scoremri_core.errors import InputError
+from scoremri_core.priors.base import Denoiser
+
+
+def geometric(first: float, last: float, count: int) -> list[float]:
+    """`count` levels from `first` to `last` by a constant factor; one level alone is the last.
+
+    Raises
+    ------
+    InputError : levels that do not fall, or are not positive.
+    """
+    if not 0 < last <= first:
+        raise InputError(
+            f"sigma_min, sigma_max are {last:g}, {first:g}: expected 0 < sigma_min <= sigma_max"
+        )
+    ratio = (first / last) ** (1 / max(1, count - 1))
+    return [last * ratio ** (count - 1 - i) for i in range(count)]
+
+
+def score(prior: Denoiser, x: Tensor, sigma: float, support: Tensor) -> Tensor:
+    """The gradient of log p_sigma in each real component, (D(x, sigma) - x) / sigma^2.
+
+    Parameters
+    ----------
+    x : complex (frame, sample, set, y, x), with noise of sd sigma in each real component.
+    support : bool (frame, 1, set, y, x); outside of it the image is zero by definition.
+
+    Notes
+    -----
+    Tweedie's formula (Robbins 1956; Efron, JASA 106:1602-1614, 2011).
+    """
+    images = x.reshape(-1, *x.shape[-2:])
+    sigmas = torch.full((len(images),), sigma, device=x.device)
+    # a foreign prior may compute in double precision, or in NumPy
+    denoised = torch.as_tensor(prior.denoise(images, sigmas), device=x.device).to(x.dtype)
+    return (torch.where(support, denoised.view(x.shape), 0) - x) / sigma**2

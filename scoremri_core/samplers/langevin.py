@@ -1,0 +1,112 @@
+"""Annealed Langevin dynamics (Jalal et al., NeurIPS 2021): the paper's, and its code's."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from scoremri_core.errors import InputError
+from scoremri_core.priors.base import Denoiser
+from scoremri_core.samplers.annealing import geometric, score
+from scoremri_core.samplers.noise import SampleNoise
+from scoremri_core.sense import SenseOperator
+
+UPDATES = ("paper", "published")
+
+
+@dataclass(frozen=True)
+class LangevinOptions:
+    """Options of annealed Langevin dynamics.
+
+    The noise levels are those the authors' brain runs visit: the second half of a model's 2,311
+    geometric levels from 232 to 0.0066.
+
+    Attributes
+    ----------
+    update : "paper", Eq. 4, which samples the posterior; or "published", what the published code
+        (csgm-mri-langevin) does instead.  See `sample_langevin`.
+    steps : noise levels.
+    inner_steps : steps at each noise level, each one denoiser evaluation.
+    sigma_max, sigma_min : first and last noise level, in units of the prior.
+    step_size : of "paper", over the largest stable one's half: below 2.
+    step_lr : of "published": its step at the last noise level.
+    mse : of "published": norm of the data's gradient over the norm of the score.
+    """
+
+    update: str = "paper"
+    steps: int = 1155
+    inner_steps: int = 3
+    sigma_max: float = 1.23
+    sigma_min: float = 0.0066
+    step_size: float = 1.0
+    step_lr: float = 5e-5
+    mse: float = 5.0
+
+    def __post_init__(self) -> None:
+        if self.update not in UPDATES:
+            raise InputError(f"update {self.update!r}: expected one of {', '.join(UPDATES)}")
+        if self.inner_steps < 1:
+            raise InputError(f"inner_steps is {self.inner_steps}: expected at least 1")
+        if not 0 < self.step_size < 2:
+            raise InputError(f"step_size is {self.step_size}: expected above 0 and below 2")
+        if not self.step_lr > 0 or not self.mse >= 0:
+            raise InputError("step_lr, mse: expected positive numbers")
+
+
+def sample_langevin(
+    operator: SenseOperator,
+    data: Tensor,
+    sigma_n: Tensor,
+    prior: Denoiser,
+    noise: SampleNoise,
+    options: LangevinOptions,
+) -> tuple[Tensor, int]:
+    """Draw samples of p(x | y) by annealed Langevin dynamics.
+
+    The paper's Eq. 4 at each noise level sigma, with the score f(x) = (D(x, sigma) - x) / sigma^2
+    and z of sd 1 in each real component:
+
+        x <- x + eta [f(x) + A^H (y - A x) / (gamma^2 + s^2)] + sqrt(2 eta) z
+
+    gamma^2 = sigma^2 - sigma_min^2, so that the data count in full at the last level.  The paper
+    leaves eta open; it is step_size / (1 / sigma^2 + |A|^2 / (gamma^2 + s^2)), where the
+    denominator bounds the curvature of the log-density: steps below 2 are stable, and the
+    variance comes out too large by at most 1 / (1 - step_size / 2), in the stiffest direction.
+
+    The published code differs: eta = step_lr (sigma / sigma_min)^2, and the data's gradient
+    A^H (y - A x) is rescaled to `mse` times the norm of the score.  That is the gradient of no
+    log-density, and nothing in it knows the noise of the data.  Here norms are taken sample by
+    sample, rather than over the whole batch, so that samples do not depend on one another; and
+    x starts as noise of the first level, rather than uniform between 0 and 1.
+
+    Parameters and return value are those of `sample_posterior`.
+    """
+    frames, sets, _, ny, nx = operator.maps.shape
+    images = (frames, len(noise.generators), sets, ny, nx)
+    s2 = (sigma_n**2).view(-1, 1, 1, 1, 1)
+    # a bound of |A|^2, since neither mask nor FFT enlarges anything
+    norm2 = operator.maps.abs().square().sum((1, 2)).amax((-2, -1)).view(-1, 1, 1, 1, 1)
+    seen = operator.adjoint(data[:, None])
+    levels = geometric(options.sigma_max, options.sigma_min, options.steps)
+    x = levels[0] * noise.complex_normal(sets, ny, nx).expand(images)
+    for sigma in levels:
+        tempered = s2 + sigma**2 - levels[-1] ** 2
+        for _ in range(options.inner_steps):
+            drift = score(prior, x, sigma, operator.support)
+            gradient = seen - operator.normal(x)
+            if options.update == "paper":
+                eta = options.step_size / (1 / sigma**2 + norm2 / tempered)
+                drift = drift + gradient / tempered
+            else:
+                eta = torch.full_like(s2, options.step_lr * (sigma / levels[-1]) ** 2)
+                drift = drift + options.mse * _norm(drift) / _norm(gradient) * gradient
+            x = x + eta * drift + (2 * eta).sqrt() * noise.complex_normal(sets, ny, nx)
+    return torch.where(operator.support, x, 0), len(levels) * options.inner_steps
+
+
+def _norm(x: Tensor) -> Tensor:
+    # in double precision, or rounding would depend on how a batch is cut into threads
+    total = torch.view_as_real(x).square().sum((2, 3, 4, 5), dtype=torch.float64)
+    return total.sqrt().clamp_min(1e-30).to(x.real.dtype).view(*total.shape, 1, 1, 1)

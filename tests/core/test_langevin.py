@@ -1,0 +1,190 @@
+"""Langevin samplers against the closed-form posterior of a Gaussian prior."""
+
+import math
+
+import numpy as np
+import pytest
+import sigpy.mri
+import torch
+
+from scoremri_core.closed_form import ClosedForm
+from scoremri_core.errors import InputError
+from scoremri_core.priors.gaussian import GaussianPrior
+from scoremri_core.samplers.annealing import geometric
+from scoremri_core.samplers.langevin import LangevinOptions, sample_langevin
+from scoremri_core.samplers.noise import SampleNoise
+from scoremri_core.samplers.pula import PulaOptions, sample_pula
+from scoremri_core.sense import SenseOperator
+
+SIDE, COILS, SIGMA_N, SAMPLES = 12, 4, 0.1, 100
+CPU = torch.device("cpu")
+
+
+@pytest.fixture(scope="module")
+def prior():
+    k = torch.arange(SIDE) - SIDE // 2
+    spectrum = 1 / (1.0 + k[:, None] ** 2 + k**2)
+    return GaussianPrior(0.1 * spectrum / spectrum.mean())
+
+
+@pytest.fixture(scope="module")
+def operator():
+    """R = 3 with 4 calibration lines."""
+    maps = sigpy.mri.birdcage_maps((COILS, SIDE, SIDE))
+    maps = maps / np.sqrt((np.abs(maps) ** 2).sum(0))
+    mask = torch.zeros(SIDE, SIDE, dtype=torch.bool)
+    mask[::3] = mask[4:8] = True
+    return SenseOperator(torch.from_numpy(maps.astype(np.complex64))[None, None], mask[None])
+
+
+@pytest.fixture(scope="module")
+def data(prior, operator):
+    generator = torch.Generator().manual_seed(1)
+    truth = prior.sample(1, generator)[None, :, None]
+    e = torch.view_as_complex(torch.randn(1, COILS, SIDE, SIDE, 2, generator=generator))
+    return operator.forward(truth)[:, 0] + SIGMA_N * operator.mask[:, 0] * e
+
+
+def draws(draw, operator, data, prior, options, samples=SAMPLES):
+    frames = len(data)
+    images, evaluations = draw(
+        operator,
+        data,
+        torch.full((frames,), SIGMA_N),
+        prior,
+        SampleNoise(0, samples, CPU),
+        options,
+    )
+    assert images.shape == (frames, samples, 1, SIDE, SIDE)
+    return images, evaluations
+
+
+def bias_and_ratio(images, posterior):
+    """Error of the mean beyond Monte Carlo's over the exact sd, and the ratio of the sds."""
+    images = images.reshape(len(images[0]), -1).to(torch.complex128)
+    exact = posterior.sd()[0]
+    sd = (torch.view_as_real(images).var(0).mean(-1)).sqrt()
+    error = ((images.mean(0) - posterior.mean()[0]).abs() / exact).square().mean() / 2
+    return math.sqrt(max(0, float(error) - 1 / len(images))), float((sd / exact).mean())
+
+
+def test_the_papers_langevin_converges_to_the_posterior(prior, operator, data):
+    posterior = ClosedForm(prior, operator, SIGMA_N).given(data)
+    biases = []
+    for steps in (10, 600):
+        options = LangevinOptions(steps=steps, sigma_min=0.02)
+        images, evaluations = draws(sample_langevin, operator, data, prior, options)
+        assert evaluations == 3 * steps
+        bias, ratio = bias_and_ratio(images, posterior)
+        biases.append(bias)
+    assert biases[0] > 0.2  # far from converged with few evaluations
+    assert biases[1] < 0.05
+    assert abs(ratio - 1) < 0.05
+
+
+@pytest.mark.parametrize(("steps", "step_size"), [(40, 1.0), (60, 0.5)])
+def test_pula_converges_to_the_posterior(prior, operator, data, steps, step_size):
+    posterior = ClosedForm(prior, operator, SIGMA_N).given(data)
+    options = PulaOptions(steps=steps, step_size=step_size)
+    images, evaluations = draws(sample_pula, operator, data, prior, options)
+    assert evaluations == 2 * steps
+    bias, ratio = bias_and_ratio(images, posterior)
+    assert bias < 0.05
+    assert abs(ratio - 1) < 0.03
+
+
+def test_pula_without_annealing_samples_the_smoothed_posterior(prior, operator, data):
+    """At one noise level the target is known: the prior's spectrum plus sigma^2."""
+    options = PulaOptions(steps=1, inner_steps=150, sigma_min=0.3)
+    images, evaluations = draws(sample_pula, operator, data, prior, options)
+    assert evaluations == 150
+    smoothed = GaussianPrior(prior.spectrum + 0.3**2)
+    bias, ratio = bias_and_ratio(images, ClosedForm(smoothed, operator, SIGMA_N).given(data))
+    assert bias < 0.03
+    assert abs(ratio - 1) < 0.02
+
+
+def test_the_published_update_is_not_the_posterior(prior, operator, data):
+    """Its data term is blind to the noise of the data: the same samples whatever it is."""
+    options = LangevinOptions(update="published", steps=50, mse=1.0)
+    images, _ = draws(sample_langevin, operator, data, prior, options, samples=4)
+    others, _ = sample_langevin(
+        operator, data, torch.tensor([10 * SIGMA_N]), prior, SampleNoise(0, 4, CPU), options
+    )
+    torch.testing.assert_close(images, others, rtol=0, atol=0)
+
+
+def test_the_published_update_is_written_as_published(prior, operator, data):
+    """One step of it, sample by sample, in the words of the published code."""
+    options = LangevinOptions(
+        update="published", steps=1, inner_steps=1, sigma_max=0.2, sigma_min=0.2, step_lr=0.01
+    )
+    images, _ = draws(sample_langevin, operator, data, prior, options, samples=3)
+    noise = SampleNoise(0, 3, CPU)
+    start, z = (noise.complex_normal(1, SIDE, SIDE) for _ in range(2))
+    for i in range(3):
+        x = 0.2 * start[:, i : i + 1]
+        p_grad = (prior.denoise(x[:, 0, 0], torch.tensor([0.2]))[:, None, None] - x) / 0.2**2
+        meas_grad = operator.adjoint(operator.forward(x) - data[:, None])
+        meas_grad = meas_grad / torch.linalg.vector_norm(meas_grad)
+        meas_grad = meas_grad * torch.linalg.vector_norm(p_grad) * 5.0
+        x = x + 0.01 * (p_grad - meas_grad) + math.sqrt(0.02) * z[:, i : i + 1]
+        torch.testing.assert_close(images[:, i : i + 1], x, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("draw", "options"),
+    [
+        (sample_langevin, LangevinOptions(steps=10)),
+        (sample_langevin, LangevinOptions(steps=10, update="published", mse=1.0)),
+        (sample_pula, PulaOptions(steps=5)),
+    ],
+)
+def test_a_sample_is_the_same_alone_and_in_company(prior, operator, data, draw, options):
+    other = SenseOperator(operator.maps, ~operator.mask[:, 0, 0])
+    both = SenseOperator(
+        torch.cat([other.maps, operator.maps]), torch.cat([other.mask, operator.mask])[:, 0, 0]
+    )
+    alone, _ = draws(draw, operator, data, prior, options, samples=2)
+    company, _ = draws(draw, both, torch.cat([data + 1, data]), prior, options, samples=5)
+    torch.testing.assert_close(company[1:, :2], alone, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("draw", [sample_langevin, sample_pula])
+def test_a_region_no_coil_sees_is_zero(prior, operator, data, draw):
+    maps = operator.maps.clone()
+    maps[..., :4] = 0
+    blind = SenseOperator(maps, operator.mask[:, 0, 0])
+    options = {sample_langevin: LangevinOptions, sample_pula: PulaOptions}[draw](steps=20)
+    images, _ = draws(draw, blind, data, prior, options, samples=2)
+    assert float(images[..., :4].abs().max()) == 0
+    assert float(images[..., 4:].abs().mean()) > 0.05
+
+
+def test_schedule_is_geometric():
+    levels = geometric(2.0, 0.02, 5)
+    assert levels[0] == pytest.approx(2.0)
+    assert levels[-1] == 0.02
+    np.testing.assert_allclose(np.diff(np.log(levels)), np.log(0.01) / 4)
+    assert geometric(2.0, 0.02, 1) == [0.02]
+
+
+@pytest.mark.parametrize(
+    ("options", "field", "value"),
+    [
+        (LangevinOptions, "update", "other"),
+        (LangevinOptions, "step_size", 2.5),
+        (LangevinOptions, "inner_steps", 0),
+        (LangevinOptions, "step_lr", -1.0),
+        (PulaOptions, "step_size", 0.0),
+        (PulaOptions, "inner_steps", 0),
+    ],
+)
+def test_a_bad_option_is_named(options, field, value):
+    with pytest.raises(InputError, match=field):
+        options(**{field: value})
+
+
+def test_noise_levels_that_rise_are_refused(prior, operator, data):
+    with pytest.raises(InputError, match="sigma_min <= sigma_max"):
+        draws(sample_pula, operator, data, prior, PulaOptions(sigma_max=0.001))
