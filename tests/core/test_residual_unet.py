@@ -208,7 +208,7 @@ def test_weights_and_card_come_back(stored):
     torch.testing.assert_close(prior.denoise(x, sigma), expected)
 
 
-@pytest.mark.parametrize("sampler", ["posterior"])
+@pytest.mark.parametrize("sampler", ["posterior", "hmc"])
 def test_it_is_a_prior_for_the_samplers(stored, sampler):
     rng = np.random.default_rng(0)
     kspace = to_kspace(np.ones((1, 18, 20)) + 0.05 * rng.standard_normal((1, 18, 20)))
