@@ -15,7 +15,16 @@ from scoremri_core.errors import InputError
 
 logger = logging.getLogger(__name__)
 
-COMMANDS = ("demo", "replay", "simulate", "undersample", "evaluate", "train", "import-prior")
+COMMANDS = (
+    "demo",
+    "replay",
+    "simulate",
+    "undersample",
+    "evaluate",
+    "validate",
+    "train",
+    "import-prior",
+)
 
 # The base of BadParameter is the usage error of the click that typer carries.
 UsageError: Any = typer.BadParameter.__mro__[1]

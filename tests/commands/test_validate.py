@@ -1,0 +1,64 @@
+import json
+
+import pytest
+
+from scoremri_core.samplers.registry import REGISTRY
+
+
+@pytest.fixture(scope="module")
+def document(tmp_path_factory):
+    from scoremri_core.commands import main
+
+    path = tmp_path_factory.mktemp("validate") / "table.json"
+    with pytest.raises(SystemExit) as end:
+        main(["validate", "--quick", "-o", str(path)])
+    assert end.value.code == 0
+    return json.loads(path.read_text())
+
+
+def test_every_sampler_is_in_every_case(document):
+    assert document["quick"] is True
+    cases = {row["case"] for row in document["rows"]}
+    assert len(cases) == 2
+    for case in cases:
+        lines = [row for row in document["rows"] if row["case"] == case]
+        assert {row["sampler"] for row in lines} == {"exact draws", *REGISTRY}
+
+
+def test_the_exact_draws_come_out_calibrated(document):
+    for row in document["rows"]:
+        if row["sampler"] == "exact draws":
+            assert row["sd_ratio"] == pytest.approx(1, abs=0.02)
+            assert row["mean_error"] < 0.06
+            assert row["covariance_error"] < 0.15
+            assert row["rank_chi2"] < 2
+            assert row["residual_chi2"] == pytest.approx(1, abs=0.15)
+
+
+def test_the_default_sampler_does_as_well_on_a_gaussian(document):
+    exact, found = (
+        next(row for row in document["rows"] if row["sampler"] == name)
+        for name in ("exact draws", "posterior")
+    )
+    assert found["evaluations"] == 10
+    assert found["sd_ratio"] == pytest.approx(1, abs=0.03)
+    assert found["pixel_90"] == pytest.approx(exact["pixel_90"], abs=0.03)
+    assert found["crps"] == pytest.approx(exact["crps"], rel=0.05)
+
+
+def test_the_table_is_printed(run):
+    code, out, _ = run("validate", "--quick", "--seed", 1)
+    assert code == 0
+    assert all(f" {name} " in out for name in REGISTRY)
+    assert "mixture" in out
+    assert "sd ratio" in out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [(("--device", "abacus"), "abacus"), (("-o", "/no/such/folder/x.json"), "does not exist")],
+)
+def test_bad_input_is_one_line(run, arguments, words):
+    code, out, err = run("validate", "--quick", *arguments)
+    assert (code, out) == (2, "")
+    assert words in err
