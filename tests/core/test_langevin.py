@@ -7,6 +7,7 @@ import pytest
 import sigpy.mri
 import torch
 
+from scoremri_core import reconstruct
 from scoremri_core.closed_form import ClosedForm
 from scoremri_core.errors import InputError
 from scoremri_core.priors.gaussian import GaussianPrior
@@ -159,6 +160,26 @@ def test_a_region_no_coil_sees_is_zero(prior, operator, data, draw):
     images, _ = draws(draw, blind, data, prior, options, samples=2)
     assert float(images[..., :4].abs().max()) == 0
     assert float(images[..., 4:].abs().mean()) > 0.05
+
+
+@pytest.mark.parametrize(
+    ("sampler", "options", "evaluations"),
+    [("langevin", {"update": "published"}, 6), ("pula", {"inner_steps": 1}, 2)],
+)
+def test_the_front_door_knows_them(prior, operator, data, sampler, options, evaluations):
+    result = reconstruct(
+        data[0].numpy(),
+        maps=operator.maps[0, 0].numpy(),
+        noise_covariance=2 * SIGMA_N**2 * np.eye(COILS),
+        prior=prior,
+        sampler=sampler,
+        samples=2,
+        steps=2,
+        **options,
+    )
+    assert (result.info.sampler, result.info.steps) == (sampler, 2)
+    assert result.info.evaluations == evaluations
+    assert np.isfinite(result.samples).all()
 
 
 def test_schedule_is_geometric():
