@@ -40,12 +40,12 @@ def scan(frames):
     return prior, operator, data
 
 
-def run(problem, samples, **options):
+def run(problem, samples, sigma_n=None, **options):
     prior, operator, data = problem
     return run_hmc(
         operator,
         data,
-        torch.full((len(data),), SIGMA_N),
+        torch.full((len(data),), SIGMA_N) if sigma_n is None else sigma_n,
         prior,
         SampleNoise(0, samples, torch.device("cpu")),
         HmcOptions(**options),
@@ -78,12 +78,13 @@ def test_the_posterior_of_a_gaussian_is_reached():
     assert float((ratio - 1).square().mean().sqrt()) < 0.05
 
     acceptance = result.acceptance.mean((1, 2))
-    assert acceptance.shape == result.sigmas.shape == (100,)
+    assert acceptance.shape == (100,)
+    assert result.sigmas.shape == (100, 1)
     assert float(acceptance.min()) > 0.5
     assert float(acceptance.max()) < 0.95
-    # 20 proposals of tuning and one per temperature, of 8 steps and 2 points of the integral
-    # each; the score once per temperature; the last denoising
-    assert result.evaluations == 120 * 10 + 100 + 1
+    # at each of 20 + 100 temperatures the score, 8 steps and 2 points of the integral; the last
+    # denoising
+    assert result.evaluations == 120 * (1 + 8 + 2) + 1
 
 
 def test_samples_as_they_are_keep_the_last_noise():
@@ -102,15 +103,16 @@ def test_samples_as_they_are_keep_the_last_noise():
 
 
 def test_a_sample_is_the_same_alone_and_in_company():
-    problem = scan(3)
-    options = {"steps": 5, "leapfrog": 3, "step_size": 0.5}
-    together = run(problem, 4, **options)
+    prior, operator, data = scan(3)
+    options = {"steps": 30, "leapfrog": 3}
+    sigma_n = torch.tensor([0.1, 0.02, 0.3])
+    together = run((prior, operator, data), 4, sigma_n, **options)
     assert 0 < float(together.acceptance.mean()) < 1
-    prior, operator, data = problem
     for i in range(3):
         alone = SenseOperator(operator.maps[i : i + 1], operator.mask[i : i + 1, 0, 0])
-        one = run((prior, alone, data[i : i + 1]), 2, **options)
+        one = run((prior, alone, data[i : i + 1]), 2, sigma_n[i : i + 1], **options)
         torch.testing.assert_close(one.samples[0], together.samples[i, :2], rtol=0, atol=0)
+        torch.testing.assert_close(one.sigmas[:, 0], together.sigmas[:, i], rtol=0, atol=0)
         torch.testing.assert_close(one.step_sizes[:, 0], together.step_sizes[:, i, :2])
 
 
@@ -167,7 +169,7 @@ def test_single_coil_is_a_scan_of_one_coil():
         scale=1.0,
         device="cpu",
     )
-    assert (result.info.sampler, result.info.steps, result.info.evaluations) == ("hmc", 100, 1301)
+    assert (result.info.sampler, result.info.steps, result.info.evaluations) == ("hmc", 100, 1321)
     c = power.numpy()
     gain = np.where(measured, c / (c + sigma_n**2), 0)
     sd = np.sqrt(np.where(measured, gain * sigma_n**2, c))
@@ -247,12 +249,19 @@ def test_path_integral_is_exact_for_a_cubic_score_and_costs_two_evaluations():
     assert len(calls) == 2
 
 
-def test_the_schedule_is_geometric():
-    levels = HmcOptions(steps=5, sigma_max=2.0, sigma_min=0.02).temperatures()
-    assert levels[0] == 2.0
+def test_the_schedule_is_geometric_and_starts_with_the_tuning():
+    options = HmcOptions(steps=5, sigma_max=2.0, sigma_min=0.02, tuning=3)
+    levels = options.temperatures(0.1)
+    assert levels[3] == 2.0
     assert levels[-1] == pytest.approx(0.02)
-    np.testing.assert_allclose(np.diff(np.log(levels)), math.log(0.01) / 4)
-    assert HmcOptions(steps=1).temperatures() == [1.0]
+    np.testing.assert_allclose(np.diff(np.log(levels[3:])), math.log(0.01) / 4)
+    np.testing.assert_allclose(np.diff(np.log(levels[:4])), math.log(0.95))
+    assert HmcOptions(steps=1, tuning=0).temperatures(0.1) == [1.0]
+
+
+@pytest.mark.parametrize(("sigma_n", "last"), [(0.001, 0.003), (0.02, 0.005), (0.2, 0.01)])
+def test_the_last_level_follows_the_noise(sigma_n, last):
+    assert HmcOptions().temperatures(sigma_n)[-1] == pytest.approx(last)
 
 
 @pytest.mark.parametrize(
