@@ -112,7 +112,7 @@ def test_a_prior_that_does_not_tell_its_error_does_as_well(problem):
 
 
 def test_solving_takes_few_iterations_at_every_level(problem, caplog):
-    with caplog.at_level("DEBUG"):
+    with caplog.at_level("DEBUG", logger="scoremri_core"):
         moments(problem, problem.prior, 20)
     iterations = [int(r.args[1]) for r in caplog.records if "iterations" in r.msg]
     assert len(iterations) == 20

@@ -1,6 +1,6 @@
 import pytest
 
-from gadgets.chain import BESIDE_PACKAGE, Chain, Node, known
+from gadgets.chain import Chain, Node, find, known
 from scoremri_core.errors import InputError
 
 EXTERNAL = """<external><execute name="a.b" target="c" type="python"/>
@@ -19,7 +19,7 @@ def written(folder, text):
 
 
 def test_chains_are_found_by_name_and_by_path():
-    path = BESIDE_PACKAGE / "score_recon.xml"
+    path = find("score_recon.xml")
     for name in ("score_recon", "score_recon.xml", str(path)):
         (node,) = Chain.load(name).nodes()
         assert node.name == "gadgets.score_recon.reconstruct_acquisitions"
