@@ -6,7 +6,6 @@ import torch
 from torch import Tensor
 
 from scoremri_core.fourier import to_image, to_kspace
-from scoremri_core.priors.gaussian import GaussianPrior
 
 
 class GaussianMixturePrior:
@@ -24,10 +23,13 @@ class GaussianMixturePrior:
         self.weights = weights / weights.sum()
         self.means = means
         self.spectra = spectra
+        self._kmeans = to_kspace(means)
 
     def denoise(self, x: Tensor, sigma: Tensor) -> Tensor:
         """E[x0 | x], the components' Wiener filters by their probability given x."""
-        return self.denoise_with_variance(x, sigma)[0]
+        apart = self._apart(x)
+        share = self._probabilities(apart, sigma)[..., None, None]
+        return to_image((share * self._filtered(apart, sigma)).sum(1))
 
     def denoise_with_variance(self, x: Tensor, sigma: Tensor) -> tuple[Tensor, Tensor]:
         """E[x0 | x] and the variance of each real component given x, real (batch, y, x).
@@ -35,23 +37,21 @@ class GaussianMixturePrior:
         Within a component the variance is the same in every pixel; what the components disagree
         on is added where they do.
         """
-        probability = self.probabilities(x, sigma)
-        denoised = torch.zeros_like(x)
-        second = torch.zeros_like(x.real)  # about zero, of each real component
-        for k, mean in enumerate(self.means.to(x.device)):
-            part, variance = GaussianPrior(self.spectra[k]).denoise_with_variance(x - mean, sigma)
-            part, share = part + mean, probability[:, k].view(-1, 1, 1)
-            denoised = denoised + share * part
-            second = second + share * (variance + part.abs().square() / 2)
-        return denoised, (second - denoised.abs().square() / 2).clamp_min(0)
+        apart = self._apart(x)
+        share = self._probabilities(apart, sigma)[..., None, None]
+        parts = to_image(self._filtered(apart, sigma))
+        denoised = (share * parts).sum(1)
+        within = (self._gain(sigma) * sigma.view(-1, 1, 1, 1) ** 2).mean((-2, -1), keepdim=True)
+        disagreement = (parts - denoised[:, None]).abs().square() / 2
+        return denoised, (share * (within + disagreement)).sum(1)
 
     def probabilities(self, x: Tensor, sigma: Tensor) -> Tensor:
         """p(component | x), (batch, component)."""
-        return torch.softmax(self._log_joint(x, sigma), 1).to(x.real.dtype)
+        return self._probabilities(self._apart(x), sigma)
 
     def log_density(self, x: Tensor, sigma: Tensor) -> Tensor:
         """log p_sigma(x) up to a constant, (batch,), whose gradient is the score."""
-        return torch.logsumexp(self._log_joint(x, sigma), 1)
+        return torch.logsumexp(self._log_joint(self._apart(x), sigma), 1)
 
     def error_spectrum(self, sigma: float, shape: tuple[int, int]) -> Tensor:
         """Relative power at each spatial frequency, mean 1, within the components."""
@@ -64,10 +64,23 @@ class GaussianMixturePrior:
         e = torch.randn(count, *self.spectra.shape[1:], 2, generator=generator)
         return self.means[kinds] + to_image(self.spectra[kinds].sqrt() * torch.view_as_complex(e))
 
-    def _log_joint(self, x: Tensor, sigma: Tensor) -> Tensor:
-        # in double precision: sums over pixels are large, and their differences decide
-        variance = self.spectra.to(x.device).double() + sigma.double().view(-1, 1, 1, 1) ** 2
-        kspace = to_kspace(x[:, None] - self.means.to(x.device))
-        power = torch.view_as_real(kspace).double().square().sum(-1)
-        energy = (power / variance / 2 + variance.log()).sum((-2, -1))
-        return self.weights.to(x.device).double().log() - energy
+    # k-space (batch, component, y, x) about each mean
+    def _apart(self, x: Tensor) -> Tensor:
+        return to_kspace(x)[:, None] - self._kmeans.to(x.device)
+
+    def _gain(self, sigma: Tensor) -> Tensor:
+        spectra = self.spectra.to(sigma.device)
+        return spectra / (spectra + sigma.view(-1, 1, 1, 1) ** 2)
+
+    def _filtered(self, apart: Tensor, sigma: Tensor) -> Tensor:
+        return self._kmeans.to(apart.device) + self._gain(sigma) * apart
+
+    def _probabilities(self, apart: Tensor, sigma: Tensor) -> Tensor:
+        return torch.softmax(self._log_joint(apart, sigma), 1).to(apart.real.dtype)
+
+    def _log_joint(self, apart: Tensor, sigma: Tensor) -> Tensor:
+        # summed in double precision: the sums over pixels are large, and their differences decide
+        variance = self.spectra.to(apart.device) + sigma.view(-1, 1, 1, 1) ** 2
+        power = apart.real.square() + apart.imag.square()
+        energy = (power / variance / 2 + variance.log()).sum((-2, -1), dtype=torch.float64)
+        return self.weights.to(apart.device).double().log() - energy
