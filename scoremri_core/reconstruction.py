@@ -27,7 +27,7 @@ from scoremri_core.sense import SenseOperator
 logger = logging.getLogger(__name__)
 
 # complex values in flight at once (images x coils x pixels), which bounds the memory
-BATCH_VALUES = {"cpu": 2**24, "cuda": 2**28}
+BATCH_VALUES = {"cpu": 2**22, "cuda": 2**28}
 
 
 @dataclass
