@@ -130,7 +130,14 @@ def sample_hmc(
     is small against everything the posterior leaves open, which costs temperatures; where the
     two differ, that difference is what sigma_min leaves uncertain.
 
-    Small acceptance or none is no error: a proposal that is not finite is turned down like any.
+    The step size is steered while the chain runs, sample by sample, by the acceptance of the
+    proposal before; strictly that disturbs the balance of Metropolis and Hastings, as does
+    annealing itself, and a network's score, which need not be a gradient.
+
+    Rejection is no error, and a proposal that is not finite is turned down like any.  But a
+    sample that is turned down again and again while the temperature falls is left with more
+    noise than a network expects at the next one, and may never recover: with a trained network
+    look at `run_hmc`'s acceptance, and spend more temperatures or a larger sigma_min on it.
     """
     run = run_hmc(operator, data, sigma_n, prior, noise, options)
     return run.samples, run.evaluations
