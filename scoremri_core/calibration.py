@@ -38,9 +38,9 @@ def scores(
         exact samples is taken off the square, so that it is zero up to noise for these.
     pixel_50, pixel_90, pixel_95 : share of the truth's pixels within these central intervals of
         the samples; region_... the same of the means of 4 x 4 blocks of the image.
-    rank_chi2 : of the truth's rank among the samples in each eigenvector of the posterior
-        covariance (which are independent), 20 bins, per degree of freedom: 1 where calibrated
-        (Talts et al., arXiv:1804.06788).
+    rank_chi2 : of the truth's rank among the samples along each eigenvector of the posterior
+        covariance (independent, for a Gaussian), 20 bins, per degree of freedom: 1 where
+        calibrated (Talts et al., arXiv:1804.06788).
     crps : continuous ranked probability score of pixels, mean, unbiased.
     residual_chi2 : |y - A x|^2 over its expectation; 1 for samples of the posterior.
     weight_error : for a mixture, root-mean-square error of the samples' component weights.

@@ -30,7 +30,7 @@ class LangevinOptions:
     steps : noise levels.
     inner_steps : steps at each noise level, each one denoiser evaluation.
     sigma_max, sigma_min : first and last noise level, in units of the prior.
-    step_size : of "paper", over the largest stable one's half: below 2.
+    step_size : of "paper", in units of the inverse curvature; stable below 2.
     step_lr : of "published": its step at the last noise level.
     mse : of "published": norm of the data's gradient over the norm of the score.
     """
@@ -79,7 +79,10 @@ def sample_langevin(
     A^H (y - A x) is rescaled to `mse` times the norm of the score.  That is the gradient of no
     log-density, and nothing in it knows the noise of the data.  Here norms are taken sample by
     sample, rather than over the whole batch, so that samples do not depend on one another; and
-    x starts as noise of the first level, rather than uniform between 0 and 1.
+    x starts as noise of the first level, rather than uniform between 0 and 1.  Its parameters
+    (those of configs/file/brain_T2.yaml; others there have step_lr 9e-7) are for a network whose
+    score is bounded by its normalisation layers: with a score that grows with x, as a Gaussian's
+    does, the rescaled gradient feeds on itself and x diverges.
 
     Parameters and return value are those of `sample_posterior`.
     """
