@@ -105,7 +105,7 @@ RUNS = (
     Run("langevin", 500),
     Run("langevin", 2000, truths=2),
     Run("langevin", None, {"update": "published"}, 1, note="published"),
-    Run("langevin", None, {"update": "published", "step_lr": 9e-7}, 2, note="published, step_lr 9e-7"),
+    Run("langevin", None, {"update": "published", "step_lr": 9e-7}, 2, note="published, lr 9e-7"),
 )
 CASES = (
     Case("Gaussian, noise 0.02", 32, 0.02),
