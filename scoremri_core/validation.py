@@ -23,6 +23,7 @@ from scoremri_core.sense import SenseOperator
 
 COILS, ACCELERATION = 4, 4
 PIXEL_VARIANCE = 0.1  # of each real component: the 99th percentile of magnitudes is about 1
+EVIDENCE = 2.0
 EXACT = "exact draws"
 
 
@@ -36,8 +37,8 @@ class Case:
     side : pixels along each axis.
     sigma_n : sd of each real component of the noise.
     separation : None for a Gaussian; for a mixture of two, the distance of their posterior means
-        over the posterior sd of each real component, along the direction that the data say least
-        of, so that they seldom settle which it is.
+        over the posterior sd of each real component, along a direction of which the data say so
+        little that they tell the two apart by EVIDENCE standard deviations alone.
     """
 
     name: str
@@ -72,7 +73,10 @@ class Case:
         half = filtered(covariance.mT, spectrum.rsqrt()).flatten(1).mT
         whitened = filtered(half.conj(), spectrum.rsqrt()).flatten(1).conj()
         values, vectors = torch.linalg.eigh((whitened + whitened.mH) / 2)
-        apart = self.separation / values[-1].sqrt() * filtered(vectors[:, -1], spectrum.sqrt())[0]
+        # the data tell the components apart by sqrt(1 / value - 1) of that distance
+        wanted = 1 / (1 + (EVIDENCE / self.separation) ** 2)
+        value, v = min(zip(values, vectors.mT, strict=True), key=lambda p: abs(p[0] - wanted))
+        apart = self.separation / value.sqrt() * filtered(v, spectrum.sqrt())[0]
         means = torch.stack([-apart / 2, apart / 2]).to(torch.complex64)
         return GaussianMixturePrior(
             torch.tensor([0.3, 0.7]), means, spectrum.expand(2, n, n)

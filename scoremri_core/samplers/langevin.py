@@ -80,7 +80,7 @@ def sample_langevin(
     log-density, and nothing in it knows the noise of the data.  Here norms are taken sample by
     sample, rather than over the whole batch, so that samples do not depend on one another; and
     x starts as noise of the first level, rather than uniform between 0 and 1.  Its parameters
-    (of its configs/file/brain_T2.yaml; configs/run_langevin.yaml has step_lr 9e-7) are for a network whose
+    (of configs/file/brain_T2.yaml; run_langevin.yaml has step_lr 9e-7) are for a network whose
     score is bounded by its normalisation layers: with a score that grows with x, as a Gaussian's
     does, the rescaled gradient feeds on itself and x diverges.
 
