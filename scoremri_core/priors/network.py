@@ -19,7 +19,7 @@ class NetworkPrior(ModelPrior):
     Parameters
     ----------
     model : the network, in evaluation mode.
-    card : what is known of it; `name` and `variance_scale` are read here.
+    card : what is known of it; what the sampler needs of that is read here.
     precision : dtype of the convolutions; bfloat16 is several times faster than float32.
     chunk : images per pass, which bounds the memory.
     """
@@ -33,6 +33,7 @@ class NetworkPrior(ModelPrior):
     ) -> None:
         super().__init__(model.to(memory_format=torch.channels_last), card)  # type: ignore[call-overload]
         self.variance_scale = float(card.get("variance_scale", 1.0))
+        self.sigma_max = float(card.get("sigma_max", 2.0))
         self.precision = precision
         self.chunk = chunk
 

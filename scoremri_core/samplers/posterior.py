@@ -26,24 +26,26 @@ class PosteriorOptions:
     Attributes
     ----------
     steps : noise levels, each one denoiser evaluation.
-    sigma_max, sigma_min : first and last noise level, in units of the prior.
+    sigma_max, sigma_min : first and last noise level, in units of the prior; for the first, None
+        takes the prior's own, or 2.
     variance_scale : factor on the prior's error variance; None takes the prior's own.
-    tolerance : residual of the linear solves; a loose one biases the variance of the samples.
+    tolerance, max_iterations : of the linear solves; loose ones bias the variance of the samples.
     """
 
     steps: int = 12
-    sigma_max: float = 2.0
+    sigma_max: float | None = None
     sigma_min: float = 0.01
     variance_scale: float | None = None
     tolerance: float = 3e-3
+    max_iterations: int = 50
 
 
-def noise_levels(options: PosteriorOptions) -> list[float]:
+def noise_levels(sigma_max: float, sigma_min: float, steps: int) -> list[float]:
     """A geometric schedule from sigma_max to sigma_min."""
-    if options.steps == 1:
-        return [options.sigma_max]
-    ratio = (options.sigma_min / options.sigma_max) ** (1 / (options.steps - 1))
-    return [options.sigma_max * ratio**i for i in range(options.steps)]
+    if steps == 1:
+        return [sigma_max]
+    ratio = (sigma_min / sigma_max) ** (1 / (steps - 1))
+    return [sigma_max * ratio**i for i in range(steps)]
 
 
 def sample_posterior(
@@ -54,7 +56,7 @@ def sample_posterior(
     noise: SampleNoise,
     options: PosteriorOptions,
 ) -> tuple[Tensor, int]:
-    """Draw samples of p(x | y) by annealed exact draws.
+    """Draw samples of p(x | y) by annealed exact draws, from a SENSE image plus noise.
 
     At each noise level sigma the prior's Gaussian approximation N(D(x, sigma), C) of
     p(x0 | x) is multiplied by the likelihood and an x0 is drawn exactly, by perturb-and-solve
@@ -82,12 +84,14 @@ def sample_posterior(
     frames, sets, coils, ny, nx = operator.maps.shape
     weight = (1 / sigma_n**2).view(-1, 1, 1, 1, 1)
     spread = sigma_n.view(-1, 1, 1, 1, 1)
-    scale = options.variance_scale
+    scale, sigma_max = options.variance_scale, options.sigma_max
     if scale is None:
         scale = getattr(prior, "variance_scale", 1.0)
+    if sigma_max is None:
+        sigma_max = getattr(prior, "sigma_max", 2.0)
     images = (frames, len(noise.generators), sets, ny, nx)
-    x0 = torch.zeros((), dtype=data.dtype, device=data.device).expand(images)
-    levels = noise_levels(options)
+    x0 = _start(operator, data, weight, options).expand(images)
+    levels = noise_levels(sigma_max, options.sigma_min, options.steps)
     for sigma in levels:
         e = noise.complex_normal(sets, ny, nx).expand(images)
         denoised, variance = denoise_with_variance(
@@ -105,10 +109,29 @@ def sample_posterior(
             weight * root.adjoint(innovation) + noise.complex_normal(sets, ny, nx),
             root.preconditioner(operator, weight),
             options.tolerance,
+            options.max_iterations,
         )
         logger.debug("sigma %.3g: solved in %d iterations", sigma, iterations)
         x0 = denoised + root(z)
     return x0, len(levels)
+
+
+def _start(
+    operator: SenseOperator, data: Tensor, weight: Tensor, options: PosteriorOptions
+) -> Tensor:
+    """What the measurements alone say, (frame, 1, set, y, x): SENSE with a white prior of sd 1.
+
+    What they leave open is small beside the first noise level, which can so be a low one.
+    """
+    root = ErrorRoot(operator.support.to(data.real.dtype), None)
+    z, _ = conjugate_gradients(
+        partial(_normal, operator, root, weight),
+        weight * root.adjoint(operator.adjoint(data[:, None])),
+        root.preconditioner(operator, weight),
+        options.tolerance,
+        options.max_iterations,
+    )
+    return root(z)
 
 
 def _normal(operator: SenseOperator, root: ErrorRoot, weight: Tensor, z: Tensor) -> Tensor:

@@ -157,7 +157,7 @@ def test_sample_noise_has_unit_components_and_belongs_to_the_sample():
 
 
 def test_schedule_is_geometric():
-    levels = noise_levels(PosteriorOptions(steps=5, sigma_max=2.0, sigma_min=0.02))
+    levels = noise_levels(2.0, 0.02, 5)
     assert levels[0] == 2.0
     assert levels[-1] == pytest.approx(0.02)
     np.testing.assert_allclose(np.diff(np.log(levels)), np.log(0.01) / 4)
