@@ -71,7 +71,7 @@ def reconstruct(
         edges of k-space.
     prior : name of a shipped prior, path of a .safetensors file, or any object with
         `denoise(x, sigma)`.
-    sampler : "posterior", or "none" for the classical image alone.
+    sampler : one of `scoremri_core.samplers.SAMPLERS`; "none" gives the classical image alone.
     samples : number of posterior samples.
     steps : noise levels of the sampler; None takes the sampler's default.
     maps : sets of coil maps to estimate (1 or 2), or the maps themselves: (coil, y, x) or
