@@ -23,6 +23,7 @@ def add_coil_maps(items: Iterable[Any], properties: Properties) -> Iterator[Any]
 
 
 def _estimate(frame: Frame, properties: Properties) -> None:
+    from scoremri_core.arguments import find_device
     from scoremri_core.coil_maps import estimate_coil_maps
     from scoremri_core.noise import covariance_from_edges
 
@@ -34,15 +35,7 @@ def _estimate(frame: Frame, properties: Properties) -> None:
             frame.kspace if frame.calibration is None else frame.calibration,
             sets=properties.maps,
             noise_covariance=covariance,
-            device=_device(properties.device),
+            device=str(find_device(properties.device)),
         )
     except InputError as error:
         frame.problem = str(error)
-
-
-def _device(name: str) -> str:
-    if name != "auto":
-        return name
-    import torch
-
-    return "cuda" if torch.cuda.is_available() else "cpu"

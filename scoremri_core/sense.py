@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import cached_property
+
 import torch
 from torch import Tensor
 
@@ -50,11 +52,13 @@ class SenseOperator:
         kspace *= self._normal_mask
         return self._combine(fft(kspace, axes, inverse=True))
 
+    @cached_property
     def diagonal(self) -> Tensor:
         """The diagonal of A^H A, (frame, 1, set, y, x), real: sampled fraction x sum |S|^2."""
         fraction = self.mask.float().mean((-2, -1), keepdim=True)
         return self.maps.abs().square().sum(2)[:, None] * fraction
 
+    @cached_property
     def kspace_diagonal(self) -> Tensor:
         """The diagonal of F A^H A F^H, (frame, 1, set, y, x), real, DC at index 0.
 

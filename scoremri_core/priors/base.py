@@ -42,6 +42,13 @@ def error_spectrum(prior: Denoiser, sigma: float, shape: tuple[int, int]) -> Ten
     return prior.error_spectrum(sigma, shape) if isinstance(prior, SpectralDenoiser) else None
 
 
+def denoise(prior: Denoiser, x: Tensor, sigma: float) -> Tensor:
+    """E[x0 | x], complex (batch, y, x), at one noise level."""
+    sigmas = torch.full((len(x),), sigma, device=x.device)
+    # a foreign prior may compute in double precision, or in NumPy
+    return torch.as_tensor(prior.denoise(x, sigmas), device=x.device).to(x.dtype)
+
+
 def denoise_with_variance(
     prior: Denoiser, x0: Tensor, e: Tensor, sigma: float
 ) -> tuple[Tensor, Tensor]:
@@ -62,11 +69,9 @@ def denoise_with_variance(
     complex (batch, y, x) and real (batch, y, x).
     """
     x = x0 + sigma * e
-    sigmas = torch.full((len(x),), sigma, device=x.device)
     if isinstance(prior, VarianceDenoiser):
-        return prior.denoise_with_variance(x, sigmas)
-    # a foreign prior may compute in double precision, or in NumPy
-    denoised = torch.as_tensor(prior.denoise(x, sigmas), device=x.device).to(x.dtype)
+        return prior.denoise_with_variance(x, torch.full((len(x),), sigma, device=x.device))
+    denoised = denoise(prior, x, sigma)
     trace = ((denoised - x0) * e.conj()).real.mean((-2, -1), keepdim=True) / (2 * sigma)
     # between a thousandth of the noise, for lack of precision, and all of it
     return denoised, (sigma**2 * trace.clamp(1e-3, 1.0)).expand(x.shape)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from scoremri_core.errors import InputError
-from scoremri_core.priors.base import Denoiser
+from scoremri_core.priors.base import Denoiser, denoise
 
 
 def geometric(first: float, last: float, count: int) -> list[float]:
@@ -20,8 +21,7 @@ def geometric(first: float, last: float, count: int) -> list[float]:
         raise InputError(
             f"sigma_min, sigma_max are {last:g}, {first:g}: expected 0 < sigma_min <= sigma_max"
         )
-    ratio = (first / last) ** (1 / max(1, count - 1))
-    return [last * ratio ** (count - 1 - i) for i in range(count)]
+    return [float(sigma) for sigma in np.geomspace(first, last, count)] if count > 1 else [last]
 
 
 def score(prior: Denoiser, x: Tensor, sigma: float, support: Tensor) -> Tensor:
@@ -36,8 +36,5 @@ def score(prior: Denoiser, x: Tensor, sigma: float, support: Tensor) -> Tensor:
     -----
     Tweedie's formula (Robbins 1956; Efron, JASA 106:1602-1614, 2011).
     """
-    images = x.reshape(-1, *x.shape[-2:])
-    sigmas = torch.full((len(images),), sigma, device=x.device)
-    # a foreign prior may compute in double precision, or in NumPy
-    denoised = torch.as_tensor(prior.denoise(images, sigmas), device=x.device).to(x.dtype)
+    denoised = denoise(prior, x.reshape(-1, *x.shape[-2:]), sigma)
     return (torch.where(support, denoised.view(x.shape), 0) - x) / sigma**2

@@ -13,6 +13,7 @@ from torch import Tensor
 from scoremri_core.conjugate_gradients import conjugate_gradients
 from scoremri_core.fourier import fft
 from scoremri_core.priors.base import Denoiser, denoise_with_variance, error_spectrum
+from scoremri_core.samplers.annealing import geometric
 from scoremri_core.samplers.noise import SampleNoise
 from scoremri_core.sense import SenseOperator
 
@@ -38,14 +39,6 @@ class PosteriorOptions:
     variance_scale: float | None = None
     tolerance: float = 3e-3
     max_iterations: int = 50
-
-
-def noise_levels(sigma_max: float, sigma_min: float, steps: int) -> list[float]:
-    """A geometric schedule from sigma_max to sigma_min."""
-    if steps == 1:
-        return [sigma_max]
-    ratio = (sigma_min / sigma_max) ** (1 / (steps - 1))
-    return [sigma_max * ratio**i for i in range(steps)]
 
 
 def sample_posterior(
@@ -91,7 +84,9 @@ def sample_posterior(
         sigma_max = getattr(prior, "sigma_max", 2.0)
     images = (frames, len(noise.generators), sets, ny, nx)
     x0 = _start(operator, data, weight, options).expand(images)
-    levels = noise_levels(sigma_max, options.sigma_min, options.steps)
+    levels = geometric(sigma_max, options.sigma_min, options.steps)
+    if options.steps == 1:
+        levels = [sigma_max]  # the SENSE image is too far off for the last one
     for sigma in levels:
         e = noise.complex_normal(sets, ny, nx).expand(images)
         denoised, variance = denoise_with_variance(
@@ -155,17 +150,18 @@ class ErrorRoot:
         self._deviation = variance.sqrt()
         # the filter commutes with shifts of the image, so its FFTs need no centring
         self._weights = None if spectrum is None else torch.fft.ifftshift(spectrum)
+        self._gain = None if self._weights is None else self._weights.sqrt()
 
     def __call__(self, z: Tensor) -> Tensor:
         """C^(1/2) z."""
-        if self._weights is not None:
-            z = _filtered(self._weights.sqrt(), z)
+        if self._gain is not None:
+            z = _filtered(self._gain, z)
         return self._deviation * z
 
     def adjoint(self, x: Tensor) -> Tensor:
         """The adjoint of C^(1/2)."""
         x = self._deviation * x
-        return x if self._weights is None else _filtered(self._weights.sqrt(), x)
+        return x if self._gain is None else _filtered(self._gain, x)
 
     def preconditioner(self, operator: SenseOperator, weight: Tensor) -> Callable[[Tensor], Tensor]:
         """An approximate inverse of I + C^(1/2)^H A^H A C^(1/2) / s^2.
@@ -173,12 +169,12 @@ class ErrorRoot:
         Its diagonal in the image where W is flat.  Otherwise its diagonal in k-space for the mean
         of V, on both sides of what V's departures from the mean do to the diagonal in the image.
         """
-        pixels = 1 + weight * self.variance * operator.diagonal()
+        pixels = 1 + weight * self.variance * operator.diagonal
         if self._weights is None:
             return lambda r: r / pixels
         mean = self.variance.mean((-2, -1), keepdim=True)
-        correction = (1 + weight * mean * operator.diagonal()) / pixels
-        gain = (1 + weight * mean * self._weights * operator.kspace_diagonal()).rsqrt()
+        correction = (1 + weight * mean * operator.diagonal) / pixels
+        gain = (1 + weight * mean * self._weights * operator.kspace_diagonal).rsqrt()
         return lambda r: _filtered(gain, correction * _filtered(gain, r))
 
 

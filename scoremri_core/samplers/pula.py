@@ -98,7 +98,7 @@ def _solve(
     operator: SenseOperator, weight: Tensor, precision: float, tolerance: float, b: Tensor
 ) -> Tensor:
     """M^-1 b for M = A^H A / s^2 + precision."""
-    diagonal = weight * operator.diagonal() + precision
+    diagonal = weight * operator.diagonal + precision
     solution, _ = conjugate_gradients(
         lambda p: weight * operator.normal(p) + precision * p,
         b,

@@ -10,8 +10,9 @@ import torch
 from scoremri_core.fourier import to_kspace
 from scoremri_core.priors.base import denoise_with_variance
 from scoremri_core.priors.gaussian import GaussianPrior
+from scoremri_core.samplers.annealing import geometric
 from scoremri_core.samplers.noise import SampleNoise
-from scoremri_core.samplers.posterior import PosteriorOptions, noise_levels, sample_posterior
+from scoremri_core.samplers.posterior import PosteriorOptions, sample_posterior
 from scoremri_core.sense import SenseOperator
 
 SIDE, COILS, SIGMA_N, SAMPLES = 20, 4, 0.05, 200
@@ -157,7 +158,7 @@ def test_sample_noise_has_unit_components_and_belongs_to_the_sample():
 
 
 def test_schedule_is_geometric():
-    levels = noise_levels(2.0, 0.02, 5)
+    levels = geometric(2.0, 0.02, 5)
     assert levels[0] == 2.0
     assert levels[-1] == pytest.approx(0.02)
     np.testing.assert_allclose(np.diff(np.log(levels)), np.log(0.01) / 4)
