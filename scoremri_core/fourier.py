@@ -68,19 +68,19 @@ def resample(image: Any, shape: Sequence[int], fov_fraction: Sequence[float] = (
     return to_image(resize(to_kspace(image), shape)) * scale
 
 
-def fft(x: Any, axes: Sequence[int], inverse: bool = False) -> Any:
+def fft(x: Any, axes: Sequence[int], inverse: bool = False, threads: int = 1) -> Any:
     """Orthonormal FFT with the origin at index 0; `x` may be overwritten.
 
     Tensors on the CPU are transformed by SciPy, several times faster than torch along an axis
-    that is not the last.
+    that is not the last, with as many threads as torch has; arrays with `threads`.
     """
     name = "ifftn" if inverse else "fftn"
     if isinstance(x, np.ndarray):
         transform = getattr(scipy.fft, name)
-        return transform(x, axes=axes, norm="ortho", overwrite_x=True, workers=_threads())
+        return transform(x, axes=axes, norm="ortho", overwrite_x=True, workers=threads)
     torch = sys.modules["torch"]  # whoever made the tensor has imported it
     if x.device.type == "cpu":
-        return torch.from_numpy(fft(x.numpy(), axes, inverse))
+        return torch.from_numpy(fft(x.numpy(), axes, inverse, torch.get_num_threads()))
     return getattr(torch.fft, name)(x, dim=tuple(axes), norm="ortho")
 
 
@@ -90,11 +90,6 @@ def _centred(x: Any, axes: tuple[int, ...], inverse: bool) -> Any:
         return scipy.fft.fftshift(fft(shifted, axes, inverse), axes=axes)
     shifts = sys.modules["torch"].fft
     return shifts.fftshift(fft(shifts.ifftshift(x, dim=axes), axes, inverse), dim=axes)
-
-
-def _threads() -> int:
-    torch = sys.modules.get("torch")
-    return torch.get_num_threads() if torch else 1
 
 
 def _resize_axis(x: Any, size: int, axis: int) -> Any:

@@ -1,0 +1,28 @@
+import sys
+import types
+
+import numpy as np
+import pytest
+import torch
+
+from scoremri_core.fourier import fft, to_image, to_kspace
+
+
+@pytest.mark.parametrize("shape", [(8, 6), (9, 7), (8, 7)])
+def test_arrays_and_tensors_are_transformed_alike_about_index_n_half(shape):
+    rng = np.random.default_rng(0)
+    image = (rng.normal(size=shape) + 1j * rng.normal(size=shape)).astype(np.complex64)
+    y, x = (np.arange(n) - n // 2 for n in shape)
+    waves_y, waves_x = (
+        np.exp(-2j * np.pi * np.outer(k, k) / len(k)) / np.sqrt(len(k)) for k in (y, x)
+    )
+    expected = waves_y @ image @ waves_x.T
+    np.testing.assert_allclose(to_kspace(image), expected, atol=1e-5)
+    np.testing.assert_allclose(to_kspace(torch.from_numpy(image)).numpy(), expected, atol=1e-5)
+    np.testing.assert_allclose(to_image(to_kspace(image)), image, atol=1e-5)
+
+
+def test_arrays_are_transformed_while_another_thread_imports_torch(monkeypatch):
+    """The stream's reading thread does, while the sampler's loads its libraries."""
+    monkeypatch.setitem(sys.modules, "torch", types.ModuleType("torch"))
+    np.testing.assert_allclose(fft(np.ones(4, complex), (0,)), [2, 0, 0, 0], atol=1e-12)
