@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from scoremri_core.commands.progress import progress
+from scoremri_core.errors import InputError
 
 logger = logging.getLogger(__name__)
 
@@ -26,6 +27,15 @@ def train(
     architecture: Annotated[
         str, typer.Option(help="unet, or residual-unet: the score network of Ramzi et al. 2020.")
     ] = "unet",
+    blocks: Annotated[
+        str | None, typer.Option(help="Residual blocks per scale, such as 3,3,3,2.")
+    ] = None,
+    start: Annotated[
+        str | None,
+        typer.Option(
+            help="Prior to begin with, a name or a path; blocks that it lacks begin as identity."
+        ),
+    ] = None,
     loss: Annotated[
         str,
         typer.Option(
@@ -57,6 +67,8 @@ def train(
         architecture=architecture,
         loss=loss,
         signed_sd=signed_sd,
+        blocks=_whole_numbers("--blocks", blocks),
+        start=start,
     )
     slices = load_slices(data, "train")
     logger.info("%d training slices", len(slices))
@@ -71,7 +83,9 @@ def train(
         "description": "Denoiser of complex MR images whose 99th percentile is about 1.",
         "command": f"scoremri train --data DATA -o RUN --steps {steps} --batch {batch} "
         f"--patch {patch} --learning-rate {learning_rate:g} --seed {seed}"
-        + _options(architecture, loss, signed_sd),
+        + _options(architecture, loss, signed_sd)
+        + ("" if blocks is None else f" --blocks {blocks}")
+        + ("" if start is None else f" --start {Path(start).stem}"),
         "training_data": sources(data, "train"),
         "validation_data": sources(data, "val"),
         "training_slices": len(slices),
@@ -99,3 +113,12 @@ def _options(architecture: str, loss: str, signed_sd: float) -> str:
     if loss == "signed":
         options += f" --loss signed --signed-sd {signed_sd:g}"
     return options
+
+
+def _whole_numbers(option: str, text: str | None) -> tuple[int, ...] | None:
+    if text is None:
+        return None
+    try:
+        return tuple(int(part) for part in text.split(","))
+    except ValueError as error:
+        raise InputError(f"{option} {text!r}: expected whole numbers, such as 3,3,3,2") from error

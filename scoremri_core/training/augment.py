@@ -28,6 +28,8 @@ def complex_patch(
     image = magnitude.astype(np.float32)
     if rng.random() < 0.5:
         image = image ** np.float32(rng.uniform(0.7, 1.4))
+    elif rng.random() < 0.5:
+        image = _other_contrast(image, rng)
     shading = np.exp(_smooth_field(image.shape, rng, rng.uniform(0, 0.25)))
     phase = _smooth_field(image.shape, rng, rng.exponential(0.8))
     phase += _ramp(image.shape, rng, rng.exponential(2.0)) + rng.uniform(0, 2 * np.pi)
@@ -61,6 +63,15 @@ def _random_crop(
         if np.mean(np.abs(patch) > 0.15) > 0.3:
             break
     return patch
+
+
+def _other_contrast(image: NDArray[np.float32], rng: np.random.Generator) -> NDArray[np.float32]:
+    """Grey values through a random curve from zero, as if another sequence had weighted them."""
+    knots = np.array((0, 0.25, 0.5, 0.75, 1.0, 1.5, 8))
+    values = np.cumsum(rng.normal(0.2, 0.35, knots.size - 1))
+    values = np.abs(np.concatenate(([0], values)))
+    values[-1] = values[-2]
+    return np.interp(image, knots, values / max(0.5, values[:-1].max())).astype(np.float32)
 
 
 def _smooth_field(

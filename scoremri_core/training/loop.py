@@ -13,10 +13,11 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from scoremri_core.errors import InputError
 from scoremri_core.priors.residual_unet import ResidualUnet
+from scoremri_core.priors.storage import load_prior
 from scoremri_core.priors.unet import DenoisingUnet
 from scoremri_core.training.augment import complex_patch
 from scoremri_core.training.signed import score_loss, signed_levels
@@ -39,6 +40,8 @@ class Settings:
     Attributes
     ----------
     channels, blocks : of the network; None takes the architecture's own.
+    start : prior whose weights to begin with (a name or a path); None begins at random.  Blocks
+        that it lacks are added as the identity.
     architecture : one of `NETWORKS`.
     loss : "denoising", at log-normal noise levels, or "signed", at normal ones of either sign,
         which takes the residual U-Net.
@@ -59,6 +62,7 @@ class Settings:
     architecture: str = "unet"
     loss: str = "denoising"
     signed_sd: float = 0.5
+    start: str | None = None
 
     def __post_init__(self) -> None:
         for field, value, known in (
@@ -78,10 +82,30 @@ class Settings:
         return (0.0, 3 * self.signed_sd) if self.loss == "signed" else SIGMA_RANGE
 
     def network(self) -> DenoisingUnet | ResidualUnet:
-        """The network, untrained."""
+        """The network before the first step.
+
+        Raises
+        ------
+        InputError : the prior to start from is none, or does not fit the architecture and sizes.
+        """
         sizes = {"channels": self.channels, "blocks": self.blocks}
         given = {name: value for name, value in sizes.items() if value is not None}
-        return NETWORKS[self.architecture](**given)  # type: ignore[arg-type]
+        network = NETWORKS[self.architecture](**given)  # type: ignore[arg-type]
+        if self.start is not None:
+            _begin_with(network, load_prior(self.start).model, self.start)
+        return network
+
+
+def _begin_with(network: nn.Module, other: nn.Module, name: str) -> None:
+    """Copy the weights of `other`; what it lacks of `network` must be whole residual blocks."""
+    weights = other.state_dict()
+    try:
+        lacking, foreign = network.load_state_dict(weights, strict=False)
+    except RuntimeError:  # other shapes
+        lacking, foreign = [], list(weights)
+    # a residual block begins as the identity, with its last convolution at zero
+    if foreign or not all(key.startswith(("down.", "up.")) for key in lacking):
+        raise InputError(f"start {name!r}: expected a prior of the same architecture and channels")
 
 
 def train(
