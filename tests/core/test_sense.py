@@ -80,9 +80,7 @@ def test_conjugate_gradients_solves_every_system_to_its_tolerance():
         return (matrix * x[..., None, :]).sum(-1)
 
     b = apply(truth)
-    x, iterations = conjugate_gradients(
-        apply, b, lambda r: r, tolerance, max_iterations=200
-    )
+    x, iterations = conjugate_gradients(apply, b, lambda r: r, tolerance, max_iterations=200)
     residual = (b - apply(x)).norm(dim=-1) / b.norm(dim=-1)
     assert float(residual.max()) < 1.1 * tolerance
     assert 1 < iterations < 200

@@ -81,7 +81,7 @@ def test_resumed_training_is_the_same_as_uninterrupted(folder, tmp_path):
 def test_training_learns_to_denoise(tmp_path):
     """Images of flat magnitude and smooth phase, unseen ones."""
     slices = [Slice(np.ones((48, 48), np.float16), "flat", "none")]
-    settings = Settings(steps=300, learning_rate=3e-3, ema_decay=0.95, **TINY)
+    settings = Settings(steps=400, learning_rate=3e-3, ema_decay=0.95, **TINY)
     trained = train(slices, tmp_path, settings)
     untrained = DenoisingUnet(settings.channels, settings.blocks)
     rng = np.random.default_rng(5)
