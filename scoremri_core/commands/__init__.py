@@ -22,6 +22,7 @@ COMMANDS = (
     "undersample",
     "evaluate",
     "validate",
+    "benchmark",
     "train",
     "import-prior",
 )
