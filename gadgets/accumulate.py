@@ -3,24 +3,22 @@
 from __future__ import annotations
 
 import logging
-from collections import defaultdict
+import time
 from collections.abc import Iterable, Iterator
-from typing import Any
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
 
 import ismrmrd
-import numpy as np
 
-from gadgets.encoding import Encoding, Readout, assemble, encodings
+from gadgets.calibration import CalibrationStore
+from gadgets.encoding import Encoding, Readout, assemble, encodings, numbered
 from gadgets.frame import Frame
 from gadgets.noise_scan import NoiseScan
 from gadgets.properties import Properties
 from scoremri_core.errors import InputError
-from scoremri_core.fourier import resize
 from scoremri_core.scans import NOT_IMAGING, flag_bits
 
 logger = logging.getLogger(__name__)
-
-Key = tuple[int, int, int, int, int, int]
 
 SHARED = flag_bits(ismrmrd.ACQ_IS_PARALLEL_CALIBRATION_AND_IMAGING)
 CALIBRATION = flag_bits(ismrmrd.ACQ_IS_PARALLEL_CALIBRATION)
@@ -28,6 +26,43 @@ NOISE = flag_bits(ismrmrd.ACQ_IS_NOISE_MEASUREMENT)
 SKIPPED = flag_bits(*NOT_IMAGING)
 LAST_IN_SLICE = flag_bits(ismrmrd.ACQ_LAST_IN_SLICE)
 LAST_OF_ALL = flag_bits(ismrmrd.ACQ_LAST_IN_REPETITION, ismrmrd.ACQ_LAST_IN_MEASUREMENT)
+
+REFERENCE_MODES = ("separate", "external")  # calibration modes with a scan of its own
+WAITING = 16  # frames that wait for a reference scan which has not come yet
+
+
+class Key(NamedTuple):
+    """What the readouts of a frame have in common."""
+
+    space: int
+    slice: int
+    contrast: int
+    phase: int
+    set: int
+    repetition: int
+
+    @classmethod
+    def of(cls, head: Any) -> Key:
+        """Key of an acquisition header."""
+        idx = head.idx
+        counters = (idx.slice, idx.contrast, idx.phase, idx.set, idx.repetition)
+        return cls(head.encoding_space_ref, *counters)
+
+
+@dataclass
+class Lines:
+    """The readouts of a frame so far; `begun` and `grown` number the first and last of them."""
+
+    begun: int
+    before: Key | None  # the frame of an earlier repetition that was open then
+    grown: int = 0
+    readouts: list[Readout] = field(default_factory=list)
+
+    @property
+    def imaging(self) -> bool:
+        """Whether there is more than calibration lines."""
+        flags = (readout.header.flags for readout in self.readouts)
+        return any(f & SHARED or not f & CALIBRATION for f in flags)
 
 
 def accumulate(items: Iterable[Any], header: Any, properties: Properties) -> Iterator[Any]:
@@ -56,149 +91,179 @@ def accumulate(items: Iterable[Any], header: Any, properties: Properties) -> Ite
         elif item.flags & NOISE:
             sorter.noise.add(item)
         elif not item.flags & SKIPPED:
-            head = item.getHead()
-            sorter.add(Readout(head, item.data))
-            yield from sorter.completed_by(head)
+            yield from sorter.add(Readout(item.getHead(), item.data))
     yield from sorter.finish()
 
 
 class FrameSorter:
-    """Sorts readouts into frames by encoding space, slice, contrast, phase, repetition and set."""
+    """Sorts readouts into frames by encoding space, slice, contrast, phase, repetition and set.
+
+    A frame is complete with its last-in-slice, last-in-repetition or last-in-measurement flag;
+    without one, once the same slice of a later repetition has as many lines.
+    """
 
     def __init__(self, header: Any, properties: Properties, oversampled: bool = True) -> None:
         """Start a stream; `oversampled` is False where readout oversampling is gone already."""
         spaces = encodings(header)
         self.encodings = spaces if oversampled else [s.without_oversampling() for s in spaces]
         self.noise = NoiseScan(header, properties)
-        self._imaging: dict[Key, list[Readout]] = {}
-        self._shared: dict[Key, list[Readout]] = defaultdict(list)
-        self._reference: dict[int, list[Readout]] = defaultdict(list)  # by slice
-        self._used: set[int] = set()  # slices whose reference has served a frame
+        self._calibrations = CalibrationStore(self.encodings)
+        self._open: dict[Key, Lines] = {}
+        self._latest: dict[Key, Key] = {}  # the last key opened, by the key at repetition 0
+        self._finished: dict[Key, tuple[Key, int]] = {}  # the last key sent and its lines, likewise
+        self._waiting: list[Frame] = []  # for a reference scan
+        self._count = 0
         self._sent = 0
+        self._imaged = False  # whether imaging lines came before any reference scan
 
-    def add(self, readout: Readout) -> None:
-        """Sort one readout by its flags.
+    def add(self, readout: Readout) -> Iterator[Frame]:
+        """Sort one readout by its flags, and yield the frames that it completes.
 
         Lines that serve calibration alone also count as imaging where the calibration is
         embedded in the scan; otherwise they are kept for their slice, until new ones replace
         them.
         """
         head = readout.header
-        if head.encoding_space_ref >= len(self.encodings):
-            logger.warning(
-                "A readout of encoding space %d is left out: the header describes %d",
-                head.encoding_space_ref,
-                len(self.encodings),
-            )
+        flags = head.flags
+        mode = numbered(self.encodings, head.encoding_space_ref).calibration_mode
+        if flags & CALIBRATION and not flags & SHARED and mode != "embedded":
+            yield from self.add_reference(readout)
             return
-        separate = (
-            head.flags & CALIBRATION
-            and not head.flags & SHARED
-            and self.encodings[head.encoding_space_ref].calibration_mode != "embedded"
-        )
-        if separate:
-            self.add_reference(readout)
-            return
-        key = _key(head)
-        self._imaging.setdefault(key, []).append(readout)
-        if head.flags & (SHARED | CALIBRATION):
-            self._shared[key].append(readout)
+        if not self._calibrations.referenced:
+            self._imaged = True
+        yield from self._served()
+        key = Key.of(head)
+        self._count += 1
+        if key not in self._open:
+            series = key._replace(repetition=0)
+            self._open[key] = Lines(self._count, self._latest.get(series))
+            self._latest[series] = key
+        lines = self._open[key]
+        lines.readouts.append(readout)
+        lines.grown = self._count
+        for done in self._completed_by(key, head):
+            yield from self._close(done)
 
-    def add_reference(self, readout: Readout) -> None:
-        """Keep a line of a separate calibration scan for the frames of its slice."""
-        number = readout.header.idx.slice
-        if number in self._used:
-            self._used.discard(number)
-            self._reference[number] = []
-        self._reference[number].append(readout)
-
-    def completed_by(self, head: Any) -> Iterator[Frame]:
-        """Frames that a readout with this header, the last to be added, completes."""
-        key = _key(head)
-        lines = self._imaging.get(key, [])
-        if not _is_imaging(lines) or head.idx.average + 1 < self.encodings[key[0]].averages:
-            return
-        if head.flags & LAST_OF_ALL:
-            # Interleaved slices each end with the flag: one that still lacks lines waits.
-            held = self._imaging.items()
-            complete = [k for k, own in held if len(own) >= len(lines) and _is_imaging(own)]
-        elif head.flags & LAST_IN_SLICE:
-            complete = [key]
-        else:
-            return
-        for done in complete:
-            yield self._frame(done)
+    def add_reference(self, readout: Readout) -> Iterator[Frame]:
+        """Keep a line of a separate reference scan; yield the frames that waited for it."""
+        self._calibrations.add(readout)
+        if readout.header.flags & (LAST_IN_SLICE | LAST_OF_ALL):
+            yield from self._served()
 
     def finish(self) -> Iterator[Frame]:
         """Whatever has imaging lines and was not sent, in the order of arrival."""
-        for key, lines in list(self._imaging.items()):
-            if _is_imaging(lines):
-                yield self._frame(key)
+        for key, lines in list(self._open.items()):
+            if lines.imaging:
+                yield from self._close(key)
             else:
-                logger.warning("%d calibration lines came without imaging lines", len(lines))
+                logger.warning(
+                    "%d calibration lines came without imaging lines", len(lines.readouts)
+                )
+        while self._waiting:
+            yield self._numbered(self._waiting.pop(0))
 
-    def _frame(self, key: Key) -> Frame:
-        readouts = self._imaging.pop(key)
-        encoding = self.encodings[key[0]]
-        kspace, problems = assemble(readouts, encoding)
-        head = _centre(readouts, encoding)
-        problem = problems[0] if problems else None
-        calibration = None
-        if kspace.ndim == 4:
-            problem = "a volume is reconstructed classically: sampling is for single slices"
-        else:
-            calibration = self._calibration(key, kspace)
-        if not np.isfinite(kspace).all():
-            problem = "the k-space holds values that are not finite"
-        covariance = None
-        try:
-            covariance = self.noise.covariance(kspace.shape[-3], head.sample_time_us)
-        except InputError as error:
-            problem = problem or str(error)
-        frame = Frame(
-            kspace=kspace,
-            calibration=calibration,
-            noise_covariance=covariance,
-            header=head,
-            recon_shape=(encoding.recon_matrix[1], encoding.recon_matrix[0]),
-            fov_fraction=encoding.fov_fraction,
-            field_of_view=encoding.recon_fov,
-            index=self._sent,
-            problem=problem,
+    def _completed_by(self, key: Key, head: Any) -> list[Key]:
+        lines = self._open[key]
+        before = self._open.get(lines.before) if lines.before is not None else None
+        outlived = (
+            before is not None
+            and before.grown < lines.begun
+            and len(before.readouts) <= len(lines.readouts)
         )
+        complete = [lines.before] if outlived and lines.before is not None else []
+        if not lines.imaging or head.idx.average + 1 < numbered(self.encodings, key.space).averages:
+            return complete
+        if head.flags & LAST_OF_ALL:
+            # Interleaved slices each end with the flag: one that still lacks lines waits.
+            return [
+                held
+                for held, own in self._open.items()
+                if held in complete or (len(own.readouts) >= len(lines.readouts) and own.imaging)
+            ]
+        return [*complete, key] if head.flags & LAST_IN_SLICE else complete
+
+    def _close(self, key: Key) -> Iterator[Frame]:
+        """Make a frame, and yield it unless it waits for its reference scan."""
+        lines = self._open.pop(key)
+        series = key._replace(repetition=0)
+        last, count = self._finished.get(series, (None, 0))
+        if last == key and len(lines.readouts) < count / 2:
+            logger.warning(
+                "%d readouts of slice %d, repetition %d are left out: "
+                "they came after the last one of their frame",
+                len(lines.readouts), key.slice, key.repetition,
+            )  # fmt: skip
+            return
+        self._finished[series] = key, len(lines.readouts)
+        frame = self._frame(key, lines.readouts)
+        encoding = numbered(self.encodings, key.space)
+        expected = encoding.calibration_mode in REFERENCE_MODES and encoding.acceleration > 1
+        if frame.calibration is not None or not (expected and self._imaged):
+            yield self._numbered(frame)
+            return
+        self._waiting.append(frame)
+        if len(self._waiting) > WAITING:
+            logger.warning("No reference scan came while %d frames waited for it", WAITING)
+            yield self._numbered(self._waiting.pop(0))
+
+    def _served(self) -> Iterator[Frame]:
+        """Frames whose slice has got its reference scan by now."""
+        waiting, self._waiting = self._waiting, []
+        for frame in waiting:
+            if self._calibrations.has(frame.header.idx.slice):
+                yield self._numbered(frame)
+            else:
+                self._waiting.append(frame)
+
+    def _numbered(self, frame: Frame) -> Frame:
+        """The frame as it is sent: with its number and, if it waited, its calibration."""
+        if frame.calibration is None and self._calibrations.referenced:
+            self._calibrate(frame)
+        frame.index = self._sent
         self._sent += 1
         return frame
 
-    def _calibration(self, key: Key, kspace: np.ndarray) -> np.ndarray | None:
-        """Calibration lines (coil, y, x) on the grid of `kspace`, None where there are none."""
-        shared = self._shared.pop(key, [])
-        reference = [
-            readout for readout in self._reference[key[1]] if len(readout.data) == len(kspace)
-        ]
-        if reference:
-            self._used.add(key[1])
-        if not shared and not reference:
-            return None
-        # A reference scan may have an encoding space, and so a grid and a centre, of its own.
-        space = key[0] if shared else reference[0].header.encoding_space_ref
-        lines = shared + [r for r in reference if r.header.encoding_space_ref == space]
-        calibration, problems = assemble(lines, self.encodings[space])
-        for problem in problems:
-            logger.warning("A calibration line is left out: %s", problem)
-        if calibration.ndim == 4 or len(calibration) != len(kspace):
-            return None
-        return resize(calibration, kspace.shape[-2:])
+    def _calibrate(self, frame: Frame) -> None:
+        head = frame.header
+        kept = self._calibrations.nearest(head.idx.slice)
+        if kept is not None:
+            encoding = numbered(self.encodings, head.encoding_space_ref)
+            frame.calibration = kept.on_grid(encoding, len(frame.kspace))
+            frame.kept_calibration = kept if frame.calibration is not None else None
 
-
-def _is_imaging(readouts: list[Readout]) -> bool:
-    """Whether there is more than calibration lines."""
-    return any(r.header.flags & SHARED or not r.header.flags & CALIBRATION for r in readouts)
-
-
-def _key(head: Any) -> Key:
-    idx = head.idx
-    counters = (idx.slice, idx.contrast, idx.phase, idx.repetition, idx.set)
-    return (head.encoding_space_ref, *counters)
+    def _frame(self, key: Key, readouts: list[Readout]) -> Frame:
+        start = time.perf_counter()
+        encoding = numbered(self.encodings, key.space)
+        kspace, variance, problems = assemble(readouts, encoding)
+        if key.space >= len(self.encodings):
+            problems.append(
+                f"its readouts name encoding space {key.space}, "
+                f"the header describes {len(self.encodings)}"
+            )
+        head = _centre(readouts, encoding)
+        covariance = None
+        try:
+            covariance = self.noise.covariance(len(kspace), head.sample_time_us, variance)
+        except InputError as error:
+            problems.append(str(error))
+        frame = Frame(
+            kspace=kspace,
+            calibration=None,
+            noise_covariance=covariance,
+            header=head,
+            recon_shape=encoding.recon_shape,
+            fov_fraction=encoding.fov_fraction,
+            field_of_view=encoding.recon_fov,
+            problem="; ".join(problems) or None,
+        )
+        if shared := [r for r in readouts if r.header.flags & (SHARED | CALIBRATION)]:
+            self._calibrations.share(key.slice, shared)
+        if self._calibrations.has(key.slice):
+            self._calibrate(frame)
+        if shared:
+            frame.kept_calibration = None  # its own: the next frame has most likely its own too
+        frame.seconds["assembly"] = time.perf_counter() - start
+        return frame
 
 
 def _centre(readouts: list[Readout], encoding: Encoding) -> Any:

@@ -18,7 +18,7 @@ from gadgetron.types.recon_data import (
     read_sampling_description,
 )
 
-from gadgets.accumulate import CALIBRATION, NOISE, SHARED, FrameSorter
+from gadgets.accumulate import CALIBRATION, LAST_IN_SLICE, LAST_OF_ALL, NOISE, SHARED, FrameSorter
 from gadgets.encoding import Readout, encodings
 from gadgets.properties import Properties
 from scoremri_core.errors import InputError
@@ -26,6 +26,7 @@ from scoremri_core.errors import InputError
 MAX_AXES = 16
 MAX_ELEMENTS = 1 << 32
 MAX_HEADERS = 1 << 22
+LAST = LAST_IN_SLICE | LAST_OF_ALL
 HEADER_AXES = (1, 2, 4, 5, 6)  # of the data [E0, E1, E2, CHA, N, S, LOC], those with a header each
 
 
@@ -44,7 +45,6 @@ def frames_of_buffers(items: Iterable[Any], header: Any, properties: Properties)
     properties : of the node.
     """
     sorter: FrameSorter | None = None
-    sent = 0
     for item in items:
         if not isinstance(item, ReconData):
             yield item
@@ -55,10 +55,7 @@ def frames_of_buffers(items: Iterable[Any], header: Any, properties: Properties)
                     sorter = _sorter(buffer, header, properties)
             if sorter is None:
                 continue
-            _sort(bit, sorter)
-            for frame in sorter.finish():
-                frame.index, sent = sent, sent + 1
-                yield frame
+            yield from _frames(bit, sorter)
 
 
 def _sorter(buffer: ReconBuffer, header: Any, properties: Properties) -> FrameSorter:
@@ -70,21 +67,23 @@ def _sorter(buffer: ReconBuffer, header: Any, properties: Properties) -> FrameSo
     return FrameSorter(header, properties, buffer.data.shape[0] > space.readout_points)
 
 
-def _sort(bit: ReconBit, sorter: FrameSorter) -> None:
+def _frames(bit: ReconBit, sorter: FrameSorter) -> Iterator[Any]:
     if bit.ref is not None:
         for readout in _readouts(bit.ref):
             head = readout.header
+            head.flags &= ~LAST
             separate = sorter.encodings[0].calibration_mode != "embedded"
             if separate or head.flags & SHARED:
                 # Lines that serve both uses come a second time, among the data.
                 head.flags &= ~SHARED
                 head.flags |= CALIBRATION
-                sorter.add_reference(readout)
+                yield from sorter.add_reference(readout)
             else:
-                sorter.add(readout)
+                yield from sorter.add(readout)
     for readout in _readouts(bit.data):
-        readout.header.flags &= ~(SHARED | CALIBRATION)
-        sorter.add(readout)
+        readout.header.flags &= ~(SHARED | CALIBRATION | LAST)  # a buffer is complete as it ends
+        yield from sorter.add(readout)
+    yield from sorter.finish()
 
 
 def _readouts(buffer: ReconBuffer) -> Iterator[Readout]:

@@ -28,7 +28,8 @@ def emit(items: Iterable[Any], properties: Properties) -> Iterator[Any]:
 
     The mean is the series `properties.series`, the standard deviation the next one, and the rest
     follow in the order of `properties.outputs`.  A frame that could not be sampled is sent as
-    one image in the series of the mean: an unknown standard deviation is not a number to send.
+    one image in the series of the mean: an unknown standard deviation is not a number to send,
+    nor is that of a single sample.
     """
     for item in items:
         if isinstance(item, tuple) and isinstance(item[0], Frame):
@@ -42,7 +43,8 @@ def images(frame: Frame, result: Reconstruction, properties: Properties) -> Iter
     """Images of one frame, float32 (z, y, x)."""
     sampled = result.info.samples > 0 and not result.info.fallback
     series = series_indices(properties)
-    wanted = properties.outputs if sampled else ("mean",)
+    known = [name for name in properties.outputs if name != "std" or result.info.samples > 1]
+    wanted = known if sampled else ["mean"]
     for output in wanted:
         number = series[output]
         if output == "samples":

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
@@ -11,6 +11,8 @@ import ismrmrd
 import numpy as np
 
 from scoremri_core.errors import InputError
+from scoremri_core.fourier import resize
+from scoremri_core.gridding import with_field_of_view
 
 CARTESIAN = ("cartesian", "epi")
 
@@ -33,6 +35,7 @@ class Encoding:
     center: tuple[int, int]  # encode steps 1 and 2 that hold DC
     averages: int
     calibration_mode: str
+    acceleration: int  # of both phase-encode directions together
 
     @property
     def readout_points(self) -> int:
@@ -41,10 +44,29 @@ class Encoding:
         return min(max(points, 1), self.matrix[0])
 
     @property
-    def fov_fraction(self) -> tuple[float, float]:
-        """(y, x) field of view of the image over that of the oversampling-free k-space."""
-        readout_fov = self.fov[0] * self.readout_points / self.matrix[0]
-        return self.recon_fov[1] / self.fov[1], self.recon_fov[0] / readout_fov
+    def points(self) -> tuple[int, ...]:
+        """(y, x), or (z, y, x), of the k-space once readout oversampling is removed."""
+        return self._axes((self.readout_points, *self.matrix[1:]))
+
+    @property
+    def fov_of_points(self) -> tuple[float, ...]:
+        """Field of view of `points`, mm."""
+        return self._axes((self.fov[0] * self.readout_points / self.matrix[0], *self.fov[1:]))
+
+    @property
+    def recon_shape(self) -> tuple[int, ...]:
+        """(y, x), or (z, y, x), of the image."""
+        return self._axes(self.recon_matrix)
+
+    @property
+    def fov_fraction(self) -> tuple[float, ...]:
+        """Field of view of the image over that of `points`, axis by axis."""
+        pairs = zip(self._axes(self.recon_fov), self.fov_of_points, strict=True)
+        return tuple(image / encoded if encoded > 0 else 1.0 for image, encoded in pairs)
+
+    def _axes(self, triple: tuple[Any, Any, Any]) -> tuple[Any, ...]:
+        x, y, z = triple
+        return (z, y, x) if self.matrix[2] > 1 else (y, x)
 
     def without_oversampling(self) -> Encoding:
         """The same space as it is after readout oversampling was removed upstream."""
@@ -67,16 +89,25 @@ def encodings(header: Any) -> list[Encoding]:
     return [_encoding(number, encoding) for number, encoding in enumerate(header.encoding)]
 
 
+def numbered(spaces: Sequence[Encoding], number: int) -> Encoding:
+    """The encoding space of that number; the first where there is none."""
+    return spaces[number if number < len(spaces) else 0]
+
+
 def _encoding(number: int, encoding: Any) -> Encoding:
     where = f"encoding {number} of the ISMRMRD header"
     trajectory = encoding.trajectory.value
     if trajectory not in CARTESIAN:
         raise InputError(f"{where} has trajectory {trajectory}: expected one of {CARTESIAN}")
     matrix, fov = _space(encoding.encodedSpace, f"{where}, encodedSpace")
-    recon_matrix, recon_fov = _space(encoding.reconSpace, f"{where}, reconSpace")
     limits = encoding.encodingLimits
+    partitions = limits.kspace_encoding_step_2 if limits else None
+    if partitions is not None and partitions.maximum == 0:
+        matrix = (*matrix[:2], 1)  # z then counts slices, or nothing
+    recon_matrix, recon_fov = _space(encoding.reconSpace, f"{where}, reconSpace")
     parallel = encoding.parallelImaging
     mode = parallel.calibrationMode.value if parallel and parallel.calibrationMode else ""
+    factor = parallel.accelerationFactor if parallel else None
     return Encoding(
         matrix=matrix,
         fov=fov,
@@ -84,10 +115,11 @@ def _encoding(number: int, encoding: Any) -> Encoding:
         recon_fov=recon_fov,
         center=(
             _center(limits.kspace_encoding_step_1 if limits else None, matrix[1]),
-            _center(limits.kspace_encoding_step_2 if limits else None, matrix[2]),
+            _center(partitions, matrix[2]),
         ),
         averages=limits.average.maximum + 1 if limits and limits.average else 1,
         calibration_mode=mode,
+        acceleration=factor.kspace_encoding_step_1 * factor.kspace_encoding_step_2 if factor else 1,
     )
 
 
@@ -107,23 +139,31 @@ def _center(limit: Any, size: int) -> int:
     return int(limit.center)
 
 
-def assemble(readouts: Sequence[Readout], encoding: Encoding) -> tuple[np.ndarray, list[str]]:
-    """Zero-filled k-space of readouts, DC at the centre, readout oversampling removed.
+class Assembled(NamedTuple):
+    """Readouts on their grid.
 
-    Readouts that share a place are averaged.  One that does not fit (another channel count than
-    most have, a line outside of the matrix) is left out and reported.
-
-    Returns
-    -------
-    kspace : complex64, (coil, y, x), or (slice, coil, y, x) where the matrix has partitions
+    Attributes
+    ----------
+    kspace : complex64, (coil, y, x), or (coil, z, y, x) where the matrix has partitions; DC at the
+        centre, zero where not measured, readout oversampling removed
+    variance : of the noise, over that of a single readout: less where readouts were averaged
     problems : one sentence for each kind of readout left out
     """
-    from scoremri_core.fourier import remove_oversampling, resize, to_image
 
+    kspace: np.ndarray
+    variance: float
+    problems: list[str]
+
+
+def assemble(readouts: Sequence[Readout], encoding: Encoding) -> Assembled:
+    """Zero-filled k-space of readouts.
+
+    Readouts that share a place are averaged.  One that does not fit (another channel count than
+    most have, a line outside of the matrix, values that are not finite) is left out and reported.
+    """
     nx, ny, nz = encoding.matrix
     channels = Counter(len(readout.data) for readout in readouts).most_common(1)[0][0]
-    kspace = np.zeros((nz, channels, ny, nx), np.complex64)
-    count = np.zeros((nz, ny, nx), np.float32)
+    partitions: dict[int, list[tuple[int, Readout]]] = defaultdict(list)
     problems: dict[str, None] = {}  # ordered, each kind once
     for readout in readouts:
         idx = readout.header.idx
@@ -131,29 +171,51 @@ def assemble(readouts: Sequence[Readout], encoding: Encoding) -> tuple[np.ndarra
         z = idx.kspace_encode_step_2 - encoding.center[1] + nz // 2 if nz > 1 else 0
         if len(readout.data) != channels:
             problems[f"a readout has {len(readout.data)} channels, expected {channels}"] = None
-            continue
-        if not (0 <= y < ny and 0 <= z < nz):
+        elif not (0 <= y < ny and 0 <= z < nz):
             problems[f"a readout lies outside of the encoded matrix of {nx} x {ny} x {nz}"] = None
-            continue
+        elif not np.isfinite(readout.data).all():
+            problems["a readout holds values that are not finite"] = None
+        else:
+            partitions[z].append((y, readout))
+    kspace = np.zeros((channels, nz, ny, encoding.readout_points), np.complex64)
+    counts = [np.zeros(0, np.float32)]
+    for z, lines in partitions.items():
+        plane, count = _plane(lines, (channels, ny, nx), problems)
+        kspace[:, z] = with_field_of_view(plane, encoding.readout_points, -1)
+        counts.append(count[count > 0])
+    measured = np.concatenate(counts)
+    variance = round(float(np.mean(1 / measured)), 3) if measured.size else 1.0
+    return Assembled(kspace if nz > 1 else kspace[:, 0], variance, list(problems))
+
+
+def _plane(
+    lines: list[tuple[int, Readout]], shape: tuple[int, int, int], problems: dict[str, None]
+) -> tuple[np.ndarray, np.ndarray]:
+    """The mean (coil, y, x) of the readouts (y, readout) of a partition, and their count (y, x)."""
+    nx = shape[2]
+    plane = np.zeros(shape, np.complex64)
+    count = np.zeros(shape[1:], np.float32)
+    for y, readout in lines:
         start, data = _along_readout(readout, nx)
         inside = data[:, max(0, -start) : max(0, nx - start)]
         if inside.shape[1] < data.shape[1]:
             problems[f"a readout reaches beyond the {nx} samples of the encoded matrix"] = None
         columns = slice(max(0, start), max(0, start) + inside.shape[1])
-        kspace[z, :, y, columns] += inside
-        count[z, y, columns] += 1
-    kspace /= np.maximum(count, 1)[:, None]
+        plane[:, y, columns] += inside
+        count[y, columns] += 1
+    plane /= np.maximum(count, 1)
+    return plane, count
 
-    points = encoding.readout_points
-    kspace = remove_oversampling(kspace, points)
-    # Cropping the field of view smears samples over the part of a partial echo that was never
-    # measured; zero is what says "not measured" downstream.
-    nearest = np.rint((np.arange(points) - points // 2) * (nx / points)).astype(int) + nx // 2
-    kspace *= (count[..., nearest] > 0)[:, None]
-    if nz == 1:
-        return kspace[0].astype(np.complex64, copy=False), list(problems)
-    slices = resize(to_image(kspace, axes=(0,)), (encoding.recon_matrix[2],), axes=(0,))
-    return slices.astype(np.complex64, copy=False), list(problems)
+
+def on_grid_of(kspace: np.ndarray, own: Encoding, other: Encoding) -> np.ndarray:
+    """K-space of one encoding space on the grid of another: its field of view, its matrix."""
+    pairs = zip(own.points, own.fov_of_points, other.fov_of_points, strict=True)
+    for axis, (points, fov, wanted) in enumerate(pairs, start=1):
+        if fov > 0 and wanted > 0:
+            kspace = with_field_of_view(kspace, max(1, round(points * wanted / fov)), axis)
+    axes = range(1, kspace.ndim)
+    resized: np.ndarray = resize(kspace, other.points, axes)
+    return resized
 
 
 def _along_readout(readout: Readout, nx: int) -> tuple[int, np.ndarray]:

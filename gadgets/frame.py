@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+
+if TYPE_CHECKING:
+    from gadgets.calibration import Calibration
 
 
 @dataclass
@@ -14,33 +17,46 @@ class Frame:
 
     Attributes
     ----------
-    kspace : complex64, (coil, y, x), or (slice, coil, y, x) for a volume
-        On the encoded phase matrix, readout oversampling removed.  A volume has been transformed
-        along its partition axis: each slice is a two-dimensional k-space of its own.
-    calibration : complex64, (coil, y, x), or None
+    kspace : complex64, (coil, y, x), or (coil, z, y, x) for a volume
+        On the encoded phase matrix, readout oversampling removed.
+    calibration : complex64, like `kspace`, or None
         The calibration lines on the same grid; None where no line was flagged as one.
+    kept_calibration : where they are no lines of the frame's own; other frames may have the same.
     noise_covariance : complex, (coil, coil), or None
         E[n n^H] of the complex noise; None where it is to be estimated from the frame.
     header : ismrmrd.AcquisitionHeader
         Of the acquisition nearest to the centre of k-space.
-    recon_shape : (y, x) of the image to be sent.
-    fov_fraction : (y, x), field of view of the image over that of `kspace`.
+    recon_shape : (y, x), or (z, y, x), of the image to be sent.
+    fov_fraction : field of view of the image over that of `kspace`, like `recon_shape`.
     field_of_view : (x, y, z) of the image, mm.
     index : running number of the frame in its stream, from 0.
-    maps : complex64, (set, coil, y, x), or None before they are estimated.
+    maps : complex64, (set, coil, y, x), or None before they are estimated, and for a volume.
     problem : why this frame cannot be sampled, or None.
+    seconds : time that each stage took.
     """
 
     kspace: np.ndarray
     calibration: np.ndarray | None
     noise_covariance: np.ndarray | None
     header: Any
-    recon_shape: tuple[int, int]
-    fov_fraction: tuple[float, float]
+    recon_shape: tuple[int, ...]
+    fov_fraction: tuple[float, ...]
     field_of_view: tuple[float, float, float]
-    index: int
+    index: int = -1
+    kept_calibration: Calibration | None = None
     maps: np.ndarray | None = None
     problem: str | None = None
+    seconds: dict[str, float] = field(default_factory=dict)
+
+    @property
+    def is_volume(self) -> bool:
+        """Whether the frame has partitions."""
+        return self.kspace.ndim == 4
+
+    @property
+    def acceleration(self) -> float:
+        """Samples of the whole matrix over those measured."""
+        return float(1 / max((self.kspace != 0).any(axis=0).mean(), 1e-9))
 
     @property
     def identity(self) -> str:

@@ -29,7 +29,7 @@ class NoiseScan:
         self._source = properties.noise
         self._readouts: list[np.ndarray] = []
         self._dwell = 0.0
-        self._known: dict[tuple[int, float], np.ndarray | None] = {}
+        self._known: dict[tuple[int, float, float], np.ndarray | None] = {}
 
     def add(self, acquisition: Any) -> None:
         """Keep one noise readout."""
@@ -37,7 +37,7 @@ class NoiseScan:
         self._dwell = acquisition.sample_time_us
         self._known.clear()
 
-    def covariance(self, channels: int, dwell: float) -> np.ndarray | None:
+    def covariance(self, channels: int, dwell: float, variance: float = 1.0) -> np.ndarray | None:
         """E[n n^H] (coil, coil) of imaging data, or None where it is to be estimated.
 
         The same array comes back as long as nothing changes.
@@ -46,15 +46,17 @@ class NoiseScan:
         ----------
         channels : of the imaging data.
         dwell : sampling time of the imaging data, microseconds; 0 where not known.
+        variance : of the data over that of a single readout, where readouts were averaged.
 
         Raises
         ------
         InputError
             Where the noise scan was asked for and there is none that fits.
         """
-        key = channels, dwell
+        key = channels, dwell, variance
         if key not in self._known:
-            self._known[key] = self._computed(channels, dwell)
+            single = self._computed(channels, dwell)
+            self._known[key] = None if single is None else variance * single
         return self._known[key]
 
     def _computed(self, channels: int, dwell: float) -> np.ndarray | None:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
-from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -32,76 +32,109 @@ def posterior(batches: Iterable[list[Any]], properties: Properties) -> Iterator[
 
     Yields
     ------
-    (Frame, Reconstruction) on the matrix of the image, or an item that is not a frame.
+    (Frame, Reconstruction) on the matrix of the image, or an item that is not a frame; in the
+    order in which they came.
     """
     prior = _prior(properties)
     for items in batches:
-        for alike, group in groupby(items, _alike):
-            together = list(group)
-            if alike is None:
-                yield from together
+        results: dict[int, Reconstruction] = {}  # by the frame's index
+        for item in items:
+            if not isinstance(item, Frame):
+                yield item
                 continue
-            for frame, result in zip(together, _sampled(together, properties, prior), strict=True):
-                resized = result.resized(frame.recon_shape, frame.fov_fraction)
-                _log(frame, resized)
-                yield frame, resized
+            if item.index not in results:
+                alike = [other for other in items if _kind(other) == _kind(item)]
+                made = _reconstructed(alike, properties, prior)
+                results.update(zip((frame.index for frame in alike), made, strict=True))
+            result = results.pop(item.index)
+            _log(item, result)
+            yield item, result
 
 
-def _alike(item: Any) -> tuple[Any, ...] | None:
+def _kind(item: Any) -> tuple[Any, ...] | None:
     """Key that frames of one batch share."""
     if not isinstance(item, Frame):
         return None
-    alone = item.index if item.problem is not None else -1
+    alone = item.index if item.problem is not None or item.is_volume else -1
     maps = None if item.maps is None else item.maps.shape
     return item.kspace.shape, maps, id(item.noise_covariance), alone
 
 
 def _prior(properties: Properties) -> Any:
     """The prior, loaded before the first frame is there."""
-    if properties.sampler == "none":
+    if properties.sampler == "none" or not isinstance(properties.prior, str):
         return properties.prior
     from scoremri_core import load_prior
 
     return load_prior(properties.prior)
 
 
-def _sampled(frames: list[Frame], properties: Properties, prior: Any) -> Iterator[Reconstruction]:
+def _reconstructed(frames: list[Frame], properties: Properties, prior: Any) -> list[Reconstruction]:
+    """Reconstructions of frames of one kind, on the matrix of their images."""
+    start = time.perf_counter()
+    first = frames[0]
+    common: dict[str, Any] = {
+        "noise_covariance": first.noise_covariance,
+        "prior": prior,
+        "sampler": properties.sampler if first.problem is None else "none",
+        "samples": properties.samples,
+        "steps": properties.steps,
+        "seed": properties.seed,
+        "device": properties.device,
+    }
+    results = _volume(first, common, properties) if first.is_volume else _slices(frames, common)
+    if first.problem is not None:
+        results = [replace(r, info=replace(r.info, fallback=first.problem)) for r in results]
+    seconds = (time.perf_counter() - start) / len(frames)
+    for frame in frames:
+        frame.seconds["sampling"] = seconds
+    return [
+        result.resized(frame.recon_shape, frame.fov_fraction)
+        for frame, result in zip(frames, results, strict=True)
+    ]
+
+
+def _volume(frame: Frame, common: dict[str, Any], properties: Properties) -> list[Reconstruction]:
+    from scoremri_core.volume import reconstruct_volume
+
+    return [
+        reconstruct_volume(
+            frame.kspace, calibration=frame.calibration, maps=properties.maps, **common
+        )
+    ]
+
+
+def _slices(frames: list[Frame], common: dict[str, Any]) -> list[Reconstruction]:
     from scoremri_core import reconstruct
 
     first = frames[0]
-    given: dict[str, Any] = {"maps": properties.maps, "sampler": properties.sampler}
-    if first.problem is not None:
-        given["sampler"] = "none"
-    if first.maps is not None:
-        given["maps"] = np.stack([frame.maps for frame in frames])  # type: ignore[misc]
-    volume = first.kspace.ndim == 4
+    known = first.maps is not None
     result = reconstruct(
-        first.kspace if volume else np.stack([frame.kspace for frame in frames]),
-        calibration=first.calibration if first.maps is None else None,
-        noise_covariance=first.noise_covariance,
-        prior=prior,
-        samples=properties.samples,
-        steps=properties.steps,
-        seed=properties.seed,
-        device=properties.device,
-        **given,
+        np.stack([frame.kspace for frame in frames]),
+        calibration=None if known else first.calibration,
+        maps=np.stack([frame.maps for frame in frames]) if known else 1,  # type: ignore[misc]
+        **common,
     )
-    if first.problem is not None:
-        yield replace(result, info=replace(result.info, fallback=first.problem))
-        return
-    for i in range(len(frames)):
-        yield result.select(i)
+    return [result.select(i) for i in range(len(frames))]
 
 
 def _log(frame: Frame, result: Reconstruction) -> None:
+    """One line a frame: which one, how it was sampled, and how long each stage took."""
     info = result.info
-    sigma_n = float(np.mean(info.sigma_n))
+    done = f"{info.samples} samples of {info.evaluations} evaluations by {info.sampler}"
     logger.info(
-        "%s: sigma_n %.4g, %d evaluations, %d samples, %.2f s, %s",
+        "%s: sigma_n %.4g, R %.2f, %s, %s",
         frame.identity,
-        sigma_n,
-        info.evaluations,
-        info.samples,
-        info.seconds,
-        f"fallback: {info.fallback}" if info.fallback else f"sampler {info.sampler}",
+        float(np.mean(info.sigma_n)),
+        frame.acceleration,
+        f"fallback: {info.fallback}" if info.fallback else done,
+        ", ".join(f"{stage} {seconds:.2f} s" for stage, seconds in frame.seconds.items()),
+    )
+    logger.debug(
+        "%s: k-space %s, image %s, %s calibration, scale %.4g",
+        frame.identity,
+        frame.kspace.shape,
+        frame.recon_shape,
+        "own" if frame.kept_calibration is None else "kept",
+        float(np.mean(info.scale)),
     )

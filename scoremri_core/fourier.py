@@ -40,32 +40,43 @@ def resize(x: Any, shape: Sequence[int], axes: Sequence[int] = (-2, -1)) -> Any:
 
 def remove_oversampling(kspace: Any, nx: int) -> Any:
     """Crop the field of view of the readout (last axis) to its central `nx` points."""
-    if kspace.shape[-1] == nx:
+    return change_field_of_view(kspace, nx, -1)
+
+
+def change_field_of_view(kspace: Any, points: int, axis: int) -> Any:
+    """Crop or pad the field of view of k-space along an axis to its central `points` points."""
+    if kspace.shape[axis] == points:
         return kspace
-    return to_kspace(resize(to_image(kspace, (-1,)), (nx,), (-1,)), (-1,))
+    return to_kspace(resize(to_image(kspace, (axis,)), (points,), (axis,)), (axis,))
 
 
-def resample(image: Any, shape: Sequence[int], fov_fraction: Sequence[float] = (1.0, 1.0)) -> Any:
+def resample(
+    image: Any,
+    shape: Sequence[int],
+    fov_fraction: Sequence[float] = (1.0, 1.0),
+    axes: Sequence[int] = (-2, -1),
+) -> Any:
     """Bring an image onto another matrix: crop or pad the field of view, then interpolate.
 
     Parameters
     ----------
     image : complex or real array, (..., y, x)
-    shape : (y, x) of the result.
-    fov_fraction : field of view of the result over that of `image`, (y, x).
+    shape : of the result along `axes`.
+    fov_fraction : field of view of the result over that of `image`, along `axes`.
+    axes : axes to resample.
 
     Returns
     -------
     Array (..., *shape).  Interpolation is by zero-padding or cropping k-space and keeps the
     intensity of a pixel (not the energy of the image).
     """
-    size = image.shape[-2:]
-    cropped = tuple(max(1, round(n * f)) for n, f in zip(size, fov_fraction, strict=True))
-    image = resize(image, cropped)
-    if cropped == tuple(shape):
-        return image
-    scale = float(np.sqrt(np.prod(shape) / np.prod(cropped)))
-    return to_image(resize(to_kspace(image), shape)) * scale
+    for size, fraction, axis in zip(shape, fov_fraction, axes, strict=True):
+        cropped = max(1, round(image.shape[axis] * fraction))
+        image = resize(image, (cropped,), (axis,))
+        if size != cropped:
+            scale = float(np.sqrt(size / cropped))
+            image = to_image(resize(to_kspace(image, (axis,)), (size,), (axis,)), (axis,)) * scale
+    return image
 
 
 def fft(x: Any, axes: Sequence[int], inverse: bool = False, threads: int = 1) -> Any:

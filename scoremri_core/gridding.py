@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from scoremri_core.errors import InputError
-from scoremri_core.fourier import remove_oversampling
+from scoremri_core.fourier import change_field_of_view, remove_oversampling
 from scoremri_core.scans import NOT_IMAGING, PathLike, Readable, flag_bits, open_scan
 
 STEPS = ("kspace_encode_step_1", "kspace_encode_step_2")
@@ -44,6 +44,25 @@ def encoding_limits(header: Any, step: str) -> Limits:
             f"outside its limits {limits.minimum} to {limits.maximum}"
         )
     return Limits(limits.minimum, limits.maximum - limits.minimum + 1, limits.center)
+
+
+def with_field_of_view(
+    kspace: npt.NDArray[np.complex64], points: int, axis: int
+) -> npt.NDArray[np.complex64]:
+    """Crop or pad the field of view of k-space (coil, ...) along an axis to `points` points.
+
+    The change smears samples along the axis; where the nearest sample was not measured (zero in
+    every coil) the result is zero, which is what says "not measured" downstream.
+    """
+    before = kspace.shape[axis]
+    if before == points:
+        return kspace
+    measured = (kspace != 0).any(axis=0)
+    nearest = np.rint((np.arange(points) - points // 2) * (before / points)).astype(int)
+    nearest = np.clip(nearest + before // 2, 0, before - 1)
+    kept = measured.take(nearest, axis=axis if axis < 0 else axis - 1)
+    changed: npt.NDArray[np.complex64] = change_field_of_view(kspace, points, axis) * kept
+    return changed
 
 
 def zero_filled_kspace(scan: Readable) -> npt.NDArray[np.complex64]:

@@ -78,21 +78,23 @@ class Reconstruction:
         )
 
     def resized(
-        self, shape: tuple[int, int], fov_fraction: tuple[float, float] = (1.0, 1.0)
+        self, shape: tuple[int, ...], fov_fraction: tuple[float, ...] = (1.0, 1.0)
     ) -> Reconstruction:
         """The same on another matrix: field of view cropped, then interpolated.
 
         Parameters
         ----------
-        shape : (y, x) of the result.
-        fov_fraction : field of view of the result over the present one, (y, x).
+        shape : (y, x) of the result, or (z, y, x) of a volume.
+        fov_fraction : field of view of the result over the present one, like `shape`.
         """
-        if tuple(shape) == self.mean.shape[-2:] and tuple(fov_fraction) == (1.0, 1.0):
+        axes = (-2, -1) if len(shape) == 2 else (0, -2, -1)
+        present = tuple(self.mean.shape[axis] for axis in axes)
+        if tuple(shape) == present and set(fov_fraction) == {1.0}:
             return self
-        samples = resample(self.samples, shape, fov_fraction)
+        samples = resample(self.samples, shape, fov_fraction, axes)
         return replace(
             self,
-            mean=resample(self.mean, shape, fov_fraction),
+            mean=resample(self.mean, shape, fov_fraction, axes),
             std=standard_deviation(samples),
             samples=samples,
         )

@@ -285,23 +285,47 @@ def test_phase_oversampling_and_interpolation_are_described():
     assert frame.kspace.shape == (4, 24, 32)
 
 
-def test_a_volume_comes_out_as_slices():
-    ny, nx, nz = 16, 20, 4
-    slices = [letter(ny, nx) * (z + 1) for z in range(nz)]
-    scans = [acquisitions(image, last=False) for image in slices]
-    weights = np.exp(-2j * np.pi * np.outer(np.arange(nz) - nz // 2, np.arange(nz) - nz // 2) / nz)
-    weights /= np.sqrt(nz)
+def volume(slices, lines=None, **options):
+    """Readouts of a volume (z, y, x) in the order of its partitions, those of `lines` (z, y)."""
+    nz, ny = len(slices), slices.shape[1]
+    depth = np.arange(nz) - nz // 2
     readouts = []
     for partition in range(nz):
-        for lines in zip(*scans, strict=True):
-            data = sum(w * line.data for w, line in zip(weights[partition], lines, strict=True))
-            readout = ismrmrd.Acquisition(lines[0].getHead(), data.astype(np.complex64))
-            readout.idx.kspace_encode_step_2 = partition
-            readouts.append(readout)
-    (frame,) = frames(readouts, header(ny, nx, ez=nz))
-    assert "volume" in frame.problem
-    for z, image in enumerate(slices):
-        np.testing.assert_allclose(frame.kspace[z], expected(image), atol=1e-4)
+        wave = np.exp(-2j * np.pi * depth * depth[partition] / nz) / np.sqrt(nz)
+        steps = np.arange(ny) if lines is None else np.flatnonzero(lines[partition])
+        if len(steps):
+            image = np.tensordot(wave, slices, 1)
+            readouts += acquisitions(
+                image, steps=steps, last=False, kspace_encode_step_2=partition, **options
+            )
+    readouts[-1].set_flag(ismrmrd.ACQ_LAST_IN_SLICE)
+    return readouts
+
+
+@pytest.mark.parametrize(("ny", "nx", "nz"), [(16, 20, 6), (15, 21, 5)])
+def test_a_volume_is_kspace_with_partitions(ny, nx, nz):
+    slices = np.stack([letter(ny, nx) * (z + 1) for z in range(nz)])
+    lines = np.random.default_rng(0).uniform(size=(nz, ny)) < 0.5
+    (frame,) = frames(volume(slices, lines, oversampling=2), header(ny, nx, ez=nz, oversampling=2))
+    z = np.arange(nz) - nz // 2
+    along_z = np.exp(-2j * np.pi * np.outer(z, z) / nz) / np.sqrt(nz)
+    truth = np.einsum("kz,zcyx->ckyx", along_z, np.stack([expected(image) for image in slices]))
+    np.testing.assert_allclose(frame.kspace, truth * lines[..., None], atol=1e-4)
+    assert frame.problem is None
+    assert frame.recon_shape == (nz, ny, nx)
+    assert frame.fov_fraction == (1, 1, 1)
+
+
+def test_partitions_that_the_limits_deny_are_slices():
+    """Some scanners count their slices in the z of the matrix."""
+    xml = header(24, 32, ez=5).replace(
+        "<average>",
+        "<kspace_encoding_step_2><minimum>0</minimum><maximum>0</maximum><center>0</center>"
+        "</kspace_encoding_step_2><average>",
+    )
+    readouts = acquisitions(letter(24, 32), slice=3)
+    (frame,) = frames(readouts, xml)
+    np.testing.assert_allclose(frame.kspace, expected(letter(24, 32)), atol=1e-5)
 
 
 def test_other_items_pass_on():
