@@ -18,12 +18,14 @@ logger = logging.getLogger(__name__)
 COMMANDS = (
     "demo",
     "replay",
+    "serve",
     "simulate",
     "undersample",
     "evaluate",
     "validate",
     "benchmark",
     "train",
+    "measure",
     "import-prior",
 )
 

@@ -1,32 +1,51 @@
-"""Train a prior on magnitude volumes."""
+"""Train a prior on one's own images."""
 
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from scoremri_core.commands.progress import progress
 from scoremri_core.errors import InputError
 
+if TYPE_CHECKING:
+    from scoremri_core.training.ranks import Ranks
+
+Advance = Callable[[int, str], None]
+
 logger = logging.getLogger(__name__)
 
 
 def train(
-    data: Annotated[Path, typer.Option(help="Folder of NIfTI volumes with a manifest.csv.")],
+    data: Annotated[
+        list[Path],
+        typer.Option(
+            help="Folder, manifest (.csv) or file: NIfTI volumes, fully sampled ISMRMRD scans, "
+            "HDF5 files with a dataset 'image'. Repeat for several."
+        ),
+    ],
     output: Annotated[Path, typer.Option("-o", "--output", help="Folder of the run.")],
     name: Annotated[str, typer.Option(help="Name of the prior.")] = "default",
+    cache: Annotated[
+        Path | None, typer.Option(help="Folder of prepared slices; RUN/cache if none.")
+    ] = None,
     steps: Annotated[int, typer.Option(help="Optimiser steps.", min=1)] = 5000,
-    batch: Annotated[int, typer.Option(help="Patches a step.", min=1)] = 16,
+    batch: Annotated[int, typer.Option(help="Patches a step, over all processes.", min=1)] = 16,
     patch: Annotated[int, typer.Option(help="Side of a patch, pixels.", min=32)] = 128,
     learning_rate: Annotated[float, typer.Option(help="Peak learning rate.")] = 1e-3,
-    seed: Annotated[int, typer.Option(help="Random seed.")] = 0,
+    seed: Annotated[int, typer.Option(help="Random seed.", min=0)] = 0,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
     architecture: Annotated[
         str, typer.Option(help="unet, or residual-unet: the score network of Ramzi et al. 2020.")
     ] = "unet",
+    channels: Annotated[
+        str | None, typer.Option(help="Width at each scale, such as 64,128,192,192.")
+    ] = None,
     blocks: Annotated[
         str | None, typer.Option(help="Residual blocks per scale, such as 3,3,3,2.")
     ] = None,
@@ -46,73 +65,71 @@ def train(
     signed_sd: Annotated[
         float, typer.Option(help="Sd of the signed noise levels, where the images are about 1.")
     ] = 0.5,
+    checkpoint_every: Annotated[int, typer.Option(help="Steps between checkpoints.", min=1)] = 250,
+    compile_: Annotated[
+        bool, typer.Option("--compile", help="Use torch.compile, which needs a C compiler.")
+    ] = False,
 ) -> None:
     """Train a denoiser by score matching, measure it and write weights and card.
 
-    A run in the same folder is resumed. The result, NAME.safetensors with its card NAME.json, is
-    a prior for every command: --prior FOLDER/NAME.safetensors.
+    A run in the same folder is resumed. It keeps checkpoint.pt, log.jsonl and denoised.png, a
+    picture of denoised validation patches. The result, NAME.safetensors with its card NAME.json,
+    is a prior for every command: --prior RUN/NAME.safetensors.
+
+    On several GPUs: torchrun --nproc-per-node N -m scoremri_core train ...
     """
     from scoremri_core.arguments import find_device
-    from scoremri_core.priors.storage import ARCHITECTURES, save_prior
-    from scoremri_core.training import loop, measure
-    from scoremri_core.training.volumes import load_slices, sources
+    from scoremri_core.training import loop
+    from scoremri_core.training.card import measure_prior, write_prior
+    from scoremri_core.training.manifest import find_sources, of_split
+    from scoremri_core.training.monitor import Monitor
+    from scoremri_core.training.ranks import joined_ranks
+    from scoremri_core.training.settings import Settings
+    from scoremri_core.training.slices import load_slices
 
-    settings = loop.Settings(
+    settings = Settings(
         steps,
         batch,
         patch,
         learning_rate,
         seed=seed,
-        device=str(find_device(device)),
+        checkpoint_every=checkpoint_every,
+        channels=_whole_numbers("--channels", channels),
+        blocks=_whole_numbers("--blocks", blocks),
         architecture=architecture,
         loss=loss,
         signed_sd=signed_sd,
-        blocks=_whole_numbers("--blocks", blocks),
         start=start,
+        compile=compile_,
     )
-    slices = load_slices(data, "train")
-    logger.info("%d training slices", len(slices))
-    with progress("training", steps) as advance:
-        model = loop.train(
-            slices, output, settings, lambda step, loss: advance(step, f"loss {loss:.4f}")
-        )
-
-    validation = load_slices(data, "val")
-    card = {
-        "name": name,
-        "description": "Denoiser of complex MR images whose 99th percentile is about 1.",
-        "command": f"scoremri train --data DATA -o RUN --steps {steps} --batch {batch} "
-        f"--patch {patch} --learning-rate {learning_rate:g} --seed {seed}"
-        + _options(architecture, loss, signed_sd)
-        + ("" if blocks is None else f" --blocks {blocks}")
-        + ("" if start is None else f" --start {Path(start).stem}"),
-        "training_data": sources(data, "train"),
-        "validation_data": sources(data, "val"),
-        "training_slices": len(slices),
-        "sigma_range": settings.sigma_range,
-    }
-    path = output / f"{name}.safetensors"
-    # batch statistics do not fit half precision
-    half = architecture == "unet"
-    save_prior(path, model, card, half)
-    # sees what is added to the card; the measurements start on the CPU
-    prior = ARCHITECTURES[architecture].prior(model.cpu(), card)
-    card["denoiser_error"] = measure.denoiser_error(prior, validation)
-    if architecture == "unet":
-        card["error_spectrum"] = measure.error_spectrum(prior, validation)
-    card["variance_scale"], card["variance_calibration"] = measure.calibrate_variance(
-        prior, validation
-    )
-    save_prior(path, model, card, half)
-    logger.info("wrote %s", path)
+    # what does not go together is refused before anything is read or written
+    settings.network()
+    cache = cache or output / "cache"
+    with joined_ranks(find_device(device)) as ranks:
+        ranks.share(batch)
+        sources = find_sources(data)
+        training, validation = of_split(sources, "train"), of_split(sources, "val")
+        with ranks.in_turn(), _progress(ranks, "preparing", len(training + validation)) as advance:
+            held_out = load_slices(validation, cache, lambda n: advance(n, ""))
+            slices = load_slices(training, cache, lambda n: advance(n + len(validation), ""))
+        logger.info("%d training slices, %d for validation", len(slices), len(held_out))
+        with _progress(ranks, "training", steps) as advance:
+            loop.train(
+                slices,
+                output,
+                settings,
+                lambda step, loss: advance(step, f"loss {loss:.4f}"),
+                Monitor(held_out, patch, output / "denoised.png"),
+                ranks,
+            )
+    if ranks.first:
+        path = output / f"{name}.safetensors"
+        write_prior(output / loop.CHECKPOINT, path, sources)
+        measure_prior(path, sources, cache)
 
 
-def _options(architecture: str, loss: str, signed_sd: float) -> str:
-    """What differs from the default prior, as it was given."""
-    options = "" if architecture == "unet" else f" --architecture {architecture}"
-    if loss == "signed":
-        options += f" --loss signed --signed-sd {signed_sd:g}"
-    return options
+def _progress(ranks: Ranks, task: str, total: int) -> AbstractContextManager[Advance]:
+    return progress(task, total) if ranks.first else nullcontext(lambda done, note: None)
 
 
 def _whole_numbers(option: str, text: str | None) -> tuple[int, ...] | None:

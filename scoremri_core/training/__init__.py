@@ -1,1 +1,1 @@
-"""Training a prior."""
+"""Training a prior: manifest -> volumes -> slices -> augment -> loop -> measure -> card."""

@@ -1,11 +1,48 @@
-"""Magnitude slices made into complex, scanner-like training patches."""
+"""Slices made into complex, scanner-like training patches."""
 
 from __future__ import annotations
+
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from scoremri_core.fourier import resize, to_image, to_kspace
+
+
+def training_patch(
+    image: NDArray[Any], size: int, rng: np.random.Generator
+) -> NDArray[np.complex64]:
+    """Draw one patch (size, size) from a magnitude or a complex slice (y, x)."""
+    return (measured_patch if np.iscomplexobj(image) else complex_patch)(image, size, rng)
+
+
+def measured_patch(
+    image: NDArray[np.complex64], size: int, rng: np.random.Generator
+) -> NDArray[np.complex64]:
+    """Draw one training patch from a complex slice, which keeps its own phase, contrast and noise.
+
+    Resolution, orientation, position and intensity are random, and a mild smooth phase is added.
+
+    Parameters
+    ----------
+    image : (y, x), 99th percentile of the magnitude 1.
+    size : side of the patch in pixels; slices that are smaller are padded with zeros.
+
+    Returns
+    -------
+    complex64 (size, size), values of order 1.
+    """
+    phase = _smooth_field(image.shape, rng, rng.exponential(0.2)) + rng.uniform(0, 2 * np.pi)
+    x = (image * np.exp(1j * phase)).astype(np.complex64)
+    zoom = rng.uniform(min(1.0, 140 / min(x.shape)), 1.0)
+    shape = [max(8, round(n * zoom)) for n in x.shape]
+    x = to_image(resize(to_kspace(x), shape)) * np.float32(np.sqrt(np.prod(shape) / x.size))
+    x = _random_crop(x, size, rng)
+    if rng.random() < 0.5:
+        x = x.T
+    x = x[:: rng.choice((-1, 1)), :: rng.choice((-1, 1))]
+    return (x * np.exp(rng.normal(0, 0.2))).astype(np.complex64)
 
 
 def complex_patch(

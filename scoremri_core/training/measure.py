@@ -15,8 +15,8 @@ from scoremri_core.masks import make_mask
 from scoremri_core.metrics import crps
 from scoremri_core.priors.base import Denoiser, denoise_with_variance
 from scoremri_core.reconstruction import reconstruct
-from scoremri_core.training.augment import complex_patch
-from scoremri_core.training.volumes import Slice
+from scoremri_core.training.augment import training_patch
+from scoremri_core.training.slices import Slice
 
 logger = logging.getLogger(__name__)
 
@@ -27,22 +27,43 @@ VARIANCE_SCALES = (1.0, 1.5, 2.0, 3.0, 4.0)
 
 def denoiser_error(
     prior: Denoiser, slices: list[Slice], size: int = 192, seed: int = 0
-) -> list[dict[str, float]]:
-    """Mean square error of the denoiser at each noise level, and what it says of it itself.
+) -> dict[str, Any]:
+    """How good the denoiser is at each noise level, and at each spatial frequency.
 
     Parameters
     ----------
     prior : the denoiser.
-    slices : validation slices; at most 24 of them are used, spread evenly.
+    slices : slices it was not trained on; at most 24 of them are used, spread evenly.
 
     Returns
     -------
-    For each noise level: sigma, the mean square error of each real component, the same over
-    sigma^2, and the mean variance that the network predicted (or Stein's lemma found).
+    `denoiser_error`, for each noise level: sigma, the mean square error of each real component,
+    the same over sigma^2, and the mean variance that the network predicted (or Stein's lemma
+    found).
+
+    `error_spectrum`: `sigmas`, `frequencies` (cycles per pixel, the centres of rings), and a row
+    for each sigma of `mse`, the mean square error of each real component at that frequency, and of
+    `power`, the power of the error in units of the predicted deviation, with mean 1 over k-space.
     """
-    table = []
+    k = np.hypot(*np.meshgrid(*(np.fft.fftfreq(size),) * 2))
+    ring = np.minimum((k / 0.5 * RINGS).astype(int), RINGS - 1).ravel()
+    members = np.bincount(ring)
+
+    def by_frequency(image: torch.Tensor) -> NDArray[Any]:
+        power = torch.fft.fft2(image, norm="ortho").abs().square().mean(0)
+        return np.bincount(ring, power.cpu().numpy().ravel()) / members
+
+    table: list[dict[str, float]] = []
+    spectrum: dict[str, list[Any]] = {
+        "sigmas": list(LEVELS),
+        "frequencies": (np.bincount(ring, k.ravel()) / members).round(4).tolist(),
+        "mse": [],
+        "power": [],
+    }
     for sigma, residual, variance in _residuals(prior, slices, size, seed):
-        error = float(residual.abs().square().mean()) / 2
+        mse = by_frequency(residual) / 2
+        power = by_frequency(residual / variance.sqrt())
+        error = float(mse @ members) / size**2
         table.append(
             {
                 "sigma": sigma,
@@ -51,32 +72,12 @@ def denoiser_error(
                 "predicted_variance": float(variance.mean()),
             }
         )
+        spectrum["mse"].append([float(f"{value:.4g}") for value in mse])
+        spectrum["power"].append((power / (power @ members) * size**2).round(4).tolist())
         logger.info(
             "sigma %(sigma).3f: error %(mse).3e, predicted %(predicted_variance).3e", table[-1]
         )
-    return table
-
-
-def error_spectrum(
-    prior: Denoiser, slices: list[Slice], size: int = 192, seed: int = 0
-) -> dict[str, list[Any]]:
-    """Power of the denoiser's error, in units of the predicted deviation, by spatial frequency.
-
-    Returns
-    -------
-    `sigmas`, `frequencies` (cycles per pixel, the centres of rings) and `power`, a row for each
-    sigma with mean 1 over k-space.
-    """
-    k = np.hypot(*np.meshgrid(*(np.fft.fftfreq(size),) * 2))
-    ring = np.minimum((k / 0.5 * RINGS).astype(int), RINGS - 1).ravel()
-    members = np.bincount(ring)
-    rows = []
-    for _, residual, variance in _residuals(prior, slices, size, seed):
-        power = torch.fft.fft2(residual / variance.sqrt(), norm="ortho").abs().square().mean(0)
-        row = np.bincount(ring, power.numpy().ravel()) / members
-        rows.append((row / float(power.mean())).round(4).tolist())
-    centres = np.bincount(ring, k.ravel()) / members
-    return {"sigmas": list(LEVELS), "frequencies": centres.round(4).tolist(), "power": rows}
+    return {"denoiser_error": table, "error_spectrum": spectrum}
 
 
 def _residuals(
@@ -85,7 +86,7 @@ def _residuals(
     """Noise level, error of the denoised image and predicted variance, (slice, y, x)."""
     rng = np.random.default_rng(seed)
     clean = torch.from_numpy(
-        np.stack([complex_patch(s.image, size, rng) for s in _spread(slices, 24)])
+        np.stack([training_patch(s.image, size, rng) for s in spread(slices, 24)])
     )
     generator = torch.Generator().manual_seed(seed)
     noise = torch.view_as_complex(torch.randn(*clean.shape, 2, generator=generator))
@@ -108,7 +109,7 @@ def calibrate_variance(
     The factor, and for every candidate the score, sd over error, and error in units of the prior.
     """
     rng = np.random.default_rng(seed)
-    scans = [_simulated_scan(s, rng) for s in _spread(slices, count)]
+    scans = [_simulated_scan(s, rng) for s in spread(slices, count)]
     table = []
     for candidate in VARIANCE_SCALES:
         scores, variances, errors = [], [], []
@@ -141,18 +142,19 @@ def calibrate_variance(
     return best["variance_scale"], table
 
 
-def _spread(slices: list[Slice], count: int) -> list[Slice]:
+def spread(slices: list[Slice], count: int) -> list[Slice]:
+    """So many slices, evenly from the middle of all."""
     chosen = np.linspace(0.15, 0.85, count) * (len(slices) - 1)
     return [slices[round(i)] for i in chosen]
 
 
 def _simulated_scan(
-    magnitude: Slice, rng: np.random.Generator, size: int = 224, coils: int = 8
+    source: Slice, rng: np.random.Generator, size: int = 224, coils: int = 8
 ) -> tuple[Any, NDArray[np.complex64], NDArray[np.complex64], NDArray[np.complex64]]:
     """Truth (y, x), undersampled k-space and maps (coil, y, x), noise covariance."""
     import sigpy.mri
 
-    truth = complex_patch(magnitude.image, size, rng)
+    truth = training_patch(source.image, size, rng)
     maps = sigpy.mri.birdcage_maps((coils, size, size)).astype(np.complex64)
     maps /= np.sqrt((np.abs(maps) ** 2).sum(0))
     sigma = 0.01

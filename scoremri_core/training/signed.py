@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import torch
-from torch import Tensor
-
-from scoremri_core.priors.residual_unet import ResidualUnet
+from torch import Tensor, nn
 
 
 def signed_levels(count: int, sd: float, generator: torch.Generator) -> Tensor:
@@ -19,9 +17,7 @@ def signed_levels(count: int, sd: float, generator: torch.Generator) -> Tensor:
     return torch.where(levels < 0, levels.clamp(max=-1e-3 * sd), levels.clamp(min=1e-3 * sd))
 
 
-def score_loss(
-    model: ResidualUnet, clean: Tensor, sigma: Tensor, generator: torch.Generator
-) -> Tensor:
+def score_loss(model: nn.Module, clean: Tensor, sigma: Tensor, u: Tensor) -> Tensor:
     """E || u + sigma r(x + sigma u, sigma) ||^2 for each real component.
 
     Its minimum is the score of the images blurred by sigma; 1 is no better than r = 0.
@@ -30,9 +26,7 @@ def score_loss(
     ----------
     clean : x, (batch, 2, y, x).
     sigma : (batch,) noise levels of either sign.
-    generator : of the noise u.
+    u : noise of sd 1, like `clean`.
     """
-    u = torch.randn(clean.shape, generator=generator).to(clean.device)
-    level = sigma.to(clean.device)
-    scale = level.view(-1, 1, 1, 1)
-    return (u + scale * model(clean + scale * u, level)).square().mean()
+    scale = sigma.view(-1, 1, 1, 1)
+    return (u + scale * model(clean + scale * u, sigma)).square().mean()

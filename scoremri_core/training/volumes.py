@@ -1,84 +1,126 @@
-"""Magnitude volumes as training slices, split by subject."""
+"""Files of images, read as stacks of slices."""
 
 from __future__ import annotations
 
-import csv
-import logging
-from dataclasses import dataclass
+import zlib
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from scoremri_core.errors import InputError
+from scoremri_core.training.manifest import Source
 
-logger = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class Slice:
-    """One magnitude slice, its 99th percentile scaled to 1."""
-
-    image: NDArray[np.float16]
-    subject: str
-    contrast: str
+Stack = NDArray[Any]  # (slice, y, x): float16 magnitudes or complex64 images
 
 
-def load_slices(folder: Path, split: str, stride: int = 1) -> list[Slice]:
-    """Read every slice of one split of a folder of NIfTI volumes.
+def read_stacks(source: Source) -> list[Stack]:
+    """Read the slices that hold something, the 99th percentile of each scaled to 1.
 
-    Parameters
-    ----------
-    folder : holds `manifest.csv` with the columns file, subject, contrast, slice_axis (an axis
-        number, or "any" for isotropic volumes, which are then cut along all three) and split.
-    split : "train", "val" or "test".
-    stride : keep every stride-th slice (isotropic volumes: every third of those, since their
-        neighbours are nearly the same).
+    - NIfTI: a 3D volume, of magnitudes or complex.
+    - ISMRMRD, fully sampled 2D slices: the MVUE in whitened coils, with our own coil maps.
+    - HDF5: the dataset `image`, (slice, y, x) or (y, x), complex or magnitudes.
+
+    Returns
+    -------
+    One stack for each direction in which the file was cut.
 
     Raises
     ------
-    InputError : without a manifest, or with no slice of that split.
+    InputError : the file cannot be read, or is not one of these.
     """
-    from nibabel.nifti1 import Nifti1Image
-
-    slices: list[Slice] = []
-    for row in _rows(folder, split):
-        volume = np.asarray(Nifti1Image.from_filename(folder / row["file"]).dataobj, np.float32)
-        isotropic = row["slice_axis"] == "any"
-        for axis in range(3) if isotropic else [int(row["slice_axis"])]:
-            step = 3 * stride if isotropic else stride
-            for image in np.moveaxis(volume, axis, 0)[::step]:
-                if (scaled := _scaled(image)) is not None:
-                    slices.append(Slice(scaled, row["subject"], row["contrast"]))
-        logger.debug("%s: %d slices so far", row["file"], len(slices))
-    if not slices:
-        raise InputError(f"{folder / 'manifest.csv'}: no volume of split {split!r}")
-    return slices
+    if source.path.name.lower().endswith((".nii", ".nii.gz")):
+        volumes = _nifti(source)
+    else:
+        volumes = [_hdf5(source)]
+    return [stack for volume in volumes if len(stack := _scaled(volume))]
 
 
-def sources(folder: Path, split: str) -> list[dict[str, str]]:
-    """Subject, contrasts and licence of what a split holds, for a prior's card."""
-    found: dict[tuple[str, str], list[str]] = {}
-    for row in _rows(folder, split):
-        found.setdefault((row["subject"], row["licence"]), []).append(row["contrast"])
-    return [
-        {"subject": subject, "contrasts": ", ".join(contrasts), "licence": licence}
-        for (subject, licence), contrasts in found.items()
-    ]
+def _nifti(source: Source) -> list[NDArray[Any]]:
+    import nibabel
+    from nibabel.filebasedimages import ImageFileError
+
+    try:
+        image: Any = nibabel.load(source.path)
+        volume = np.asanyarray(image.dataobj)
+        voxel = np.array(image.header.get_zooms()[:3])
+    except (ImageFileError, OSError, EOFError, zlib.error, ValueError) as error:
+        raise InputError(f"{source.path}: not readable as NIfTI") from error
+    if volume.ndim == 4 and volume.shape[3] == 1:
+        volume = volume[..., 0]
+    if volume.ndim != 3 or volume.dtype.kind not in "iufc":
+        raise InputError(
+            f"{source.path}: shape {volume.shape}, {volume.dtype}: expected a 3D volume of numbers"
+        )
+    axis = source.slice_axis
+    if not axis:
+        cubes = voxel.max() <= 1.5 * voxel.min()
+        axis = "any" if cubes else str(np.argmax(voxel))
+    if axis != "any":
+        return [np.moveaxis(volume, int(axis), 0)]
+    # neighbours are nearly the same
+    return [np.moveaxis(volume, a, 0)[::3] for a in range(3)]
 
 
-def _rows(folder: Path, split: str) -> list[dict[str, str]]:
-    manifest = folder / "manifest.csv"
-    if not manifest.is_file():
-        raise InputError(f"{folder}: expected a manifest.csv naming volumes, subjects and splits")
-    with manifest.open(newline="") as file:
-        return [row for row in csv.DictReader(file) if row["split"] == split]
+def _hdf5(source: Source) -> NDArray[Any]:
+    import h5py
+
+    from scoremri_core.scans import open_hdf5
+
+    with open_hdf5(source.path) as file:
+        name = source.dataset or ("image" if "image" in file else "dataset")
+        found = file.get(name)
+        if isinstance(found, h5py.Dataset):
+            if found.dtype.kind not in "iufc" or found.ndim not in (2, 3):
+                raise InputError(
+                    f"{source.path}: {name!r} has shape {found.shape}, {found.dtype}: expected "
+                    "complex numbers or magnitudes, (slice, y, x)"
+                )
+            return np.asarray(found).reshape(-1, *found.shape[-2:])
+        if not isinstance(found, h5py.Group):
+            raise InputError(
+                f"{source.path}: no {name!r}: expected a dataset 'image' of (slice, y, x), or an "
+                "ISMRMRD scan"
+            )
+    return _mvue(source.path, name)
 
 
-def _scaled(image: NDArray[np.float32]) -> NDArray[np.float16] | None:
-    """Scale the 99th percentile to 1; None for a slice with little in it."""
-    image = np.maximum(np.nan_to_num(image), 0)
-    high = np.percentile(image, 99)
-    if high <= 0 or np.mean(image > 0.1 * high) < 0.08:
-        return None
-    return np.minimum(image / high, 8).astype(np.float16)
+def _mvue(path: Path, group: str) -> NDArray[np.complex64]:
+    """Images (slice, y, x) of a fully sampled scan, as the samplers see them."""
+    from scoremri_core.classical import mvue
+    from scoremri_core.coil_maps import estimate_coil_maps
+    from scoremri_core.gridding import fully_sampled_kspace
+    from scoremri_core.noise import covariance_from_edges, whiten, whitening_matrix
+
+    images = []
+    for index, kspace in enumerate(fully_sampled_kspace(path, group)):
+        lines = np.flatnonzero(np.any(kspace != 0, axis=(0, 2))) - kspace.shape[1] // 2
+        if min(-lines[0], lines[-1]) < 0.9 * max(-lines[0], lines[-1]):
+            raise InputError(f"{path}: partial Fourier: expected a fully sampled scan")
+        try:
+            covariance = covariance_from_edges(kspace)
+            maps = estimate_coil_maps(kspace, noise_covariance=covariance)[0]
+        except InputError as error:
+            raise InputError(f"{path}: slice {index}: {error}") from error
+        whitening = whitening_matrix(covariance)
+        images.append(mvue(whiten(kspace, whitening), whiten(maps, whitening)))
+    return np.stack(images)
+
+
+def _scaled(volume: NDArray[Any]) -> Stack:
+    """Scale the 99th percentile of each slice to 1; slices with little in them are left out."""
+    kept = []
+    for image in volume:
+        clean = np.nan_to_num(image, posinf=0, neginf=0)
+        if not np.iscomplexobj(clean):
+            clean = np.maximum(clean.astype(np.float32), 0)
+        magnitude = np.abs(clean)
+        high = np.percentile(magnitude, 99)
+        if high <= 0 or np.mean(magnitude > 0.1 * high) < 0.08:
+            continue
+        if np.iscomplexobj(clean):
+            kept.append((clean / high).astype(np.complex64))
+        else:
+            kept.append(np.minimum(clean / high, 8).astype(np.float16))
+    return np.stack(kept) if kept else np.empty((0, 0, 0), np.float16)

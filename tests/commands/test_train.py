@@ -1,53 +1,146 @@
-"""scoremri train, at the size of a test."""
+"""scoremri train and measure, at the size of a test."""
 
 import csv
 import json
 
+import h5py
 import nibabel
 import numpy as np
 import pytest
 
 from scoremri_core.priors import load_prior
 from scoremri_core.priors.residual_unet import ResidualUnetPrior
+from scoremri_core.priors.storage import sha256
 from scoremri_core.training import measure
+
+SMALL = ("--batch", 2, "--patch", 32, "--device", "cpu", "--channels", "8,8", "--blocks", "1,1")
 
 
 @pytest.fixture
 def volumes(tmp_path):
-    """A training and a validation volume."""
-    with (tmp_path / "manifest.csv").open("w", newline="") as file:
+    """A training, a validation and a test volume."""
+    folder = tmp_path / "volumes"
+    folder.mkdir()
+    with (folder / "manifest.csv").open("w", newline="") as file:
         rows = csv.writer(file)
         rows.writerow(["file", "subject", "contrast", "slice_axis", "split", "licence"])
-        for split in ("train", "val"):
+        for split in ("train", "val", "test"):
             volume = np.random.default_rng(0).uniform(50, 100, (40, 40, 4)).astype(np.float32)
-            nibabel.save(nibabel.Nifti1Image(volume, np.eye(4)), tmp_path / f"{split}.nii.gz")
+            nibabel.save(nibabel.Nifti1Image(volume, np.eye(4)), folder / f"{split}.nii.gz")
             rows.writerow([f"{split}.nii.gz", split, "T1W", "2", split, "MIT"])
-    return tmp_path
+    return folder
 
 
-def test_a_residual_unet_is_trained_measured_and_stored(volumes, run, monkeypatch):
-    spread = measure._spread
+@pytest.fixture
+def quick(monkeypatch):
+    """Measure less: one slice, two noise levels, no scan."""
+    spread = measure.spread
     monkeypatch.setattr(measure, "LEVELS", (0.1, 1.0))
-    monkeypatch.setattr(measure, "_spread", lambda slices, count: spread(slices, 1))
-    # which samples many scans
+    monkeypatch.setattr(measure, "spread", lambda slices, count: spread(slices, 1))
     monkeypatch.setattr(measure, "calibrate_variance", lambda prior, slices: (2.0, []))
+
+
+def test_a_prior_is_trained_and_measured(volumes, run, quick, tmp_path):
+    """From a manifest and a file of complex images beside it."""
+    rng = np.random.default_rng(0)
+    image = rng.normal(size=(2, 40, 40)) + 1j * rng.normal(size=(2, 40, 40))
+    with h5py.File(tmp_path / "complex.h5", "w") as file:
+        file["image"] = image.astype(np.complex64)
+    output = tmp_path / "run"
+    code, _, _ = run(
+        *("train", "--data", volumes, "--data", tmp_path / "complex.h5", "-o", output),
+        *("--steps", 4, "--checkpoint-every", 2, *SMALL),
+    )
+    assert code == 0
+    assert sorted(p.name for p in output.iterdir()) == [
+        "cache",
+        "checkpoint.pt",
+        "default.json",
+        "default.safetensors",
+        "denoised.png",
+        "log.jsonl",
+    ]
+    assert (output / "denoised.png").read_bytes().startswith(b"\x89PNG")
+    log = [json.loads(line) for line in (output / "log.jsonl").read_text().splitlines()]
+    assert [record["step"] for record in log] == [2, 4]
+    assert all(record["validation_error"] > 0 for record in log)
+    card = json.loads((output / "default.json").read_text())
+    assert card["command"].endswith("--steps 4 --batch 2 --patch 32 --learning-rate 0.001 --seed 0 "
+                                    "--channels 8,8 --blocks 1,1")  # fmt: skip
+    assert card["seed"] == 0
+    assert card["final_loss"] == log[-1]["loss"]
+    assert [d["subject"] for d in card["training_data"]] == ["train", "complex"]
+    assert [d["subject"] for d in card["validation_data"]] == ["val"]
+    assert [d["subject"] for d in card["test"]["data"]] == ["test"]
+    for table in (card, card["test"]):
+        assert [row["sigma"] for row in table["denoiser_error"]] == [0.1, 1.0]
+        assert np.shape(table["error_spectrum"]["mse"]) == (2, measure.RINGS)
+    assert card["variance_scale"] == 2.0
+    assert any("2 subjects (T1W, not stated)" in sentence for sentence in card["limits"])
+    assert card["sha256"] == sha256(output / "default.safetensors")
+    prior = load_prior(output / "default.safetensors")
+    assert prior.error_spectrum(0.3, (32, 32)) is not None
+
+
+def test_priors_and_unfinished_runs_are_measured(volumes, run, quick, tmp_path):
+    train = ("train", "--data", volumes, "-o", tmp_path / "run", "--steps", 1, *SMALL)
+    assert run(*train)[0] == 0
+    code, _, _ = run(
+        "measure", tmp_path / "run" / "checkpoint.pt", "--data", volumes, "--name", "early"
+    )
+    assert code == 0
+    first, early = (tmp_path / "run" / f"{name}.json" for name in ("default", "early"))
+    same = json.loads(first.read_text())
+    assert json.loads(early.read_text()) == same | {"name": "early"}
+    # the card is made anew, the weights stay
+    early.write_text(json.dumps({**same, "name": "early", "variance_scale": 7.0, "limits": []}))
+    weights = early.with_suffix(".safetensors").read_bytes()
+    code, _, _ = run("measure", early.with_suffix(".safetensors"), "--data", volumes)
+    assert code == 0
+    assert json.loads(early.read_text()) == same | {"name": "early"}
+    assert early.with_suffix(".safetensors").read_bytes() == weights
+
+
+def test_a_residual_unet_is_trained_measured_and_stored(volumes, run, quick, tmp_path):
     options = ("--steps", 1, "--batch", 2, "--patch", 32, "--device", "cpu")
     code, _, _ = run(
-        *("train", "--data", volumes, "-o", volumes / "run", "--name", "mine", *options),
+        *("train", "--data", volumes, "-o", tmp_path / "run", "--name", "mine", *options),
         *("--architecture", "residual-unet", "--loss", "signed", "--signed-sd", 0.4),
     )
     assert code == 0
-    card = json.loads((volumes / "run" / "mine.json").read_text())
+    card = json.loads((tmp_path / "run" / "mine.json").read_text())
     assert card["architecture"] == "residual-unet"
     assert card["command"].endswith("--architecture residual-unet --loss signed --signed-sd 0.4")
     assert card["sigma_range"] == pytest.approx([0.0, 1.2])
     assert [row["sigma"] for row in card["denoiser_error"]] == [0.1, 1.0]
     assert card["variance_scale"] == 2.0
-    assert isinstance(load_prior(volumes / "run" / "mine.safetensors"), ResidualUnetPrior)
+    assert isinstance(load_prior(tmp_path / "run" / "mine.safetensors"), ResidualUnetPrior)
 
 
-def test_what_does_not_go_together_is_refused(volumes, run):
-    code, _, told = run("train", "--data", volumes, "-o", volumes / "run", "--loss", "signed")
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        (("--loss", "signed"), "residual-unet"),
+        (("--blocks", "1,1,1"), "as many channels as blocks"),
+        (("--start", "default"), "expected a prior of the same architecture"),
+        (("--data", "gone"), "gone: no such file or folder"),
+    ],
+)
+def test_what_does_not_go_together_is_refused(volumes, run, tmp_path, options, told):
+    command = ("train", "--data", volumes, "-o", tmp_path / "run", "--steps", 1, *SMALL)
+    code, _, message = run(*command, *options)
     assert code == 2
-    assert "residual-unet" in told
-    assert not (volumes / "run").exists()
+    assert told in message
+    assert message.count("\n") == 1
+    assert not (tmp_path / "run").exists()
+
+
+def test_data_without_a_split_is_refused(volumes, run, tmp_path):
+    manifest = volumes / "manifest.csv"
+    text = manifest.read_text()
+    for split in ("train", "val"):
+        manifest.write_text(text.replace(f",{split},MIT", ",test,MIT"))
+        code, _, message = run("train", "--data", volumes, "-o", tmp_path / "run", *SMALL)
+        assert code == 2
+        assert f"no file of split '{split}'" in message
+    assert not (tmp_path / "run").exists()

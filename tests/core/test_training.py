@@ -1,51 +1,32 @@
-"""Training: the data it makes, what it learns, and resuming."""
+"""Training: what it learns, resuming, several processes, and the card."""
 
 import json
+import os
+import subprocess
+import sys
 
-import nibabel
 import numpy as np
 import pytest
 import torch
 
 from scoremri_core.errors import InputError
+from scoremri_core.priors import load_prior
 from scoremri_core.priors.unet import DenoisingUnet
+from scoremri_core.training import card, measure
 from scoremri_core.training.augment import complex_patch
-from scoremri_core.training.loop import Settings, denoising_loss, train
-from scoremri_core.training.volumes import Slice, load_slices, sources
+from scoremri_core.training.loop import CHECKPOINT, LOG, read_checkpoint, train
+from scoremri_core.training.manifest import Source
+from scoremri_core.training.objective import denoising_loss, log_normal_levels
+from scoremri_core.training.settings import Settings
+from scoremri_core.training.slices import Slice
 
 TINY = {"batch": 4, "patch": 32, "warmup": 5, "channels": (16, 16), "blocks": (1, 1)}
 
 
-@pytest.fixture
-def folder(tmp_path):
-    """Two subjects: one for training, whose contrasts are on two axes, one for validation."""
+def textures(count=3):
     rng = np.random.default_rng(0)
-    rows = ["file,subject,contrast,slice_axis,split,licence"]
-    for name, axis, split in (("a", "2", "train"), ("b", "any", "train"), ("c", "0", "val")):
-        volume = rng.uniform(50, 100, (40, 48, 56)).astype(np.float32)
-        nibabel.save(nibabel.Nifti1Image(volume, np.eye(4)), tmp_path / f"{name}.nii.gz")
-        rows.append(f"{name}.nii.gz,subject_{split},T1W,{axis},{split},MIT")
-    (tmp_path / "manifest.csv").write_text("\n".join(rows) + "\n")
-    return tmp_path
-
-
-def test_slices_follow_the_manifest(folder):
-    slices = load_slices(folder, "train")
-    shapes = [s.image.shape for s in slices]
-    assert shapes.count((40, 48)) == 56 + -(-56 // 3)  # axis 2 of both volumes
-    assert {s.subject for s in slices} == {"subject_train"}
-    assert {s.image.shape for s in load_slices(folder, "val")} == {(48, 56)}
-    assert np.percentile(slices[0].image.astype(float), 99) == pytest.approx(1, abs=0.01)
-    assert sources(folder, "train") == [
-        {"subject": "subject_train", "contrasts": "T1W, T1W", "licence": "MIT"}
-    ]
-
-
-def test_missing_manifest_and_empty_split_are_named(folder, tmp_path_factory):
-    with pytest.raises(InputError, match="'test'"):
-        load_slices(folder, "test")
-    with pytest.raises(InputError, match=r"manifest\.csv"):
-        load_slices(tmp_path_factory.mktemp("empty"), "train")
+    images = [np.kron(rng.uniform(0.2, 1, (6, 6)), np.ones((8, 8))) for _ in range(count)]
+    return [Slice(image.astype(np.float16), "s", "T1W") for image in images]
 
 
 def test_patches_are_complex_with_smooth_phase_and_belong_to_their_seed():
@@ -61,34 +42,179 @@ def test_patches_are_complex_with_smooth_phase_and_belong_to_their_seed():
     assert np.abs(np.angle(np.vdot(patch, other))) > 1e-3
 
 
-def test_resumed_training_is_the_same_as_uninterrupted(folder, tmp_path):
-    slices = load_slices(folder, "train")
-    whole = train(slices, tmp_path / "whole", Settings(steps=12, checkpoint_every=6, **TINY))
+def test_a_run_is_repeatable_and_a_resumed_one_is_the_same(tmp_path):
+    settings = Settings(steps=12, checkpoint_every=6, **TINY)
+
+    def stop(step, loss):
+        if step == 8:
+            raise KeyboardInterrupt
+
+    whole = train(textures(), tmp_path / "whole", settings)
+    again = train(textures(), tmp_path / "again", settings)
     with pytest.raises(KeyboardInterrupt):
-        train(
-            slices,
-            tmp_path / "parts",
-            Settings(steps=12, checkpoint_every=6, **TINY),
-            lambda step, loss: (_ for _ in ()).throw(KeyboardInterrupt) if step == 8 else None,
-        )
-    parts = train(slices, tmp_path / "parts", Settings(steps=12, checkpoint_every=6, **TINY))
-    for a, b in zip(whole.parameters(), parts.parameters(), strict=True):
-        torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-6)
-    log = [json.loads(s) for s in (tmp_path / "parts" / "log.jsonl").read_text().splitlines()]
+        train(textures(), tmp_path / "parts", settings, stop)
+    parts = train(textures(), tmp_path / "parts", settings)
+    for other in (again, parts):
+        for a, b in zip(whole.parameters(), other.parameters(), strict=True):
+            assert torch.equal(a, b)
+    log = [json.loads(s) for s in (tmp_path / "parts" / LOG).read_text().splitlines()]
     assert [record["step"] for record in log] == [6, 12]
+    different = train(textures(), tmp_path / "seed", Settings(steps=12, seed=1, **TINY))
+    assert not torch.equal(next(whole.parameters()), next(different.parameters()))
+
+
+def test_two_processes_train_as_one_does(tmp_path):
+    """Through torchrun, with half of each batch in each process."""
+    script = tmp_path / "run.py"
+    script.write_text(
+        "import sys\n"
+        "from pathlib import Path\n"
+        "import torch\n"
+        f"sys.path.insert(0, {os.path.dirname(__file__)!r})\n"
+        "from test_training import TINY, textures\n"
+        "from scoremri_core.training.loop import train\n"
+        "from scoremri_core.training.ranks import joined_ranks\n"
+        "from scoremri_core.training.settings import Settings\n"
+        "with joined_ranks(torch.device('cpu')) as ranks:\n"
+        "    assert ranks.count == 2\n"
+        "    settings = Settings(steps=8, **TINY)\n"
+        "    train(textures(), Path(sys.argv[1]), settings, ranks=ranks)\n"
+    )
+    torchrun = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
+    done = subprocess.run(
+        [sys.executable, *torchrun, script, tmp_path / "two"],
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        timeout=240,
+    )
+    assert done.returncode == 0, done.stderr
+    settings = Settings(steps=8, **TINY)
+    before = settings.network()
+    one = train(textures(), tmp_path / "one", settings)
+    two = read_checkpoint(tmp_path / "two" / CHECKPOINT)["average"]
+    moved = apart = 0.0
+    for name, value in before.state_dict().items():
+        moved += float((one.state_dict()[name] - value).square().sum())
+        apart += float((one.state_dict()[name] - two[name]).square().sum())
+    assert moved > 0
+    assert apart < 1e-3 * moved
+    records = [json.loads((tmp_path / name / LOG).read_text())["loss"] for name in ("one", "two")]
+    assert records[0] == pytest.approx(records[1], rel=1e-3)
 
 
 def test_training_learns_to_denoise(tmp_path):
     """Images of flat magnitude and smooth phase, unseen ones."""
     slices = [Slice(np.ones((48, 48), np.float16), "flat", "none")]
-    settings = Settings(steps=400, learning_rate=3e-3, ema_decay=0.95, **TINY)
+    settings = Settings(steps=500, learning_rate=3e-3, ema_decay=0.95, **TINY)
     trained = train(slices, tmp_path, settings)
     untrained = DenoisingUnet(settings.channels, settings.blocks)
     rng = np.random.default_rng(5)
     patches = np.stack([complex_patch(slices[0].image, 32, rng) for _ in range(32)])
     clean = torch.view_as_real(torch.from_numpy(patches)).permute(0, 3, 1, 2)
+    generator = torch.Generator().manual_seed(0)
+    sigma = log_normal_levels(32, generator)
+    noise = torch.randn(clean.shape, generator=generator)
     before, after = (
-        float(denoising_loss(model, clean, torch.Generator().manual_seed(0))[1])
-        for model in (untrained, trained)
+        float(denoising_loss(model, clean, sigma, noise)[1]) for model in (untrained, trained)
     )
     assert after < 0.35 * before
+
+
+def test_a_loss_that_is_not_finite_ends_the_run(tmp_path):
+    slices = [Slice(np.full((48, 48), np.nan, np.float16), "s", "")]
+    with pytest.raises(InputError, match="step 0: the loss is nan"):
+        train(slices, tmp_path, Settings(steps=2, **TINY))
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({"blocks": (1, 1, 1)}, "channels 16,16, blocks 1,1,1: expected as many"),
+        ({"patch": 42}, "patch is 42: expected a multiple of 4"),
+        ({"start": "default"}, "start 'default': expected a prior of the same"),
+        ({"channels": (0, 16)}, "channels '0,16'"),
+        ({"learning_rate": 0.0}, "learning_rate is 0.0"),
+    ],
+)
+def test_sizes_that_do_not_go_together_are_refused(changes, told):
+    with pytest.raises(InputError, match=told):
+        Settings(**{**TINY, **changes}).network()
+
+
+def test_settings_are_read_back_from_earlier_versions():
+    settings = Settings(steps=7, start="default", **TINY)
+    assert Settings.from_json(settings.to_json()) == settings
+    assert Settings.from_json('{"steps": 3, "blocks": [1, 2], "gone": 1}') == Settings(
+        steps=3, blocks=(1, 2)
+    )
+    assert settings.command == (
+        "scoremri train --data DATA -o RUN --steps 7 --batch 4 --patch 32 --learning-rate 0.001 "
+        "--seed 0 --channels 16,16 --blocks 1,1 --start default"
+    )
+
+
+def test_the_error_by_frequency_is_the_error(monkeypatch):
+    """The identity as a denoiser: its error is white, of the variance of the noise."""
+
+    class Identity:
+        def denoise(self, x, sigma):
+            return x
+
+    monkeypatch.setattr(measure, "LEVELS", (0.1, 1.0))
+    found = measure.denoiser_error(Identity(), textures(), size=64)
+    for row, mse, power in zip(
+        found["denoiser_error"],
+        found["error_spectrum"]["mse"],
+        found["error_spectrum"]["power"],
+        strict=True,
+    ):
+        assert row["mse_over_sigma2"] == pytest.approx(1, rel=0.02)
+        assert row["predicted_variance"] == pytest.approx(row["sigma"] ** 2, rel=0.02)
+        np.testing.assert_allclose(mse, row["sigma"] ** 2, rtol=0.2)
+        np.testing.assert_allclose(power, 1, rtol=0.2)
+
+
+def test_an_unfinished_run_becomes_a_prior(tmp_path):
+    settings = Settings(steps=6, checkpoint_every=2, **TINY)
+
+    def stop(step, loss):
+        if step == 5:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        train(textures(), tmp_path, settings, stop)
+    source = Source(tmp_path / "a.nii", "anna", "train", "T1W", "MIT")
+    card.write_prior(tmp_path / CHECKPOINT, tmp_path / "mine.safetensors", [source])
+    prior = load_prior(tmp_path / "mine.safetensors")
+    assert prior.card["steps"] == 4
+    last = json.loads((tmp_path / LOG).read_text().splitlines()[-1])
+    assert prior.card["final_loss"] == last["loss"]
+    assert prior.card["training_data"] == [
+        {"subject": "anna", "contrasts": "T1W", "licence": "MIT"}
+    ]
+    average = read_checkpoint(tmp_path / CHECKPOINT)["average"]
+    for name, value in prior.model.state_dict().items():
+        torch.testing.assert_close(value, average[name], rtol=1e-3, atol=1e-6)
+
+
+def test_what_is_no_checkpoint_is_named(tmp_path):
+    (tmp_path / "text.pt").write_text("no checkpoint")
+    torch.save({"step": 3}, tmp_path / "other.pt")
+    for name, told in (
+        ("text", "not a checkpoint"),
+        ("other", "not a checkpoint"),
+        ("no", "no su"),
+    ):
+        with pytest.raises(InputError, match=told):
+            read_checkpoint(tmp_path / f"{name}.pt")
+
+
+@pytest.mark.cuda
+def test_a_gpu_trains_as_the_cpu_does(tmp_path):
+    losses = []
+    for device in ("cpu", "cuda"):
+        train(textures(), tmp_path / device, Settings(steps=4, device=device, **TINY))
+        losses.append(json.loads((tmp_path / device / LOG).read_text())["loss"])
+    assert losses[0] == pytest.approx(losses[1], rel=0.02)

@@ -1,0 +1,144 @@
+"""A prior on disk with its card: what it was trained on and how, how good it is, its limits."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from scoremri_core.errors import InputError
+from scoremri_core.priors.model import ModelPrior
+from scoremri_core.priors.storage import ARCHITECTURES, load_prior, save_prior
+from scoremri_core.priors.unet import DenoisingUnet
+from scoremri_core.scans import replacing
+from scoremri_core.training import measure
+from scoremri_core.training.loop import LOG, read_checkpoint
+from scoremri_core.training.manifest import Source, described, of_split
+from scoremri_core.training.settings import Network, Settings
+from scoremri_core.training.slices import load_slices
+
+logger = logging.getLogger(__name__)
+
+
+def as_prior(model: nn.Module, card: dict[str, Any] | None = None) -> ModelPrior:
+    """The prior around a network."""
+    known = next(a for a in ARCHITECTURES.values() if type(model) is a.network)
+    return known.prior(model, card or {"name": "in training"})
+
+
+def write_prior(checkpoint: Path, path: Path, sources: Sequence[Source]) -> None:
+    """Write the moving average of a run, finished or not, as a prior.
+
+    Parameters
+    ----------
+    checkpoint : checkpoint.pt of the run, its log.jsonl beside it.
+    path : of the .safetensors file; the card comes beside it.
+    sources : the data of the run.
+
+    Raises
+    ------
+    InputError : not a checkpoint; no training data.
+    """
+    state = read_checkpoint(checkpoint)
+    settings = Settings.from_json(state["settings"])
+    model = settings.network(begin=False)
+    try:
+        model.load_state_dict(state["average"])
+    except RuntimeError as error:
+        raise InputError(f"{checkpoint}: the weights do not fit its settings") from error
+    training = of_split(sources, "train")
+    card = {
+        "description": "Denoiser of complex MR images whose 99th percentile is about 1.",
+        "command": settings.command,
+        "seed": settings.seed,
+        "steps": state["step"],
+        **_last_record(checkpoint.with_name(LOG), state["step"]),
+        "training_data": described(training),
+        "sigma_range": settings.sigma_range,
+    }
+    if settings.start is not None:
+        card["start"] = _provenance(load_prior(settings.start).card)
+    _save(path, model, card)
+
+
+def measure_prior(path: Path, sources: Sequence[Source], cache: Path | None = None) -> None:
+    """Measure a prior on validation and test data and write that into its card.
+
+    The factor on the error variance is chosen on the validation data; the test data, where there
+    are any, are only measured.
+
+    Parameters
+    ----------
+    path : of the .safetensors file, which is left as it is.
+    sources : data with a validation split.
+    cache : see `load_slices`.
+
+    Raises
+    ------
+    InputError : not a prior; no validation data, or a file that cannot be read.
+    """
+    prior = load_prior(path)
+    # which the prior looks into while it is measured
+    card = prior.card
+    validation = of_split(sources, "val")
+    slices = load_slices(validation, cache)
+    card.pop("test", None)
+    card |= {"validation_data": described(validation), **measure.denoiser_error(prior, slices)}
+    card["variance_scale"], card["variance_calibration"] = measure.calibrate_variance(prior, slices)
+    if test := [source for source in sources if source.split == "test"]:
+        logger.info("test data:")
+        error = measure.denoiser_error(prior, load_slices(test, cache))
+        card["test"] = {"data": described(test), **error}
+    card["limits"] = limits(card)
+    with replacing(path.with_suffix(".json")) as partial:
+        partial.write_text(json.dumps(card, indent=2) + "\n")
+    logger.info("wrote %s and its card", path)
+
+
+def limits(card: dict[str, Any]) -> list[str]:
+    """What a user of the prior should know, in a few sentences."""
+    known = ["For research only: nothing here has been validated for diagnosis."]
+    if "training_data" in card:
+        kinds = {c for d in card["training_data"] for c in d["contrasts"].split(", ")}
+        known.append(
+            f"Trained on {_subjects(card['training_data'])} ({', '.join(sorted(kinds))}); "
+            "elsewhere, in other anatomy, contrasts or pathology, neither its error nor its "
+            "uncertainty was measured."
+        )
+    test = card.get("test", {}).get("data", [])
+    known += [
+        f"Measured on {_subjects(card['validation_data'])} for validation and "
+        f"{_subjects(test)} for test; variance_scale was chosen on the former, on simulated scans.",
+        "The phase of images that were stored as magnitudes is simulated.",
+        "It sees 2D slices one by one, scaled so that the 99th percentile is about 1.",
+    ]
+    return known
+
+
+def _save(path: Path, model: Network, card: dict[str, Any]) -> None:
+    # batch statistics do not fit half precision
+    save_prior(path, model.eval(), card, half=isinstance(model, DenoisingUnet))
+
+
+def _provenance(card: dict[str, Any]) -> dict[str, Any]:
+    """Of the prior that a run began with: its data and licences are the run's as well."""
+    kept = ("name", "sha256", "training_data", "licence", "start")
+    return {name: card[name] for name in kept if name in card}
+
+
+def _last_record(log: Path, step: int) -> dict[str, float]:
+    """Loss of the last interval up to a step, as logged."""
+    if not log.is_file():
+        return {}
+    records = [json.loads(line) for line in log.read_text().splitlines() if line.strip()]
+    done = [record for record in records if record["step"] <= step]
+    return {"final_loss": done[-1]["loss"]} if done else {}
+
+
+def _subjects(data: list[dict[str, str]]) -> str:
+    count = len({entry["subject"] for entry in data})
+    return "1 subject" if count == 1 else f"{count} subjects"

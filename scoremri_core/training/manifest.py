@@ -1,0 +1,161 @@
+"""Which files a prior is trained on, and to which subject and split each belongs."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import logging
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from scoremri_core.errors import InputError
+
+logger = logging.getLogger(__name__)
+
+SPLITS = ("train", "val", "test")
+SUFFIXES = (".nii", ".nii.gz", ".h5", ".hdf5", ".mrd")
+REQUIRED = ("file", "subject", "split")
+
+
+@dataclass(frozen=True)
+class Source:
+    """One file of images.
+
+    Attributes
+    ----------
+    path : NIfTI volume, ISMRMRD scan or HDF5 file.
+    subject : of whom it is; all files of a subject are in one split.
+    split : "train", "val" or "test".
+    contrast, licence : for the prior's card.
+    slice_axis : of a NIfTI volume: the axis along which its slices lie (0, 1 or 2), "any" to cut
+        it along all three, or "" for the axis of the thickest voxels ("any" where they are cubes).
+    dataset : where the images lie in an HDF5 file, "" for the usual place.
+    """
+
+    path: Path
+    subject: str
+    split: str
+    contrast: str = ""
+    licence: str = ""
+    slice_axis: str = ""
+    dataset: str = ""
+
+
+def find_sources(paths: Sequence[Path]) -> list[Source]:
+    """List the files of folders, manifests and files, in a fixed order.
+
+    A folder with a `manifest.csv`, or a .csv file itself, names its files (relative to itself)
+    with the columns file, subject and split, and optionally contrast, licence, slice_axis and
+    dataset (see `Source`).  All other files, a folder's whole tree, are split by the hash of their
+    names: about a tenth for validation, a tenth for test.  Each is then a subject of its own,
+    unless its name begins like BIDS's sub-NAME_.
+
+    Raises
+    ------
+    InputError : a path or a file that is not there, a folder without volumes, a manifest without
+        a column or with a value that is not known, a subject in two splits.
+    """
+    listed: list[Source] = []
+    others: list[Path] = []
+    for path in paths:
+        manifest = path / "manifest.csv" if path.is_dir() else path
+        if manifest.suffix == ".csv" and manifest.is_file():
+            listed += _read_manifest(manifest)
+        elif path.is_dir():
+            found = sorted(p for p in path.rglob("*") if _is_volume(p))
+            if not found:
+                raise InputError(f"{path}: no volumes: expected {', '.join(SUFFIXES)} files")
+            others += found
+        elif not path.is_file():
+            raise InputError(f"{path}: no such file or folder")
+        elif not _is_volume(path):
+            raise InputError(f"{path}: expected a {', '.join(SUFFIXES)} file or a manifest (.csv)")
+        else:
+            others.append(path)
+    return listed + _split(list(dict.fromkeys(others)), any(s.split == "val" for s in listed))
+
+
+def of_split(sources: Iterable[Source], split: str) -> list[Source]:
+    """The sources of one split; InputError if there are none."""
+    chosen = [source for source in sources if source.split == split]
+    if not chosen:
+        raise InputError(f"data: no file of split {split!r}: expected at least one subject in it")
+    return chosen
+
+
+def described(sources: Iterable[Source]) -> list[dict[str, str]]:
+    """Subjects, contrasts and licences, for a prior's card."""
+    found: dict[tuple[str, str], list[str]] = {}
+    for source in sources:
+        found.setdefault((source.subject, source.licence), []).append(source.contrast)
+    return [
+        {
+            "subject": subject,
+            "contrasts": ", ".join(filter(None, contrasts)) or "not stated",
+            "licence": licence or "not stated",
+        }
+        for (subject, licence), contrasts in found.items()
+    ]
+
+
+def _read_manifest(manifest: Path) -> list[Source]:
+    with manifest.open(newline="", encoding="utf-8-sig") as file:
+        try:
+            reader = csv.DictReader(file)
+            missing = [name for name in REQUIRED if name not in (reader.fieldnames or ())]
+            rows = [{k: (v or "").strip() for k, v in row.items() if k} for row in reader]
+        except (UnicodeDecodeError, csv.Error) as error:
+            raise InputError(f"{manifest}: expected a CSV table in UTF-8 ({error})") from error
+    if missing:
+        raise InputError(f"{manifest}: the column {missing[0]!r} is missing")
+    splits: dict[str, str] = {}
+    sources = []
+    for number, row in enumerate(rows, 2):
+        where = f"{manifest}, line {number}"
+        axis = row.get("slice_axis", "")
+        if row["split"] not in SPLITS:
+            raise InputError(f"{where}: split {row['split']!r}: expected train, val or test")
+        if axis not in ("", "0", "1", "2", "any"):
+            raise InputError(f"{where}: slice_axis {axis!r}: expected 0, 1, 2 or any")
+        if splits.setdefault(row["subject"], row["split"]) != row["split"]:
+            raise InputError(f"{where}: the subject is in two splits: expected in one alone")
+        path = manifest.parent / row["file"]
+        if not path.is_file() or not _is_volume(path):
+            raise InputError(f"{where}: {row['file']!r} is no {', '.join(SUFFIXES)} file")
+        optional = {k: row.get(k, "") for k in ("contrast", "licence", "dataset")}
+        sources.append(Source(path, row["subject"], row["split"], slice_axis=axis, **optional))
+    return sources
+
+
+def _split(paths: list[Path], validated: bool) -> list[Source]:
+    """Split files that no manifest names by the hash of their subject."""
+    subjects = {path: _subject(path) for path in paths}
+    order = sorted(set(subjects.values()), key=lambda s: hashlib.sha256(s.encode()).hexdigest())
+    tenth = len(order) // 10
+    validation = tenth if validated or tenth else min(1, len(order) - 1)
+    splits = dict.fromkeys(order, "train")
+    splits |= dict.fromkeys(order[:validation], "val")
+    splits |= dict.fromkeys(order[validation : validation + tenth], "test")
+    if order:
+        counts = [list(splits.values()).count(split) for split in SPLITS]
+        logger.info(
+            "%d files without a manifest, subjects told apart by name and split by its hash: "
+            "%d subjects for training, %d for validation, %d for test",
+            len(paths), *counts,
+        )  # fmt: skip
+    return [Source(path, subject, splits[subject]) for path, subject in subjects.items()]
+
+
+def _subject(path: Path) -> str:
+    bids = re.match(r"sub-[A-Za-z0-9]+(?=_)", path.name)
+    return bids.group() if bids else path.name[: -len(_suffix(path))]
+
+
+def _suffix(path: Path) -> str:
+    return next((s for s in SUFFIXES[::-1] if path.name.lower().endswith(s)), "")
+
+
+def _is_volume(path: Path) -> bool:
+    return bool(_suffix(path)) and path.is_file() and not path.name.startswith(".")
