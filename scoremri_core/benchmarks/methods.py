@@ -28,7 +28,6 @@ def posterior(case: Case, frames: int = 1) -> Run:
     kspace = np.repeat(case.kspace[None], frames, axis=0)
 
     def run() -> Measurement:
-        maps = _seconds_of_maps(case.kspace, str(device))
         watch.clear()
         start = watch.now()
         result = reconstruct(
@@ -43,7 +42,7 @@ def posterior(case: Case, frames: int = 1) -> Run:
         _refuse_fallback(result)
         return _split(
             seconds / frames,
-            maps,
+            _seconds_of_maps(case.kspace, str(device)),
             sum(watch.seconds) / frames,
             evaluations=sum(watch.images) // (frames * case.samples),
             output=result.mean[0],
@@ -77,7 +76,6 @@ def langevin(case: Case) -> Run:
     evaluations = full.steps * full.inner_steps
 
     def run(levels: int = case.langevin_levels) -> Measurement:
-        maps = _seconds_of_maps(case.kspace, str(device))
         watch.clear()
         start = watch.now()
         result = reconstruct(
@@ -95,7 +93,7 @@ def langevin(case: Case) -> Run:
         per_image = (end - watch.starts[0]) / sum(watch.images)
         return _split(
             scaled(watch.starts[0] - start, per_image * case.samples, evaluations),
-            maps,
+            _seconds_of_maps(case.kspace, str(device)),
             scaled(0, sum(watch.seconds) / sum(watch.images) * case.samples, evaluations),
             evaluations=evaluations,
             gpu_memory=_gpu_memory(device),
@@ -272,6 +270,7 @@ def _maps(kspace: Image, device: str = "cpu") -> Image:
 
 
 def _seconds_of_maps(kspace: Image, device: str) -> float:
+    """Those that `reconstruct` spends on coil maps, by doing the same again."""
     start = time.perf_counter()
     _maps(kspace, device)
     return time.perf_counter() - start

@@ -220,6 +220,7 @@ def floor(default: Row, rates: list[Measurement] | str, samples: int) -> dict[st
     seconds : FLOPs of all evaluations of the frame over the higher rate.
     denoiser_fraction, frame_fraction : `seconds` over those of the denoiser, of the frame.
     overhead : share of the frame's time that is not the denoiser's.
+    coil_maps : share of the frame's time that is the coil maps'.
     note : why something is missing.
     """
     if isinstance(rates, str):
@@ -241,6 +242,7 @@ def floor(default: Row, rates: list[Measurement] | str, samples: int) -> dict[st
         "denoiser_fraction": least / default.denoiser,
         "frame_fraction": least / default.seconds,
         "overhead": 1 - default.denoiser / default.seconds,
+        "coil_maps": (default.coil_maps or 0) / default.seconds,
     }
 
 

@@ -171,8 +171,8 @@ def _print(report: dict[str, Any]) -> None:
     console.print(CAPTION)
     if machine["load_before"] is not None and machine["load_before"] > 0.25 * machine["cores"]:
         console.print(
-            f"The machine was busy (load {machine['load_before']:.1f}): of the figures above, "
-            "only ratios mean something."
+            f"The machine was busy (load {machine['load_before']:.1f}) before the first run: "
+            "neither seconds nor fractions of the floor are to be quoted."
         )
 
 
@@ -189,9 +189,14 @@ def _table(rows: list[dict[str, Any]], columns: dict[str, tuple[str, str]], titl
         words = i == 0 or name == "note"
         table.add_column(name, justify="left" if words else "right", no_wrap=name != "note")
     for row in rows:
-        values = [(row[key], form) for key, form in used.values()]
-        table.add_row(*("" if value is None else format(value, form) for value, form in values))
+        table.add_row(*(_written(row[key], form) for key, form in used.values()))
     return table
+
+
+def _written(value: Any, form: str) -> str:
+    if value is None:
+        return ""
+    return f"{value:,.0f}" if form == ".3g" and value >= 1000 else format(value, form)
 
 
 def _floor_lines(floor: dict[str, Any]) -> list[str]:
@@ -209,5 +214,6 @@ def _floor_lines(floor: dict[str, Any]) -> list[str]:
         f"Floor of the frame: {floor['seconds']:.3g} s. The denoiser reaches "
         f"{floor['denoiser_fraction']:.0%} of that speed, the whole frame "
         f"{floor['frame_fraction']:.0%}.",
-        f"Everything but the denoiser takes {floor['overhead']:.0%} of the frame.",
+        f"Everything but the denoiser takes {floor['overhead']:.0%} of the frame, coil maps "
+        f"{floor['coil_maps']:.0%}.",
     ]
