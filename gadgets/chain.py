@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from xml.etree import ElementTree
 
+from gadgets.documents import parse
 from scoremri_core.errors import InputError
 
 BESIDE_PACKAGE = Path(__file__).resolve().parent.parent / "config"
@@ -54,6 +55,53 @@ class Chain:
             raise InputError(f"{path}: cannot be read as a chain ({error})") from error
         _parse(xml, str(path))
         return cls(str(path), xml)
+
+    @classmethod
+    def served(cls, name: str, folder: str | None = None) -> Chain:
+        """Find a chain that a client names: in the known folders and in `folder`, nowhere else.
+
+        Raises
+        ------
+        InputError
+            As `load`, and for a name that is a path.
+        """
+        if Path(name).name == name and name not in ("", ".", ".."):
+            for place in _folders(folder):
+                for candidate in (name, f"{name}.xml"):
+                    if (place / candidate).is_file():
+                        return cls.load(str(place / candidate))
+        raise InputError(f"unknown chain '{name}': known are {', '.join(known(folder))}")
+
+    def checked(self, folder: str | None = None) -> Chain:
+        """The same chain, if it names no targets but those of the chains that `served` finds.
+
+        A chain that comes over the network must not choose what code runs here.
+
+        Raises
+        ------
+        InputError
+            Naming a target that is not known.
+        """
+        targets = set()
+        for place in _folders(folder):
+            for path in place.glob("*.xml"):
+                try:
+                    targets |= {node.name for node in Chain.load(str(path)).nodes()}
+                except InputError:
+                    continue  # a chain that needs a Gadgetron server
+        for node in self.nodes():
+            if node.name not in targets:
+                raise InputError(
+                    f"{self.name}: the target {node.name} is in none of this server's chains: "
+                    f"known are {', '.join(sorted(targets))}"
+                )
+        return self
+
+    def writers(self) -> list[str]:
+        """Names of the chain's writers, which say what goes back to a client."""
+        root = _parse(self.xml, self.name)
+        names = [writer.findtext("classname") or "" for writer in root.findall("writers/writer")]
+        return names or ["ImageWriter"]
 
     def with_properties(self, values: Mapping[str, str]) -> Chain:
         """The same chain with properties set on each of its Python nodes."""
@@ -108,26 +156,17 @@ def find(name: str) -> Path | None:
     return None
 
 
-def known() -> list[str]:
-    """Names of the chains that can be asked for by name."""
-    return sorted({path.name for at in (BESIDE_PACKAGE, INSTALLED) for path in at.glob("*.xml")})
+def known(folder: str | None = None) -> list[str]:
+    """Names of the chains that can be asked for by name, those in `folder` among them."""
+    return sorted({path.name for place in _folders(folder) for path in place.glob("*.xml")})
 
 
-class _Builder(ElementTree.TreeBuilder):
-    def doctype(self, name: str, pubid: str | None, system: str | None) -> None:
-        # Without a DOCTYPE there are no entities, so none to expand or to fetch.
-        raise InputError("it has a <!DOCTYPE>, which a chain must not have")
+def _folders(folder: str | None = None) -> list[Path]:
+    return [*([] if folder is None else [Path(folder)]), BESIDE_PACKAGE, INSTALLED]
 
 
 def _parse(xml: str, name: str) -> ElementTree.Element:
-    parser = ElementTree.XMLParser(target=_Builder())
-    try:
-        parser.feed(xml.encode())
-        root = parser.close()
-    except ElementTree.ParseError as error:
-        raise InputError(f"{name}: not a chain, for it is not well-formed XML ({error})") from error
-    except InputError as error:
-        raise InputError(f"{name}: {error}") from None
+    root = parse(xml, name)
     if root.tag.endswith("gadgetronStreamConfiguration"):
         raise InputError(
             f"{name}: a legacy <gadgetronStreamConfiguration>, in which Gadgetron ignores Python "

@@ -55,12 +55,15 @@ def run_remote(
             logger.debug("%s stopped reading: %s", address, error)  # receiving tells why
         except Exception as error:  # noqa: BLE001  (raised again below)
             failures.append(error)
+            endpoint.abandon()
 
     sender = threading.Thread(target=send, name="send", daemon=True)
     sender.start()
     try:
         yield from messages(endpoint, address)
     except ConnectionError as error:
+        if failures:
+            raise failures[0] from error
         raise ChainError(f"the server at {address} ended the stream early: {error}") from error
     finally:
         endpoint.abandon()

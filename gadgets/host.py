@@ -6,32 +6,36 @@ import importlib
 import logging
 import socket
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from typing import Any
-from xml.etree.ElementTree import fromstring
-
-from gadgetron.external.connection import Connection
 
 from gadgets import wire
 from gadgets.chain import Chain, Node
-from gadgets.connection import describe
+from gadgets.connection import NodeConnection, Target, run_target
+from gadgets.documents import parse
 from gadgets.properties import Properties
+from gadgets.shared import Shared
 from gadgets.wire import ChainError, Endpoint, StreamEnded
+from scoremri_core.errors import InputError
 
 logger = logging.getLogger(__name__)
 
 
-def run_chain(chain: Chain, header_xml: str, acquisitions: Iterable[Any]) -> Iterator[Any]:
+def run_chain(
+    chain: Chain, header_xml: str, acquisitions: Iterable[Any], shared: Shared | None = None
+) -> Generator[Any]:
     """Stream a scan through a chain and yield what comes out of its last node.
 
     Each node runs its target in a thread, with a connection of gadgetron-python over a socket
-    pair, so that what runs here is what a server runs.
+    pair, so that what runs here is what a server runs.  Input that fails ends the nodes too:
+    they do not take what came of it for a whole scan.
 
     Parameters
     ----------
     chain : of Python nodes alone.
     header_xml : the ISMRMRD header.
-    acquisitions : fed to the first node as they are iterated.
+    acquisitions : fed to the first node as they are iterated, with whatever else there is.
+    shared : what scans of this process have in common.
 
     Yields
     ------
@@ -46,7 +50,9 @@ def run_chain(chain: Chain, header_xml: str, acquisitions: Iterable[Any]) -> Ite
     nodes = chain.nodes()
     for node in nodes:
         if node.module.partition(".")[0] == __package__:  # ours: told before anything starts
-            Properties.from_config(fromstring(node.configuration))
+            properties = Properties.from_config(parse(node.configuration, node.name))
+            if shared is not None:
+                shared.applied(properties)
     targets = [_load(node) for node in nodes]
     ends: list[Endpoint] = []
     failures: list[Exception] = []
@@ -55,7 +61,7 @@ def run_chain(chain: Chain, header_xml: str, acquisitions: Iterable[Any]) -> Ite
         for node, target in zip(nodes, targets, strict=True):
             here, there = socket.socketpair()
             ends.append(Endpoint(here))
-            _start(_serve, node, target, _NodeSocket(fileno=there.detach()))
+            _start(_serve, node, target, there, shared)
             _start(_feed, ends[-1], node, header_xml, items, failures)
             items = messages(ends[-1], node.name)
         yield from items
@@ -68,16 +74,6 @@ def run_chain(chain: Chain, header_xml: str, acquisitions: Iterable[Any]) -> Ite
             end.abandon()
 
 
-class _NodeSocket(socket.socket):
-    """A socket on which end of file is an error: gadgetron-python's reader would spin on it."""
-
-    def recv(self, size: int, flags: int = 0) -> bytes:
-        data = super().recv(size, flags)
-        if size and not data:
-            raise StreamEnded("the host closed the connection without a CLOSE message")
-        return data
-
-
 def messages(endpoint: Endpoint, name: str) -> Iterator[Any]:
     """Items from one end of a stream until its CLOSE; texts are logged.
 
@@ -88,19 +84,19 @@ def messages(endpoint: Endpoint, name: str) -> Iterator[Any]:
     """
     while (item := wire.read_message(endpoint)) is not None:
         if isinstance(item, str):
+            if item.startswith(wire.FAILED):
+                raise ChainError(f"{name}: {item}")
             logger.info("%s: %s", name, item)
         else:
             yield item
 
 
 def feed(endpoint: Endpoint, header_xml: str, items: Iterable[Any]) -> None:
-    """Send a header, items and CLOSE, whatever the items end with."""
-    try:
-        wire.write_header(endpoint, header_xml)
-        for item in items:
-            wire.write_item(endpoint, item)
-    finally:
-        wire.write_close(endpoint)
+    """Send a header, items and CLOSE; none where the items fail, for they are not the whole."""
+    wire.write_header(endpoint, header_xml)
+    for item in items:
+        wire.write_item(endpoint, item)
+    wire.write_close(endpoint)
 
 
 def _feed(
@@ -114,29 +110,31 @@ def _feed(
         wire.write_config(endpoint, node.configuration)
         feed(endpoint, header_xml, items)
     except StreamEnded as error:
-        failures.append(ChainError(f"the node before {node.name} ended early: {error}"))
+        failures.append(ChainError(f"what feeds {node.name} ended early: {error}"))
+        endpoint.abandon()
     except OSError as error:
         logger.debug("%s stopped reading: %s", node.name, error)  # it says why itself
     except Exception as error:  # noqa: BLE001  (raised again by run_chain)
         failures.append(error)
+        endpoint.abandon()
 
 
-def _serve(node: Node, target: Callable[[Any], None], there: socket.socket) -> None:
+def _serve(node: Node, target: Target, there: socket.socket, shared: Shared | None) -> None:
+    endpoint = Endpoint(there)
     try:
-        with there, Connection(there) as connection:
-            connection.socket = Endpoint(there)  # its close() does not lose what was sent
-            try:
-                target(connection)
-            except ConnectionError:
-                raise
-            except Exception as error:
-                logger.error("%s failed", node.name, exc_info=error)
-                wire.write_error(connection.socket, describe(error))
+        config, header = wire.read_config(endpoint), wire.read_header(endpoint)
+        connection = NodeConnection(there, config, header, shared=shared)
     except OSError as error:
-        logger.debug("%s lost its connection: %s", node.name, error)
+        logger.debug("%s got no stream: %s", node.name, error)
+        endpoint.abandon()
+    except InputError as error:
+        wire.write_error(endpoint, str(error))
+        endpoint.close()
+    else:
+        run_target(target, node.name, connection)
 
 
-def _load(node: Node) -> Callable[[Any], None]:
+def _load(node: Node) -> Target:
     try:
         target = getattr(importlib.import_module(node.module), node.target)
     except (ImportError, AttributeError) as error:

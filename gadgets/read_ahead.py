@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import logging
 import queue
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
+
+logger = logging.getLogger(__name__)
 
 FRAMES = 16  # that may wait, while as many are being worked on; then reading waits too
 
@@ -19,51 +22,72 @@ def read_ahead(
 ) -> Iterator[list[Any]]:
     """Everything of a stream, in its order, in lists of what was waiting.
 
-    A thread reads `items`, so that reading does not wait for the consumer until `limit` items
-    wait.  What `items` raises is raised here, after what came before it; `on_loss` is told at
-    once where that is the loss of the peer.
+    A thread reads `items` from now on, so that reading does not wait for the consumer until
+    `limit` items wait, which is logged.  What `items` raises is raised here, after what came
+    before it; but the loss of the peer at once, for nobody is there to be sent anything, and
+    `on_loss` is told of it.
     """
-    waiting: queue.Queue[Any] = queue.Queue(limit)
-    stopped = threading.Event()
+    reader = _Reader(items, limit, on_loss)
+    threading.Thread(target=reader.read, name="read-ahead", daemon=True).start()
+    return reader.batches()
 
-    def put(item: Any) -> None:
-        while not stopped.is_set():
-            try:
-                return waiting.put(item, timeout=0.2)
-            except queue.Full:
-                continue
 
-    def read() -> None:
+class _Reader:
+    def __init__(
+        self, items: Iterable[Any], limit: int, on_loss: Callable[[Exception], None] | None
+    ) -> None:
+        self._items = items
+        self._limit = limit
+        self._on_loss = on_loss
+        self._waiting: queue.Queue[Any] = queue.Queue(limit)
+        self._stopped = threading.Event()
+        self._loss: ConnectionError | None = None
+
+    def read(self) -> None:
         try:
-            for item in items:
-                put(item)
-                if stopped.is_set():
+            for item in self._items:
+                self._put(item)
+                if self._stopped.is_set():
                     return
-            put(_END)
+            self._put(_END)
         except ConnectionError as error:
-            if on_loss is not None:
-                on_loss(error)
-            put(_Failure(error))
+            self._loss = error
+            if self._on_loss is not None:
+                self._on_loss(error)
+            self._put(_Failure(error))
         except Exception as error:  # noqa: BLE001  (raised again by the consumer)
-            put(_Failure(error))
+            self._put(_Failure(error))
 
-    threading.Thread(target=read, name="read-ahead", daemon=True).start()
-    try:
-        while True:
-            batch = [waiting.get()]
-            while len(batch) < limit and not waiting.empty():
-                batch.append(waiting.get())
-            last = batch[-1]
-            if last is not _END and not isinstance(last, _Failure):
-                yield batch
-                continue
-            if batch[:-1]:
-                yield batch[:-1]
-            if isinstance(last, _Failure):
-                raise last.error
-            return
-    finally:
-        stopped.set()
+    def _put(self, item: Any) -> None:
+        if self._waiting.full():
+            logger.info("%d frames wait to be computed: reading waits too", self._limit)
+        while not self._stopped.is_set():
+            try:
+                self._waiting.put(item, timeout=0.2)
+                break
+            except queue.Full:
+                if self._loss is not None:
+                    return
+
+    def batches(self) -> Iterator[list[Any]]:
+        try:
+            while True:
+                batch = [self._waiting.get()]
+                while len(batch) < self._limit and not self._waiting.empty():
+                    batch.append(self._waiting.get())
+                if self._loss is not None:
+                    raise self._loss
+                last = batch[-1]
+                if last is not _END and not isinstance(last, _Failure):
+                    yield batch
+                    continue
+                if batch[:-1]:
+                    yield batch[:-1]
+                if isinstance(last, _Failure):
+                    raise last.error
+                return
+        finally:
+            self._stopped.set()
 
 
 class _Failure:

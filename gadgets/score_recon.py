@@ -2,47 +2,99 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Generator, Iterable, Iterator
 from typing import Any
 
 from gadgets.connection import OnLoss, guarded, receive
+
+Frames = Callable[[Iterator[Any], Any, Any], Iterator[Any]]
 
 
 @guarded
 def reconstruct_acquisitions(connection: Any, on_loss: OnLoss) -> None:
     """Run as a node that receives raw acquisitions."""
     from gadgets.accumulate import accumulate
-    from gadgets.capture import capture
-    from gadgets.properties import Properties
 
-    properties = Properties.from_config(connection.config)
-    items = capture(receive(connection), connection.raw_bytes.header, properties.capture)
-    _reconstruct(accumulate(items, connection.header, properties), connection, properties, on_loss)
+    _reconstruct(accumulate, connection, on_loss)
 
 
 @guarded
 def reconstruct_buffers(connection: Any, on_loss: OnLoss) -> None:
     """Run as a node behind BucketToBufferGadget, which sends ReconData."""
-    from gadgetron.external.constants import GADGET_MESSAGE_RECON_DATA
+    from gadgets.buffers import frames_of_buffers
 
-    from gadgets.buffers import frames_of_buffers, read_recon_data
-    from gadgets.properties import Properties
+    _reconstruct(frames_of_buffers, connection, on_loss)
 
-    properties = Properties.from_config(connection.config)
-    connection.add_reader(GADGET_MESSAGE_RECON_DATA, read_recon_data)
-    frames = frames_of_buffers(receive(connection), connection.header, properties)
-    _reconstruct(frames, connection, properties, on_loss)
+
+@guarded
+def reconstruct(connection: Any, on_loss: OnLoss) -> None:
+    """Run as a node that learns from the first data which of the two it receives."""
+    from gadgets.encoding import encodings
+
+    encodings(connection.header)  # one that is not Cartesian is told before the scan
+    _reconstruct(_frames_of_either, connection, on_loss)
 
 
 # The stages are imported late so that an import that fails reaches the client as a message too.
-def _reconstruct(frames: Iterable[Any], connection: Any, properties: Any, on_loss: OnLoss) -> None:
+def _reconstruct(frames: Frames, connection: Any, on_loss: OnLoss) -> None:
+    from contextlib import closing
+
+    from gadgetron.external.constants import GADGET_MESSAGE_RECON_DATA
+
+    from gadgets.buffers import read_recon_data
+    from gadgets.capture import capture
+    from gadgets.documents import check_matrices
+    from gadgets.outbox import Outbox
+    from gadgets.properties import Properties
+    from gadgets.read_ahead import read_ahead
+    from gadgets.turns import Turns
+
+    properties = Properties.from_config(connection.config)
+    shared = getattr(connection, "shared", None)
+    turns = Turns() if shared is None else shared.turns
+    if shared is not None:
+        properties = shared.applied(properties)
+    check_matrices(connection.header)
+    connection.add_reader(GADGET_MESSAGE_RECON_DATA, read_recon_data)
+    items = capture(receive(connection), connection.raw_bytes.header, properties.capture)
+
+    # Three threads: one reads, one computes (two would fight over the cores of a CPU), and this
+    # one sends, so that none of the three waits for another as long as there is room.
+    outbox = Outbox()
+    waiting = read_ahead(frames(items, connection.header, properties), on_loss=on_loss)
+    outbox.fill(_images(turns.batches(waiting, outbox.wait_for_room), properties))
+    with closing(iter(outbox)) as images:
+        for image in images:
+            connection.send(image)
+
+
+def _images(batches: Generator[list[Any]], properties: Any) -> Generator[Any]:
+    from contextlib import closing
+
     from gadgets.coil_maps import add_coil_maps
     from gadgets.emit import emit
     from gadgets.posterior import posterior
-    from gadgets.read_ahead import read_ahead
 
-    # One thread computes, since two would fight over the cores of a CPU.
-    waiting = read_ahead(frames, on_loss=on_loss)
-    batches = (list(add_coil_maps(items, properties)) for items in waiting)
-    for item in emit(posterior(batches, properties), properties):
-        connection.send(item)
+    with closing(batches):  # a turn ends, whatever happens in it
+        mapped = (list(add_coil_maps(items, properties)) for items in batches)
+        yield from emit(posterior(mapped, properties), properties)
+
+
+def _frames_of_either(items: Iterator[Any], header: Any, properties: Any) -> Iterator[Any]:
+    import ismrmrd
+    from gadgetron.types.recon_data import ReconData
+
+    from gadgets.accumulate import accumulate
+    from gadgets.buffers import frames_of_buffers
+
+    def all_from(first: Any) -> Iterable[Any]:
+        yield first
+        yield from items
+
+    for item in items:
+        if isinstance(item, ismrmrd.Acquisition):
+            yield from accumulate(all_from(item), header, properties)
+        elif isinstance(item, ReconData):
+            yield from frames_of_buffers(all_from(item), header, properties)
+        else:
+            yield item

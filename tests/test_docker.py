@@ -43,9 +43,10 @@ def test_every_chain_names_what_can_be_imported(path):
     chain = ElementTree.parse(path).getroot()
     assert chain.tag == "configuration"
     assert chain.findtext("version") == "2"
-    nodes = chain.findall("stream/external/execute")
-    assert nodes
-    for node in nodes:
+    assert chain.findall("stream/external")
+    for node in chain.findall("stream/external/connect"):
+        assert 0 < int(node.get("port")) < 65536
+    for node in chain.findall("stream/external/execute"):
         assert node.get("type") == "python"
         assert callable(getattr(importlib.import_module(node.get("name")), node.get("target")))
 

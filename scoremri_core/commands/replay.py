@@ -29,7 +29,10 @@ def replay(
         str | None, typer.Option(metavar="HOST:PORT", help="Use this Gadgetron server.")
     ] = None,
 ) -> None:
-    """Stream a scan through a chain; OUT.h5 gets GROUP/image_SERIES/{data,header,attributes}."""
+    """Stream a scan through a chain; OUT.h5 gets GROUP/image_SERIES/{data,header,attributes}.
+
+    Waveforms of the scan are sent too, and those that come back are kept in GROUP/waveforms.
+    """
     from gadgets.chain import Chain, find
     from gadgets.client import run_remote
     from gadgets.host import run_chain
@@ -49,30 +52,49 @@ def replay(
         replacing(output) as partial,
         progress("readouts sent", len(scan)) as report,
     ):
-        readouts = _counted(scan, report)
+        items = in_time(_counted(scan, report), scan.waveforms())
         if address is not None:
-            images = run_remote(address, chain, scan.header_xml, readouts)
+            received: Iterable[Any] = run_remote(address, chain, scan.header_xml, items)
         else:
             assert isinstance(chain, Chain)
-            images = run_chain(chain, scan.header_xml, readouts)
-        counts = write_images(partial, group, images)
+            received = run_chain(chain, scan.header_xml, items)
+        counts = write_images(partial, group, received)
         if not counts:
             raise InputError(f"{source}: no image came back from {config}")
     for name, count in counts.items():
         logger.info("%s: %d images in %s/%s", output, count, group, name)
 
 
+def in_time(acquisitions: Iterable[Any], waveforms: Iterable[Any]) -> Iterator[Any]:
+    """Acquisitions in their order, each waveform before the first that is not older than it."""
+    recorded = iter(waveforms)
+    waveform = next(recorded, None)
+    for acquisition in acquisitions:
+        while waveform is not None and waveform.time_stamp < acquisition.acquisition_time_stamp:
+            yield waveform
+            waveform = next(recorded, None)
+        yield acquisition
+    if waveform is not None:
+        yield waveform
+        yield from recorded
+
+
 def write_images(path: Path, group: str, items: Iterable[Any]) -> dict[str, int]:
     """Write the images of a stream to an ISMRMRD file, and say how many each series has.
 
-    A series holds images of one size; one of another size gets a name that ends with it.
+    A series holds images of one size; one of another size gets a name that ends with it.  The
+    waveforms of the stream are written beside them.
     """
     import ismrmrd
 
+    waveforms = []
     counts: dict[str, int] = {}
     shapes: dict[str, tuple[Any, ...]] = {}
     with ismrmrd.Dataset(str(path), group, mode="w") as dataset:
         for image in items:
+            if isinstance(image, ismrmrd.Waveform):
+                waveforms.append(image)
+                continue
             if not isinstance(image, ismrmrd.Image):
                 logger.debug("a %s came back and is not kept", type(image).__name__)
                 continue
@@ -83,7 +105,22 @@ def write_images(path: Path, group: str, items: Iterable[Any]) -> dict[str, int]
             dataset.append_image(name, image)
             counts[name] = counts.get(name, 0) + 1
             logger.debug("image %d of series %d", counts[name], image.image_series_index)
+    if waveforms:
+        _write_waveforms(path, group, waveforms)
     return counts
+
+
+def _write_waveforms(path: Path, group: str, waveforms: Iterable[Any]) -> None:
+    import h5py
+    from ismrmrd.file import Waveforms
+
+    from gadgets.capture import Table
+
+    with h5py.File(path, "a") as file:
+        table = Table(file.require_group(group), "waveforms", Waveforms)
+        for waveform in waveforms:
+            table.add(waveform)
+        table.write()
 
 
 def _counted(items: Iterable[Any], report: Callable[[int, str], None]) -> Iterator[Any]:

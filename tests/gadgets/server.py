@@ -10,8 +10,8 @@ import sys
 import ismrmrd
 import numpy as np
 
-CONFIG, HEADER, CLOSE, ERROR, ACQUISITION, IMAGE, RECON_DATA = 2, 3, 4, 8, 1008, 1022, 1023
-WAVEFORM = 1026
+FILENAME, CONFIG, HEADER, CLOSE, TEXT, QUERY, RESPONSE, ERROR = range(1, 9)
+ACQUISITION, IMAGE, RECON_DATA, WAVEFORM = 1008, 1022, 1023, 1026
 
 
 def configuration(**properties):
@@ -19,20 +19,11 @@ def configuration(**properties):
     return f"<configuration>{inner}</configuration>"
 
 
-class Server:
-    """Listens, spawns the node's process as Gadgetron does, and talks to it."""
+class Peer:
+    """Talks to a node or to a server, message by message."""
 
-    def __init__(self, target, module="gadgets.score_recon"):
-        with socket.create_server(("127.0.0.1", 0)) as listener:
-            port = listener.getsockname()[1]
-            self.process = subprocess.Popen(
-                [sys.executable, "-m", "gadgetron", str(port), module, target],
-                env={**os.environ, "OMP_NUM_THREADS": "1"},
-                stderr=subprocess.PIPE,
-                text=True,
-            )
-            listener.settimeout(60)
-            self.socket, _ = listener.accept()
+    def __init__(self, connected):
+        self.socket = connected
         self.socket.settimeout(120)
 
     def __enter__(self):
@@ -40,12 +31,13 @@ class Server:
 
     def __exit__(self, *_):
         self.socket.close()
-        self.process.kill()
-        self.process.communicate()
 
     def start(self, xml, **properties):
-        for number, text in ((CONFIG, configuration(**properties)), (HEADER, xml)):
-            self.send(number, struct.pack("<I", len(text)) + text.encode())
+        self.send_text(CONFIG, configuration(**properties))
+        self.send_text(HEADER, xml)
+
+    def send_text(self, number, text):
+        self.send(number, struct.pack("<I", len(text)) + text.encode())
 
     def send(self, number, payload=b""):
         self.socket.sendall(struct.pack("<H", number) + payload)
@@ -58,7 +50,7 @@ class Server:
         parts = b""
         while len(parts) < count:
             part = self.socket.recv(count - len(parts))
-            assert part, "the node closed its connection without CLOSE"
+            assert part, "the other side closed its connection without CLOSE"
             parts += part
         return parts
 
@@ -79,8 +71,9 @@ class Server:
                 pixels = np.frombuffer(self.read(4 * x * y * z * header.channels), np.float32)
                 meta = ismrmrd.Meta.deserialize(attributes.decode("ascii"))
                 received.append((number, (header, pixels.reshape(z, y, x), meta)))
-            elif number == ERROR:
-                received.append((number, self.read(self.unpack("<Q")[0]).decode()))
+            elif number in (TEXT, ERROR):
+                (length,) = self.unpack("<I" if number == TEXT else "<Q")
+                received.append((number, self.read(length).decode()))
             elif number == WAVEFORM:
                 received.append((number, ismrmrd.Waveform.deserialize_from(self.read)))
             else:
@@ -92,6 +85,27 @@ class Server:
         received = self.receive()
         assert {number for number, _ in received} <= {IMAGE}, received
         return [item for _, item in received]
+
+
+class Server(Peer):
+    """Listens, spawns the node's process as Gadgetron does, and talks to it."""
+
+    def __init__(self, target, module="gadgets.score_recon"):
+        with socket.create_server(("127.0.0.1", 0)) as listener:
+            port = listener.getsockname()[1]
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "gadgetron", str(port), module, target],
+                env={**os.environ, "OMP_NUM_THREADS": "1"},
+                stderr=subprocess.PIPE,
+                text=True,
+            )
+            listener.settimeout(60)
+            super().__init__(listener.accept()[0])
+
+    def __exit__(self, *_):
+        super().__exit__()
+        self.process.kill()
+        self.process.communicate()
 
 
 def recon_buffer(data, headers, limits):
