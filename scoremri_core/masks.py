@@ -19,6 +19,8 @@ from scoremri_core.errors import InputError
 
 Bools = npt.NDArray[np.bool_]
 
+CALIBRATION_MODES = ("embedded", "separate", "external")
+
 
 @dataclass(frozen=True)
 class Mask:

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from scoremri_core.masks import KINDS
+from scoremri_core.masks import CALIBRATION_MODES, KINDS
 
 logger = logging.getLogger(__name__)
 
@@ -25,6 +25,16 @@ def undersample(
         str, typer.Option(help="Encode steps to drop: phase; of a 3D scan also partition, both.")
     ] = "phase",
     seed: Annotated[int, typer.Option(help="Seed of a random pattern.")] = 0,
+    calibration_mode: Annotated[
+        str, typer.Option(help=f"How the calibration is scanned: {', '.join(CALIBRATION_MODES)}.")
+    ] = CALIBRATION_MODES[0],
+    calibration_last: Annotated[
+        bool, typer.Option(help="A reference scan comes after the imaging lines.")
+    ] = False,
+    partial_fourier: Annotated[
+        float, typer.Option(help="Share of the phase-encode lines that is acquired.")
+    ] = 1,
+    partial_echo: Annotated[float, typer.Option(help="Share of each readout acquired.")] = 1,
     group: Annotated[str, typer.Option(help="Group of the scan in the file.")] = "dataset",
 ) -> None:
     """Drop lines of a fully sampled scan and set flags and header as a scanner would."""
@@ -32,7 +42,18 @@ def undersample(
     from scoremri_core.undersampling import accelerate
 
     with open_scan(source, group) as scan:
-        thinned = accelerate(scan, mask, acceleration, calibration, axis, seed)
+        thinned = accelerate(
+            scan,
+            mask,
+            acceleration,
+            calibration,
+            axis,
+            seed,
+            calibration_mode=calibration_mode,
+            calibration_last=calibration_last,
+            partial_fourier=partial_fourier,
+            echo=partial_echo,
+        )
         write_scan(output, thinned.header, thinned, group, waveforms=scan.waveforms())
     logger.info(
         "%s: %s R = %g with %d calibration lines, true acceleration %.2f",
