@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -14,6 +15,7 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 PRECISIONS = {"bfloat16": torch.bfloat16, "float32": torch.float32}
+LONG_ENOUGH = 0.1  # seconds to time: a busy machine then slows all convolutions alike
 MOST = 6  # convolutions to time: those that take most of the network's FLOPs
 
 
@@ -53,18 +55,13 @@ class Convolution:
         return count_flops(self.run(1, torch.float32, torch.device("cpu")))
 
     @torch.no_grad()
-    def rate(self, batch: int, dtype: torch.dtype, device: torch.device, repeats: int = 5) -> float:
-        """FLOPs per second in the best of some runs."""
+    def rate(self, batch: int, dtype: torch.dtype, device: torch.device) -> float:
+        """FLOPs per second, on images that stay where they are."""
         run = self.run(batch, dtype, device)
         run()
-        seconds = []
-        for _ in range(repeats):
-            _wait(device)
-            start = time.perf_counter()
-            run()
-            _wait(device)
-            seconds.append(time.perf_counter() - start)
-        return batch * self.flops() / min(seconds)
+        once = _seconds(run, 1, device)
+        count = max(1, math.ceil(LONG_ENOUGH / once))
+        return batch * count * self.flops() / _seconds(run, count, device)
 
 
 def count_flops(call: Callable[[], Any]) -> int:
@@ -107,6 +104,15 @@ def heaviest_convolutions(prior: Any, shape: tuple[int, int]) -> list[Convolutio
         for hook in hooks:
             hook.remove()
     return [convolution for convolution, _ in flops.most_common(MOST)]
+
+
+def _seconds(run: Callable[[], Any], count: int, device: torch.device) -> float:
+    _wait(device)
+    start = time.perf_counter()
+    for _ in range(count):
+        run()
+    _wait(device)
+    return time.perf_counter() - start
 
 
 def _wait(device: torch.device) -> None:

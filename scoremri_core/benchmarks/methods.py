@@ -238,7 +238,6 @@ def convolutions(case: Case) -> Run:
         }
         return Measurement(time.perf_counter() - start, details=details)
 
-    run()
     return run
 
 
