@@ -212,6 +212,8 @@ class _Stack:
         centre = tuple(slice(max(0, n // 2 - CENTRE), n // 2 + CENTRE) for n in (na, nb))
         middle = noise.whiten(self.kspace[:, :, centre[0], centre[1]], whitening)
         measured = (self.kspace[0, :, centre[0], centre[1]] != 0).any(axis=0)
+        if not measured.any():
+            return np.zeros(0, np.intp)
         power = np.mean(np.abs(middle[:, :, measured]) ** 2, axis=(1, 2)) / 2  # of noise: 1
         signal = np.flatnonzero(power > max(SIGNAL, LEAST_SIGNAL * power.max(initial=0)))
         if not len(signal):

@@ -1,0 +1,187 @@
+"""Volumes against their known truth, and against the slices that they are made of."""
+
+import numpy as np
+import pytest
+import sigpy.mri
+import torch
+
+from scoremri_core import reconstruct, volume
+from scoremri_core.errors import InputError
+from scoremri_core.fourier import to_image, to_kspace
+from scoremri_core.masks import make_mask
+from scoremri_core.metrics import psnr
+from scoremri_core.priors.gaussian import GaussianPrior
+from scoremri_core.volume import reconstruct_volume
+
+NZ, NY, NX, COILS, SIGMA = 18, 24, 22, 4, 0.01
+COVARIANCE = 2 * SIGMA**2 * np.eye(COILS)
+EMPTY = 3  # readout positions without signal at either end
+
+
+def head(nz=NZ, ny=NY, nx=NX):
+    """A lopsided ellipsoid with smooth phase, zero at the outermost readout positions."""
+    z, y, x = np.mgrid[-1 : 1 : nz * 1j, -1 : 1 : ny * 1j, -1 : 1 : nx * 1j]
+    inside = z**2 + (y - 0.1) ** 2 + 1.4 * x**2 < 0.75
+    magnitude = inside * (0.8 + 0.3 * z + 0.2 * y * x)
+    magnitude[..., :EMPTY] = magnitude[..., nx - EMPTY :] = 0
+    return magnitude * np.exp(1j * (x + 0.5 * y + 0.3 * z))
+
+
+def coil_maps(nz=NZ, ny=NY, nx=NX):
+    maps = sigpy.mri.birdcage_maps((COILS, nz, ny, nx))
+    return maps / np.sqrt((np.abs(maps) ** 2).sum(0))
+
+
+def scan(lines=None, shape=(NZ, NY, NX), sigma=SIGMA, seed=0):
+    """K-space (coil, z, y, x) of the lines (z, y)."""
+    rng = np.random.default_rng(seed)
+    kspace = to_kspace(coil_maps(*shape) * head(*shape), (-3, -2, -1))
+    noise = rng.standard_normal((2, *kspace.shape))
+    kspace = kspace + sigma * (noise[0] + 1j * noise[1])
+    return (kspace if lines is None else kspace * lines[..., None]).astype(np.complex64)
+
+
+def undersampled():
+    return make_mask("poisson", (NZ, NY), 2, 12, seed=1).sampled
+
+
+def prior(a, b):
+    ka, kb = np.mgrid[:a, :b]
+    k2 = (ka - a // 2) ** 2 + (kb - b // 2) ** 2
+    return GaussianPrior(torch.from_numpy(60 / (1 + k2) ** 1.5).float())
+
+
+OPTIONS = {"prior": prior(NZ, NY), "noise_covariance": COVARIANCE, "samples": 2, "steps": 3}
+
+
+@pytest.mark.parametrize("shape", [(18, 24, 22), (17, 23, 21)])
+@pytest.mark.parametrize("complete", ["partitions", "readouts"])
+def test_voxels_are_in_their_places(shape, complete):
+    nz, ny, nx = shape
+    lines = np.ones((nz, ny), bool)
+    if complete == "readouts":
+        lines[0, 0] = False  # one line less, and only the readout is complete
+    plane = prior(nz, ny) if complete == "readouts" else prior(ny, nx)
+    options = {**OPTIONS, "prior": plane}
+    result = reconstruct_volume(scan(lines, shape), **options)
+    assert result.info.fallback is None
+    assert result.mean.shape == result.std.shape == shape
+    assert result.samples.shape == (nz, 2, ny, nx)
+    truth = np.abs(head(*shape))
+    assert psnr(np.abs(result.mean), truth) > 28
+    for axis in range(3):
+        for other in (np.flip(truth, axis), np.roll(truth, 1, axis), np.roll(truth, -1, axis)):
+            assert psnr(np.abs(result.mean), truth) > psnr(np.abs(result.mean), other) + 3
+    np.testing.assert_allclose(result.mean, result.samples.mean(1), atol=1e-6)
+
+
+def test_a_position_is_what_it_is_alone():
+    """With the volume's scale, noise and maps, whatever is sampled beside it."""
+    kspace = scan(undersampled())
+    result = reconstruct_volume(kspace, **OPTIONS)
+    stack = to_image(kspace, (-1,))
+    for x in (NX // 2, NX // 2 + 3):
+        alone = reconstruct(stack[..., x], scale=result.info.scale, **OPTIONS)
+        np.testing.assert_allclose(
+            result.samples[..., x].swapaxes(0, 1), alone.samples[0], atol=1e-4
+        )
+
+
+def test_parts_do_not_matter_and_progress_is_told(monkeypatch, caplog):
+    kspace = scan(undersampled())
+    whole = reconstruct_volume(kspace, **OPTIONS)
+    monkeypatch.setitem(volume.PART_VALUES, "cpu", 5 * kspace[..., 0].size)
+    monkeypatch.setattr(volume, "SECONDS_PER_LOG", 0)
+    with caplog.at_level("INFO"):
+        parts = reconstruct_volume(kspace, **OPTIONS)
+    np.testing.assert_allclose(parts.samples, whole.samples, atol=1e-5)
+    assert [m.split(",")[0] for m in caplog.messages if "positions" in m] == [
+        f"volume: {done} of {NX} positions" for done in (5, 10, 15, 20)
+    ]
+
+
+@pytest.mark.parametrize("sigma", [SIGMA, 0])
+def test_positions_without_signal_are_no_alarm(sigma, caplog):
+    """They are sampled like any other: zero within the deviation that they come with."""
+    result = reconstruct_volume(scan(undersampled(), sigma=sigma), **OPTIONS)
+    assert result.info.fallback is None
+    assert not [record for record in caplog.records if record.levelname == "WARNING"]
+    assert np.isfinite(result.std).all()
+    empty, std = (part[..., [0, -1]] for part in (np.abs(result.mean), result.std))
+    assert np.mean(empty**2) < 2 * np.mean(std**2) < 0.3**2
+
+
+def test_one_scale_is_near_that_of_a_slice_through_the_middle():
+    kspace = scan(undersampled())
+    result = reconstruct_volume(kspace, **OPTIONS)
+    middle = reconstruct(to_image(kspace, (-1,))[..., NX // 2], **OPTIONS)
+    assert result.info.scale == pytest.approx(middle.info.scale, rel=0.15)
+    assert isinstance(result.info.sigma_n, float)
+
+
+def test_noise_is_estimated_once_from_the_quiet_positions():
+    options = {**OPTIONS, "noise_covariance": None}
+    result = reconstruct_volume(scan(undersampled()), **options)
+    assert result.info.sigma_n == pytest.approx(SIGMA, rel=0.2)
+
+
+def test_calibration_of_its_own():
+    lattice = make_mask("equispaced", (NZ, NY), 4).sampled
+    block = make_mask("equispaced", (NZ, NY), 4, 12).calibration
+    options = {**OPTIONS, "sampler": "none"}
+    with_it = reconstruct_volume(scan(lattice), calibration=scan(block, seed=5), **options)
+    without = reconstruct_volume(scan(lattice), **options)
+    assert with_it.info.fallback is None
+    assert "no calibration lines" in without.info.fallback
+    truth = np.abs(head())
+    assert psnr(np.abs(with_it.mean), truth) > psnr(np.abs(without.mean), truth) + 3
+
+
+@pytest.mark.parametrize(
+    ("spoil", "reason"),
+    [
+        (lambda k: k * (np.arange(NY) % 2)[:, None], "no calibration lines"),
+        (lambda k: np.where(np.arange(NY)[:, None] == 3, np.nan, k), "not finite"),
+        (lambda k: 0 * k, "no signal"),
+    ],
+)
+def test_what_cannot_be_sampled_comes_out_classical(spoil, reason, caplog):
+    result = reconstruct_volume(spoil(scan()).astype(np.complex64), **OPTIONS)
+    assert reason in result.info.fallback
+    assert len([m for m in caplog.messages if "classical volume" in m]) == 1
+    assert np.isfinite(result.mean).all()
+    assert result.samples.shape[1] == 0
+    assert np.isnan(result.std).all()
+    if "finite" in reason:
+        assert psnr(np.abs(result.mean), np.abs(head())) > 22
+
+
+def test_without_a_sampler_the_images_are_classical():
+    result = reconstruct_volume(scan(undersampled()), **{**OPTIONS, "sampler": "none"})
+    assert result.info.fallback is None
+    assert psnr(np.abs(result.mean), np.abs(head())) > 22
+
+
+def test_positions_that_fail_are_told():
+    class Hungry:
+        def denoise(self, x, sigma):
+            raise MemoryError
+
+    result = reconstruct_volume(scan(undersampled()), **{**OPTIONS, "prior": Hungry()})
+    assert result.info.fallback.startswith(f"{NX} of {NX} positions: out of memory")
+    assert np.isfinite(result.mean).all()
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"kspace": np.ones((4, 8, 8))}, r"expected \(coil, z, y, x\)"),
+        ({"calibration": np.ones((4, 8, 8, 8))}, "expected that of kspace"),
+        ({"maps": 3}, "expected 1 or 2 sets"),
+        ({"device": "abacus"}, "device 'abacus'"),
+    ],
+)
+def test_bad_arguments_are_named(changes, message):
+    arguments = {"kspace": scan(), **OPTIONS, **changes}
+    with pytest.raises(InputError, match=message):
+        reconstruct_volume(arguments.pop("kspace"), **arguments)
