@@ -150,4 +150,10 @@ def receive(connection: Any) -> Iterator[Any]:
                 f"a message with id {number} came, which this node cannot read: "
                 f"known are {sorted(connection.readers)}"
             )
-        yield connection.readers[number](connection.socket)
+        try:
+            item = connection.readers[number](connection.socket)
+        except (ValueError, TypeError, IndexError) as error:
+            if isinstance(error, InputError):
+                raise
+            raise InputError(f"a message with id {number} is damaged: {error}") from error
+        yield item

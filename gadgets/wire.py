@@ -259,7 +259,8 @@ def read_message(endpoint: Endpoint) -> Any:
     if number == constants.GADGET_MESSAGE_TEXT:
         return read_text(endpoint)
     if number == constants.GADGET_MESSAGE_ERROR:
-        raise ChainError(read_text(endpoint, constants.uint64))
+        told = read_text(endpoint, constants.uint64)
+        raise ChainError("".join(c if c.isprintable() else " " for c in told))
     if number not in READERS:
         raise ChainError(f"a message with id {number} came: known are {sorted(READERS)}")
     return READERS[number](endpoint)

@@ -66,7 +66,7 @@ def replay(
 
 
 def in_time(acquisitions: Iterable[Any], waveforms: Iterable[Any]) -> Iterator[Any]:
-    """Acquisitions in their order, each waveform before the first that is not older than it."""
+    """Acquisitions in their order, each waveform before the first that was made after it."""
     recorded = iter(waveforms)
     waveform = next(recorded, None)
     for acquisition in acquisitions:

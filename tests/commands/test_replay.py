@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from scoremri_core.commands import main
-from scoremri_core.scans import write_scan
+from scoremri_core.commands.replay import in_time
+from scoremri_core.scans import open_scan, write_scan
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "gadgets"))
 from synthetic import acquisitions, header, letter
@@ -50,6 +51,26 @@ def test_images_are_in_the_layout_of_ismrmrd(scan, tmp_path):
         np.testing.assert_allclose(image.data[0, 0], letter(*SHAPE), atol=0.12)
         assert image.meta["sampler"] == "none"
     assert sorted(path.name for path in tmp_path.iterdir()) == ["out.h5", "scan.h5"]
+
+
+def test_waveforms_go_along_in_time_and_come_back(tmp_path):
+    readouts = acquisitions(letter(*SHAPE), noise=0.002)  # at 1000 and on
+    sent = []
+    for stamp in (7, 1010, 1010, 2000):
+        data = np.arange(12, dtype=np.uint32).reshape(2, 6) + stamp
+        sent.append(ismrmrd.Waveform.from_array(data, waveform_id=2, time_stamp=stamp))
+    write_scan(tmp_path / "in.h5", header(*SHAPE), readouts, waveforms=sent)
+    with open_scan(tmp_path / "in.h5") as scan:
+        items = list(in_time(scan, scan.waveforms()))
+    places = [n for n, item in enumerate(items) if isinstance(item, ismrmrd.Waveform)]
+    assert places == [0, 12, 13, len(items) - 1]
+    assert [item for item in items if isinstance(item, ismrmrd.Acquisition)] == readouts
+
+    out = tmp_path / "out.h5"
+    assert command(tmp_path / "in.h5", "-o", out, "-p", "sampler=none") == 0
+    with ismrmrd.File(str(out), "r") as file:
+        assert list(file["dataset"].waveforms) == sent
+        assert len(file["dataset/image_1"].images) == 1
 
 
 @pytest.mark.parametrize(
