@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+from scoremri_core.commands.progress import progress
+
+if TYPE_CHECKING:
+    from scoremri_core.training.manifest import Source
 
 
 def measure(
@@ -22,19 +28,32 @@ def measure(
         str, typer.Option(help="Of the prior that is written beside a checkpoint.")
     ] = "default",
     cache: Annotated[Path | None, typer.Option(help="Folder of prepared slices.")] = None,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
 ) -> None:
     """Measure the denoiser's error and the width of the samples, as at the end of a training.
 
     A prior keeps its weights and gets a new card. From a checkpoint, of a run that has not ended
     too, the moving average becomes the prior NAME.safetensors beside it.
     """
-    from scoremri_core.training.card import measure_prior, write_prior
+    from scoremri_core.arguments import find_device
+    from scoremri_core.training.card import write_prior
     from scoremri_core.training.manifest import find_sources, of_split
 
+    where = str(find_device(device))
     sources = find_sources(data)
     of_split(sources, "val")
     path = prior
     if prior.suffix != ".safetensors":
         path = prior.with_name(f"{name}.safetensors")
         write_prior(prior, path, sources)
-    measure_prior(path, sources, cache)
+    measured(path, sources, cache, where)
+
+
+def measured(path: Path, sources: Sequence[Source], cache: Path | None, device: str) -> None:
+    """Measure, and show how far that is."""
+    from scoremri_core.training import measure
+    from scoremri_core.training.card import measure_prior
+
+    scans = len(measure.VARIANCE_SCALES) * measure.SCANS
+    with progress("measuring the width of the samples", scans) as advance:
+        measure_prior(path, sources, cache, device, lambda done: advance(done, ""))

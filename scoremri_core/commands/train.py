@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from scoremri_core.commands.measure import measured
 from scoremri_core.commands.progress import progress
 from scoremri_core.errors import InputError
 
@@ -78,9 +79,8 @@ def train(
 
     On several GPUs: torchrun --nproc-per-node N -m scoremri_core train ...
     """
-    from scoremri_core.arguments import find_device
     from scoremri_core.training import loop
-    from scoremri_core.training.card import measure_prior, write_prior
+    from scoremri_core.training.card import write_prior
     from scoremri_core.training.manifest import find_sources, of_split
     from scoremri_core.training.monitor import Monitor
     from scoremri_core.training.ranks import joined_ranks
@@ -105,7 +105,7 @@ def train(
     # what does not go together is refused before anything is read or written
     settings.network()
     cache = cache or output / "cache"
-    with joined_ranks(find_device(device)) as ranks:
+    with joined_ranks(device) as ranks:
         ranks.share(batch)
         sources = find_sources(data)
         training, validation = of_split(sources, "train"), of_split(sources, "val")
@@ -125,7 +125,7 @@ def train(
     if ranks.first:
         path = output / f"{name}.safetensors"
         write_prior(output / loop.CHECKPOINT, path, sources)
-        measure_prior(path, sources, cache)
+        measured(path, sources, cache, ranks.device)
 
 
 def _progress(ranks: Ranks, task: str, total: int) -> AbstractContextManager[Advance]:

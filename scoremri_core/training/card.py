@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import nn
 
 from scoremri_core.errors import InputError
@@ -65,7 +66,13 @@ def write_prior(checkpoint: Path, path: Path, sources: Sequence[Source]) -> None
     _save(path, model, card)
 
 
-def measure_prior(path: Path, sources: Sequence[Source], cache: Path | None = None) -> None:
+def measure_prior(
+    path: Path,
+    sources: Sequence[Source],
+    cache: Path | None = None,
+    device: str = "cpu",
+    progress: Callable[[int], None] = lambda done: None,
+) -> None:
     """Measure a prior on validation and test data and write that into its card.
 
     The factor on the error variance is chosen on the validation data; the test data, where there
@@ -76,22 +83,27 @@ def measure_prior(path: Path, sources: Sequence[Source], cache: Path | None = No
     path : of the .safetensors file, which is left as it is.
     sources : data with a validation split.
     cache : see `load_slices`.
+    device : where to compute.
+    progress : see `measure.calibrate_variance`.
 
     Raises
     ------
     InputError : not a prior; no validation data, or a file that cannot be read.
     """
-    prior = load_prior(path)
+    prior = load_prior(path).to(torch.device(device))
     # which the prior looks into while it is measured
     card = prior.card
+    card.pop("test", None)
     validation = of_split(sources, "val")
     slices = load_slices(validation, cache)
-    card.pop("test", None)
-    card |= {"validation_data": described(validation), **measure.denoiser_error(prior, slices)}
-    card["variance_scale"], card["variance_calibration"] = measure.calibrate_variance(prior, slices)
+    card["validation_data"] = described(validation)
+    card |= measure.denoiser_error(prior, slices, device)
+    card["image_spectrum"] = measure.image_spectrum(slices)
+    card["variance_scale"], card["variance_calibration"] = measure.calibrate_variance(
+        prior, slices, device, progress
+    )
     if test := [source for source in sources if source.split == "test"]:
-        logger.info("test data:")
-        error = measure.denoiser_error(prior, load_slices(test, cache))
+        error = measure.denoiser_error(prior, load_slices(test, cache), device)
         card["test"] = {"data": described(test), **error}
     card["limits"] = limits(card)
     with replacing(path.with_suffix(".json")) as partial:

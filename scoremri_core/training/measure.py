@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -23,10 +23,11 @@ logger = logging.getLogger(__name__)
 RINGS = 16
 LEVELS = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0)
 VARIANCE_SCALES = (1.0, 1.5, 2.0, 3.0, 4.0)
+SCANS = 4  # for each of these
 
 
 def denoiser_error(
-    prior: Denoiser, slices: list[Slice], size: int = 192, seed: int = 0
+    prior: Denoiser, slices: list[Slice], device: str = "cpu", size: int = 192, seed: int = 0
 ) -> dict[str, Any]:
     """How good the denoiser is at each noise level, and at each spatial frequency.
 
@@ -34,6 +35,7 @@ def denoiser_error(
     ----------
     prior : the denoiser.
     slices : slices it was not trained on; at most 24 of them are used, spread evenly.
+    device : where the prior is.
 
     Returns
     -------
@@ -60,7 +62,7 @@ def denoiser_error(
         "mse": [],
         "power": [],
     }
-    for sigma, residual, variance in _residuals(prior, slices, size, seed):
+    for sigma, residual, variance in _residuals(prior, slices, device, size, seed):
         mse = by_frequency(residual) / 2
         power = by_frequency(residual / variance.sqrt())
         error = float(mse @ members) / size**2
@@ -81,22 +83,47 @@ def denoiser_error(
 
 
 def _residuals(
-    prior: Denoiser, slices: list[Slice], size: int, seed: int
+    prior: Denoiser, slices: list[Slice], device: str, size: int, seed: int
 ) -> Iterator[tuple[float, torch.Tensor, torch.Tensor]]:
     """Noise level, error of the denoised image and predicted variance, (slice, y, x)."""
-    rng = np.random.default_rng(seed)
-    clean = torch.from_numpy(
-        np.stack([training_patch(s.image, size, rng) for s in spread(slices, 24)])
-    )
+    clean = torch.from_numpy(_patches(slices, size, seed))
     generator = torch.Generator().manual_seed(seed)
     noise = torch.view_as_complex(torch.randn(*clean.shape, 2, generator=generator))
+    clean, noise = clean.to(device), noise.to(device)
     for sigma in LEVELS:
         denoised, variance = denoise_with_variance(prior, clean, noise, sigma)
         yield sigma, denoised - clean, variance
 
 
+def image_spectrum(slices: list[Slice], size: int = 192, seed: int = 0) -> dict[str, list[float]]:
+    """Mean power spectrum of images.
+
+    Returns
+    -------
+    `frequencies` (cycles per pixel, the centres of rings that widen from DC outwards) and
+    `variance`, that of each real component of the images' orthonormal k-space there.
+    """
+    k = np.hypot(*np.meshgrid(*(np.fft.fftfreq(size),) * 2))
+    # the innermost ring is DC and its neighbours
+    edges = np.geomspace(1 / size, 0.5, 13)[1:-1]
+    ring = np.searchsorted(edges, k.ravel(), "right")
+    members = np.bincount(ring)
+    kspace = np.fft.fft2(_patches(slices, size, seed), norm="ortho")
+    power = np.mean(np.abs(kspace) ** 2, axis=0) / 2
+    variance = np.bincount(ring, power.ravel()) / members
+    centres = np.bincount(ring, k.ravel()) / members
+    return {
+        "frequencies": centres.round(4).tolist(),
+        "variance": [float(f"{value:.4g}") for value in variance],
+    }
+
+
 def calibrate_variance(
-    prior: Denoiser, slices: list[Slice], count: int = 4, seed: int = 0
+    prior: Denoiser,
+    slices: list[Slice],
+    device: str = "cpu",
+    progress: Callable[[int], None] = lambda done: None,
+    seed: int = 0,
 ) -> tuple[float, list[dict[str, float]]]:
     """Choose the factor on the predicted error variance that gives the best posterior samples.
 
@@ -104,13 +131,18 @@ def calibrate_variance(
     coil maps) are sampled with every candidate; the one with the lowest continuous ranked
     probability score, a proper score of mean and width together, is taken.
 
+    Parameters
+    ----------
+    device : where to sample.
+    progress : called after each reconstruction with the number done, SCANS for each candidate.
+
     Returns
     -------
     The factor, and for every candidate the score, sd over error, and error in units of the prior.
     """
     rng = np.random.default_rng(seed)
-    scans = [_simulated_scan(s, rng) for s in spread(slices, count)]
-    table = []
+    scans = [_simulated_scan(s, rng) for s in spread(slices, SCANS)]
+    table: list[dict[str, float]] = []
     for candidate in VARIANCE_SCALES:
         scores, variances, errors = [], [], []
         for truth, kspace, maps, covariance in scans:
@@ -120,11 +152,13 @@ def calibrate_variance(
                 prior=prior,
                 maps=maps,
                 seed=seed,
+                device=device,
                 variance_scale=candidate,
             )
             scores.append(crps(result.samples[0], truth))
             variances.append(np.mean(result.std**2) * (1 + 1 / result.info.samples))
             errors.append(np.mean(np.abs(result.mean[0] - truth) ** 2))
+            progress(len(table) * len(scans) + len(errors))
         table.append(
             {
                 "variance_scale": candidate,
@@ -146,6 +180,12 @@ def spread(slices: list[Slice], count: int) -> list[Slice]:
     """So many slices, evenly from the middle of all."""
     chosen = np.linspace(0.15, 0.85, count) * (len(slices) - 1)
     return [slices[round(i)] for i in chosen]
+
+
+def _patches(slices: list[Slice], size: int, seed: int) -> NDArray[np.complex64]:
+    """Patches (slice, size, size) of at most 24 slices."""
+    rng = np.random.default_rng(seed)
+    return np.stack([training_patch(s.image, size, rng) for s in spread(slices, 24)])
 
 
 def _simulated_scan(

@@ -12,6 +12,7 @@ from datetime import timedelta
 import torch
 import torch.distributed as dist
 
+from scoremri_core.arguments import find_device
 from scoremri_core.errors import InputError
 
 
@@ -65,11 +66,16 @@ class Ranks:
 
 
 @contextmanager
-def joined_ranks(device: torch.device) -> Iterator[Ranks]:
+def joined_ranks(name: str) -> Iterator[Ranks]:
     """Join the processes that torchrun started, each on a GPU of its own; otherwise be alone.
 
     Only the first process logs what is not a warning.
+
+    Parameters
+    ----------
+    name : of the device, auto, cpu, cuda or cuda:N; InputError for any other.
     """
+    device = find_device(name)
     if not dist.is_torchelastic_launched():
         yield Ranks(device=str(device))
         return

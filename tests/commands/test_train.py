@@ -37,7 +37,7 @@ def quick(monkeypatch):
     spread = measure.spread
     monkeypatch.setattr(measure, "LEVELS", (0.1, 1.0))
     monkeypatch.setattr(measure, "spread", lambda slices, count: spread(slices, 1))
-    monkeypatch.setattr(measure, "calibrate_variance", lambda prior, slices: (2.0, []))
+    monkeypatch.setattr(measure, "calibrate_variance", lambda *arguments: (2.0, []))
 
 
 def test_a_prior_is_trained_and_measured(volumes, run, quick, tmp_path):
@@ -80,6 +80,7 @@ def test_a_prior_is_trained_and_measured(volumes, run, quick, tmp_path):
     assert card["sha256"] == sha256(output / "default.safetensors")
     prior = load_prior(output / "default.safetensors")
     assert prior.error_spectrum(0.3, (32, 32)) is not None
+    assert len(card["image_spectrum"]["frequencies"]) == len(card["image_spectrum"]["variance"])
 
 
 def test_priors_and_unfinished_runs_are_measured(volumes, run, quick, tmp_path):

@@ -2,6 +2,7 @@
 
 import json
 import os
+import socket
 import subprocess
 import sys
 
@@ -11,12 +12,14 @@ import torch
 
 from scoremri_core.errors import InputError
 from scoremri_core.priors import load_prior
+from scoremri_core.priors.gaussian import GaussianPrior
 from scoremri_core.priors.unet import DenoisingUnet
 from scoremri_core.training import card, measure
 from scoremri_core.training.augment import complex_patch
 from scoremri_core.training.loop import CHECKPOINT, LOG, read_checkpoint, train
 from scoremri_core.training.manifest import Source
 from scoremri_core.training.objective import denoising_loss, log_normal_levels
+from scoremri_core.training.ranks import joined_ranks
 from scoremri_core.training.settings import Settings
 from scoremri_core.training.slices import Slice
 
@@ -63,36 +66,56 @@ def test_a_run_is_repeatable_and_a_resumed_one_is_the_same(tmp_path):
     assert not torch.equal(next(whole.parameters()), next(different.parameters()))
 
 
-def test_two_processes_train_as_one_does(tmp_path):
-    """Through torchrun, with half of each batch in each process."""
-    script = tmp_path / "run.py"
-    script.write_text(
-        "import sys\n"
-        "from pathlib import Path\n"
-        "import torch\n"
-        f"sys.path.insert(0, {os.path.dirname(__file__)!r})\n"
-        "from test_training import TINY, textures\n"
-        "from scoremri_core.training.loop import train\n"
-        "from scoremri_core.training.ranks import joined_ranks\n"
-        "from scoremri_core.training.settings import Settings\n"
-        "with joined_ranks(torch.device('cpu')) as ranks:\n"
-        "    assert ranks.count == 2\n"
-        "    settings = Settings(steps=8, **TINY)\n"
-        "    train(textures(), Path(sys.argv[1]), settings, ranks=ranks)\n"
-    )
-    torchrun = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
-    done = subprocess.run(
-        [sys.executable, *torchrun, script, tmp_path / "two"],
-        env=os.environ | {"OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        timeout=240,
-    )
-    assert done.returncode == 0, done.stderr
+OTHER_RANK = """
+import sys
+from pathlib import Path
+import numpy as np
+from scoremri_core.training.loop import train
+from scoremri_core.training.ranks import joined_ranks
+from scoremri_core.training.settings import Settings
+from scoremri_core.training.slices import Slice
+
+slices = [Slice(image, "", "") for image in np.load(sys.argv[1])]
+settings = Settings.from_json(sys.argv[2])
+with joined_ranks("cpu") as ranks:
+    train(slices, Path(sys.argv[3]), settings, ranks=ranks)
+"""
+
+
+def test_two_processes_train_as_one_does(tmp_path, monkeypatch):
+    """In the environment that torchrun makes, with half of each batch in each process."""
     settings = Settings(steps=8, **TINY)
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    shared = {
+        "TORCHELASTIC_RUN_ID": "test",
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": str(port),
+        "WORLD_SIZE": "2",
+        "LOCAL_RANK": "0",
+        "OMP_NUM_THREADS": "1",
+    }
+    np.save(tmp_path / "slices.npy", [s.image for s in textures()])
+    arguments = (tmp_path / "slices.npy", settings.to_json(), tmp_path / "other")
+    other = subprocess.Popen(
+        [sys.executable, "-c", OTHER_RANK, *arguments], env=os.environ | shared | {"RANK": "1"}
+    )
+    try:
+        for name, value in (shared | {"RANK": "0"}).items():
+            monkeypatch.setenv(name, value)
+        with joined_ranks("cpu") as ranks:
+            assert (ranks.first, ranks.count) == (True, 2)
+            with pytest.raises(InputError, match="batch is 5: expected a multiple of the 2"):
+                ranks.share(5)
+            two = train(textures(), tmp_path / "two", settings, ranks=ranks).state_dict()
+        assert other.wait(60) == 0
+    finally:
+        other.kill()
+        other.wait()
+    assert list((tmp_path / "other").iterdir()) == []  # the first alone writes
     before = settings.network()
     one = train(textures(), tmp_path / "one", settings)
-    two = read_checkpoint(tmp_path / "two" / CHECKPOINT)["average"]
     moved = apart = 0.0
     for name, value in before.state_dict().items():
         moved += float((one.state_dict()[name] - value).square().sum())
@@ -174,6 +197,36 @@ def test_the_error_by_frequency_is_the_error(monkeypatch):
         assert row["predicted_variance"] == pytest.approx(row["sigma"] ** 2, rel=0.02)
         np.testing.assert_allclose(mse, row["sigma"] ** 2, rtol=0.2)
         np.testing.assert_allclose(power, 1, rtol=0.2)
+
+
+def test_the_images_spectrum_is_found(monkeypatch):
+    """Of white noise, and of a constant: all of it at DC, whose ring has five members."""
+    rng = np.random.default_rng(0)
+    noise = rng.normal(size=(24, 64, 64)) + 1j * rng.normal(size=(24, 64, 64))
+    monkeypatch.setattr(measure, "_patches", lambda *arguments: noise)
+    np.testing.assert_allclose(measure.image_spectrum([], 64)["variance"], 1, rtol=0.2)
+    monkeypatch.setattr(measure, "_patches", lambda *arguments: np.full((1, 64, 64), 2.0))
+    found = measure.image_spectrum([], 64)
+    assert found["variance"] == pytest.approx([64**2 * 4 / 2 / 5] + [0] * 11, rel=1e-3)
+    assert found["frequencies"] == sorted(found["frequencies"])
+
+
+def test_the_width_that_is_chosen_has_the_best_score(monkeypatch):
+    """A Gaussian prior knows its own variance: what it says is right."""
+    monkeypatch.setattr(measure, "SCANS", 1)
+    monkeypatch.setattr(measure, "VARIANCE_SCALES", (0.1, 1.0, 10.0))
+    k = np.hypot(*np.meshgrid(*(np.arange(48) - 24,) * 2))
+    prior = GaussianPrior(torch.from_numpy(30 / (1 + k**2)).float())
+    truth = prior.sample(1, torch.Generator().manual_seed(0))[0].numpy()
+    real = measure._simulated_scan
+    monkeypatch.setattr(measure, "training_patch", lambda *arguments: truth)
+    monkeypatch.setattr(measure, "_simulated_scan", lambda s, rng: real(s, rng, 48, 4))
+    done = []
+    best, table = measure.calibrate_variance(prior, textures(), progress=done.append)
+    assert done == [1, 2, 3]
+    assert best == 1.0
+    widths = [row["sd_over_error"] for row in table]
+    assert widths == sorted(widths)
 
 
 def test_an_unfinished_run_becomes_a_prior(tmp_path):
