@@ -14,6 +14,7 @@ def conjugate_gradients(
     preconditioner: Callable[[Tensor], Tensor],
     tolerance: float = 1e-3,
     max_iterations: int = 50,
+    reference: float | None = None,
 ) -> tuple[Tensor, int]:
     """Solve M x = b for each leading (frame, sample) index on its own.
 
@@ -25,8 +26,10 @@ def conjugate_gradients(
     operator : the Hermitian positive definite M, complex (frame, sample, ...) to the same.
     b : right-hand side, (frame, sample, ...).
     preconditioner : an approximate inverse of M, Hermitian positive definite.
-    tolerance : stop a system when |b - M x| <= tolerance |b| in the preconditioner's norm.
+    tolerance : stop a system when |b - M x| <= tolerance |b| in the preconditioner's norm, which
+        is about the error of x in the norm of M.
     max_iterations : stop all of them after this many.
+    reference : what to take instead of |b|.
 
     Returns
     -------
@@ -44,7 +47,7 @@ def conjugate_gradients(
     r = b
     z = p = preconditioner(r)
     rz = dot(r, z)
-    enough = tolerance**2 * rz
+    enough = tolerance**2 * (rz if reference is None else torch.full_like(rz, reference**2))
     for iteration in range(max_iterations):
         active = rz > enough
         if not bool(active.any()):

@@ -32,25 +32,48 @@ class SenseOperator:
         self.mask = mask[:, None, None]  # (frame, 1, 1, y, x)
         # A^H A commutes with shifts of the image, so its FFTs need no centring; and where whole
         # readouts are measured the transform along them cancels
-        self._lines = bool((mask == mask[..., :1]).all())
-        normal_mask = self.mask[..., :1] if self._lines else self.mask
-        self._normal_mask = torch.fft.ifftshift(normal_mask, dim=(-2, -1))
+        lines = bool((mask == mask[..., :1]).all())
+        self._axes = (-2,) if lines else (-2, -1)
+        reduced_mask = self.mask[..., :1] if lines else self.mask
+        self._reduced_mask = torch.fft.ifftshift(reduced_mask, dim=(-2, -1))
         self.support = maps.abs().amax(2)[:, None] > 0  # (frame, 1, set, y, x)
 
     def forward(self, image: Tensor) -> Tensor:
         """A x: (frame, sample, set, y, x) to (frame, sample, coil, y, x)."""
-        return to_kspace(self._expand(image)) * self.mask
+        return to_kspace(_expand(image, self.maps)) * self.mask
 
     def adjoint(self, kspace: Tensor) -> Tensor:
         """A^H y: (frame, sample, coil, y, x) to (frame, sample, set, y, x)."""
-        return self._combine(to_image(kspace * self.mask))
+        coils = to_image(kspace * self.mask)
+        frames, samples, _, ny, nx = coils.shape
+        image = coils.new_zeros(frames, samples, self.maps.shape[1], ny, nx)
+        return _combine(coils, self._conjugate, image)
+
+    def reduced(self, kspace: Tensor) -> Tensor:
+        """k-space (frame, coil, y, x) as `pull` takes it, after a unitary transform."""
+        return fft(to_image(kspace * self.mask[:, 0]), self._axes)
+
+    def pull(self, reduced: Tensor, image: Tensor) -> Tensor:
+        """A^H (y - A x) for `reduced` k-space y, with or without an axis of samples."""
+        return self._round_trip(image, reduced)
 
     def normal(self, image: Tensor) -> Tensor:
         """A^H A x, with fewer and shorter transforms than `forward` and `adjoint`."""
-        axes = (-2,) if self._lines else (-2, -1)
-        kspace = fft(self._expand(image), axes)
-        kspace *= self._normal_mask
-        return self._combine(fft(kspace, axes, inverse=True))
+        return self._round_trip(image, None)
+
+    def _round_trip(self, image: Tensor, reduced: Tensor | None) -> Tensor:
+        """A^H A x, or A^H (y - A x)."""
+        total = torch.zeros_like(image)
+        # on a CPU coil by coil: what fits its caches is several times faster
+        coils = self.maps.shape[2]
+        step = 1 if image.device.type == "cpu" else coils
+        for part in (slice(c, c + step) for c in range(0, coils, step)):
+            kspace = fft(_expand(image, self.maps[:, :, part]), self._axes)
+            if reduced is not None:
+                torch.sub(reduced[:, :, part], kspace, out=kspace)
+            kspace *= self._reduced_mask
+            _combine(fft(kspace, self._axes, inverse=True), self._conjugate[:, :, part], total)
+        return total
 
     @cached_property
     def diagonal(self) -> Tensor:
@@ -58,30 +81,47 @@ class SenseOperator:
         fraction = self.mask.float().mean((-2, -1), keepdim=True)
         return self.maps.abs().square().sum(2)[:, None] * fraction
 
-    @cached_property
-    def kspace_diagonal(self) -> Tensor:
-        """The diagonal of F A^H A F^H, (frame, 1, set, y, x), real, DC at index 0.
+    def kspace_diagonal(self, weights: Tensor) -> Tensor:
+        """The diagonal of F w A^H A w F^H, DC at index 0, for real weights w on the image.
 
-        The sampling density as seen through the coils: the mask correlated with the power
-        spectrum of the maps.
+        The sampling density as seen through the coils and the weights: the mask correlated with
+        the power spectrum of weights x maps.  How alike the coils see two places is taken to
+        depend on the distance of the places alone, which is exact for constant weights.
+
+        Parameters
+        ----------
+        weights : (frame, sample, set, y, x).
+
+        Returns
+        -------
+        Real, of the shape of the weights.
         """
-        power = torch.fft.fft2(self.maps, norm="ortho").abs().square().sum(2)
-        density = torch.fft.ifft2(
-            torch.fft.fft2(torch.fft.ifftshift(self.mask[:, :, 0].float(), dim=(-2, -1)))
-            * torch.fft.fft2(power).conj()
-        )
-        return density.real[:, None] / power[0, 0].numel()
+        return torch.fft.fft2(self._lags * _autocorrelation(weights)).real.clamp(min=0)
 
-    # Sums run coil by coil, in one order, so that a sample is the same to the last bit alone and
-    # in company; matrix products would round by the size of the batch.
-    def _expand(self, image: Tensor) -> Tensor:
-        coils = image[:, :, 0, None] * self.maps[:, None, 0]
-        for i in range(1, self.maps.shape[1]):
-            coils.addcmul_(image[:, :, i, None], self.maps[:, None, i])
-        return coils
+    @cached_property
+    def _lags(self) -> Tensor:
+        """Autocorrelation of maps over that of their support, times the mask's transform."""
+        seen = _autocorrelation(self.support.to(self.maps.real.dtype)).real
+        alike = _autocorrelation(self.maps).sum(2)[:, None].conj()
+        alike = torch.where(seen > 0.02 * seen[..., :1, :1], alike / seen, 0)
+        mask = torch.fft.ifftshift(self.mask.to(seen.dtype), dim=(-2, -1))
+        return torch.fft.ifft2(mask) * alike / self.mask[0, 0, 0].numel()
 
-    def _combine(self, coils: Tensor) -> Tensor:
-        image = coils[:, :, 0, None] * self._conjugate[:, None, :, 0]
-        for c in range(1, self.maps.shape[2]):
-            image.addcmul_(coils[:, :, c, None], self._conjugate[:, None, :, c])
-        return image
+
+# Sums run coil by coil, in one order, so that a sample is the same to the last bit alone and in
+# company; matrix products would round by the size of the batch.
+def _expand(image: Tensor, maps: Tensor) -> Tensor:
+    coils = image[:, :, 0, None] * maps[:, None, 0]
+    for i in range(1, maps.shape[1]):
+        coils.addcmul_(image[:, :, i, None], maps[:, None, i])
+    return coils
+
+
+def _combine(coils: Tensor, conjugate: Tensor, total: Tensor) -> Tensor:
+    for c in range(conjugate.shape[2]):
+        total.addcmul_(coils[:, :, c, None], conjugate[:, None, :, c])
+    return total
+
+
+def _autocorrelation(x: Tensor) -> Tensor:
+    return torch.fft.ifft2(torch.fft.fft2(x).abs().square())

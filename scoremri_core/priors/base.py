@@ -37,20 +37,31 @@ class SpectralDenoiser(Protocol):
         """
 
 
+@runtime_checkable
+class StationaryPrior(Protocol):
+    """A prior that knows the mean power spectrum of its images."""
+
+    def image_spectrum(self, shape: tuple[int, int]) -> Tensor | None:
+        """Variance of each real component of an image's centred orthonormal k-space, (y, x).
+
+        None where it was not measured.
+        """
+
+
 def error_spectrum(prior: Denoiser, sigma: float, shape: tuple[int, int]) -> Tensor | None:
     """Relative power of the denoiser's error at each spatial frequency; None takes it as white."""
     return prior.error_spectrum(sigma, shape) if isinstance(prior, SpectralDenoiser) else None
 
 
-def denoise(prior: Denoiser, x: Tensor, sigma: float) -> Tensor:
-    """E[x0 | x], complex (batch, y, x), at one noise level."""
-    sigmas = torch.full((len(x),), sigma, device=x.device)
+def denoise(prior: Denoiser, x: Tensor, sigma: float | Tensor) -> Tensor:
+    """E[x0 | x], complex (batch, y, x), at one noise level or (batch,) of them."""
+    sigmas = torch.as_tensor(sigma, dtype=x.real.dtype, device=x.device).expand(len(x))
     # a foreign prior may compute in double precision, or in NumPy
     return torch.as_tensor(prior.denoise(x, sigmas), device=x.device).to(x.dtype)
 
 
 def denoise_with_variance(
-    prior: Denoiser, x0: Tensor, e: Tensor, sigma: float
+    prior: Denoiser, x0: Tensor, e: Tensor, sigma: float | Tensor
 ) -> tuple[Tensor, Tensor]:
     """Denoise x = x0 + sigma e, and tell the error variance of each real component.
 
@@ -62,16 +73,18 @@ def denoise_with_variance(
     Parameters
     ----------
     x0, e : complex (batch, y, x); e with sd 1 in each real component, independent of x0.
-    sigma : noise level.
+    sigma : noise level, one or (batch,).
 
     Returns
     -------
     complex (batch, y, x) and real (batch, y, x).
     """
-    x = x0 + sigma * e
+    levels = torch.as_tensor(sigma, dtype=x0.real.dtype, device=x0.device).expand(len(x0))
+    planes = levels.view(-1, 1, 1)
+    x = x0 + planes * e
     if isinstance(prior, VarianceDenoiser):
-        return prior.denoise_with_variance(x, torch.full((len(x),), sigma, device=x.device))
-    denoised = denoise(prior, x, sigma)
-    trace = ((denoised - x0) * e.conj()).real.mean((-2, -1), keepdim=True) / (2 * sigma)
+        return prior.denoise_with_variance(x, levels)
+    denoised = denoise(prior, x, levels)
+    trace = ((denoised - x0) * e.conj()).real.mean((-2, -1), keepdim=True) / (2 * planes)
     # between a thousandth of the noise, for lack of precision, and all of it
-    return denoised, (sigma**2 * trace.clamp(1e-3, 1.0)).expand(x.shape)
+    return denoised, (planes**2 * trace.clamp(1e-3, 1.0)).expand(x.shape)

@@ -37,6 +37,10 @@ class GaussianPrior:
         power = self.spectrum / (self.spectrum + sigma**2)
         return power / power.mean()
 
+    def image_spectrum(self, shape: tuple[int, int]) -> Tensor:
+        """The spectrum that it was made with."""
+        return self.spectrum
+
     def sample(self, count: int, generator: torch.Generator) -> Tensor:
         """Draw images, complex (count, y, x)."""
         e = torch.randn(count, *self.spectrum.shape, 2, generator=generator)

@@ -33,7 +33,6 @@ class NetworkPrior(ModelPrior):
     ) -> None:
         super().__init__(model.to(memory_format=torch.channels_last), card)  # type: ignore[call-overload]
         self.variance_scale = float(card.get("variance_scale", 1.0))
-        self.sigma_max = float(card.get("sigma_max", 2.0))
         self.precision = precision
         self.chunk = chunk
 
@@ -63,11 +62,21 @@ class NetworkPrior(ModelPrior):
             return None
         sigmas, rows = np.log(measured["sigmas"]), np.log(measured["power"])
         level = [np.interp(np.log(sigma), sigmas, column) for column in rows.T]
+        power = self._radial(measured["frequencies"], level, shape)
+        return power / power.mean()
+
+    def image_spectrum(self, shape: tuple[int, int]) -> Tensor | None:
+        """Variance of each real component of k-space, centred (y, x), as measured for the card."""
+        measured = self.card.get("image_spectrum")
+        if measured is None:
+            return None
+        return self._radial(measured["frequencies"], np.log(measured["variance"]), shape)
+
+    def _radial(self, frequencies: list[float], logarithm: Any, shape: tuple[int, int]) -> Tensor:
         y, x = ((np.arange(n) - n // 2) / n for n in shape)
         radius = np.hypot(y[:, None], x[None, :])
-        power = np.exp(np.interp(radius, measured["frequencies"], level))
-        weights = torch.from_numpy((power / power.mean()).astype(np.float32))
-        return weights.to(next(self.model.parameters()).device)
+        power = np.exp(np.interp(radius, frequencies, logarithm)).astype(np.float32)
+        return torch.from_numpy(power).to(next(self.model.parameters()).device)
 
     def _denoise(self, x: Tensor, sigma: Tensor) -> tuple[Tensor, Tensor]:
         ny, nx = x.shape[-2:]

@@ -11,13 +11,21 @@ import torch
 from torch import Tensor
 
 from scoremri_core.conjugate_gradients import conjugate_gradients
+from scoremri_core.errors import InputError
 from scoremri_core.fourier import fft
-from scoremri_core.priors.base import Denoiser, denoise_with_variance, error_spectrum
-from scoremri_core.samplers.annealing import geometric
+from scoremri_core.priors.base import (
+    Denoiser,
+    StationaryPrior,
+    denoise_with_variance,
+    error_spectrum,
+)
 from scoremri_core.samplers.noise import SampleNoise
 from scoremri_core.sense import SenseOperator
 
 logger = logging.getLogger(__name__)
+
+START_FACTOR = 12
+START_TOLERANCE = 0.3  # in sd; the first noise level is three of them
 
 
 @dataclass(frozen=True)
@@ -28,17 +36,19 @@ class PosteriorOptions:
     ----------
     steps : noise levels, each one denoiser evaluation.
     sigma_max, sigma_min : first and last noise level, in units of the prior; for the first, None
-        takes the prior's own, or 2.
+        takes three times the sd that the measurements leave open, frame by frame, where the prior
+        knows the power spectrum of its images, and 2 where it does not.
     variance_scale : factor on the prior's error variance; None takes the prior's own.
-    tolerance, max_iterations : of the linear solves; loose ones bias the variance of the samples.
+    tolerance : error of a draw that the linear solver leaves, in sd of the distribution drawn.
+    max_iterations : of the linear solver.
     """
 
     steps: int = 12
     sigma_max: float | None = None
     sigma_min: float = 0.01
     variance_scale: float | None = None
-    tolerance: float = 3e-3
-    max_iterations: int = 50
+    tolerance: float = 0.02
+    max_iterations: int = 100
 
 
 def sample_posterior(
@@ -49,7 +59,7 @@ def sample_posterior(
     noise: SampleNoise,
     options: PosteriorOptions,
 ) -> tuple[Tensor, int]:
-    """Draw samples of p(x | y) by annealed exact draws, from a SENSE image plus noise.
+    """Draw samples of p(x | y) by annealed exact draws, from a linear estimate plus noise.
 
     At each noise level sigma the prior's Gaussian approximation N(D(x, sigma), C) of
     p(x0 | x) is multiplied by the likelihood and an x0 is drawn exactly, by perturb-and-solve
@@ -73,59 +83,125 @@ def sample_posterior(
     Returns
     -------
     samples (frame, sample, set, y, x), and the number of denoiser evaluations per sample.
+
+    Raises
+    ------
+    InputError : noise levels that do not fall, or are not positive.
     """
     frames, sets, coils, ny, nx = operator.maps.shape
     weight = (1 / sigma_n**2).view(-1, 1, 1, 1, 1)
     spread = sigma_n.view(-1, 1, 1, 1, 1)
-    scale, sigma_max = options.variance_scale, options.sigma_max
+    scale = options.variance_scale
     if scale is None:
         scale = getattr(prior, "variance_scale", 1.0)
-    if sigma_max is None:
-        sigma_max = getattr(prior, "sigma_max", 2.0)
-    images = (frames, len(noise.generators), sets, ny, nx)
-    x0 = _start(operator, data, weight, options).expand(images)
-    levels = geometric(sigma_max, options.sigma_min, options.steps)
-    if options.steps == 1:
-        levels = [sigma_max]  # the SENSE image is too far off for the last one
-    for sigma in levels:
+    count = len(noise.generators)
+    images = (frames, count, sets, ny, nx)
+    x0, uncertainty = _start(operator, data, weight, prior, options)
+    logger.debug("start %s", uncertainty)
+    x0 = x0.expand(images)
+    reduced = operator.reduced(data)[:, None]
+    for sigma in _schedule(uncertainty, options):  # (frame,)
         e = noise.complex_normal(sets, ny, nx).expand(images)
         denoised, variance = denoise_with_variance(
-            prior, x0.reshape(-1, ny, nx), e.reshape(-1, ny, nx), sigma
+            prior,
+            x0.reshape(-1, ny, nx),
+            e.reshape(-1, ny, nx),
+            sigma.repeat_interleave(count * sets),
         )
         # where no coil sees anything the image is zero by definition
         denoised = torch.where(operator.support, denoised.view(images), 0)
         variance = torch.where(operator.support, scale * variance.view(images), 0)
-        root = ErrorRoot(variance, error_spectrum(prior, sigma, (ny, nx)))
+        root = ErrorRoot(variance, _spectra(prior, sigma, (ny, nx)))
 
-        measured = data[:, None] + spread * noise.complex_normal(coils, ny, nx)
-        innovation = operator.adjoint(measured) - operator.normal(denoised)
-        z, iterations = conjugate_gradients(
-            partial(_normal, operator, root, weight),
-            weight * root.adjoint(innovation) + noise.complex_normal(sets, ny, nx),
-            root.preconditioner(operator, weight),
-            options.tolerance,
-            options.max_iterations,
-        )
-        logger.debug("sigma %.3g: solved in %d iterations", sigma, iterations)
-        x0 = denoised + root(z)
-    return x0, len(levels)
+        measured = (spread * noise.complex_normal(coils, ny, nx)).add_(reduced)
+        innovation = operator.pull(measured, denoised)
+        e = noise.complex_normal(sets, ny, nx)
+        x0 = denoised + _drawn(operator, root, weight, innovation, e, options.tolerance, options)
+    return x0, options.steps
 
 
 def _start(
-    operator: SenseOperator, data: Tensor, weight: Tensor, options: PosteriorOptions
-) -> Tensor:
-    """What the measurements alone say, (frame, 1, set, y, x): SENSE with a white prior of sd 1.
+    operator: SenseOperator,
+    data: Tensor,
+    weight: Tensor,
+    prior: Denoiser,
+    options: PosteriorOptions,
+) -> tuple[Tensor, Tensor]:
+    """What the measurements say, and the sd of what they leave open.
 
-    What they leave open is small beside the first noise level, which can so be a low one.
+    The prior's images are taken as a stationary Gaussian with their power spectrum, as white with
+    sd 1 where the prior does not know it.
+
+    Returns
+    -------
+    The posterior mean under that Gaussian, (frame, 1, set, y, x), and the root-mean-square sd of
+    each real component, (frame,); infinite where the spectrum is not known.
     """
-    root = ErrorRoot(operator.support.to(data.real.dtype), None)
-    z, _ = conjugate_gradients(
+    ny, nx = data.shape[-2:]
+    spectrum = prior.image_spectrum((ny, nx)) if isinstance(prior, StationaryPrior) else None
+    variance = operator.support.to(data.real.dtype)
+    if spectrum is not None:
+        power = spectrum.mean()
+        variance, spectrum = power * variance, (spectrum / power).view(1, 1, 1, *spectrum.shape)
+    root = ErrorRoot(variance, spectrum)
+    # the mean, and one draw that tells how far from it the image may be
+    noise = SampleNoise(0, 1, data.device)
+    e1 = weight.rsqrt() * noise.complex_normal(data.shape[1], ny, nx)
+    e2 = noise.complex_normal(variance.shape[2], ny, nx)
+    seen = operator.adjoint(torch.cat((data[:, None], data[:, None] + e1), 1))
+    e2 = torch.cat((torch.zeros_like(e2), e2), 1)
+    mean, draw = _drawn(operator, root, weight, seen, e2, START_TOLERANCE, options).split(1, 1)
+    if spectrum is None:
+        return mean, torch.full((len(data),), torch.inf, device=data.device)
+    axes = (1, 2, 3, 4)
+    square = (draw - mean).abs().square().sum(axes) / 2
+    return mean, (square / operator.support.sum(axes).clamp(min=1)).sqrt()
+
+
+def _schedule(uncertainty: Tensor, options: PosteriorOptions) -> Tensor:
+    """Noise levels (steps, frame), falling by a constant factor."""
+    last = options.sigma_min
+    if options.sigma_max is None:
+        # noise that hides the start's errors; below a few times the last level, none would be left
+        first = (START_FACTOR * uncertainty).clamp(max(0.1, 2 * last), max(2.0, 2 * last))
+    else:
+        first = torch.full_like(uncertainty, options.sigma_max)
+    if not 0 < last <= float(first.min()):
+        raise InputError(
+            f"sigma_min, sigma_max are {last:g}, {float(first.min()):g}: expected "
+            "0 < sigma_min <= sigma_max"
+        )
+    exponents = torch.linspace(0, 1, options.steps, device=first.device)  # one step: the first
+    return first * (last / first) ** exponents[:, None]
+
+
+def _spectra(prior: Denoiser, sigma: Tensor, shape: tuple[int, int]) -> Tensor | None:
+    """Relative power of the denoiser's error in k-space, (frame, 1, 1, y, x), or None if flat."""
+    spectra = [error_spectrum(prior, float(level), shape) for level in sigma]
+    known = [spectrum for spectrum in spectra if spectrum is not None]
+    return torch.stack(known)[:, None, None] if known else None
+
+
+def _drawn(
+    operator: SenseOperator,
+    root: ErrorRoot,
+    weight: Tensor,
+    innovation: Tensor,
+    e: Tensor,
+    tolerance: float,
+    options: PosteriorOptions,
+) -> Tensor:
+    """C^(1/2) z for the z of `sample_posterior`; innovation is A^H (y + s e1 - A D)."""
+    z, iterations = conjugate_gradients(
         partial(_normal, operator, root, weight),
-        weight * root.adjoint(operator.adjoint(data[:, None])),
+        weight * root.adjoint(innovation) + e,
         root.preconditioner(operator, weight),
-        options.tolerance,
+        tolerance,
         options.max_iterations,
+        # so large is the error of z = 0 if z is what it is thought to be
+        reference=(2 * innovation[0, 0].numel()) ** 0.5,
     )
+    logger.debug("solved in %d iterations", iterations)
     return root(z)
 
 
@@ -137,46 +213,55 @@ class ErrorRoot:
     """C^(1/2) for the covariance C = V^(1/2) F^H W F V^(1/2) of the denoiser's error.
 
     V is the variance in each pixel, W the relative power at each spatial frequency (mean 1): an
-    error is neither the same everywhere nor white.
+    error is neither the same everywhere nor white.  C^(1/2) = V^(1/2) F^H W^(1/2) takes white
+    noise in k-space, V^(1/2) takes it in the image where W is flat.
 
     Parameters
     ----------
     variance : V of each real component, (frame, sample, set, y, x).
-    spectrum : diagonal of W, centred (y, x), or None where it is flat.
+    spectrum : diagonal of W, centred, (frame or 1, 1, 1, y, x), or None where it is flat.
     """
 
     def __init__(self, variance: Tensor, spectrum: Tensor | None) -> None:
         self.variance = variance
         self._deviation = variance.sqrt()
         # the filter commutes with shifts of the image, so its FFTs need no centring
-        self._weights = None if spectrum is None else torch.fft.ifftshift(spectrum)
-        self._gain = None if self._weights is None else self._weights.sqrt()
+        shifted = None if spectrum is None else torch.fft.ifftshift(spectrum, dim=(-2, -1))
+        self._weights = shifted
+        self._gain = None if shifted is None else shifted.sqrt()
 
     def __call__(self, z: Tensor) -> Tensor:
         """C^(1/2) z."""
         if self._gain is not None:
-            z = _filtered(self._gain, z)
+            z = _to_image(self._gain * z)
         return self._deviation * z
 
     def adjoint(self, x: Tensor) -> Tensor:
         """The adjoint of C^(1/2)."""
         x = self._deviation * x
-        return x if self._gain is None else _filtered(self._gain, x)
+        return x if self._gain is None else self._gain * _to_kspace(x)
 
     def preconditioner(self, operator: SenseOperator, weight: Tensor) -> Callable[[Tensor], Tensor]:
         """An approximate inverse of I + C^(1/2)^H A^H A C^(1/2) / s^2.
 
-        Its diagonal in the image where W is flat.  Otherwise its diagonal in k-space for the mean
-        of V, on both sides of what V's departures from the mean do to the diagonal in the image.
+        Its diagonal in the image where W is flat.  Otherwise its diagonal in k-space, on both
+        sides of what V's departures from its mean do to the diagonal in the image.
         """
         pixels = 1 + weight * self.variance * operator.diagonal
         if self._weights is None:
-            return lambda r: r / pixels
+            inverse = 1 / pixels
+            return lambda r: inverse * r
         mean = self.variance.mean((-2, -1), keepdim=True)
-        correction = (1 + weight * mean * operator.diagonal) / pixels
-        gain = (1 + weight * mean * self._weights * operator.kspace_diagonal).rsqrt()
-        return lambda r: _filtered(gain, correction * _filtered(gain, r))
+        # where V is small k-space is right about its being small, and nothing more to be done
+        correction = ((1 + weight * mean * operator.diagonal) / pixels).clamp(max=2)
+        density = operator.kspace_diagonal(self._deviation)
+        gain = (1 + weight * self._weights * density).rsqrt()
+        return lambda r: gain * _to_kspace(correction * _to_image(gain * r))
 
 
-def _filtered(gain: Tensor, x: Tensor) -> Tensor:
-    return fft(gain * fft(x + 0, (-2, -1)), (-2, -1), inverse=True)
+def _to_kspace(x: Tensor) -> Tensor:
+    return fft(x, (-2, -1))
+
+
+def _to_image(z: Tensor) -> Tensor:
+    return fft(z, (-2, -1), inverse=True)

@@ -58,8 +58,34 @@ def test_kspace_diagonal_is_that_of_the_dense_matrix(mask, sets):
         images = torch.zeros(2, n, sets, 9, 12, dtype=torch.complex64)
         images[:, :, i] = waves
         dense = (images.conj() * operator.normal(images)).sum((2, 3, 4)).real
-        found = operator.kspace_diagonal[:, 0, i].reshape(2, n)
+        found = operator.kspace_diagonal(torch.full((2, 1, sets, 9, 12), 1.0))[:, 0, i]
+        found = found.reshape(2, n)
         torch.testing.assert_close(found, dense, rtol=1e-4, atol=1e-4)
+
+
+def test_kspace_diagonal_is_near_that_of_the_dense_matrix_for_smooth_maps_and_weights():
+    n = 16
+    y, x = torch.meshgrid(*(torch.linspace(-1, 1, n),) * 2, indexing="ij")
+    centres = torch.tensor([[-1.0, -1.0], [-1.0, 1.0], [1.0, -1.0], [1.0, 1.0]])
+    maps = torch.stack([torch.exp(-((y - a) ** 2 + (x - b) ** 2) / 4) for a, b in centres])
+    mask = torch.zeros(1, n, n, dtype=torch.bool)
+    mask[:, ::3] = mask[:, 6:10] = True
+    operator = SenseOperator(maps.to(torch.complex64)[None, None], mask)
+    weights = (0.3 + torch.exp(-4 * (y**2 + x**2)))[None, None, None]
+    waves = torch.fft.ifft2(torch.eye(n * n, dtype=torch.complex64).view(-1, n, n), norm="ortho")
+    images = weights * waves[None, :, None]
+    dense = (images.conj() * operator.normal(images)).sum((2, 3, 4)).real.view(n, n)
+    found = operator.kspace_diagonal(weights)[0, 0, 0]
+    assert float((found - dense).norm() / dense.norm()) < 0.1
+
+
+@pytest.mark.parametrize("sets", [1, 2])
+def test_pull_is_the_adjoint_of_what_the_image_leaves_of_the_data(mask, sets):
+    operator = SenseOperator(complex_normal(2, sets, 3, 9, 12), mask)
+    x, y = complex_normal(2, 4, sets, 9, 12, seed=1), complex_normal(2, 3, 9, 12, seed=2)
+    expected = operator.adjoint(y[:, None] - operator.forward(x))
+    found = operator.pull(operator.reduced(y)[:, None], x)
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
 
 
 def test_frames_are_independent(mask):
