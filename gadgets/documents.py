@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 from xml.etree import ElementTree
 
 from scoremri_core.errors import InputError
 from scoremri_core.scans import parse_header
 
-MAX_POINTS = 1 << 28  # of one matrix of a header
+MAX_SIDE = 8192  # of a matrix of a header,
+MAX_POINTS = 1 << 28  # and its points in all: arrays are made by it, one value for each coil
 
 
 def parse(xml: str, name: str) -> ElementTree.Element:
@@ -54,10 +56,11 @@ def check_matrices(header: Any) -> None:
             if space is None or space.matrixSize is None:
                 continue
             size = space.matrixSize
-            if min(size.x, size.y, size.z) < 1 or size.x * size.y * size.z > MAX_POINTS:
+            sides = (size.x, size.y, size.z)
+            if min(sides) < 1 or max(sides) > MAX_SIDE or math.prod(sides) > MAX_POINTS:
                 raise InputError(
                     f"the ISMRMRD header has {field} {size.x} x {size.y} x {size.z} in encoding "
-                    f"{number}: expected 1 to {MAX_POINTS} points"
+                    f"{number}: expected sides of 1 to {MAX_SIDE}, {MAX_POINTS} points in all"
                 )
 
 

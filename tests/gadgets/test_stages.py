@@ -1,5 +1,7 @@
 """How the stages of a node wait for one another."""
 
+import subprocess
+import sys
 import threading
 import time
 
@@ -169,3 +171,11 @@ def test_the_loss_of_the_peer_is_told_at_once():
         time.sleep(0.01)
     with pytest.raises(ConnectionError, match="gone"):
         next(batches)
+
+
+def test_a_node_begins_without_what_it_needs_later():
+    stages = "accumulate, buffers, capture, coil_maps, emit, posterior, properties, score_recon"
+    heavy = "torch scipy.sparse matplotlib sigpy numba skimage nibabel cupy"
+    code = f"import sys\nfrom gadgets import {stages}\nprint(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert not set(heavy.split()) & set(done.stdout.split())
