@@ -55,6 +55,7 @@ class Lines:
 
     begun: int
     before: Key | None  # the frame of an earlier repetition that was open then
+    late: int  # lines of the frame of this or a later repetition that was complete then
     grown: int = 0
     readouts: list[Readout] = field(default_factory=list)
 
@@ -110,7 +111,7 @@ class FrameSorter:
         self._calibrations = CalibrationStore(self.encodings)
         self._open: dict[Key, Lines] = {}
         self._latest: dict[Key, Key] = {}  # the last key opened, by the key at repetition 0
-        self._finished: dict[Key, tuple[Key, int]] = {}  # the last key sent and its lines, likewise
+        self._finished: dict[Key, tuple[int, int]] = {}  # last repetition complete, its lines
         self._waiting: list[Frame] = []  # for a reference scan
         self._count = 0
         self._sent = 0
@@ -136,7 +137,9 @@ class FrameSorter:
         self._count += 1
         if key not in self._open:
             series = key._replace(repetition=0)
-            self._open[key] = Lines(self._count, self._latest.get(series))
+            repetition, count = self._finished.get(series, (-1, 0))
+            late = count if key.repetition <= repetition else 0
+            self._open[key] = Lines(self._count, self._latest.get(series), late)
             self._latest[series] = key
         lines = self._open[key]
         lines.readouts.append(readout)
@@ -164,14 +167,17 @@ class FrameSorter:
 
     def _completed_by(self, key: Key, head: Any) -> list[Key]:
         lines = self._open[key]
+        encoding = numbered(self.encodings, key.space)
         before = self._open.get(lines.before) if lines.before is not None else None
         outlived = (
             before is not None
             and before.grown < lines.begun
+            # Repetitions may alternate, a line or a segment of each at a time.
+            and encoding.lines / encoding.acceleration / 2 <= len(before.readouts)
             and len(before.readouts) <= len(lines.readouts)
         )
         complete = [lines.before] if outlived and lines.before is not None else []
-        if not lines.imaging or head.idx.average + 1 < numbered(self.encodings, key.space).averages:
+        if not lines.imaging or head.idx.average + 1 < encoding.averages:
             return complete
         if head.flags & LAST_OF_ALL:
             # Interleaved slices each end with the flag: one that still lacks lines waits.
@@ -185,16 +191,14 @@ class FrameSorter:
     def _close(self, key: Key) -> Iterator[Frame]:
         """Make a frame, and yield it unless it waits for its reference scan."""
         lines = self._open.pop(key)
-        series = key._replace(repetition=0)
-        last, count = self._finished.get(series, (None, 0))
-        if last == key and len(lines.readouts) < count / 2:
+        if len(lines.readouts) < lines.late / 2:
             logger.warning(
                 "%d readouts of slice %d, repetition %d are left out: "
                 "they came after the last one of their frame",
                 len(lines.readouts), key.slice, key.repetition,
             )  # fmt: skip
             return
-        self._finished[series] = key, len(lines.readouts)
+        self._finished[key._replace(repetition=0)] = key.repetition, len(lines.readouts)
         frame = self._frame(key, lines.readouts)
         encoding = numbered(self.encodings, key.space)
         expected = encoding.calibration_mode in REFERENCE_MODES and encoding.acceleration > 1

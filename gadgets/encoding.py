@@ -36,6 +36,7 @@ class Encoding:
     averages: int
     calibration_mode: str
     acceleration: int  # of both phase-encode directions together
+    lines: int  # between the limits of both, were the scan not accelerated
 
     @property
     def readout_points(self) -> int:
@@ -101,6 +102,7 @@ def _encoding(number: int, encoding: Any) -> Encoding:
         raise InputError(f"{where} has trajectory {trajectory}: expected one of {CARTESIAN}")
     matrix, fov = _space(encoding.encodedSpace, f"{where}, encodedSpace")
     limits = encoding.encodingLimits
+    rows = limits.kspace_encoding_step_1 if limits else None
     partitions = limits.kspace_encoding_step_2 if limits else None
     if partitions is not None and partitions.maximum == 0:
         matrix = (*matrix[:2], 1)  # z then counts slices, or nothing
@@ -114,12 +116,13 @@ def _encoding(number: int, encoding: Any) -> Encoding:
         recon_matrix=recon_matrix,
         recon_fov=recon_fov,
         center=(
-            _center(limits.kspace_encoding_step_1 if limits else None, matrix[1]),
+            _center(rows, matrix[1]),
             _center(partitions, matrix[2]),
         ),
         averages=limits.average.maximum + 1 if limits and limits.average else 1,
         calibration_mode=mode,
         acceleration=factor.kspace_encoding_step_1 * factor.kspace_encoding_step_2 if factor else 1,
+        lines=_count(rows, matrix[1]) * _count(partitions, matrix[2]),
     )
 
 
@@ -137,6 +140,10 @@ def _center(limit: Any, size: int) -> int:
     if limit is None or (limit.center == 0 and limit.maximum > size // 2):
         return size // 2
     return int(limit.center)
+
+
+def _count(limit: Any, size: int) -> int:
+    return size if limit is None else int(limit.maximum - limit.minimum + 1)
 
 
 class Assembled(NamedTuple):

@@ -22,6 +22,7 @@ STRIP_MM = 15.0  # width of a coil's conductor
 SLICE_MM = 4.0
 SPACING_MM = 5.0
 SLAB_MM = 160.0  # thickness of a 3D scan at most
+SLAB_EDGE = 0.15  # share of the partitions at either end over which its excitation falls off
 DWELL_US = 5.0
 NOISE_DWELL_US = 12.5
 NOISE_BANDWIDTH = 0.79  # relativeReceiverNoiseBandwidth
@@ -276,12 +277,17 @@ class SimulatedScan:
     def _images(self) -> npt.NDArray[Any]:
         shape = self._rows, self.matrix[1]
         fov = [n * side for n, side in zip(shape, self.pixel, strict=True)]
-        return np.stack(
+        images = np.stack(
             [
                 [head_slice(shape, fov, z, contrast, self.seed) for z in self.heights]
                 for contrast in self.contrasts
             ]
         )
+        if self.partitions > 1:
+            inside = 0.5 + np.minimum(np.arange(self.partitions), np.arange(self.partitions)[::-1])
+            depth = np.minimum(inside / (SLAB_EDGE * self.partitions), 1)
+            images *= (np.sin(np.pi / 2 * depth) ** 2)[:, None, None].astype(np.float32)
+        return images
 
     @cached_property
     def _maps(self) -> npt.NDArray[Any]:

@@ -11,6 +11,7 @@ import logging
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -30,8 +31,8 @@ logger = logging.getLogger(__name__)
 
 PARTITION, READOUT = 1, 3  # axes of (coil, z, y, x)
 
-# complex values of k-space handed to the sampler at a time, which bounds the memory
-PART_VALUES = {"cpu": 2**21, "cuda": 2**25}
+MAX_POSITIONS = 2**16
+MAX_SEED = 2**40  # the samplers multiply it
 SECONDS_PER_LOG = 30.0
 NOISE_POSITIONS = 16  # looked at for the noise; the quietest quarter of them counts
 CENTRE = 8  # samples on either side of DC where signal is looked for
@@ -50,10 +51,11 @@ def reconstruct_volume(
     sampler: str = "posterior",
     maps: int = 1,
     scale: float | None = None,
+    seed: int = 0,
     device: str = "auto",
     **options: Any,
 ) -> Reconstruction:
-    """Draw posterior samples of a volume, a few positions at a time; progress is logged.
+    """Draw posterior samples of a volume, position by position; progress is logged.
 
     All positions share one noise covariance and one scale.  A position without signal is sampled
     like any other, with the coil maps of its nearest neighbour that has some.
@@ -68,6 +70,7 @@ def reconstruct_volume(
     maps : sets of coil maps to estimate, 1 or 2.
     scale : image value that the prior sees as 1; None takes the 99th percentile of the
         zero-filled image: its median over the positions that reach half of its maximum.
+    seed : sample i of a position depends on the seed, on i and on the position.
     prior, sampler, device, options : as for `scoremri_core.reconstruct`.
 
     Returns
@@ -93,20 +96,29 @@ def reconstruct_volume(
         logger.warning("classical volume instead of samples: %s", problem)
         parts = [stack.classical(noise_covariance)]
     else:
-        parts = []
         denoiser = load_prior(prior) if isinstance(prior, str) and sampler != "none" else prior
-        for positions in _parts(stack.kspace, PART_VALUES[where.type]):
+        parts = []
+        known: dict[int, Array] = {}
+        for position in _told(len(stack.kspace)):
+            own = int(nearest[position])
+            if own not in known:
+                calibration = stack.calibration[own]
+                known = {
+                    own: estimate_coil_maps(calibration, maps, noise_covariance, device=str(where))
+                }
             part = reconstruct(
-                stack.kspace[positions],
-                maps=stack.coil_maps(nearest[positions], maps, noise_covariance, str(where)),
+                stack.kspace[position],
+                maps=known[own],
                 noise_covariance=noise_covariance,
                 prior=denoiser,
                 sampler=sampler,
                 scale=scale,
+                # Neighbours with the same random numbers would err alike, which shows as stripes.
+                seed=(seed * MAX_POSITIONS + position) % MAX_SEED,
                 device=device,
                 **options,
             )
-            parts.append(replace(part, maps=part.maps[:, :0]))
+            parts.append(_in_phase(part, known[own][0], stack.virtual_coil))
     info = replace(
         parts[0].info,
         evaluations=max(part.info.evaluations for part in parts),
@@ -118,17 +130,28 @@ def reconstruct_volume(
     return stack.assembled(parts, info)
 
 
-def _parts(stack: Array, values: int) -> Iterator[slice]:
-    """Slices of a stack of at most so many values; the progress is logged as they are used."""
-    size = max(1, values // stack[0].size)
+def _told(positions: int) -> Iterator[int]:
+    """Count the positions; the progress is logged as they are done."""
     start = told = time.perf_counter()
-    for first in range(0, len(stack), size):
-        yield slice(first, first + size)
-        now, done = time.perf_counter(), first + size
-        if now - told > SECONDS_PER_LOG and done < len(stack):
+    for position in range(positions):
+        yield position
+        now, done = time.perf_counter(), position + 1
+        if now - told > SECONDS_PER_LOG and done < positions:
             told = now
-            left = (now - start) / done * (len(stack) - done)
-            logger.info("volume: %d of %d positions, %.0f s to go", done, len(stack), left)
+            left = (now - start) / done * (positions - done)
+            logger.info("volume: %d of %d positions, %.0f s to go", done, positions, left)
+
+
+def _in_phase(part: Reconstruction, maps: Array, virtual_coil: Array) -> Reconstruction:
+    """A position with the phase that the virtual coil sees, and without its maps.
+
+    Coil maps leave the phase of an image open, and those of each position settle it differently.
+    """
+    seen = np.tensordot(virtual_coil.conj(), maps, axes=1)
+    phase = np.exp(1j * np.angle(seen)).astype(np.complex64)
+    return replace(
+        part, mean=part.mean * phase, samples=part.samples * phase, maps=part.maps[:, :0]
+    )
 
 
 def _fallback(parts: list[Reconstruction]) -> str | None:
@@ -233,13 +256,14 @@ class _Stack:
             return str(error)
         return None
 
-    def coil_maps(self, nearest: Any, sets: int, covariance: Any, device: str) -> Array:
-        """Maps (position, set, coil, a, b), each estimated at the position that `nearest` says."""
-        own, index = np.unique(nearest, return_inverse=True)
-        calibrations = self.calibration[own]
-        return np.stack(
-            [estimate_coil_maps(c, sets, covariance, device=device) for c in calibrations]
-        )[index]
+    @cached_property
+    def virtual_coil(self) -> Array:
+        """Combination (coil,) of the coils that sees most of the signal."""
+        na, nb = self.calibration.shape[-2:]
+        middle = self.calibration[..., na // 2 - 1 : na // 2 + 2, nb // 2 - 1 : nb // 2 + 2]
+        flat = np.moveaxis(middle, 1, 0).reshape(middle.shape[1], -1)
+        principal: Array = np.linalg.eigh(flat @ flat.conj().T)[1][:, -1]
+        return principal
 
     def classical(self, covariance: Any) -> Reconstruction:
         """The best classical image of each position."""
