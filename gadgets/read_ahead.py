@@ -19,7 +19,7 @@ def read_ahead(
     items: Iterable[Any],
     limit: int = FRAMES,
     on_loss: Callable[[Exception], None] | None = None,
-) -> Iterator[list[Any]]:
+) -> ReadAhead:
     """Everything of a stream, in its order, in lists of what was waiting.
 
     A thread reads `items` from now on, so that reading does not wait for the consumer until
@@ -27,12 +27,14 @@ def read_ahead(
     before it; but the loss of the peer at once, for nobody is there to be sent anything, and
     `on_loss` is told of it.
     """
-    reader = _Reader(items, limit, on_loss)
-    threading.Thread(target=reader.read, name="read-ahead", daemon=True).start()
-    return reader.batches()
+    ahead = ReadAhead(items, limit, on_loss)
+    threading.Thread(target=ahead.read, name="read-ahead", daemon=True).start()
+    return ahead
 
 
-class _Reader:
+class ReadAhead:
+    """A stream that is read by a thread until its end, or until it is closed here."""
+
     def __init__(
         self, items: Iterable[Any], limit: int, on_loss: Callable[[Exception], None] | None
     ) -> None:
@@ -44,6 +46,7 @@ class _Reader:
         self._loss: ConnectionError | None = None
 
     def read(self) -> None:
+        """Read it all."""
         try:
             for item in self._items:
                 self._put(item)
@@ -69,7 +72,12 @@ class _Reader:
                 if self._loss is not None:
                     return
 
-    def batches(self) -> Iterator[list[Any]]:
+    def close(self) -> None:
+        """Read no further."""
+        self._stopped.set()
+
+    def __iter__(self) -> Iterator[list[Any]]:
+        """Lists of what was waiting."""
         try:
             while True:
                 batch = [self._waiting.get()]

@@ -61,9 +61,9 @@ def _reconstruct(frames: Frames, connection: Any, on_loss: OnLoss) -> None:
     # Three threads: one reads, one computes (two would fight over the cores of a CPU), and this
     # one sends, so that none of the three waits for another as long as there is room.
     outbox = Outbox()
-    waiting = read_ahead(frames(items, connection.header, properties), on_loss=on_loss)
-    outbox.fill(_images(turns.batches(waiting, outbox.wait_for_room), properties))
-    with closing(iter(outbox)) as images:
+    stream = frames(items, connection.header, properties)
+    with closing(read_ahead(stream, on_loss=on_loss)) as waiting, closing(iter(outbox)) as images:
+        outbox.fill(_images(turns.batches(waiting, outbox.wait_for_room), properties))
         for image in images:
             connection.send(image)
 

@@ -108,7 +108,10 @@ class Endpoint:
         """
         view = memoryview(data if isinstance(data, bytes) else bytes(data))
         for start in range(0, len(view), CHUNK):  # a timeout is for one call, however much it sends
-            self.socket.sendall(view[start : start + CHUNK])
+            try:
+                self.socket.sendall(view[start : start + CHUNK])
+            except TimeoutError as error:
+                raise StreamEnded(f"what was sent stayed unread for {self.stall:g} s") from error
 
     def close(self) -> None:
         """Send CLOSE, once, and close the socket.

@@ -278,6 +278,29 @@ def test_a_client_that_vanishes_leaves_a_server_that_serves(served, sent, caplog
     assert len(served.run()) == 1
 
 
+def test_nothing_is_left_of_a_connection(served):
+    def count():
+        return np.array([threading.active_count(), len(os.listdir("/proc/self/fd"))])
+
+    served.run()
+    served.wait(lambda: not served.server.open_connections)
+    time.sleep(0.1)
+    before = count()
+    for _ in range(3):
+        served.run()
+        with served.connect() as client:  # more than is read ahead, and none of it wanted
+            client.send_text(peer.CONFIG, QUICK.xml)
+            client.send_text(peer.HEADER, header(*SHAPE))
+            client.send_acquisitions(scan(0) * 20)
+        with served.connect() as client:
+            client.send(peer.FILENAME, b"fail".ljust(1024, b"\0"))
+            client.send_text(peer.HEADER, header(*SHAPE))
+            client.send_acquisitions(scan(0) * 3)
+            client.send(peer.CLOSE)
+            client.receive()
+    served.wait(lambda: not served.server.open_connections and (count() <= before).all())
+
+
 class CarefulPrior:
     """Knows when two scans use it at once."""
 

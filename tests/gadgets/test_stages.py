@@ -164,7 +164,7 @@ def test_the_loss_of_the_peer_is_told_at_once():
         yield from range(3)
         raise ConnectionError("gone")
 
-    batches = read_ahead(items(), on_loss=told.append)
+    batches = iter(read_ahead(items(), on_loss=told.append))
     deadline = time.monotonic() + 5
     while not told:
         assert time.monotonic() < deadline
