@@ -109,6 +109,7 @@ def save_prior(path: Path, model: nn.Module, card: dict[str, Any], half: bool = 
     partial, partial_card = path.with_suffix(".partial"), path.with_suffix(".json.partial")
     try:
         save_file(weights, partial)
+        partial.chmod(0o644)  # safetensors lets nobody else read it
         card = {
             **card,
             "name": path.stem,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -35,14 +36,7 @@ def measured_patch(
     """
     phase = _smooth_field(image.shape, rng, rng.exponential(0.2)) + rng.uniform(0, 2 * np.pi)
     x = (image * np.exp(1j * phase)).astype(np.complex64)
-    zoom = rng.uniform(min(1.0, 140 / min(x.shape)), 1.0)
-    shape = [max(8, round(n * zoom)) for n in x.shape]
-    x = to_image(resize(to_kspace(x), shape)) * np.float32(np.sqrt(np.prod(shape) / x.size))
-    x = _random_crop(x, size, rng)
-    if rng.random() < 0.5:
-        x = x.T
-    x = x[:: rng.choice((-1, 1)), :: rng.choice((-1, 1))]
-    return (x * np.exp(rng.normal(0, 0.2))).astype(np.complex64)
+    return _placed(x, [rng.uniform(_smallest_zoom(x), 1)] * 2, size, rng)
 
 
 def complex_patch(
@@ -72,21 +66,31 @@ def complex_patch(
     phase += _ramp(image.shape, rng, rng.exponential(2.0)) + rng.uniform(0, 2 * np.pi)
     x = (image * shading * np.exp(1j * phase)).astype(np.complex64)
 
-    # resolution: native pixels are 0.5 to 1 mm, scans are 0.8 to 2 mm
-    smallest = min(1.0, 140 / min(x.shape))
+    smallest = _smallest_zoom(x)
     zoom = rng.uniform(smallest, 1.0, 2) if rng.random() < 0.3 else [rng.uniform(smallest, 1)] * 2
+    x = _placed(x, zoom, size, rng)
+    level = 10 ** rng.uniform(-3.5, -2)
+    noise = rng.standard_normal((2, size, size), dtype=np.float32)
+    return (x + np.float32(level) * (noise[0] + 1j * noise[1])).astype(np.complex64)
+
+
+def _smallest_zoom(x: NDArray[np.complex64]) -> float:
+    # native pixels are 0.5 to 1 mm, scans are 0.8 to 2 mm
+    return min(1.0, 140 / min(x.shape))
+
+
+def _placed(
+    x: NDArray[np.complex64], zoom: Sequence[float], size: int, rng: np.random.Generator
+) -> NDArray[np.complex64]:
+    """At another resolution, by k-space cropping; random position, orientation and intensity."""
     shape = [max(8, round(n * z)) for n, z in zip(x.shape, zoom, strict=True)]
     if shape != list(x.shape):
         x = to_image(resize(to_kspace(x), shape)) * np.float32(np.sqrt(np.prod(shape) / x.size))
-
     x = _random_crop(x, size, rng)
     if rng.random() < 0.5:
         x = x.T
     x = x[:: rng.choice((-1, 1)), :: rng.choice((-1, 1))]
-    x = x * np.float32(np.exp(rng.normal(0, 0.2)))
-    level = 10 ** rng.uniform(-3.5, -2)
-    noise = rng.standard_normal((2, size, size), dtype=np.float32)
-    return (x + np.float32(level) * (noise[0] + 1j * noise[1])).astype(np.complex64)
+    return (x * np.exp(rng.normal(0, 0.2))).astype(np.complex64)
 
 
 def _random_crop(
