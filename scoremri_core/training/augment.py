@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -80,7 +80,7 @@ def _smallest_zoom(x: NDArray[np.complex64]) -> float:
 
 
 def _placed(
-    x: NDArray[np.complex64], zoom: Sequence[float], size: int, rng: np.random.Generator
+    x: NDArray[np.complex64], zoom: Iterable[float], size: int, rng: np.random.Generator
 ) -> NDArray[np.complex64]:
     """At another resolution, by k-space cropping; random position, orientation and intensity."""
     shape = [max(8, round(n * z)) for n, z in zip(x.shape, zoom, strict=True)]
