@@ -43,6 +43,7 @@ class ReadAhead:
         self._on_loss = on_loss
         self._waiting: queue.Queue[Any] = queue.Queue(limit)
         self._stopped = threading.Event()
+        self._told = False  # that reading waits
         self._loss: ConnectionError | None = None
 
     def read(self) -> None:
@@ -62,8 +63,11 @@ class ReadAhead:
             self._put(_Failure(error))
 
     def _put(self, item: Any) -> None:
-        if self._waiting.full():
+        if self._waiting.full() and not self._told:
             logger.info("%d frames wait to be computed: reading waits too", self._limit)
+            self._told = True
+        elif self._waiting.qsize() <= self._limit // 2:
+            self._told = False
         while not self._stopped.is_set():
             try:
                 self._waiting.put(item, timeout=0.2)

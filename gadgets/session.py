@@ -134,6 +134,7 @@ class Session:
         from gadgets.score_recon import reconstruct
 
         logger.info("%s: a node of a Gadgetron server", self.name)
+        self._counts["node"] = 1
         try:
             connection = NodeConnection(
                 self.endpoint.socket, config, header, stall=self.endpoint.stall, shared=self.shared
