@@ -68,6 +68,50 @@ def test_headers_say_what_was_scanned():
     assert sorted(set(imaging["position"][:, 2].tolist())) == [-5, 0, 5]
 
 
+def test_a_volume_has_two_phase_encode_directions():
+    scan = SimulatedScan((18, 16), coils=2, partitions=7, oversampling=1, snr=1e6, averages=2)
+    kspace = np.zeros((2, 7, 18, 16), complex)
+    for readout in scan:
+        if not readout.flags & NOISE:
+            idx = readout.idx
+            kspace[:, idx.kspace_encode_step_2, idx.kspace_encode_step_1] += readout.data / 2
+    images = np.moveaxis(to_image(kspace, (1, 2, 3)), 1, 0)
+    assert scan.image.shape == (7, 18, 16)
+    assert np.abs(images - scan.coil_maps * scan.image[:, None]).max() < 1e-3
+    size = scan.header.encoding[0].encodedSpace.matrixSize
+    assert (size.x, size.y, size.z) == (16, 18, 7)
+
+
+def test_what_lies_beyond_the_field_of_view_folds_in():
+    """A field of view of half the head: every pixel is the sum of two or three."""
+    small = SimulatedScan((24, 32), coils=2, fov=(96, 192), oversampling=1, snr=1e6)
+    large = SimulatedScan((72, 32), coils=2, fov=(288, 192), oversampling=1, snr=1e6)
+    parts = (large.coil_maps * large.image[:, None]).reshape(1, 2, 3, 24, 32)
+    folded = to_image(zero_filled_kspace(small))
+    assert np.abs(folded - parts.sum(2)).max() < 1e-3
+    assert np.abs(parts[:, :, 0]).max() > 0.1
+    assert np.abs(small.image - large.image[:, 24:48]).max() < 1e-4
+
+
+def test_segments_and_backward_lines():
+    scan = SimulatedScan((20, 16), coils=2, segments=3, slices=2, interleaved=True,
+                         alternating=True)  # fmt: skip
+    imaging = [a for a in scan if not a.flags & NOISE]
+    order = [(a.idx.segment, a.idx.kspace_encode_step_1, a.idx.slice) for a in imaging]
+    assert order == sorted((y % 3, y, s) for y in range(20) for s in range(2))
+    plain = {
+        (a.idx.slice, a.idx.kspace_encode_step_1): a.data
+        for a in SimulatedScan((20, 16), coils=2, slices=2, snr=1e6)
+        if not a.flags & NOISE
+    }
+    for a in imaging:
+        back = a.is_flag_set(22)
+        assert back == (a.idx.kspace_encode_step_1 % 2 == 1)
+        forward = a.data[:, ::-1] if back else a.data
+        clean = plain[a.idx.slice, a.idx.kspace_encode_step_1]
+        assert np.abs(forward - clean).max() < 0.4  # of noise of 0.033
+
+
 def test_noise_differs_between_repetitions_and_comes_back_with_the_seed():
     scan = SimulatedScan((16, 16), coils=2, repetitions=2, seed=4)
     first, again = list(scan), list(SimulatedScan((16, 16), coils=2, repetitions=2, seed=4))
@@ -90,6 +134,11 @@ def test_a_coil_sees_best_what_lies_near_it():
         ({"matrix": (8, 64)}, "matrix 8: expected 16 to 1024"),
         ({"coils": 0}, "coils 0"),
         ({"slices": 31}, "slices 31"),
+        ({"partitions": 8, "slices": 2}, "slices 2: expected 1 in a 3D scan"),
+        ({"averages": 0}, "averages 0"),
+        ({"phase_oversampling": 0.5}, "phase oversampling 0.5: expected 1 to 4"),
+        ({"recon_matrix": (8, 64)}, "recon matrix 8"),
+        ({"fov": (0, 100)}, "fov 0x100"),
         ({"snr": 0}, "snr 0"),
         ({"snr": np.nan}, "snr nan"),
     ],

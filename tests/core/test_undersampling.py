@@ -141,6 +141,61 @@ def test_partitions_of_a_3d_scan_can_be_undersampled():
     assert {a.idx.kspace_encode_step_2 for a in partitions} == {0, 2, 3}
 
 
+@pytest.mark.parametrize("last", [False, True])
+@pytest.mark.parametrize("mode", ["separate", "external"])
+def test_a_reference_scan_comes_once_with_lines_of_its_own(mode, last):
+    thinned = accelerate(DEEP, "equispaced", 4, 6, calibration_mode=mode, calibration_last=last)
+    kept = imaging(thinned)
+    reference = [a for a in kept if a.is_flag_set(ismrmrd.ACQ_IS_PARALLEL_CALIBRATION)]
+    assert reference == (kept[-18:] if last else kept[:18])
+    shift = 7 if mode == "external" else 0
+    assert [(a.idx.slice, step(a) + shift) for a in reference] == [
+        (s, y) for s in range(3) for y in range(7, 13)
+    ]
+    assert {a.encoding_space_ref for a in reference} == {int(mode == "external")}
+    assert [a.is_flag_set(8) for a in reference] == 3 * [*5 * [False], True]
+    originals = {(a.idx.slice, step(a)): a for a in imaging(DEEP) if a.idx.repetition == 0}
+    for a in reference:
+        assert np.array_equal(a.data, originals[a.idx.slice, step(a) + shift].data)
+    lines = [a for a in kept if a not in reference]
+    assert len(lines) == 2 * 3 * 5
+    assert {step(a) % 4 for a in lines} == {2}
+    assert not any(flags(a) & {20, 21} for a in lines)
+    header = thinned.header
+    assert header.encoding[0].parallelImaging.calibrationMode.value == mode
+    assert len(header.encoding) == 1 + (mode == "external")
+    if mode == "external":
+        assert header.encoding[1].encodedSpace.matrixSize.y == 6
+        assert header.encoding[1].encodingLimits.kspace_encoding_step_1.center == 3
+
+
+def test_partial_fourier_and_partial_echo_leave_out_the_beginning():
+    thinned = accelerate(FLAT, "equispaced", 2, 6, partial_fourier=0.625, echo=0.75)
+    originals = {step(a): a for a in imaging(FLAT)}
+    lines = {step(a): a for a in imaging(thinned)}
+    assert set(lines) == set(range(16, 40, 2)) | set(range(17, 23))
+    for number, line in lines.items():
+        assert (line.number_of_samples, line.center_sample) == (36, 24 - 12)
+        assert np.array_equal(line.data, originals[number].data[:, 12:])
+    limits = thinned.header.encoding[0].encodingLimits.kspace_encoding_step_1
+    assert (limits.minimum, limits.center, limits.maximum) == (15, 20, 39)
+    assert thinned.mask.acceleration == 40 / len(lines)
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"calibration_mode": "psychic"}, "expected one of embedded, separate, external"),
+        ({"partial_fourier": 0.5}, "partial fourier 0.5: expected at most 1, and to keep"),
+        ({"partial_fourier": 1.5}, "partial fourier 1.5"),
+        ({"echo": 0.5}, "partial echo 0.5: expected more than 0.5"),
+    ],
+)
+def test_refused_options(options, words):
+    with pytest.raises(InputError, match=words):
+        accelerate(FLAT, "equispaced", 2, 6, **options)
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
