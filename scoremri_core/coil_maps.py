@@ -206,9 +206,12 @@ def _eigenvectors(lags: Any, shape: tuple[int, int], sets: int, xp: Any) -> tupl
         # So that a pixel without any kernel keeps a vector of length one.
         matrices += 1e-6 * xp.eye(coils, dtype=xp.complex64)
         vectors = xp.broadcast_to(start, (len(matrices), coils, sets))
-        for _ in range(_POWER_ITERATIONS):
+        for i in range(_POWER_ITERATIONS):
             vectors = matrices @ vectors
-            vectors, lengths = _orthonormal(vectors, xp)
+            # eigenvalues are below one and few: now and then is enough, but the last step's
+            # lengths are the eigenvalues
+            if i % 4 == 2 or i >= _POWER_ITERATIONS - 2:
+                vectors, lengths = _orthonormal(vectors, xp)
         maps[:, :, y : y + rows] = vectors.reshape(-1, nx, coils, sets).transpose(3, 2, 0, 1)
         values[:, y : y + rows] = lengths.reshape(-1, nx, sets).transpose(2, 0, 1)
     return maps, values
