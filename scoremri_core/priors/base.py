@@ -7,6 +7,12 @@ from typing import Protocol, runtime_checkable
 import torch
 from torch import Tensor
 
+from scoremri_core.fourier import to_kspace
+
+RINGS = 16  # of spatial frequencies, up to Nyquist's
+PRIOR_POINTS = 1.0
+LEAST_POWER = 0.1
+
 
 class Denoiser(Protocol):
     """Any object with `denoise` is a prior."""
@@ -63,12 +69,20 @@ def denoise(prior: Denoiser, x: Tensor, sigma: float | Tensor) -> Tensor:
 def denoise_with_variance(
     prior: Denoiser, x0: Tensor, e: Tensor, sigma: float | Tensor
 ) -> tuple[Tensor, Tensor]:
+    """The first two of `denoise_with_error`."""
+    return denoise_with_error(prior, x0, e, sigma)[:2]
+
+
+def denoise_with_error(
+    prior: Denoiser, x0: Tensor, e: Tensor, sigma: float | Tensor
+) -> tuple[Tensor, Tensor, Tensor | None]:
     """Denoise x = x0 + sigma e, and tell the error variance of each real component.
 
     For a prior that does not tell its error, the variance is found from the very noise that was
     added: by Tweedie's formula the posterior covariance is sigma^2 times the denoiser's Jacobian
-    J, and by Stein's lemma E <e, D(x0 + sigma e) - x0> = sigma tr J, whatever x0 is.  It costs no
-    evaluation, and is as good as the number of pixels is large.
+    J, and by Stein's lemma E <e, D(x0 + sigma e) - x0> = sigma tr J, whatever x0 is; so it is in
+    each ring of spatial frequencies.  It costs no evaluation, and is as good as the number of
+    pixels is large.
 
     Parameters
     ----------
@@ -77,14 +91,44 @@ def denoise_with_variance(
 
     Returns
     -------
-    complex (batch, y, x) and real (batch, y, x).
+    denoised, complex (batch, y, x); its error variance, real (batch, y, x); and, where it was
+    found by Stein's lemma, the relative power of the error at each spatial frequency, centred
+    (batch, y, x) with mean 1, else None.
     """
     levels = torch.as_tensor(sigma, dtype=x0.real.dtype, device=x0.device).expand(len(x0))
     planes = levels.view(-1, 1, 1)
     x = x0 + planes * e
     if isinstance(prior, VarianceDenoiser):
-        return prior.denoise_with_variance(x, levels)
+        return *prior.denoise_with_variance(x, levels), None
     denoised = denoise(prior, x, levels)
-    trace = ((denoised - x0) * e.conj()).real.mean((-2, -1), keepdim=True) / (2 * planes)
-    # between a thousandth of the noise, for lack of precision, and all of it
-    return denoised, (planes**2 * trace.clamp(1e-3, 1.0)).expand(x.shape)
+    mean, gain = (part / planes for part in _stein(denoised - x0, e))
+    # between a thousandth of the noise, for lack of precision, and all of it; and no frequency is
+    # taken to be known so well, on the word of a few points, that the data would not count there
+    mean = mean.clamp(1e-3, 1.0)
+    gain = gain.clamp(max=1.0).maximum(LEAST_POWER * mean)
+    spectrum = gain / gain.mean((-2, -1), keepdim=True)
+    return denoised, (planes**2 * mean).expand(x.shape), spectrum
+
+
+def _stein(change: Tensor, e: Tensor) -> tuple[Tensor, Tensor]:
+    """<e, change> over <e, e>: of all, (batch, 1, 1), and by spatial frequency, (batch, y, x)."""
+    ny, nx = e.shape[-2:]
+    y, x = (torch.arange(n, device=e.device) - n // 2 for n in (ny, nx))
+    rings = min(RINGS, max(1, min(ny, nx) // 2))
+    radius = (torch.hypot(y[:, None] / ny, x[None, :] / nx) * 2 * rings).flatten()
+    # a point belongs to the two rings beside it, to each the more the nearer it is
+    inner = radius.long()
+    outer_share = radius - inner
+
+    def by_ring(k: Tensor) -> Tensor:
+        total = k.new_zeros(len(k), int(inner.max()) + 2)
+        total.index_add_(1, inner, k.flatten(1) * (1 - outer_share))
+        return total.index_add_(1, inner + 1, k.flatten(1) * outer_share)
+
+    waves, changes = to_kspace(e), to_kspace(change)
+    common, power = by_ring((changes * waves.conj()).real), by_ring(waves.abs().square())
+    # few points say little: a ring starts from what all of them say
+    mean = common.sum(1, keepdim=True) / power.sum(1, keepdim=True)
+    ratio = (common + PRIOR_POINTS * mean) / (power + PRIOR_POINTS)
+    interpolated = torch.lerp(ratio[:, inner], ratio[:, inner + 1], outer_share)
+    return mean[..., None], interpolated.view(-1, ny, nx)

@@ -16,7 +16,7 @@ from scoremri_core.fourier import fft
 from scoremri_core.priors.base import (
     Denoiser,
     StationaryPrior,
-    denoise_with_variance,
+    denoise_with_error,
     error_spectrum,
 )
 from scoremri_core.samplers.noise import SampleNoise
@@ -102,7 +102,7 @@ def sample_posterior(
     reduced = operator.reduced(data)[:, None]
     for sigma in _schedule(uncertainty, options):  # (frame,)
         e = noise.complex_normal(sets, ny, nx).expand(images)
-        denoised, variance = denoise_with_variance(
+        denoised, variance, found = denoise_with_error(
             prior,
             x0.reshape(-1, ny, nx),
             e.reshape(-1, ny, nx),
@@ -111,7 +111,8 @@ def sample_posterior(
         # where no coil sees anything the image is zero by definition
         denoised = torch.where(operator.support, denoised.view(images), 0)
         variance = torch.where(operator.support, scale * variance.view(images), 0)
-        root = ErrorRoot(variance, _spectra(prior, sigma, (ny, nx)))
+        spectrum = _spectra(prior, sigma, (ny, nx)) if found is None else found.view(images)
+        root = ErrorRoot(variance, spectrum)
 
         measured = (spread * noise.complex_normal(coils, ny, nx)).add_(reduced)
         innovation = operator.pull(measured, denoised)
@@ -219,7 +220,7 @@ class ErrorRoot:
     Parameters
     ----------
     variance : V of each real component, (frame, sample, set, y, x).
-    spectrum : diagonal of W, centred, (frame or 1, 1, 1, y, x), or None where it is flat.
+    spectrum : diagonal of W, centred, broadcast against V, or None where it is flat.
     """
 
     def __init__(self, variance: Tensor, spectrum: Tensor | None) -> None:

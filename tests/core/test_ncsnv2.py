@@ -265,6 +265,7 @@ def test_what_is_no_architecture_is_not_stored(tmp_path):
 
 def test_reconstructs_with_the_default_sampler(tmp_path):
     """Untrained, stored, loaded by its path: the front door samples with it."""
+    torch.manual_seed(0)
     model = NCSNv2("plain", 2, 2, 4).eval().requires_grad_(False)
     model.sigmas.copy_(torch.tensor([2.0, 0.5, 0.1, 0.01]))
     path = tmp_path / "tiny.safetensors"
