@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
@@ -53,3 +55,11 @@ def given_maps(value: ArrayLike, kspace: NDArray[np.complex64]) -> list[NDArray[
             raise InputError(f"maps has {len(array)} slices: expected {slices}")
         return [m if m.ndim == 4 else m[None] for m in array]
     return [array if array.ndim == 4 else array[None]] * slices
+
+
+def per_slice_seeds(seed: int | Sequence[int], slices: int) -> list[int]:
+    """The seed of each slice."""
+    seeds = [seed] * slices if isinstance(seed, int) else list(seed)
+    if len(seeds) != slices:
+        raise InputError(f"seed holds {len(seeds)} numbers: expected one, or {slices}")
+    return seeds

@@ -56,7 +56,7 @@ def reconstruct(
     steps: int | None = None,
     maps: int | ArrayLike = 1,
     scale: float | None = None,
-    seed: int = 0,
+    seed: int | Sequence[int] = 0,
     device: str = "auto",
     **sampler_options: Any,
 ) -> Reconstruction:
@@ -78,7 +78,7 @@ def reconstruct(
         (set, coil, y, x), either with a leading slice axis where `kspace` has one.
     scale : image value that the prior sees as 1; None takes the 99th percentile of the
         coil-combined zero-filled image, slice by slice.
-    seed : sample i depends on the seed and on i alone.
+    seed : sample i depends on the seed and on i alone; a sequence holds one for each slice.
     device : "auto", "cpu", "cuda" or "cuda:N".
     sampler_options : fields of the sampler's options, such as `PosteriorOptions`.
 
@@ -105,6 +105,7 @@ def reconstruct(
     # without samples the options are checked all the same
     drawing = REGISTRY["posterior" if sampler == "none" else sampler]
     options = drawing.configured(steps, sampler_options)
+    seeds = arguments.per_slice_seeds(seed, len(stack))
     where = arguments.find_device(device)
     calibrations = arguments.per_slice("calibration", calibration, ksp)
     given = None if isinstance(maps, int) else arguments.given_maps(maps, ksp)
@@ -131,7 +132,11 @@ def reconstruct(
         )
         for i, frame in enumerate(stack)
     ]
-    sampled = [frame for frame in frames if frame.fallback is None] if sampler != "none" else []
+    sampled = [
+        (frame, own)
+        for frame, own in zip(frames, seeds, strict=True)
+        if frame.fallback is None and sampler != "none"
+    ]
     denoiser: Denoiser | None = None
     if sampler != "none":
         denoiser = load_prior(prior) if isinstance(prior, str) else prior
@@ -142,11 +147,11 @@ def reconstruct(
     evaluations = 0
     per_batch = max(1, BATCH_VALUES[where.type] // (samples * stack[0].size))
     for first in range(0, len(sampled), per_batch):
-        batch = sampled[first : first + per_batch]
+        batch, own = zip(*sampled[first : first + per_batch], strict=True)
+        # one stream serves all slices where it may
+        random = SampleNoise(seed if isinstance(seed, int) else own, samples, where)
         try:
-            result, evaluations = _sample(
-                batch, denoiser, drawing, options, SampleNoise(seed, samples, where)
-            )
+            result, evaluations = _sample(batch, denoiser, drawing, options, random)
             drawn.extend(result)
         except (MemoryError, RuntimeError) as error:
             if not _out_of_memory(error):
@@ -164,7 +169,7 @@ def reconstruct(
             sampler=sampler,
             samples=count,
             prior=getattr(denoiser, "name", type(denoiser).__name__) if denoiser else "none",
-            seed=seed,
+            seed=seeds[0],
             steps=options.steps if count else 0,
             evaluations=evaluations,
             sigma_n=_per_slice([frame.sigma_n for frame in frames]),

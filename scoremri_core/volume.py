@@ -31,6 +31,7 @@ logger = logging.getLogger(__name__)
 
 PARTITION, READOUT = 1, 3  # axes of (coil, z, y, x)
 
+BLOCK = 16  # positions sampled in one call, which bounds the memory of maps and solver
 MAX_POSITIONS = 2**16
 MAX_SEED = 2**40  # the samplers multiply it
 SECONDS_PER_LOG = 30.0
@@ -98,29 +99,25 @@ def reconstruct_volume(
     else:
         denoiser = load_prior(prior) if isinstance(prior, str) and sampler != "none" else prior
         parts = []
-        known: dict[int, Array] = {}
-        for position in _told(len(stack.kspace)):
-            own = int(nearest[position])
-            if own not in known:
-                calibration = stack.calibration[own]
-                known = {
-                    own: estimate_coil_maps(calibration, maps, noise_covariance, device=str(where))
-                }
+        maps_at = _MapsAt(stack.calibration, maps, noise_covariance, str(where))
+        for block in _told(len(stack.kspace)):
+            own = np.stack([maps_at(int(nearest[position])) for position in block])
             part = reconstruct(
-                stack.kspace[position],
-                maps=known[own],
+                stack.kspace[block.start : block.stop],
+                maps=own,
                 noise_covariance=noise_covariance,
                 prior=denoiser,
                 sampler=sampler,
                 scale=scale,
                 # Neighbours with the same random numbers would err alike, which shows as stripes.
-                seed=(seed * MAX_POSITIONS + position) % MAX_SEED,
+                seed=[(seed * MAX_POSITIONS + position) % MAX_SEED for position in block],
                 device=device,
                 **options,
             )
-            parts.append(_in_phase(part, known[own][0], stack.virtual_coil))
+            parts.append(_in_phase(part, own[:, 0], stack.virtual_coil))
     info = replace(
         parts[0].info,
+        seed=seed,
         evaluations=max(part.info.evaluations for part in parts),
         sigma_n=noise.noise_sigma(noise_covariance),
         scale=float(scale),
@@ -130,27 +127,46 @@ def reconstruct_volume(
     return stack.assembled(parts, info)
 
 
-def _told(positions: int) -> Iterator[int]:
-    """Count the positions; the progress is logged as they are done."""
+def _told(positions: int) -> Iterator[range]:
+    """Blocks of positions; the progress is logged as they are done."""
     start = told = time.perf_counter()
-    for position in range(positions):
-        yield position
-        now, done = time.perf_counter(), position + 1
+    for first in range(0, positions, BLOCK):
+        block = range(first, min(first + BLOCK, positions))
+        yield block
+        now, done = time.perf_counter(), block.stop
         if now - told > SECONDS_PER_LOG and done < positions:
             told = now
             left = (now - start) / done * (positions - done)
             logger.info("volume: %d of %d positions, %.0f s to go", done, positions, left)
 
 
+class _MapsAt:
+    """Coil maps of positions, asked for in order; the last ones are kept."""
+
+    def __init__(self, calibration: Array, sets: int, covariance: Any, device: str) -> None:
+        self._calibration = calibration
+        self._arguments = {"sets": sets, "noise_covariance": covariance, "device": device}
+        self._last: tuple[int, Array] | None = None
+
+    def __call__(self, position: int) -> Array:
+        if self._last is None or self._last[0] != position:
+            maps = estimate_coil_maps(self._calibration[position], **self._arguments)
+            self._last = position, maps
+        return self._last[1]
+
+
 def _in_phase(part: Reconstruction, maps: Array, virtual_coil: Array) -> Reconstruction:
-    """A position with the phase that the virtual coil sees, and without its maps.
+    """Positions with the phase that the virtual coil sees, and without their maps.
 
     Coil maps leave the phase of an image open, and those of each position settle it differently.
     """
-    seen = np.tensordot(virtual_coil.conj(), maps, axes=1)
+    seen = np.tensordot(maps, virtual_coil.conj(), axes=(1, 0))
     phase = np.exp(1j * np.angle(seen)).astype(np.complex64)
     return replace(
-        part, mean=part.mean * phase, samples=part.samples * phase, maps=part.maps[:, :0]
+        part,
+        mean=part.mean * phase,
+        samples=part.samples * phase[:, None],
+        maps=part.maps[:, :0],
     )
 
 

@@ -158,7 +158,7 @@ def run_hmc(
     # (temperature, frame)
     levels = torch.tensor([options.temperatures(float(s)) for s in sigma_n], device=data.device).T
     scale = options.step_size or 1.2 * (2 * sets * ny * nx) ** -0.25
-    log_factor = torch.zeros(frames, len(noise.generators), device=data.device)
+    log_factor = torch.zeros(frames, noise.samples, device=data.device)
     x = target.adjoint + _spread(levels[0]) * noise.complex_normal(sets, ny, nx)
     acceptance, step_sizes = [], []
     for i, sigma in enumerate(levels):

@@ -87,7 +87,7 @@ def sample_langevin(
     Parameters and return value are those of `sample_posterior`.
     """
     frames, sets, _, ny, nx = operator.maps.shape
-    images = (frames, len(noise.generators), sets, ny, nx)
+    images = (frames, noise.samples, sets, ny, nx)
     s2 = (sigma_n**2).view(-1, 1, 1, 1, 1)
     # a bound of |A|^2, since neither mask nor FFT enlarges anything
     norm2 = operator.maps.abs().square().sum((1, 2)).amax((-2, -1)).view(-1, 1, 1, 1, 1)

@@ -94,7 +94,7 @@ def sample_posterior(
     scale = options.variance_scale
     if scale is None:
         scale = getattr(prior, "variance_scale", 1.0)
-    count = len(noise.generators)
+    count = noise.samples
     images = (frames, count, sets, ny, nx)
     x0, uncertainty = _start(operator, data, weight, prior, options)
     logger.debug("start %s", uncertainty)

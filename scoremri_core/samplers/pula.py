@@ -69,7 +69,7 @@ def sample_pula(
     Parameters and return value are those of `sample_posterior`.
     """
     frames, sets, coils, ny, nx = operator.maps.shape
-    images = (frames, len(noise.generators), sets, ny, nx)
+    images = (frames, noise.samples, sets, ny, nx)
     weight = (1 / sigma_n**2).view(-1, 1, 1, 1, 1)
     seen = operator.adjoint(data[:, None])
     eta = options.step_size

@@ -121,6 +121,17 @@ def test_seed_decides_the_samples(prior):
     assert np.abs(one.samples - other.samples).max() > 1e-3
 
 
+def test_slices_with_seeds_of_their_own_are_what_they_are_alone(prior):
+    options = {"prior": prior, "maps": coil_maps(), "noise_covariance": COVARIANCE, "steps": 3}
+    stack = np.stack([scan(), scan()])
+    together = reconstruct(stack, seed=[3, 8], **options)
+    alone = reconstruct(scan(), seed=8, **options)
+    np.testing.assert_allclose(together.samples[1], alone.samples[0], atol=1e-6)
+    assert np.abs(together.samples[0] - together.samples[1]).max() > 1e-3
+    with pytest.raises(InputError, match="seed holds 3 numbers: expected one, or 2"):
+        reconstruct(stack, seed=[1, 2, 3], **options)
+
+
 def test_default_prior_beats_the_classical_image():
     options = {"maps": coil_maps(), "noise_covariance": COVARIANCE}
     classical = reconstruct(scan(4), sampler="none", **options)

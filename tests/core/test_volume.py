@@ -112,7 +112,8 @@ def test_progress_is_told(monkeypatch, caplog):
     with caplog.at_level("INFO"):
         reconstruct_volume(scan(undersampled()), **{**OPTIONS, "sampler": "none"})
     told = [message.split(",")[0] for message in caplog.messages if "positions" in message]
-    assert told == [f"volume: {done} of {NX} positions" for done in range(1, NX)]
+    blocks = range(volume.BLOCK, NX, volume.BLOCK)
+    assert told == [f"volume: {done} of {NX} positions" for done in blocks]
 
 
 @pytest.mark.parametrize("sigma", [SIGMA, 0])
