@@ -19,7 +19,7 @@ from types import SimpleNamespace
 
 import ismrmrd
 import numpy as np
-import server as peer
+import peer
 from gadgetron.external.connection import Connection
 from synthetic import acquisitions, header, letter
 

@@ -14,7 +14,7 @@ import time
 
 import ismrmrd
 import numpy as np
-from server import CLOSE, IMAGE, WAVEFORM, Peer, Server
+from peer import CLOSE, IMAGE, WAVEFORM, Peer, Server
 from synthetic import acquisitions, header, letter, noise_readout
 
 SHAPE, COILS = (32, 32), 4

@@ -10,10 +10,10 @@ import tracemalloc
 
 import ismrmrd
 import numpy as np
+import peer
 import pytest
-import server as peer
 import torch
-from server import Peer
+from peer import Peer
 from synthetic import acquisitions, header, letter
 
 from gadgets.chain import BESIDE_PACKAGE, Chain

@@ -6,9 +6,8 @@ import time
 import ismrmrd
 import numpy as np
 import pytest
-import server
 import synthetic
-from server import Server
+from peer import Server
 from synthetic import acquisitions, header, letter
 
 from gadgets import wire
@@ -30,7 +29,7 @@ def test_acquisitions_over_the_wire():
     with Server("reconstruct_acquisitions") as node:
         node.start(header(*SHAPE, oversampling=2), sampler="none", series=5)
         node.send_acquisitions(scan)
-        node.send(server.CLOSE)
+        node.send(peer.CLOSE)
         images = node.images()
         assert node.process.wait(20) == 0
     assert len(images) == 2
@@ -67,12 +66,12 @@ def test_recon_data_over_the_wire():
             header(*SHAPE, oversampling=2, center=center, last=43, mode="embedded"),
             sampler="none",
         )
-        data = server.buffer_of(imaging, SHAPE[0], center)
+        data = peer.buffer_of(imaging, SHAPE[0], center)
         node.send(
-            server.RECON_DATA,
-            server.recon_data(data, server.buffer_of(reference, SHAPE[0], center)),
+            peer.RECON_DATA,
+            peer.recon_data(data, peer.buffer_of(reference, SHAPE[0], center)),
         )
-        node.send(server.CLOSE)
+        node.send(peer.CLOSE)
         ((head, pixels, meta),) = node.images()
         assert node.process.wait(20) == 0
     assert (head.slice, head.image_series_index, head.image_index) == (1, 1, 1)
@@ -88,13 +87,13 @@ def test_recon_data_whose_reference_came_alone_and_starts_at_its_first_line():
     for line in reference:
         line.set_flag(ismrmrd.ACQ_IS_PARALLEL_CALIBRATION)
     # Separate mode: as many rows as reference lines, the first at row 0.
-    shifted = server.buffer_of(reference, len(block), len(block) // 2 + block[0])
+    shifted = peer.buffer_of(reference, len(block), len(block) // 2 + block[0])
     with Server("reconstruct_buffers") as node:
         node.start(header(*SHAPE, oversampling=2, mode="separate"), sampler="none")
-        node.send(server.RECON_DATA, server.recon_data(server.empty_buffer(), shifted))
-        data = server.buffer_of(imaging, SHAPE[0], SHAPE[0] // 2)
-        node.send(server.RECON_DATA, server.recon_data(data))
-        node.send(server.CLOSE)
+        node.send(peer.RECON_DATA, peer.recon_data(peer.empty_buffer(), shifted))
+        data = peer.buffer_of(imaging, SHAPE[0], SHAPE[0] // 2)
+        node.send(peer.RECON_DATA, peer.recon_data(data))
+        node.send(peer.CLOSE)
         ((_, pixels, meta),) = node.images()
     assert resemblance(pixels[0], truth) > 0.97
     assert "fallback" not in meta
@@ -106,11 +105,11 @@ def test_waveforms_pass_through_untouched():
     )
     with Server("reconstruct_acquisitions") as node:
         node.start(header(*SHAPE), sampler="none")
-        node.send(server.WAVEFORM, waveform.to_bytes())
+        node.send(peer.WAVEFORM, waveform.to_bytes())
         node.send_acquisitions(acquisitions(letter(*SHAPE), noise=0.01))
-        node.send(server.CLOSE)
+        node.send(peer.CLOSE)
         received = node.receive()
-    assert [number for number, _ in received] == [server.WAVEFORM, server.IMAGE]
+    assert [number for number, _ in received] == [peer.WAVEFORM, peer.IMAGE]
     assert received[0][1] == waveform
 
 
@@ -137,7 +136,7 @@ def test_bad_frames_come_back_marked_and_the_stream_goes_on():
     with Server("reconstruct_acquisitions") as node:
         node.start(header(*SHAPE), sampler="none")
         node.send_acquisitions(scan)
-        node.send(server.CLOSE)
+        node.send(peer.CLOSE)
         images = node.images()
     assert [head.slice for head, _, _ in images] == [0, 1, 2, 9]
     for (_, pixels, meta), reason in zip(images, reasons, strict=False):
@@ -161,7 +160,7 @@ def test_a_bad_property_is_told_by_message_8(properties, told):
         # More than a socket buffers: the node must not lose its words by closing over it.
         node.send_acquisitions(acquisitions(letter(*SHAPE), coils=32, samples=2000))
         ((number, text),) = node.receive()
-        assert number == server.ERROR
+        assert number == peer.ERROR
         assert told in text
         node.process.wait(20)
         assert "Traceback" in node.process.stderr.read()
@@ -172,7 +171,7 @@ def test_an_unknown_message_is_told_by_message_8():
         node.start(header(*SHAPE))
         node.send(1234)
         ((number, text),) = node.receive()
-    assert number == server.ERROR
+    assert number == peer.ERROR
     assert "id 1234" in text
 
 
@@ -180,7 +179,7 @@ def test_a_header_without_cartesian_encoding_is_told_by_message_8():
     with Server("reconstruct_acquisitions") as node:
         node.start(header(*SHAPE, trajectory="spiral"))
         ((number, text),) = node.receive()
-    assert number == server.ERROR
+    assert number == peer.ERROR
     assert "trajectory spiral" in text
 
 
