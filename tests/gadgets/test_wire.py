@@ -5,6 +5,7 @@ import time
 
 import ismrmrd
 import numpy as np
+import peer
 import pytest
 import synthetic
 from peer import Server
