@@ -82,16 +82,14 @@ def resample(
 def fft(x: Any, axes: Sequence[int], inverse: bool = False, threads: int = 1) -> Any:
     """Orthonormal FFT with the origin at index 0; `x` may be overwritten.
 
-    Tensors on the CPU are transformed by SciPy, several times faster than torch along an axis
-    that is not the last, with as many threads as torch has; arrays with `threads`.
+    Tensors are transformed by torch, with its own threads (those of SciPy would wait for them),
+    arrays by SciPy with `threads`.
     """
     name = "ifftn" if inverse else "fftn"
     if isinstance(x, np.ndarray):
         transform = getattr(scipy.fft, name)
         return transform(x, axes=axes, norm="ortho", overwrite_x=True, workers=threads)
     torch = sys.modules["torch"]  # whoever made the tensor has imported it
-    if x.device.type == "cpu":
-        return torch.from_numpy(fft(x.numpy(), axes, inverse, torch.get_num_threads()))
     return getattr(torch.fft, name)(x, dim=tuple(axes), norm="ortho")
 
 

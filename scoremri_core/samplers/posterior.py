@@ -47,7 +47,7 @@ class PosteriorOptions:
     sigma_max: float | None = None
     sigma_min: float = 0.01
     variance_scale: float | None = None
-    tolerance: float = 0.02
+    tolerance: float = 0.01
     max_iterations: int = 100
 
 
