@@ -146,19 +146,24 @@ def reconstruct(
     drawn: list[NDArray[np.complex64]] = []
     evaluations = 0
     per_batch = max(1, BATCH_VALUES[where.type] // (samples * stack[0].size))
-    for first in range(0, len(sampled), per_batch):
-        batch, own = zip(*sampled[first : first + per_batch], strict=True)
+    batches = [sampled[i : i + per_batch] for i in range(0, len(sampled), per_batch)]
+    while batches:
+        batch = batches.pop(0)
+        some, own = zip(*batch, strict=True)
         # one stream serves all slices where it may
         random = SampleNoise(seed if isinstance(seed, int) else own, samples, where)
         try:
-            result, evaluations = _sample(batch, denoiser, drawing, options, random)
+            result, evaluations = _sample(some, denoiser, drawing, options, random)
             drawn.extend(result)
         except (MemoryError, RuntimeError) as error:
             if not _out_of_memory(error):
                 raise
-            logger.warning("%d slices: out of memory on %s", len(batch), where)
-            for frame in batch:
-                frame.fallback = f"out of memory on {where}"
+            logger.warning("%d slices at once: out of memory on %s", len(batch), where)
+            if len(batch) > 1:
+                half = len(batch) // 2
+                batches[:0] = [batch[:half], batch[half:]]
+            else:
+                some[0].fallback = f"out of memory on {where}"
 
     count = samples if sampler != "none" else 0
     return _assembled(

@@ -226,3 +226,25 @@ def test_gpu_agrees_with_cpu(prior):
 
 def test_every_sampler_that_is_named_is_there():
     assert set(SAMPLERS) == {*REGISTRY, "none"}
+
+
+def test_a_batch_that_does_not_fit_is_halved_until_it_does(prior, monkeypatch):
+    options = {"prior": prior, "maps": coil_maps(), "noise_covariance": COVARIANCE, "steps": 2}
+    stack = np.stack([scan()] * 5)
+    expected = reconstruct(stack, samples=2, **options)
+    sizes = []
+
+    class Small(type(prior)):
+        def denoise(self, x, sigma):
+            sizes.append(len(x))
+            if len(x) > 4:
+                raise MemoryError
+            return super().denoise(x, sigma)
+
+    small = Small.__new__(Small)
+    small.__dict__ = prior.__dict__
+    result = reconstruct(stack, samples=2, **{**options, "prior": small})
+    assert result.info.fallback is None
+    np.testing.assert_allclose(result.samples, expected.samples, atol=1e-6)
+    assert max(sizes) == 10
+    assert set(sizes[1:]) <= {6, 4, 2}
