@@ -25,7 +25,7 @@ from synthetic import acquisitions, header, letter
 
 from gadgets import wire
 from gadgets.buffers import read_recon_data
-from gadgets.chain import BESIDE_PACKAGE, Chain
+from gadgets.chain import Chain
 from gadgets.connection import receive
 from gadgets.session import Session
 from gadgets.shared import Shared
@@ -95,7 +95,7 @@ def stream():
 
 def scan():
     """A scan as a client sends it."""
-    chain = Chain.load(str(BESIDE_PACKAGE / "score_recon.xml"))
+    chain = Chain.load("score_recon.xml")
     lines = acquisitions(letter(8, 8), coils=2, noise=0.01)
     return [
         text(peer.CONFIG, chain.with_properties({"sampler": "none"}).xml),

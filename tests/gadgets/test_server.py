@@ -16,7 +16,7 @@ import torch
 from peer import Peer
 from synthetic import acquisitions, header, letter
 
-from gadgets.chain import BESIDE_PACKAGE, Chain
+from gadgets.chain import Chain
 from gadgets.client import run_remote
 from gadgets.server import Server
 from gadgets.shared import Shared
@@ -26,7 +26,7 @@ from scoremri_core.scans import open_scan
 
 SHAPE = (48, 40)
 STALL = 0.5
-QUICK = Chain.load(str(BESIDE_PACKAGE / "score_recon.xml")).with_properties({"sampler": "none"})
+QUICK = Chain.load("score_recon.xml").with_properties({"sampler": "none"})
 
 
 def scan(*slices):
