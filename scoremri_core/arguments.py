@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 import torch
@@ -59,7 +59,7 @@ def given_maps(value: ArrayLike, kspace: NDArray[np.complex64]) -> list[NDArray[
 
 def per_slice_seeds(seed: int | Sequence[int], slices: int) -> list[int]:
     """The seed of each slice."""
-    seeds = [seed] * slices if isinstance(seed, int) else list(seed)
+    seeds = list(seed) if isinstance(seed, Iterable) else [seed] * slices
     if len(seeds) != slices:
         raise InputError(f"seed holds {len(seeds)} numbers: expected one, or {slices}")
-    return seeds
+    return [int(own) for own in seeds]  # NumPy's integers are welcome

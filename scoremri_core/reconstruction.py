@@ -150,8 +150,8 @@ def reconstruct(
     while batches:
         batch = batches.pop(0)
         some, own = zip(*batch, strict=True)
-        # one stream serves all slices where it may
-        random = SampleNoise(seed if isinstance(seed, int) else own, samples, where)
+        # one stream serves all slices that share a seed
+        random = SampleNoise(own[:1] if len(set(own)) == 1 else own, samples, where)
         try:
             result, evaluations = _sample(some, denoiser, drawing, options, random)
             drawn.extend(result)

@@ -11,7 +11,6 @@ import torch
 from torch import Tensor
 
 from scoremri_core.conjugate_gradients import conjugate_gradients
-from scoremri_core.errors import InputError
 from scoremri_core.fourier import fft
 from scoremri_core.priors.base import (
     Denoiser,
@@ -19,6 +18,7 @@ from scoremri_core.priors.base import (
     denoise_with_error,
     error_spectrum,
 )
+from scoremri_core.samplers.annealing import geometric
 from scoremri_core.samplers.noise import SampleNoise
 from scoremri_core.sense import SenseOperator
 
@@ -167,13 +167,9 @@ def _schedule(uncertainty: Tensor, options: PosteriorOptions) -> Tensor:
         first = (START_FACTOR * uncertainty).clamp(max(0.1, 2 * last), max(2.0, 2 * last))
     else:
         first = torch.full_like(uncertainty, options.sigma_max)
-    if not 0 < last <= float(first.min()):
-        raise InputError(
-            f"sigma_min, sigma_max are {last:g}, {float(first.min()):g}: expected "
-            "0 < sigma_min <= sigma_max"
-        )
-    exponents = torch.linspace(0, 1, options.steps, device=first.device)  # one step: the first
-    return first * (last / first) ** exponents[:, None]
+    # one step alone is the first
+    levels = [geometric(float(f), last, max(2, options.steps))[: options.steps] for f in first]
+    return torch.tensor(levels, device=first.device).T
 
 
 def _spectra(prior: Denoiser, sigma: Tensor, shape: tuple[int, int]) -> Tensor | None:

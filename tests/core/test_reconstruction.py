@@ -116,7 +116,7 @@ def test_samples_of_the_default_prior_do_not_depend_on_the_batch():
 
 def test_seed_decides_the_samples(prior):
     options = {"prior": prior, "maps": coil_maps(), "noise_covariance": COVARIANCE, "steps": 3}
-    one, again, other = (reconstruct(scan(), seed=s, **options) for s in (0, 0, 1))
+    one, again, other = (reconstruct(scan(), seed=s, **options) for s in (0, np.int64(0), 1))
     np.testing.assert_array_equal(one.samples, again.samples)
     assert np.abs(one.samples - other.samples).max() > 1e-3
 
