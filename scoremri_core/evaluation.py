@@ -161,16 +161,17 @@ class Evaluation:
         noise = reference_noise_variance(self.noise, maps)
         samples = result.samples[0]
         magnitudes = np.abs(samples)
-        count = len(samples)
+        count, effective = len(samples), result.info.effective_samples
+        spread = magnitudes.std(0, ddof=count / effective)
         scores = {
-            "sd_to_error": sd_to_error(result.std[0], count, result.mean[0], reference, noise),
+            "sd_to_error": sd_to_error(result.std[0], effective, result.mean[0], reference, noise),
             "sd_to_error_magnitude": sd_to_error(
-                magnitudes.std(0, ddof=1), count, magnitudes.mean(0), reference, noise, True
+                spread, effective, magnitudes.mean(0), reference, noise, True
             ),
-            "crps": crps(samples, reference) / float(np.abs(reference).max()),
+            "crps": crps(samples, reference, effective) / float(np.abs(reference).max()),
         }
         if count >= 3:
-            scores["coverage_50"] = coverage(samples, reference, 0.5)
+            scores["coverage_50"] = coverage(samples, reference, 0.5, effective)
         return scores
 
 

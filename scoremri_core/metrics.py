@@ -6,6 +6,7 @@ posterior by complex difference, unless said otherwise.
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+from scipy.stats import t as student_t
 from skimage.metrics import structural_similarity
 
 from scoremri_core.errors import InputError
@@ -69,7 +70,7 @@ def reference_noise_variance(noise_covariance: ArrayLike, maps: ArrayLike) -> _F
 
 def sd_to_error(
     std: ArrayLike,
-    samples: int,
+    samples: float,
     mean: ArrayLike,
     reference: ArrayLike,
     reference_noise_variance: ArrayLike = 0.0,
@@ -83,7 +84,7 @@ def sd_to_error(
     Parameters
     ----------
     std : (y, x), posterior sd: of the complex value, or of the magnitude (`magnitude`)
-    samples : number S of samples behind mean and sd
+    samples : number S of samples behind the mean: the effective one (`Info.effective_samples`)
     mean, reference : (y, x) complex; for magnitudes, the mean of the samples' magnitudes
     reference_noise_variance : E|e|^2 of the reference's complex noise, a number or (y, x)
     magnitude : compare magnitudes, over the head alone (where a magnitude's noise is one real
@@ -105,36 +106,34 @@ def sd_to_error(
     return float(np.sqrt((1 + 1 / samples) * variance / error)) if error > 0 else float("inf")
 
 
-def coverage(samples: ArrayLike, reference: ArrayLike, level: float = 0.9) -> float:
+def coverage(
+    samples: ArrayLike,
+    reference: ArrayLike,
+    level: float = 0.9,
+    effective_samples: float | None = None,
+) -> float:
     """Share of the head's pixels whose magnitude lies within the samples' central interval.
 
-    The interval runs between order statistics; of S samples of the right distribution, ranks i
-    to S + 1 - i hold (S + 1 - 2 i) / (S + 1) of it, interpolated to `level`.
+    That of a new draw from a normal distribution of which the samples' mean and sd are known:
+    mean +- t sd (1 + 1/E)^(1/2) with Student's t of S - 1 degrees of freedom.
 
     Parameters
     ----------
-    samples : (sample, y, x) real or complex
+    samples : (sample, y, x) real or complex, at least two
     reference : (y, x)
-    level : probability, at most (S - 1) / (S + 1)
-
-    Raises
-    ------
-    InputError
-        Too few samples for the level.
+    level : probability
+    effective_samples : E, as in `Info`; None takes S, that of independent samples.
     """
-    magnitudes = np.sort(np.abs(samples), axis=0)
-    rank = (len(magnitudes) + 1) * (1 - level) / 2 - 1
-    if rank < 0:
-        raise InputError(f"{len(magnitudes)} samples are too few for a {level:.0%} interval.")
-    low, part = int(rank), rank - int(rank)
-    high = len(magnitudes) - 1 - low
-    truth = np.abs(reference)
-    bottom = (1 - part) * magnitudes[low] + part * magnitudes[low + 1]
-    top = (1 - part) * magnitudes[high] + part * magnitudes[high - 1]
-    return float(np.mean(((bottom <= truth) & (truth <= top))[head_mask(reference)]))
+    magnitudes = np.abs(samples)[:, head_mask(reference)]
+    truth = np.abs(reference)[head_mask(reference)]
+    count = len(magnitudes)
+    effective = effective_samples or count
+    sd = magnitudes.std(0, ddof=count / effective) * np.sqrt(1 + 1 / effective)
+    reach = student_t.ppf((1 + level) / 2, count - 1) * sd
+    return float(np.mean(np.abs(magnitudes.mean(0) - truth) <= reach))
 
 
-def crps(samples: ArrayLike, reference: ArrayLike) -> float:
+def crps(samples: ArrayLike, reference: ArrayLike, effective_samples: float | None = None) -> float:
     """Continuous ranked probability score of magnitudes, mean over the head, in image units.
 
     E|x - truth| - E|x - x'| / 2 with the unbiased estimate over pairs (Gneiting & Raftery,
@@ -144,12 +143,15 @@ def crps(samples: ArrayLike, reference: ArrayLike) -> float:
     ----------
     samples : (sample, y, x) real or complex, at least two
     reference : (y, x)
+    effective_samples : as in `Info`; None takes the samples for independent.
     """
     mask = head_mask(reference)
     found = np.sort(np.abs(samples)[:, mask], axis=0).astype(np.float64)
     n = len(found)
     # Sum of |x_i - x_j| over pairs i < j, from the order statistics.
     spread = np.sum((2 * np.arange(n) - n + 1)[:, None] * found, axis=0) / (n * (n - 1))
+    # samples that balance lie further apart than independent ones
+    spread *= np.sqrt((n - 1) / (n - n / (effective_samples or n)))
     return float(np.mean(np.mean(np.abs(found - np.abs(reference)[mask]), axis=0) - spread))
 
 

@@ -20,7 +20,7 @@ from scoremri_core.priors import Denoiser, load_prior
 from scoremri_core.priors.model import ModelPrior
 from scoremri_core.result import Info, Reconstruction, standard_deviation
 from scoremri_core.samplers import SAMPLERS
-from scoremri_core.samplers.noise import SampleNoise
+from scoremri_core.samplers.noise import SampleNoise, effective_samples
 from scoremri_core.samplers.registry import REGISTRY, Sampler
 from scoremri_core.sense import SenseOperator
 
@@ -181,6 +181,7 @@ def reconstruct(
             scale=_per_slice([frame.scale for frame in frames]),
             fallback=_per_slice([frame.fallback for frame in frames]),
             seconds=time.perf_counter() - start,
+            effective_samples=effective_samples(count, getattr(options, "balanced", False)),
         ),
     )
 
@@ -272,7 +273,7 @@ def _assembled(frames: list[_Frame], drawn: Any, count: int, info: Info) -> Reco
     stacked = np.stack(samples)
     return Reconstruction(
         np.stack(means).astype(np.complex64),
-        standard_deviation(stacked),
+        standard_deviation(stacked, info.effective_samples),
         stacked,
         np.stack(maps),
         info,

@@ -23,6 +23,8 @@ class Info:
     scale : image value that the prior saw as 1.
     fallback : why a classical image was sent instead, or None.
     seconds : time of the whole call.
+    effective_samples : independent samples whose mean would stray as far from the posterior mean;
+        infinite where the samples' random numbers balance.
 
     For a stack of several slices `sigma_n`, `scale` and, where any slice fell back, `fallback`
     are tuples with an entry per slice.
@@ -38,6 +40,7 @@ class Info:
     scale: float | tuple[float, ...]
     fallback: str | tuple[str | None, ...] | None
     seconds: float
+    effective_samples: float = float("nan")
 
 
 @dataclass(frozen=True)
@@ -49,7 +52,8 @@ class Reconstruction:
     mean : complex64 (slice, y, x), posterior mean, or the classical image of a slice that could
         not be sampled.
     std : float32 (slice, y, x), posterior standard deviation of the complex value,
-        sqrt(sum |x_i - mean|^2 / (S - 1)); NaN where it is not known.
+        sqrt(sum |x_i - mean|^2 / (S - S / E)) with E the effective samples (S where they are
+        independent); NaN where it is not known.
     samples : complex64 (slice, sample, y, x); NaN in a slice that could not be sampled.
     maps : complex64 (slice, set, coil, y, x); NaN in a slice without maps.
     info : what was run.
@@ -95,13 +99,16 @@ class Reconstruction:
         return replace(
             self,
             mean=resample(self.mean, shape, fov_fraction, axes),
-            std=standard_deviation(samples),
+            std=standard_deviation(samples, self.info.effective_samples),
             samples=samples,
         )
 
 
-def standard_deviation(samples: NDArray[np.complex64]) -> NDArray[np.float32]:
+def standard_deviation(
+    samples: NDArray[np.complex64], effective_samples: float
+) -> NDArray[np.float32]:
     """Over the sample axis (slice, sample, y, x); NaN where there are fewer than two."""
-    if samples.shape[1] < 2:
+    count = samples.shape[1]
+    if count < 2:
         return np.full((samples.shape[0], *samples.shape[2:]), np.nan, np.float32)
-    return samples.std(1, ddof=1).astype(np.float32)
+    return samples.std(1, ddof=count / effective_samples).astype(np.float32)

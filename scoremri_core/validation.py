@@ -95,13 +95,16 @@ class Run:
     note: str = ""
 
 
+# the scores take samples for independent
+INDEPENDENT = {"balanced": False}
+
 # More evaluations, fewer images: the table is to end within minutes on two cores.
 RUNS = (
-    Run("posterior", 5, truths=8, samples=79),
-    Run("posterior", 10, truths=8, samples=79),
-    Run("posterior", 20, truths=8, samples=79),
-    Run("posterior", 50, truths=4, samples=79),
-    Run("posterior", 100, truths=4),
+    Run("posterior", 5, INDEPENDENT, truths=8, samples=79),
+    Run("posterior", 10, INDEPENDENT, truths=8, samples=79),
+    Run("posterior", 20, INDEPENDENT, truths=8, samples=79),
+    Run("posterior", 50, INDEPENDENT, truths=4, samples=79),
+    Run("posterior", 100, INDEPENDENT, truths=4),
     Run("pula", 10, truths=8),
     Run("pula", 50),
     Run("langevin", 20),
@@ -121,7 +124,7 @@ QUICK_CASES = (
     Case("Gaussian, noise 0.1", 12, 0.1),
     Case("mixture, modes 3 sd apart", 8, 0.1, 3.0),
 )
-QUICK_RUNS = (Run("posterior", 10), Run("pula", 5), Run("langevin", 10), Run("hmc", 3))
+QUICK_RUNS = (Run("posterior", 10, INDEPENDENT), Run("pula", 5), Run("langevin", 10), Run("hmc", 3))
 
 
 def runs(quick: bool = False) -> list[Run]:

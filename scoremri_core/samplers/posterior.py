@@ -41,6 +41,9 @@ class PosteriorOptions:
     variance_scale : factor on the prior's error variance; None takes the prior's own.
     tolerance : error of a draw that the linear solver leaves, in sd of the distribution drawn.
     max_iterations : of the linear solver.
+    balanced : let the random numbers of every eight samples sum to zero.  Each sample is a draw of
+        the same distribution as without, but their mean comes as near the posterior mean as that
+        of many more (0.5 dB for eight).  False draws independent samples.
     """
 
     steps: int = 12
@@ -49,6 +52,7 @@ class PosteriorOptions:
     variance_scale: float | None = None
     tolerance: float = 0.01
     max_iterations: int = 100
+    balanced: bool = True
 
 
 def sample_posterior(
@@ -95,13 +99,14 @@ def sample_posterior(
     if scale is None:
         scale = getattr(prior, "variance_scale", 1.0)
     count = noise.samples
+    normal = partial(noise.complex_normal, balanced=options.balanced)
     images = (frames, count, sets, ny, nx)
     x0, uncertainty = _start(operator, data, weight, prior, options)
     logger.debug("start %s", uncertainty)
     x0 = x0.expand(images)
     reduced = operator.reduced(data)[:, None]
     for sigma in _schedule(uncertainty, options):  # (frame,)
-        e = noise.complex_normal(sets, ny, nx).expand(images)
+        e = normal(sets, ny, nx).expand(images)
         denoised, variance, found = denoise_with_error(
             prior,
             x0.reshape(-1, ny, nx),
@@ -114,9 +119,9 @@ def sample_posterior(
         spectrum = _spectra(prior, sigma, (ny, nx)) if found is None else found.view(images)
         root = ErrorRoot(variance, spectrum)
 
-        measured = (spread * noise.complex_normal(coils, ny, nx)).add_(reduced)
+        measured = (spread * normal(coils, ny, nx)).add_(reduced)
         innovation = operator.pull(measured, denoised)
-        e = noise.complex_normal(sets, ny, nx)
+        e = normal(sets, ny, nx)
         x0 = denoised + _drawn(operator, root, weight, innovation, e, options.tolerance, options)
     return x0, options.steps
 

@@ -155,8 +155,9 @@ def calibrate_variance(
                 device=device,
                 variance_scale=candidate,
             )
-            scores.append(crps(result.samples[0], truth))
-            variances.append(np.mean(result.std**2) * (1 + 1 / result.info.samples))
+            effective = result.info.effective_samples
+            scores.append(crps(result.samples[0], truth, effective))
+            variances.append(np.mean(result.std**2) * (1 + 1 / effective))
             errors.append(np.mean(np.abs(result.mean[0] - truth) ** 2))
             progress(len(table) * len(scans) + len(errors))
         table.append(

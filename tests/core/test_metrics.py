@@ -101,8 +101,16 @@ def test_coverage_of_honest_and_of_narrow_samples():
     assert coverage(honest, truth, 0.9) == pytest.approx(0.9, abs=0.02)
     assert coverage(honest, truth, 0.5) == pytest.approx(0.5, abs=0.02)
     assert coverage(10 + 0.4 * (honest - 10), truth, 0.9) < 0.6
-    with pytest.raises(InputError, match="too few"):
-        coverage(honest[:8], truth, 0.9)
+
+
+def test_balanced_samples_are_scored_as_what_they_stand_for():
+    """Eight normal numbers whose sum is zero: their mean is exact, and they lie further apart."""
+    rng = np.random.default_rng(3)
+    truth = 10 + rng.normal(size=(100, 100))
+    drawn = rng.normal(size=(8, 100, 100))
+    samples = 10 + (drawn - drawn.mean(0)) * np.sqrt(8 / 7)
+    assert coverage(samples, truth, 0.9, np.inf) == pytest.approx(0.9, abs=0.015)
+    assert crps(samples, truth, np.inf) == pytest.approx(1 / np.sqrt(np.pi), rel=0.03)
 
 
 def test_crps_of_a_normal_is_the_closed_form():

@@ -11,7 +11,7 @@ from scoremri_core.fourier import to_kspace
 from scoremri_core.priors.base import LEAST_POWER, denoise_with_error, denoise_with_variance
 from scoremri_core.priors.gaussian import GaussianPrior
 from scoremri_core.samplers.annealing import geometric
-from scoremri_core.samplers.noise import SampleNoise
+from scoremri_core.samplers.noise import SampleNoise, effective_samples
 from scoremri_core.samplers.posterior import PosteriorOptions, sample_posterior
 from scoremri_core.sense import SenseOperator
 
@@ -75,7 +75,7 @@ def moments(problem, prior, steps):
         torch.tensor([SIGMA_N]),
         prior,
         SampleNoise(0, SAMPLES, torch.device("cpu")),
-        PosteriorOptions(steps=steps),
+        PosteriorOptions(steps=steps, balanced=False),
     )
     images = images.reshape(SAMPLES, -1)
     sd = torch.view_as_real(images).var(0).mean(-1).sqrt()
@@ -184,6 +184,51 @@ def test_sample_noise_has_unit_components_and_belongs_to_the_sample():
     assert three.real.std() == pytest.approx(1, abs=0.01)
     assert three.imag.std() == pytest.approx(1, abs=0.01)
     assert abs((three[0, 0] * three[0, 1].conj()).mean()) < 0.03
+
+
+@pytest.mark.parametrize("samples", [8, 16])
+def test_balanced_samples_of_a_gaussian_have_its_mean_and_its_sd(problem, samples):
+    noise = SampleNoise(0, samples, torch.device("cpu"))
+    images, _ = sample_posterior(
+        problem.operator,
+        problem.data,
+        torch.tensor([SIGMA_N]),
+        problem.prior,
+        noise,
+        PosteriorOptions(steps=20),
+    )
+    images = images.reshape(samples, -1)
+    error = (images.mean(0) - problem.mean).abs() / (problem.sd * 2**0.5)
+    # independent samples would be off by samples^(-1/2), 0.35 and 0.25
+    assert error.square().mean().sqrt() < 0.05
+    sd = images.numpy().std(0, ddof=samples / effective_samples(samples, True)) / 2**0.5
+    assert np.sqrt(np.mean((sd / problem.sd.numpy()) ** 2)) == pytest.approx(1, abs=0.02)
+
+
+def test_balanced_noise_sums_to_zero_and_is_white_for_each_sample():
+    eighteen = SampleNoise(5, 18, torch.device("cpu")).complex_normal(200, 200, balanced=True)
+    three = SampleNoise(5, 3, torch.device("cpu")).complex_normal(200, 200, balanced=True)
+    torch.testing.assert_close(eighteen[:, :3], three, rtol=0, atol=0)
+    for eight in (eighteen[0, :8], eighteen[0, 8:16]):
+        torch.testing.assert_close(eight.sum(0), torch.zeros(200, 200, dtype=torch.complex64))
+    own = eighteen[0].flatten(1)
+    correlation = (own @ own.mH / own.shape[1] / 2).real
+    expected = torch.eye(18)
+    for group in (slice(8), slice(8, 16), slice(16, 18)):
+        expected[group, group] = -1 / 7
+    expected.fill_diagonal_(1)
+    torch.testing.assert_close(correlation, expected, rtol=0, atol=0.02)
+
+
+@pytest.mark.parametrize("samples", [1, 2, 5, 8, 13, 16])
+def test_effective_samples_are_those_of_the_correlation(samples):
+    correlation = np.eye(samples)
+    for first in range(0, samples, 8):
+        correlation[first : first + 8, first : first + 8] = -1 / 7
+    np.fill_diagonal(correlation, 1)
+    share = correlation.sum() / samples**2
+    assert 1 / effective_samples(samples, True) == pytest.approx(share, abs=1e-12)
+    assert effective_samples(samples, False) == samples
 
 
 def test_schedule_is_geometric():

@@ -55,9 +55,11 @@ def test_shapes_units_and_info(prior):
     assert result.samples.shape == (1, 3, NY, NX)
     assert result.maps.shape == (1, 1, COILS, NY, NX)
     np.testing.assert_allclose(result.mean, result.samples.mean(1), atol=1e-6)
+    effective = result.info.effective_samples  # 3 balanced samples: a mean as good as that of 4.2
+    assert effective == pytest.approx(4.2)
     np.testing.assert_allclose(
         result.std[0],
-        np.sqrt((np.abs(result.samples[0] - result.mean[0]) ** 2).sum(0) / 2),
+        np.sqrt((np.abs(result.samples[0] - result.mean[0]) ** 2).sum(0) / (3 - 3 / effective)),
         rtol=1e-4,
         atol=1e-6,
     )
