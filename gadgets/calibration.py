@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import logging
 from collections import defaultdict
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from gadgets.encoding import Encoding, Readout, assemble, numbered, on_grid_of
+
+if TYPE_CHECKING:
+    from scoremri_core.coil_compression import CoilCompression
 
 logger = logging.getLogger(__name__)
 
@@ -25,6 +29,7 @@ class Calibration:
     ----------
     maps : coil maps estimated from the lines, by the shape of the k-space that they are for;
         filled where they are estimated.
+    compression : of the coils for the frames that the lines serve; filled where it is found.
     """
 
     def __init__(self, number: int, readouts: list[Readout], encodings: list[Encoding]) -> None:
@@ -32,6 +37,7 @@ class Calibration:
         space = readouts[0].header.encoding_space_ref
         self.slice = number
         self.maps: dict[tuple[int, ...], np.ndarray] = {}
+        self.compression: CoilCompression | None = None
         self._encoding = numbered(encodings, space)
         self._readouts = [r for r in readouts if r.header.encoding_space_ref == space]
 

@@ -119,6 +119,9 @@ def _attributes(
         "sigma_n": _number(info.sigma_n),
         "scale": _number(info.scale),
     }
+    if frame.coil_loss is not None:
+        attributes["coils"] = len(frame.kspace)
+        attributes["coil_compression_loss"] = f"{frame.coil_loss:.3g}"
     if info.fallback:
         attributes["fallback"] = info.fallback
     return {name: _ascii(value) for name, value in attributes.items()}

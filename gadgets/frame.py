@@ -31,6 +31,7 @@ class Frame:
     field_of_view : (x, y, z) of the image, mm.
     index : running number of the frame in its stream, from 0.
     maps : complex64, (set, coil, y, x), or None before they are estimated, and for a volume.
+    coil_loss : share of the signal's energy that coil compression left out.
     problem : why this frame cannot be sampled, or None.
     seconds : time that each stage took.
     """
@@ -45,6 +46,7 @@ class Frame:
     index: int = -1
     kept_calibration: Calibration | None = None
     maps: np.ndarray | None = None
+    coil_loss: float | None = None
     problem: str | None = None
     seconds: dict[str, float] = field(default_factory=dict)
 

@@ -57,7 +57,8 @@ def _kind(item: Any) -> tuple[Any, ...] | None:
         return None
     alone = item.index if item.problem is not None or item.is_volume else -1
     maps = None if item.maps is None else item.maps.shape
-    return item.kspace.shape, maps, id(item.noise_covariance), alone
+    noise = None if item.noise_covariance is None else item.noise_covariance.tobytes()
+    return item.kspace.shape, maps, noise, alone
 
 
 def _prior(properties: Properties) -> Any:

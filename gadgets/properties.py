@@ -29,6 +29,7 @@ class Properties:
     seed : of the random numbers.
     device : auto, cpu, cuda or cuda:N.
     maps : sets of coil maps, 1 or 2.
+    coils : virtual coils to compress the array to; 0 keeps it as it is.
     noise : auto (noise scan if there is one, else estimated), scan, estimate, or the standard
         deviation of each real component in the units of the k-space.
     outputs : of mean, std, phase and samples.
@@ -43,6 +44,7 @@ class Properties:
     seed: int = 0
     device: str = "auto"
     maps: int = 1
+    coils: int = 0
     noise: str | float = "auto"
     outputs: tuple[str, ...] = ("mean", "std")
     series: int = 1
@@ -152,6 +154,7 @@ _PARSERS: dict[str, Callable[[str], Any]] = {
     "seed": _integer(0, 2**63 - 1),
     "device": _device,
     "maps": _integer(1, 2),
+    "coils": _integer(0, 1024),
     "noise": _noise,
     "outputs": _outputs,
     "series": _integer(0, 65_000),

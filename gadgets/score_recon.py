@@ -71,12 +71,15 @@ def _reconstruct(frames: Frames, connection: Any, on_loss: OnLoss) -> None:
 def _images(batches: Generator[list[Any]], properties: Any) -> Generator[Any]:
     from contextlib import closing
 
+    from gadgets.coil_compression import compress_coils
     from gadgets.coil_maps import add_coil_maps
     from gadgets.emit import emit
     from gadgets.posterior import posterior
 
     with closing(batches):  # a turn ends, whatever happens in it
-        mapped = (list(add_coil_maps(items, properties)) for items in batches)
+        mapped = (
+            list(add_coil_maps(compress_coils(items, properties), properties)) for items in batches
+        )
         yield from emit(posterior(mapped, properties), properties)
 
 

@@ -8,7 +8,9 @@ import pytest
 from synthetic import acquisitions, coil_maps, header, letter, parsed
 
 from gadgets.accumulate import WAITING, accumulate
+from gadgets.coil_compression import compress_coils
 from gadgets.coil_maps import add_coil_maps
+from gadgets.emit import emit
 from gadgets.posterior import posterior
 from gadgets.properties import Properties
 from scoremri_core.fourier import to_kspace
@@ -124,6 +126,33 @@ def test_coil_maps_are_kept_until_new_calibration_comes():
     zero, one, two, three = (next(add_coil_maps([frame], properties)) for frame in sorted_)
     assert zero.maps is one.maps is not None
     assert two.maps is three.maps is not zero.maps
+
+
+def test_virtual_coils_are_kept_with_the_calibration_and_their_loss_is_told():
+    image, block = letter(24, 20), range(5, 19)
+    reference = acquisitions(image, steps=block, noise=1e-3)
+    for line in reference:
+        line.set_flag(ismrmrd.ACQ_IS_PARALLEL_CALIBRATION)
+    imaging = [
+        line
+        for repetition in range(2)
+        for line in acquisitions(
+            image, steps=range(0, 24, 2), repetition=repetition, noise=1e-3, seed=repetition
+        )
+    ]
+    properties = Properties(sampler="none", device="cpu", coils=3, noise=1e-3)
+    frames = accumulate([*reference, *imaging], parsed(header(24, 20, mode="separate")), properties)
+    first, second = (next(compress_coils([frame], properties)) for frame in frames)
+    assert len(first.kspace) == len(second.kspace) == len(first.calibration) == 3
+    assert first.noise_covariance.shape == (3, 3)
+    assert first.kept_calibration.compression is second.kept_calibration.compression
+    assert 0 < first.coil_loss < 0.1
+
+    mapped = add_coil_maps([first], properties)
+    images = list(emit(posterior([list(mapped)], properties), properties))
+    attributes = images[0].meta
+    assert attributes["coils"] == "3"
+    assert float(attributes["coil_compression_loss"]) == pytest.approx(first.coil_loss, rel=0.01)
 
 
 def test_a_reference_scan_of_one_slice_serves_its_neighbours():
