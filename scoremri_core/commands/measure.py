@@ -51,9 +51,8 @@ def measure(
 
 def measured(path: Path, sources: Sequence[Source], cache: Path | None, device: str) -> None:
     """Measure, and show how far that is."""
-    from scoremri_core.training import measure
+    from scoremri_core.training.calibrate import reconstructions
     from scoremri_core.training.card import measure_prior
 
-    scans = len(measure.VARIANCE_SCALES) * measure.SCANS
-    with progress("measuring the width of the samples", scans) as advance:
+    with progress("measuring the width of the samples", reconstructions()) as advance:
         measure_prior(path, sources, cache, device, lambda done: advance(done, ""))

@@ -15,13 +15,16 @@ class ModelPrior(ABC):
     Parameters
     ----------
     model : the network, in evaluation mode.
-    card : what is known of it; `name` is read here.
+    card : what is known of it; `name` and the factors on the error variance (`variance_scale` and
+        `inflation`, see `PosteriorOptions`) are read here.
     """
 
     def __init__(self, model: nn.Module, card: dict[str, Any]) -> None:
         self.model: Any = model
         self.card = card
         self.name: str = card["name"]
+        self.variance_scale = float(card.get("variance_scale", 1.0))
+        self.inflation = float(card.get("inflation", 1.0))
 
     def to(self, device: torch.device) -> ModelPrior:
         """Move the weights; returns the prior."""

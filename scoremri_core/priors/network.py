@@ -32,7 +32,6 @@ class NetworkPrior(ModelPrior):
         chunk: int = 8,
     ) -> None:
         super().__init__(model.to(memory_format=torch.channels_last), card)  # type: ignore[call-overload]
-        self.variance_scale = float(card.get("variance_scale", 1.0))
         self.precision = precision
         self.chunk = chunk
 

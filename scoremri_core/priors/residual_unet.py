@@ -110,13 +110,12 @@ class ResidualUnetPrior(ModelPrior):
     Parameters
     ----------
     model : the network, in evaluation mode.
-    card : what is known of it; `name` and `variance_scale` are read here.
+    card : what is known of it; see `ModelPrior`.
     chunk : images per pass, which bounds the memory.
     """
 
     def __init__(self, model: ResidualUnet, card: dict[str, Any], chunk: int = 8) -> None:
         super().__init__(model, card)
-        self.variance_scale = float(card.get("variance_scale", 1.0))
         self.chunk = chunk
 
     @torch.no_grad()

@@ -39,6 +39,9 @@ class PosteriorOptions:
         takes three times the sd that the measurements leave open, frame by frame, where the prior
         knows the power spectrum of its images, and 2 where it does not.
     variance_scale : factor on the prior's error variance; None takes the prior's own.
+    inflation : further factor on it where prior and measurements are weighed, as in ensemble
+        Kalman filters (Anderson and Anderson 1999), but not where samples are drawn; None takes
+        the prior's own.
     tolerance : error of a draw that the linear solver leaves, in sd of the distribution drawn.
     max_iterations : of the linear solver.
     balanced : let the random numbers of every eight samples sum to zero.  Each sample is a draw of
@@ -50,6 +53,7 @@ class PosteriorOptions:
     sigma_max: float | None = None
     sigma_min: float = 0.01
     variance_scale: float | None = None
+    inflation: float | None = None
     tolerance: float = 0.01
     max_iterations: int = 100
     balanced: bool = True
@@ -69,11 +73,14 @@ def sample_posterior(
     p(x0 | x) is multiplied by the likelihood and an x0 is drawn exactly, by perturb-and-solve
     (Papandreou and Yuille 2010):
 
-        (I + C^(1/2)^H A^H A C^(1/2) / s^2) z = C^(1/2)^H A^H (y + s e1 - A D) / s^2 + e2,
+        (I + C^(1/2)^H A^H A C^(1/2) / s^2) z = C^(1/2)^H A^H (y + s e1 - A D) / s^2 + e2 / f,
         x0 = D + C^(1/2) z
 
-    after which the next x is x0 + sigma_next e.  With an exact denoiser of a Gaussian prior the
-    last x0 is a draw of the exact posterior.
+    after which the next x is x0 + sigma_next e.  C is f^2 times the covariance that the error is
+    thought to have: f > 1 (`inflation` is f^2) trusts the measurements more, since the errors of
+    a network are not as independent as C takes them, and x0 varies as it does under that gain (the
+    Joseph form of the update).  With f = 1 and an exact denoiser of a Gaussian prior the last x0
+    is a draw of the exact posterior.
 
     Parameters
     ----------
@@ -95,9 +102,13 @@ def sample_posterior(
     frames, sets, coils, ny, nx = operator.maps.shape
     weight = (1 / sigma_n**2).view(-1, 1, 1, 1, 1)
     spread = sigma_n.view(-1, 1, 1, 1, 1)
-    scale = options.variance_scale
-    if scale is None:
-        scale = getattr(prior, "variance_scale", 1.0)
+    scale, inflation = (
+        getattr(prior, name, 1.0) if value is None else value
+        for name, value in (
+            ("variance_scale", options.variance_scale),
+            ("inflation", options.inflation),
+        )
+    )
     count = noise.samples
     normal = partial(noise.complex_normal, balanced=options.balanced)
     images = (frames, count, sets, ny, nx)
@@ -115,13 +126,13 @@ def sample_posterior(
         )
         # where no coil sees anything the image is zero by definition
         denoised = torch.where(operator.support, denoised.view(images), 0)
-        variance = torch.where(operator.support, scale * variance.view(images), 0)
+        variance = torch.where(operator.support, variance.view(images), 0)
         spectrum = _spectra(prior, sigma, (ny, nx)) if found is None else found.view(images)
-        root = ErrorRoot(variance, spectrum)
+        root = ErrorRoot(inflation * scale * variance, spectrum)
 
         measured = (spread * normal(coils, ny, nx)).add_(reduced)
         innovation = operator.pull(measured, denoised)
-        e = normal(sets, ny, nx)
+        e = normal(sets, ny, nx) / inflation**0.5
         x0 = denoised + _drawn(operator, root, weight, innovation, e, options.tolerance, options)
     return x0, options.steps
 

@@ -17,6 +17,7 @@ from scoremri_core.priors.storage import ARCHITECTURES, load_prior, save_prior
 from scoremri_core.priors.unet import DenoisingUnet
 from scoremri_core.scans import replacing
 from scoremri_core.training import measure
+from scoremri_core.training.calibrate import calibrate_variance
 from scoremri_core.training.loop import LOG, read_checkpoint
 from scoremri_core.training.manifest import Source, described, of_split
 from scoremri_core.training.settings import Network, Settings
@@ -75,7 +76,7 @@ def measure_prior(
 ) -> None:
     """Measure a prior on validation and test data and write that into its card.
 
-    The factor on the error variance is chosen on the validation data; the test data, where there
+    The factors on the error variance are chosen on the validation data; the test data, where there
     are any, are only measured.
 
     Parameters
@@ -84,7 +85,7 @@ def measure_prior(
     sources : data with a validation split.
     cache : see `load_slices`.
     device : where to compute.
-    progress : see `measure.calibrate_variance`.
+    progress : see `calibrate_variance`.
 
     Raises
     ------
@@ -99,9 +100,7 @@ def measure_prior(
     card["validation_data"] = described(validation)
     card |= measure.denoiser_error(prior, slices, device)
     card["image_spectrum"] = measure.image_spectrum(slices)
-    card["variance_scale"], card["variance_calibration"] = measure.calibrate_variance(
-        prior, slices, device, progress
-    )
+    card |= calibrate_variance(prior, slices, device, progress)
     if test := [source for source in sources if source.split == "test"]:
         error = measure.denoiser_error(prior, load_slices(test, cache), device)
         card["test"] = {"data": described(test), **error}
@@ -124,7 +123,8 @@ def limits(card: dict[str, Any]) -> list[str]:
     test = card.get("test", {}).get("data", [])
     known += [
         f"Measured on {_subjects(card['validation_data'])} for validation and "
-        f"{_subjects(test)} for test; variance_scale was chosen on the former, on simulated scans.",
+        f"{_subjects(test)} for test; variance_scale and inflation were chosen on the former, on "
+        "simulated scans.",
         "The phase of images that were stored as magnitudes is simulated.",
         "It sees 2D slices one by one, scaled so that the 99th percentile is about 1.",
     ]

@@ -1,20 +1,16 @@
-"""What goes into a prior's card: how good the denoiser is, and how wide its samples should be."""
+"""How good a denoiser is, for a prior's card."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from scoremri_core.fourier import to_kspace
-from scoremri_core.masks import make_mask
-from scoremri_core.metrics import crps
 from scoremri_core.priors.base import Denoiser, denoise_with_variance
-from scoremri_core.reconstruction import reconstruct
 from scoremri_core.training.augment import training_patch
 from scoremri_core.training.slices import Slice
 
@@ -22,8 +18,6 @@ logger = logging.getLogger(__name__)
 
 RINGS = 16
 LEVELS = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0)
-VARIANCE_SCALES = (1.0, 1.5, 2.0, 3.0, 4.0)
-SCANS = 4  # for each of these
 
 
 def denoiser_error(
@@ -118,65 +112,6 @@ def image_spectrum(slices: list[Slice], size: int = 192, seed: int = 0) -> dict[
     }
 
 
-def calibrate_variance(
-    prior: Denoiser,
-    slices: list[Slice],
-    device: str = "cpu",
-    progress: Callable[[int], None] = lambda done: None,
-    seed: int = 0,
-) -> tuple[float, list[dict[str, float]]]:
-    """Choose the factor on the predicted error variance that gives the best posterior samples.
-
-    Simulated 8-coil scans of validation slices (equispaced R = 6 with 24 calibration lines, true
-    coil maps) are sampled with every candidate; the one with the lowest continuous ranked
-    probability score, a proper score of mean and width together, is taken.
-
-    Parameters
-    ----------
-    device : where to sample.
-    progress : called after each reconstruction with the number done, SCANS for each candidate.
-
-    Returns
-    -------
-    The factor, and for every candidate the score, sd over error, and error in units of the prior.
-    """
-    rng = np.random.default_rng(seed)
-    scans = [_simulated_scan(s, rng) for s in spread(slices, SCANS)]
-    table: list[dict[str, float]] = []
-    for candidate in VARIANCE_SCALES:
-        scores, variances, errors = [], [], []
-        for truth, kspace, maps, covariance in scans:
-            result = reconstruct(
-                kspace,
-                noise_covariance=covariance,
-                prior=prior,
-                maps=maps,
-                seed=seed,
-                device=device,
-                variance_scale=candidate,
-            )
-            effective = result.info.effective_samples
-            scores.append(crps(result.samples[0], truth, effective))
-            variances.append(np.mean(result.std**2) * (1 + 1 / effective))
-            errors.append(np.mean(np.abs(result.mean[0] - truth) ** 2))
-            progress(len(table) * len(scans) + len(errors))
-        table.append(
-            {
-                "variance_scale": candidate,
-                "crps": float(np.mean(scores)),
-                "sd_over_error": float(np.sqrt(np.mean(variances) / np.mean(errors))),
-                "rms_error": float(np.sqrt(np.mean(errors))),
-            }
-        )
-        logger.info(
-            "variance x %(variance_scale)g: CRPS %(crps).5f, sd/error "
-            "%(sd_over_error).2f, error %(rms_error).4f",
-            table[-1],
-        )
-    best = min(table, key=lambda row: row["crps"])
-    return best["variance_scale"], table
-
-
 def spread(slices: list[Slice], count: int) -> list[Slice]:
     """So many slices, evenly from the middle of all."""
     chosen = np.linspace(0.15, 0.85, count) * (len(slices) - 1)
@@ -187,20 +122,3 @@ def _patches(slices: list[Slice], size: int, seed: int) -> NDArray[np.complex64]
     """Patches (slice, size, size) of at most 24 slices."""
     rng = np.random.default_rng(seed)
     return np.stack([training_patch(s.image, size, rng) for s in spread(slices, 24)])
-
-
-def _simulated_scan(
-    source: Slice, rng: np.random.Generator, size: int = 224, coils: int = 8
-) -> tuple[Any, NDArray[np.complex64], NDArray[np.complex64], NDArray[np.complex64]]:
-    """Truth (y, x), undersampled k-space and maps (coil, y, x), noise covariance."""
-    import sigpy.mri
-
-    truth = training_patch(source.image, size, rng)
-    maps = sigpy.mri.birdcage_maps((coils, size, size)).astype(np.complex64)
-    maps /= np.sqrt((np.abs(maps) ** 2).sum(0))
-    sigma = 0.01
-    noise = rng.standard_normal((2, coils, size, size), dtype=np.float32)
-    lines = make_mask("equispaced", (size,), 6, 24).sampled
-    kspace = (to_kspace(maps * truth) + sigma * (noise[0] + 1j * noise[1])) * lines[:, None]
-    covariance = 2 * sigma**2 * np.eye(coils, dtype=np.complex64)
-    return truth, kspace.astype(np.complex64), maps, covariance

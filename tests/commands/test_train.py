@@ -11,6 +11,7 @@ import pytest
 from scoremri_core.priors import load_prior
 from scoremri_core.priors.residual_unet import ResidualUnetPrior
 from scoremri_core.priors.storage import sha256
+from scoremri_core.training import card as cards
 from scoremri_core.training import measure
 
 SMALL = ("--batch", 2, "--patch", 32, "--device", "cpu", "--channels", "8,8", "--blocks", "1,1")
@@ -37,7 +38,8 @@ def quick(monkeypatch):
     spread = measure.spread
     monkeypatch.setattr(measure, "LEVELS", (0.1, 1.0))
     monkeypatch.setattr(measure, "spread", lambda slices, count: spread(slices, 1))
-    monkeypatch.setattr(measure, "calibrate_variance", lambda *arguments: (2.0, []))
+    factors = {"inflation": 3.0, "variance_scale": 2.0, "variance_calibration": []}
+    monkeypatch.setattr(cards, "calibrate_variance", lambda *arguments: factors)
 
 
 def test_a_prior_is_trained_and_measured(volumes, run, quick, tmp_path):
@@ -79,6 +81,7 @@ def test_a_prior_is_trained_and_measured(volumes, run, quick, tmp_path):
     assert any("2 subjects (T1W, not stated)" in sentence for sentence in card["limits"])
     assert card["sha256"] == sha256(output / "default.safetensors")
     prior = load_prior(output / "default.safetensors")
+    assert (prior.variance_scale, prior.inflation) == (2.0, 3.0)
     assert prior.error_spectrum(0.3, (32, 32)) is not None
     assert len(card["image_spectrum"]["frequencies"]) == len(card["image_spectrum"]["variance"])
 

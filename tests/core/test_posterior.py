@@ -161,6 +161,41 @@ def test_the_schedule_starts_where_the_measurements_leave_off(problem):
     assert first[0] < first[1] < first[2] <= 2.0
 
 
+class Ignorant:
+    """A prior whose estimate is zero whatever it sees, with an error of a known variance."""
+
+    VARIANCE = 0.3
+
+    def denoise_with_variance(self, x, sigma):
+        return torch.zeros_like(x), torch.full(x.shape, self.VARIANCE)
+
+
+def test_inflation_changes_the_gain_and_not_the_variance_believed(problem):
+    """Mean and covariance of one update with a gain that is not the optimal one: Joseph's form."""
+    n, inflation = SIDE**2, 4.0
+    basis = torch.eye(n, dtype=torch.complex64).view(1, n, 1, SIDE, SIDE)
+    a = problem.operator.forward(basis).reshape(n, -1).T.to(torch.complex128)
+    believed = Ignorant.VARIANCE * torch.eye(n, dtype=torch.complex128)
+    precision = a.mH @ a / SIGMA_N**2 + torch.linalg.inv(inflation * believed)
+    gain = torch.linalg.solve(precision, a.mH) / SIGMA_N**2
+    left = torch.eye(n) - gain @ a
+    mean = gain @ problem.data.reshape(-1).to(torch.complex128)
+    variance = (left @ believed @ left.mH + SIGMA_N**2 * gain @ gain.mH).diagonal().real
+    images, _ = sample_posterior(
+        problem.operator,
+        problem.data,
+        torch.tensor([SIGMA_N]),
+        Ignorant(),
+        SampleNoise(0, SAMPLES, torch.device("cpu")),
+        PosteriorOptions(steps=1, inflation=inflation, tolerance=1e-4, balanced=False),
+    )
+    images = images.reshape(SAMPLES, n).to(torch.complex128)
+    error = (images.mean(0) - mean).abs().square() / (2 * variance / SAMPLES)
+    assert error.mean() == pytest.approx(1, abs=0.15)
+    found = (images - images.mean(0)).abs().square().sum(0) / (SAMPLES - 1) / 2
+    assert (found / variance).mean() == pytest.approx(1, abs=0.03)
+
+
 def test_a_region_no_coil_sees_is_zero(problem):
     maps = problem.operator.maps.clone()
     maps[..., :5] = 0

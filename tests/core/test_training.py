@@ -14,7 +14,7 @@ from scoremri_core.errors import InputError
 from scoremri_core.priors import load_prior
 from scoremri_core.priors.gaussian import GaussianPrior
 from scoremri_core.priors.unet import DenoisingUnet
-from scoremri_core.training import card, measure
+from scoremri_core.training import calibrate, card, measure
 from scoremri_core.training.augment import complex_patch
 from scoremri_core.training.loop import CHECKPOINT, LOG, read_checkpoint, train
 from scoremri_core.training.manifest import Source
@@ -211,22 +211,25 @@ def test_the_images_spectrum_is_found(monkeypatch):
     assert found["frequencies"] == sorted(found["frequencies"])
 
 
-def test_the_width_that_is_chosen_has_the_best_score(monkeypatch):
-    """A Gaussian prior knows its own variance: what it says is right."""
-    monkeypatch.setattr(measure, "SCANS", 1)
-    monkeypatch.setattr(measure, "VARIANCE_SCALES", (0.1, 1.0, 10.0))
+def test_the_factors_of_a_prior_that_is_right_are_one(monkeypatch):
+    """A Gaussian prior knows its own variance: nothing to inflate, nothing to widen."""
+    monkeypatch.setattr(calibrate, "SCANS", 1)
+    monkeypatch.setattr(calibrate, "INFLATIONS", (1.0, 30.0))
+    monkeypatch.setattr(calibrate, "VARIANCE_SCALES", (0.1, 1.0, 10.0))
     k = np.hypot(*np.meshgrid(*(np.arange(48) - 24,) * 2))
-    prior = GaussianPrior(torch.from_numpy(30 / (1 + k**2)).float())
-    truth = prior.sample(1, torch.Generator().manual_seed(0))[0].numpy()
-    real = measure._simulated_scan
-    monkeypatch.setattr(measure, "training_patch", lambda *arguments: truth)
-    monkeypatch.setattr(measure, "_simulated_scan", lambda s, rng: real(s, rng, 48, 4))
+    spectrum = torch.from_numpy(30 / (1 + k**2)).float()
+    truth = GaussianPrior(spectrum).sample(1, torch.Generator().manual_seed(0))[0].numpy()
+    unit = np.percentile(np.abs(truth), 99)
+    truth, prior = truth / unit, GaussianPrior(spectrum / unit**2)
+    real = calibrate._simulated_scan
+    monkeypatch.setattr(calibrate, "scanned_image", lambda *arguments: truth)
+    monkeypatch.setattr(calibrate, "_simulated_scan", lambda s, i, rng: real(s, i, rng, 48, 4))
     done = []
-    best, table = measure.calibrate_variance(prior, textures(), progress=done.append)
-    assert done == [1, 2, 3]
-    assert best == 1.0
-    widths = [row["sd_over_error"] for row in table]
-    assert widths == sorted(widths)
+    found = calibrate.calibrate_variance(prior, textures(), progress=done.append)
+    assert done == [1, 2, 3, 4] == list(range(1, calibrate.reconstructions() + 1))
+    assert (found["inflation"], found["variance_scale"]) == (1.0, 1.0)
+    widths = {row["variance_scale"]: row for row in found["variance_calibration"][2:]}
+    assert widths[0.1]["sd_over_error"] < 0.8 < 1.5 < widths[10.0]["sd_over_error"]
 
 
 def test_an_unfinished_run_becomes_a_prior(tmp_path):

@@ -12,7 +12,7 @@ from scoremri_core.errors import InputError
 from scoremri_core.scans import write_scan
 from scoremri_core.simulation import SimulatedScan
 from scoremri_core.training import slices as slices_module
-from scoremri_core.training.augment import measured_patch, training_patch
+from scoremri_core.training.augment import measured_patch, scanned_image, training_patch
 from scoremri_core.training.manifest import Source, described, find_sources, of_split
 from scoremri_core.training.slices import load_slices
 from scoremri_core.training.volumes import read_stacks
@@ -176,6 +176,38 @@ def test_a_measured_patch_is_its_slice_up_to_a_smooth_phase():
     )
     assert sorted(np.abs(steps) / norms)[-2] < 0.1
     assert max(np.abs(steps) / norms) > 0.99
+
+
+def test_a_scanned_image_shows_the_whole_slice_at_its_own_contrast():
+    y, x = np.ogrid[-1:1:200j, -1:1:160j]
+    slice_ = (np.exp(-8 * (x**2 + y**2)) * (2 + np.cos(9 * x))).astype(np.float16)
+    image = scanned_image(slice_, 100, np.random.default_rng(0))
+    assert image.shape == (100, 100)
+    assert image.dtype == np.complex64
+    # 200 x 160 become 100 x 80, in the middle
+    expected = slice_.reshape(100, 2, 80, 2).astype(np.float32).mean((1, 3))
+    np.testing.assert_allclose(np.abs(image[:, 10:90]), expected, atol=0.05 * expected.max())
+    assert np.abs(image[:, :10]).max() < 0.02
+    assert np.ptp(np.angle(image[50, 30:70])) > 0.05
+    # what was measured keeps its phase
+    measured = scanned_image(image[:, 10:90], 120, np.random.default_rng(0))
+    np.testing.assert_array_equal(measured[10:110, 20:100], image[:, 10:90])
+
+
+def test_the_phase_of_training_images_follows_the_anatomy():
+    """Beside what is smooth, as in measured scans; and what has no magnitude has no say in it."""
+    square = np.zeros((96, 96), np.float16)
+    square[24:72, 24:72] = 1
+    square[40:56, 40:56] = 0.4
+    edges = []
+    for seed in range(40):
+        phase = np.angle(scanned_image(square, 96, np.random.default_rng(seed)))
+        steps = np.abs(np.angle(np.exp(1j * np.diff(phase[26:70, 26:70], axis=0))))
+        at_an_edge = steps[[12, 13, 14, 28, 29, 30]][:, 14:30]
+        edges.append(at_an_edge.mean() / steps[:10].mean())
+    # 0.8 of the images have it
+    assert np.median(edges) > 1.3
+    assert np.sort(edges)[-10] > 2
 
 
 @pytest.fixture
