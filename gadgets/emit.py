@@ -119,6 +119,9 @@ def _attributes(
         "sigma_n": _number(info.sigma_n),
         "scale": _number(info.scale),
     }
+    if info.variance_scale is not None:
+        attributes["variance_scale"] = f"{info.variance_scale:g}"
+        attributes["inflation"] = f"{info.inflation:g}"
     if frame.coil_loss is not None:
         attributes["coils"] = len(frame.kspace)
         attributes["coil_compression_loss"] = f"{frame.coil_loss:.3g}"

@@ -166,6 +166,7 @@ def reconstruct(
                 some[0].fallback = f"out of memory on {where}"
 
     count = samples if sampler != "none" else 0
+    factors = options.factors(denoiser) if sampler == "posterior" else (None, None)
     return _assembled(
         frames,
         iter(drawn),
@@ -182,6 +183,8 @@ def reconstruct(
             fallback=_per_slice([frame.fallback for frame in frames]),
             seconds=time.perf_counter() - start,
             effective_samples=effective_samples(count, getattr(options, "balanced", False)),
+            variance_scale=factors[0],
+            inflation=factors[1],
         ),
     )
 

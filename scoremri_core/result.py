@@ -25,6 +25,8 @@ class Info:
     seconds : time of the whole call.
     effective_samples : independent samples whose mean would stray as far from the posterior mean;
         infinite where the samples' random numbers balance.
+    variance_scale, inflation : factors on the prior's error variance (see `PosteriorOptions`); None
+        with samplers that have none.
 
     For a stack of several slices `sigma_n`, `scale` and, where any slice fell back, `fallback`
     are tuples with an entry per slice.
@@ -41,6 +43,8 @@ class Info:
     fallback: str | tuple[str | None, ...] | None
     seconds: float
     effective_samples: float = float("nan")
+    variance_scale: float | None = None
+    inflation: float | None = None
 
 
 @dataclass(frozen=True)

@@ -49,7 +49,7 @@ class PosteriorOptions:
         of many more (0.5 dB for eight).  False draws independent samples.
     """
 
-    steps: int = 12
+    steps: int = 11
     sigma_max: float | None = None
     sigma_min: float = 0.01
     variance_scale: float | None = None
@@ -57,6 +57,15 @@ class PosteriorOptions:
     tolerance: float = 0.01
     max_iterations: int = 100
     balanced: bool = True
+
+    def factors(self, prior: Denoiser | None) -> tuple[float, float]:
+        """Variance scale and inflation: those given, else the prior's own, else 1."""
+
+        def of(name: str) -> float:
+            given: float | None = getattr(self, name)
+            return float(getattr(prior, name, 1.0)) if given is None else given
+
+        return of("variance_scale"), of("inflation")
 
 
 def sample_posterior(
@@ -99,16 +108,10 @@ def sample_posterior(
     ------
     InputError : noise levels that do not fall, or are not positive.
     """
+    scale, inflation = options.factors(prior)
     frames, sets, coils, ny, nx = operator.maps.shape
     weight = (1 / sigma_n**2).view(-1, 1, 1, 1, 1)
     spread = sigma_n.view(-1, 1, 1, 1, 1)
-    scale, inflation = (
-        getattr(prior, name, 1.0) if value is None else value
-        for name, value in (
-            ("variance_scale", options.variance_scale),
-            ("inflation", options.inflation),
-        )
-    )
     count = noise.samples
     normal = partial(noise.complex_normal, balanced=options.balanced)
     images = (frames, count, sets, ny, nx)

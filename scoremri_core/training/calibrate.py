@@ -6,6 +6,7 @@ import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from operator import itemgetter
 from typing import Any
 
 import numpy as np
@@ -23,7 +24,7 @@ from scoremri_core.training.slices import Slice
 logger = logging.getLogger(__name__)
 
 INFLATIONS = (1.0, 1.5, 2.0, 3.0)
-VARIANCE_SCALES = (0.7, 0.85, 1.0, 1.2, 1.4, 1.7, 2.0)
+VARIANCE_SCALES = (0.7, 1.0, 1.4, 2.0)
 MASKS = (("equispaced", 6), ("random", 6), ("poisson", 8))  # with 24 calibration lines
 SCANS = 6  # for each candidate
 SIGMA = 0.01  # of the noise, where the images are about 1
@@ -49,9 +50,10 @@ def calibrate_variance(
     """Choose the two factors on the error variance that a prior predicts.
 
     Simulated 8-coil scans of validation slices, as they are and with each of three kinds of mask,
-    are sampled with every candidate (true coil maps).  The inflation is the one whose posterior
-    mean has the least error; with it, the variance scale is the one whose samples have the width
-    of the error.
+    are sampled with every candidate (true coil maps): first for the inflation, then, with the best
+    of these, for the variance scale.  The one with the lowest continuous ranked probability score,
+    a proper score of mean and width together, is taken; the variance scale where a parabola through
+    the scores of the best candidate and its neighbours is lowest.
 
     Parameters
     ----------
@@ -85,14 +87,23 @@ def calibrate_variance(
         return row
 
     rows = [tried(1.0, inflation) for inflation in INFLATIONS]
-    best = min(rows, key=lambda row: row["rms_error"])
+    best = min(rows, key=itemgetter("crps"))
     rows = [best if c == 1 else tried(c, best["inflation"]) for c in VARIANCE_SCALES]
-    best = min(rows, key=lambda row: abs(np.log(row["sd_over_error"])))
+    scales, scores = (np.array([row[name] for row in rows]) for name in ("variance_scale", "crps"))
     return {
         "inflation": best["inflation"],
-        "variance_scale": best["variance_scale"],
+        "variance_scale": round(float(np.exp(_lowest(np.log(scales), scores))), 2),
         "variance_calibration": table,
     }
+
+
+def _lowest(x: NDArray[Any], y: NDArray[Any]) -> Any:
+    """Where the parabola through the least of some points and its neighbours is lowest."""
+    i = int(y.argmin())
+    if i in (0, len(y) - 1):
+        return x[i]
+    square, linear, _ = np.polyfit(x[i - 1 : i + 2], y[i - 1 : i + 2], 2)
+    return -linear / square / 2
 
 
 def reconstructions() -> int:
