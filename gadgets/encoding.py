@@ -15,6 +15,7 @@ from scoremri_core.fourier import resize
 from scoremri_core.gridding import with_field_of_view
 
 CARTESIAN = ("cartesian", "epi")
+MAX_VALUES = 1 << 31  # of the k-space of a frame, 16 GiB, however many coils its readouts have
 
 
 class Readout(NamedTuple):
@@ -167,9 +168,19 @@ def assemble(readouts: Sequence[Readout], encoding: Encoding) -> Assembled:
 
     Readouts that share a place are averaged.  One that does not fit (another channel count than
     most have, a line outside of the matrix, values that are not finite) is left out and reported.
+
+    Raises
+    ------
+    InputError
+        For more coils than leave room for the matrix of the header.
     """
     nx, ny, nz = encoding.matrix
     channels = Counter(len(readout.data) for readout in readouts).most_common(1)[0][0]
+    if channels * nx * ny * nz > MAX_VALUES:
+        raise InputError(
+            f"readouts of {channels} channels came for a matrix of {nx} x {ny} x {nz}: "
+            f"expected at most {MAX_VALUES} values in a frame"
+        )
     partitions: dict[int, list[tuple[int, Readout]]] = defaultdict(list)
     problems: dict[str, None] = {}  # ordered, each kind once
     for readout in readouts:

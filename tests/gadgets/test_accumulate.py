@@ -263,6 +263,12 @@ def test_wrong_channel_count_marks_the_frame_alone():
     assert result[1].problem is None
 
 
+def test_coils_that_leave_no_room_for_the_matrix_are_refused():
+    readouts = acquisitions(letter(24, 32), coils=64)
+    with pytest.raises(InputError, match="64 channels came for a matrix of 8192 x 8192 x 1"):
+        frames(readouts, header(8192, 8192))
+
+
 def test_lines_outside_of_the_matrix_mark_the_frame():
     readouts = acquisitions(letter(24, 32))
     readouts[3].idx.kspace_encode_step_1 = 60
