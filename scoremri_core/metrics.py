@@ -86,7 +86,8 @@ def sd_to_error(
     std : (y, x), posterior sd: of the complex value, or of the magnitude (`magnitude`)
     samples : number S of samples behind the mean: the effective one (`Info.effective_samples`)
     mean, reference : (y, x) complex; for magnitudes, the mean of the samples' magnitudes
-    reference_noise_variance : E|e|^2 of the reference's complex noise, a number or (y, x)
+    reference_noise_variance : of the reference's complex noise, E|n|^2, a number or (y, x); where
+        the mean has part of that noise too, less 2 E Re(e n^*) with e the mean's error
     magnitude : compare magnitudes, over the head alone (where a magnitude's noise is one real
         component, of half the complex variance); otherwise complex values over all pixels.
 

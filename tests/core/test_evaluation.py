@@ -1,13 +1,16 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 from scipy.sparse.linalg import LinearOperator, cg
 
 from scoremri_core import reconstruct
+from scoremri_core.classical import mvue
 from scoremri_core.coil_maps import estimate_coil_maps
 from scoremri_core.evaluation import METHODS, Evaluation, averaged
 from scoremri_core.fourier import to_image, to_kspace
-from scoremri_core.metrics import psnr
+from scoremri_core.metrics import psnr, reference_noise_variance
 from scoremri_core.noise import covariance_from_edges, whiten, whitening_matrix
 from scoremri_core.priors.gaussian import GaussianPrior
 
@@ -108,6 +111,24 @@ def test_a_true_prior_scores_as_calibrated_and_best(problem):
     assert posterior.slice == 3
     assert comparison.images["CG-SENSE"].shape == comparison.std.shape == SHAPE
     assert psnr(comparison.images["CG-SENSE"], comparison.reference) == sense.psnr
+
+
+def test_noise_that_mean_and_reference_share_counts_as_error(problem):
+    """All lines, no prior: the mean is the reference, and its error all the reference's noise."""
+    _, _, kspace = problem
+    evaluation = Evaluation(kspace, calibration=16)
+
+    def mvue_and_its_sd(kspace):
+        result = reconstruct(kspace, sampler="none")
+        mean = mvue(kspace, result.maps[0, 0])[None]
+        sd = np.sqrt(reference_noise_variance(evaluation.noise, result.maps[0, 0]))[None]
+        samples = mean[:, None] + np.array([1, -1])[:, None, None] * sd[:, None]
+        info = replace(result.info, effective_samples=np.inf)
+        return replace(result, mean=mean, std=sd, samples=samples, info=info)
+
+    scores, _ = evaluation.run("equispaced", 1, mvue_and_its_sd)
+    assert scores[-1].psnr > 60
+    assert scores[-1].sd_to_error == pytest.approx(1, abs=0.05)
 
 
 def test_without_samples_there_is_no_uncertainty(problem):
