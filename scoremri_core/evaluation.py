@@ -200,8 +200,10 @@ class Evaluation:
             whiten(white[0] + 1j * white[1], root) * np.any(self.kspace != 0, axis=(0, 2))[:, None]
         )
         noisy = reconstruct((kspace + probe * (kspace != 0)).astype(np.complex64))
-        change = noisy.mean[0] - result.mean[0]
-        shared: NDArray[np.float64] = np.real(change * mvue(probe, result.maps[0, 0]).conj())
+        maps = result.maps[0, 0]
+        # its own maps have another phase
+        mean = noisy.mean[0] * np.sum(maps.conj() * noisy.maps[0, 0], axis=0)
+        shared: NDArray[np.float64] = np.real((mean - result.mean[0]) * mvue(probe, maps).conj())
         return shared / PROBE**2
 
 
