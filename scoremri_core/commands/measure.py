@@ -51,7 +51,7 @@ def measure(
 
 def measured(path: Path, sources: Sequence[Source], cache: Path | None, device: str) -> None:
     """Measure, and show how far that is."""
-    from scoremri_core.training.calibrate import reconstructions
+    from scoremri_core.training.width import reconstructions
     from scoremri_core.training.card import measure_prior
 
     with progress("measuring the width of the samples", reconstructions()) as advance:

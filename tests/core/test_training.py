@@ -14,7 +14,7 @@ from scoremri_core.errors import InputError
 from scoremri_core.priors import load_prior
 from scoremri_core.priors.gaussian import GaussianPrior
 from scoremri_core.priors.unet import DenoisingUnet
-from scoremri_core.training import calibrate, card, measure
+from scoremri_core.training import card, measure, width
 from scoremri_core.training.augment import complex_patch
 from scoremri_core.training.loop import CHECKPOINT, LOG, read_checkpoint, train
 from scoremri_core.training.manifest import Source
@@ -213,20 +213,20 @@ def test_the_images_spectrum_is_found(monkeypatch):
 
 def test_the_factors_of_a_prior_that_is_right_are_one(monkeypatch):
     """A Gaussian prior knows its own variance: nothing to inflate, nothing to widen."""
-    monkeypatch.setattr(calibrate, "SCANS", 1)
-    monkeypatch.setattr(calibrate, "INFLATIONS", (1.0, 30.0))
-    monkeypatch.setattr(calibrate, "VARIANCE_SCALES", (0.1, 1.0, 10.0))
+    monkeypatch.setattr(width, "SCANS", 1)
+    monkeypatch.setattr(width, "INFLATIONS", (1.0, 30.0))
+    monkeypatch.setattr(width, "VARIANCE_SCALES", (0.1, 1.0, 10.0))
     k = np.hypot(*np.meshgrid(*(np.arange(48) - 24,) * 2))
     spectrum = torch.from_numpy(30 / (1 + k**2)).float()
     truth = GaussianPrior(spectrum).sample(1, torch.Generator().manual_seed(0))[0].numpy()
     unit = np.percentile(np.abs(truth), 99)
     truth, prior = truth / unit, GaussianPrior(spectrum / unit**2)
-    real = calibrate._simulated_scan
-    monkeypatch.setattr(calibrate, "scanned_image", lambda *arguments: truth)
-    monkeypatch.setattr(calibrate, "_simulated_scan", lambda s, i, rng: real(s, i, rng, 48, 4))
+    real = width._simulated_scan
+    monkeypatch.setattr(width, "scanned_image", lambda *arguments: truth)
+    monkeypatch.setattr(width, "_simulated_scan", lambda s, i, rng: real(s, i, rng, 48, 4))
     done = []
-    found = calibrate.calibrate_variance(prior, textures(), progress=done.append)
-    assert done == [1, 2, 3, 4] == list(range(1, calibrate.reconstructions() + 1))
+    found = width.calibrate_variance(prior, textures(), progress=done.append)
+    assert done == [1, 2, 3, 4] == list(range(1, width.reconstructions() + 1))
     assert found["inflation"] == 1.0
     # one scan tells it no better
     assert found["variance_scale"] == pytest.approx(1, abs=0.35)
@@ -238,10 +238,10 @@ def test_the_factors_of_a_prior_that_is_right_are_one(monkeypatch):
     ("scores", "lowest"), [([4, 1, 0, 1], 2), ([0, 1, 4, 9], 0), ([4, 1, 4, 9], 1)]
 )
 def test_the_best_candidate_is_refined(scores, lowest):
-    found = calibrate._lowest(np.arange(4.0), np.array(scores, float))
+    found = width._lowest(np.arange(4.0), np.array(scores, float))
     assert found == pytest.approx(lowest)
     shifted = (np.arange(4.0) - 1.3) ** 2
-    assert calibrate._lowest(np.arange(4.0), shifted) == pytest.approx(1.3)
+    assert width._lowest(np.arange(4.0), shifted) == pytest.approx(1.3)
 
 
 def test_an_unfinished_run_becomes_a_prior(tmp_path):

@@ -13,6 +13,7 @@ from gadgets.chain import Chain
 from gadgets.client import run_remote
 from gadgets.host import run_chain
 from scoremri_core.errors import InputError
+from scoremri_core.priors import load_prior
 
 SHAPE = (48, 40)
 
@@ -89,6 +90,9 @@ def test_outputs_are_series_in_their_order():
     assert (drawn.mean(0) >= mean - 1e-5).all()
     meta = found[8][1].meta
     assert (meta["samples"], meta["sampler"], meta["seed"]) == ("3", "posterior", "0")
+    card = load_prior("default").card
+    assert float(meta["variance_scale"]) == card["variance_scale"]
+    assert float(meta["inflation"]) == card["inflation"]
 
 
 def test_a_frame_is_the_same_alone_and_in_company():
