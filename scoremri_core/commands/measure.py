@@ -51,8 +51,8 @@ def measure(
 
 def measured(path: Path, sources: Sequence[Source], cache: Path | None, device: str) -> None:
     """Measure, and show how far that is."""
-    from scoremri_core.training.width import reconstructions
     from scoremri_core.training.card import measure_prior
+    from scoremri_core.training.width import reconstructions
 
     with progress("measuring the width of the samples", reconstructions()) as advance:
         measure_prior(path, sources, cache, device, lambda done: advance(done, ""))

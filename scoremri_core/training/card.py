@@ -17,11 +17,11 @@ from scoremri_core.priors.storage import ARCHITECTURES, load_prior, save_prior
 from scoremri_core.priors.unet import DenoisingUnet
 from scoremri_core.scans import replacing
 from scoremri_core.training import measure
-from scoremri_core.training.width import calibrate_variance
 from scoremri_core.training.loop import LOG, read_checkpoint
 from scoremri_core.training.manifest import Source, described, of_split
 from scoremri_core.training.settings import Network, Settings
 from scoremri_core.training.slices import load_slices
+from scoremri_core.training.width import calibrate_variance
 
 logger = logging.getLogger(__name__)
 
