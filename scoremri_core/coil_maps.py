@@ -12,6 +12,7 @@ points determine it: the kernels are never brought to the image's size.
 
 import logging
 from contextlib import AbstractContextManager, nullcontext
+from itertools import product
 from typing import Any
 
 import numpy as np
@@ -51,7 +52,7 @@ def calibration_extent(sampled: Any) -> tuple[slice, slice]:
     Raises
     ------
     CalibrationError
-        DC itself was not sampled.
+        DC itself was not sampled, or less than 4 x 4 samples around it.
     """
     array = np.asarray(sampled)
     mask = np.any(array != 0, axis=0) if array.ndim == 3 else array.astype(bool)
@@ -71,10 +72,15 @@ def calibration_extent(sampled: Any) -> tuple[slice, slice]:
     worth = np.minimum(height, _WIDEST) * np.minimum(width, _WIDEST)
     best = np.argmax(worth * float(2 * ny * nx) + height * width)
     above, below = np.unravel_index(best, worth.shape)
-    return (
-        slice(int(cy - above), int(cy + below + 1)),
-        slice(int(starts[above, below]), int(stops[above, below])),
-    )
+    rows = slice(int(cy - above), int(cy + below + 1))
+    columns = slice(int(starts[above, below]), int(stops[above, below]))
+    size = tuple(s.stop - s.start for s in (rows, columns))
+    if min(size) < _NARROWEST:
+        raise CalibrationError(
+            f"There are no calibration lines: of {size[0]} x {size[1]} samples around the "
+            f"centre of k-space, expected at least {_NARROWEST} x {_NARROWEST}."
+        )
+    return rows, columns
 
 
 def estimate_coil_maps(
@@ -84,19 +90,19 @@ def estimate_coil_maps(
     kernel: int = 6,
     device: str = "cpu",
 ) -> Any:
-    """ESPIRiT coil maps on the grid of the calibration k-space.
+    """ESPIRiT coil maps on the grid of the calibration k-space, of all slices of a stack at once.
 
     The phase is zero in a virtual coil, a combination of all coils chosen to see all of the
     object, so it does not hang on one coil that vanishes somewhere.
 
     Parameters
     ----------
-    calibration : (coil, y, x) complex
+    calibration : (coil, y, x) or (slice, coil, y, x) complex
         Centred k-space, zeros where not sampled, at the size of the image.  NumPy, or CuPy (then
         the maps are computed and returned there).
     sets : 1 or 2
         A second set describes pixels where two parts of the object fold onto each other.
-    noise_covariance : (coil, coil), optional
+    noise_covariance : (coil, coil), or (slice, coil, coil), optional
         Maps are estimated on whitened data, with kernels down to the noise, and then mapped back.
     kernel : int
         Width k of the kernels.
@@ -105,9 +111,9 @@ def estimate_coil_maps(
 
     Returns
     -------
-    (set, coil, y, x) complex64, in the coils of the input.  Set 0 has sum |S|^2 = 1 in every
-    pixel (the eigenvalue does not crop it); set 1 fades out where its eigenvalue falls from 0.9
-    to 0.7.
+    (set, coil, y, x) complex64, or (slice, set, coil, y, x), in the coils of the input.  Set 0
+    has sum |S|^2 = 1 in every pixel (the eigenvalue does not crop it); set 1 fades out where its
+    eigenvalue falls from 0.9 to 0.7.
 
     Raises
     ------
@@ -118,91 +124,117 @@ def estimate_coil_maps(
     """
     if sets not in (1, 2):
         raise InputError(f"maps is {sets}: expected 1 or 2 sets.")
-    if calibration.ndim != 3:
-        raise InputError(f"Calibration data have shape {calibration.shape}: expected (coil, y, x).")
+    if calibration.ndim not in (3, 4):
+        raise InputError(
+            f"Calibration data have shape {calibration.shape}: "
+            "expected (coil, y, x) or (slice, coil, y, x)."
+        )
     xp = _array_module(calibration, device)
     on_host = isinstance(calibration, np.ndarray)
     with _device(xp, device):
-        ksp = xp.asarray(calibration, dtype=xp.complex64)
+        ksp = xp.asarray(calibration, dtype=xp.complex64).reshape(-1, *calibration.shape[-3:])
         if not bool(xp.isfinite(ksp).all()):
             raise CalibrationError("The calibration lines hold values that are not finite.")
-        extent = calibration_extent(_to_host((ksp != 0).any(axis=0)))
-        size = tuple(s.stop - s.start for s in extent)
-        if min(size) < _NARROWEST:
-            raise CalibrationError(
-                f"There are no calibration lines: of {size[0]} x {size[1]} samples around the "
-                f"centre of k-space, expected at least {_NARROWEST} x {_NARROWEST}."
-            )
-        unwhitening, noise = None, 0.0
+        extents = [calibration_extent(mask) for mask in _to_host((ksp != 0).any(axis=1))]
+        whitening = None
         if noise_covariance is not None:
-            whitening = whitening_matrix(noise_covariance)
-            unwhitening, noise = xp.asarray(np.linalg.inv(whitening), dtype=xp.complex64), 1.0
-            ksp = _mix(xp.asarray(whitening, dtype=xp.complex64), ksp)
-        rows, columns = map(_central, extent, ksp.shape[1:])
-        block = ksp[:, rows, columns]
-        if min(size) < max(_NARROWEST_FOR_KERNELS, 2 * kernel):
-            _log.warning(
-                "%d x %d calibration samples are too few for ESPIRiT: "
-                "the coil maps are low-resolution images.",
-                *size,
-            )
-            maps, values = _low_resolution(ksp, extent, sets, xp)
-        else:
-            lags = _lag_matrices(_kernels(block, kernel, noise, xp), xp)
-            maps, values = _eigenvectors(lags, ksp.shape[1:], sets, xp)
-        maps = _referenced(maps, _virtual_coil(maps[0], block, xp), xp)
-        if unwhitening is not None:
-            maps = _mix(unwhitening, maps)
-        maps = _unit(maps, axis=1, xp=xp)
-        if sets == 2:
-            low, high = _SECOND_SET_EIGENVALUES
-            maps[1] *= xp.clip((values[1] - low) / (high - low), 0, 1)
+            covariances = np.asarray(noise_covariance)
+            covariances = covariances.reshape(-1, *covariances.shape[-2:])
+            matrices = np.stack([whitening_matrix(covariance) for covariance in covariances])
+            whitening = np.broadcast_to(matrices, (len(ksp), *matrices.shape[1:]))
+        maps = xp.empty((len(ksp), sets, *ksp.shape[1:]), xp.complex64)
+        for extent in (e for i, e in enumerate(extents) if e not in extents[:i]):
+            alike = [i for i, other in enumerate(extents) if other == extent]
+            own = None if whitening is None else whitening[alike]
+            maps[alike] = _of_one_extent(ksp[alike], extent, sets, own, kernel, xp)
+        maps = maps if calibration.ndim == 4 else maps[0]
         return _to_host(maps) if on_host else maps
 
 
+def _of_one_extent(
+    ksp: Any, extent: tuple[slice, slice], sets: int, whitening: Any, kernel: int, xp: Any
+) -> Any:
+    """Maps (slice, set, coil, y, x) of slices that were sampled alike around DC."""
+    noise = 0.0
+    if whitening is not None:
+        noise = 1.0
+        ksp = _mix(xp.asarray(whitening, dtype=xp.complex64), ksp)
+    rows, columns = map(_central, extent, ksp.shape[-2:])
+    block = ksp[..., rows, columns]
+    size = tuple(s.stop - s.start for s in extent)
+    if min(size) < max(_NARROWEST_FOR_KERNELS, 2 * kernel):
+        _log.warning(
+            "%d x %d calibration samples are too few for ESPIRiT: "
+            "the coil maps are low-resolution images.",
+            *size,
+        )
+        maps, values = _low_resolution(ksp, extent, sets, xp)
+    else:
+        lags = _lag_matrices(_kernels(block, kernel, noise, xp), xp)
+        maps, values = _eigenvectors(lags, ksp.shape[-2:], sets, xp)
+    maps = _referenced(maps, _virtual_coil(maps[:, 0], block, xp), xp)
+    if whitening is not None:
+        unwhitening = xp.asarray(np.linalg.inv(whitening), dtype=xp.complex64)
+        maps = _mix(unwhitening[:, None], maps)
+    maps = _unit(maps, axis=2, xp=xp)
+    if sets == 2:
+        low, high = _SECOND_SET_EIGENVALUES
+        maps[:, 1] *= xp.clip((values[:, 1] - low) / (high - low), 0, 1)[:, None]
+    return maps
+
+
 def _kernels(block: Any, kernel: int, noise: float, xp: Any) -> Any:
-    """Kernels (coil, k, k, n) spanning the signal's part of the calibration matrix."""
-    coils = len(block)
-    windows = xp.lib.stride_tricks.sliding_window_view(block, (kernel, kernel), axis=(1, 2))
-    # One column a position of the window: (coil * k * k, positions).
-    matrix = windows.transpose(0, 3, 4, 1, 2).reshape(coils * kernel**2, -1)
-    tall = matrix.shape[0] > matrix.shape[1]
-    adjoint = matrix.conj().T
+    """Kernels (slice, coil, k, k, n) spanning the signal's part of the calibration matrix.
+
+    A slice that has fewer than others has kernels of zero for the rest.
+    """
+    slices, coils = block.shape[:2]
+    windows = xp.lib.stride_tricks.sliding_window_view(block, (kernel, kernel), axis=(2, 3))
+    # One column a position of the window: (slice, coil * k * k, positions).
+    matrix = windows.transpose(0, 1, 4, 5, 2, 3).reshape(slices, coils * kernel**2, -1)
+    tall = matrix.shape[1] > matrix.shape[2]
+    adjoint = matrix.conj().swapaxes(1, 2)
     values, vectors = xp.linalg.eigh(adjoint @ matrix if tall else matrix @ adjoint)
     singular = xp.sqrt(xp.maximum(values, 0))
+    largest = singular[:, -1:]
     # Largest singular value of a matrix of independent noise (Marchenko and Pastur).
-    floor = noise * np.sqrt(2) * sum(np.sqrt(n) for n in matrix.shape)
-    threshold = max(_KEPT_SINGULAR_VALUES * float(singular[-1]), min(floor, float(singular[-1])))
-    kept = singular >= threshold
-    vectors = vectors[:, kept]
+    floor = noise * np.sqrt(2) * sum(np.sqrt(n) for n in matrix.shape[1:])
+    kept = singular >= xp.maximum(_KEPT_SINGULAR_VALUES * largest, xp.minimum(floor, largest))
+    kept &= singular > 0
+    count = int(kept.sum(axis=1).max())  # the last ones: they come in ascending order
+    weights = kept / xp.where(kept & tall, singular, 1)
+    vectors = vectors[..., -count:] * weights[:, None, -count:].astype(xp.float32)
     if tall:
-        vectors = matrix @ (vectors / singular[kept])
-    return vectors.reshape(coils, kernel, kernel, -1)
+        vectors = matrix @ vectors
+    return vectors.reshape(slices, coils, kernel, kernel, -1)
 
 
 def _lag_matrices(kernels: Any, xp: Any) -> Any:
-    """Autocorrelation of the kernels, (2k - 1, 2k - 1, coil, coil), lag 0 at index 0."""
-    kernel = kernels.shape[1]
-    coarse = xp.fft.ifft2(kernels, s=(2 * kernel - 1,) * 2, axes=(1, 2)).transpose(1, 2, 0, 3)
+    """Autocorrelation of the kernels, (slice, 2k - 1, 2k - 1, coil, coil), lag 0 at index 0."""
+    kernel = kernels.shape[2]
+    coarse = xp.fft.ifft2(kernels, s=(2 * kernel - 1,) * 2, axes=(2, 3)).transpose(0, 2, 3, 1, 4)
     coarse = coarse * ((2 * kernel - 1) ** 2 / kernel)
-    product = coarse @ coarse.conj().swapaxes(-1, -2)
-    return xp.fft.fft2(product, axes=(0, 1), norm="forward").astype(xp.complex64)
+    squared = coarse @ coarse.conj().swapaxes(-1, -2)
+    return xp.fft.fft2(squared, axes=(1, 2), norm="forward").astype(xp.complex64)
 
 
 def _eigenvectors(lags: Any, shape: tuple[int, int], sets: int, xp: Any) -> tuple[Any, Any]:
-    """Leading eigenvectors (set, coil, y, x) and eigenvalues (set, y, x) by power iteration."""
-    coils = lags.shape[-1]
+    """Leading eigenvectors (slice, set, coil, y, x) and their eigenvalues (slice, set, y, x).
+
+    By power iteration, in chunks of slices or, where one is too large, of a slice's rows.
+    """
+    slices, width, coils = len(lags), lags.shape[1], lags.shape[-1]
     ny, nx = shape
-    along_y, along_x = (_waves(n, len(lags), xp) for n in shape)
-    maps = xp.empty((sets, coils, ny, nx), xp.complex64)
-    values = xp.empty((sets, ny, nx), xp.float32)
+    along_y, along_x = (_waves(n, width, xp) for n in shape)
+    maps = xp.empty((slices, sets, coils, ny, nx), xp.complex64)
+    values = xp.empty((slices, sets, ny, nx), xp.float32)
     rows = max(1, _CHUNK_BYTES["cpu" if xp is np else "cuda"] // (8 * nx * coils**2))
     start = np.random.default_rng(0).normal(size=(2, coils, sets))
     start = xp.asarray(start[0] + 1j * start[1], dtype=xp.complex64)
-    for y in range(0, ny, rows):
-        chunk = xp.tensordot(along_y[y : y + rows], lags, axes=1)
-        matrices = xp.tensordot(chunk, along_x, axes=(1, 1)).transpose(0, 3, 1, 2)
-        matrices = xp.ascontiguousarray(matrices).reshape(-1, coils, coils)
+    for where, y in product(_spans(slices, max(1, rows // ny)), _spans(ny, rows)):
+        chunk = along_y[y] @ lags[where].reshape(-1, width, width * coils**2)
+        matrices = along_x @ chunk.reshape(-1, width, coils**2)
+        matrices = matrices.reshape(-1, coils, coils)
         # So that a pixel without any kernel keeps a vector of length one.
         matrices += 1e-6 * xp.eye(coils, dtype=xp.complex64)
         vectors = xp.broadcast_to(start, (len(matrices), coils, sets))
@@ -212,9 +244,14 @@ def _eigenvectors(lags: Any, shape: tuple[int, int], sets: int, xp: Any) -> tupl
             # lengths are the eigenvalues
             if i % 4 == 2 or i >= _POWER_ITERATIONS - 2:
                 vectors, lengths = _orthonormal(vectors, xp)
-        maps[:, :, y : y + rows] = vectors.reshape(-1, nx, coils, sets).transpose(3, 2, 0, 1)
-        values[:, y : y + rows] = lengths.reshape(-1, nx, sets).transpose(2, 0, 1)
+        grid = (*maps[where, 0, 0, y].shape, coils, sets)
+        maps[where, :, :, y] = vectors.reshape(grid).transpose(0, 4, 3, 1, 2)
+        values[where, :, y] = lengths.reshape(*grid[:3], sets).transpose(0, 3, 1, 2)
     return maps, values
+
+
+def _spans(n: int, step: int) -> list[slice]:
+    return [slice(i, min(i + step, n)) for i in range(0, n, step)]
 
 
 def _waves(n: int, lags: int, xp: Any) -> Any:
@@ -240,57 +277,56 @@ def _orthonormal(vectors: Any, xp: Any) -> tuple[Any, Any]:
 def _low_resolution(ksp: Any, extent: tuple[slice, slice], sets: int, xp: Any) -> tuple[Any, Any]:
     """Hann-windowed images of the calibration block as maps; no second set."""
     windows = []
-    for s, n in zip(extent, ksp.shape[1:], strict=True):
+    for s, n in zip(extent, ksp.shape[-2:], strict=True):
         position = xp.arange(s.start, s.stop) - n // 2
         half = 1 + max(n // 2 - s.start, s.stop - 1 - n // 2)
         windows.append(xp.cos(np.pi / 2 * position / half) ** 2)
-    maps = xp.zeros((sets, *ksp.shape), xp.complex64)
+    maps = xp.zeros((len(ksp), sets, *ksp.shape[1:]), xp.complex64)
     rows, columns = extent
-    maps[0, :, rows, columns] = ksp[:, rows, columns] * xp.outer(*windows)
-    maps[0] = xp.asarray(to_image(_to_host(maps[0])))
-    return maps, xp.zeros((sets, *ksp.shape[1:]), xp.float32)
+    maps[:, 0, :, rows, columns] = ksp[..., rows, columns] * xp.outer(*windows)
+    maps[:, 0] = xp.asarray(to_image(_to_host(maps[:, 0])))
+    return maps, xp.zeros((len(ksp), sets, *ksp.shape[-2:]), xp.float32)
 
 
 def _virtual_coil(maps: Any, block: Any, xp: Any) -> Any:
-    """A coil combination p (coil,) that sees all of the object, so that its phase is smooth.
+    """Coil combinations p (slice, coil) that see all of the object, so that its phase is smooth.
 
     A null of p is a vortex in the phase of maps and image, which no prior takes for anatomy. From
     the principal component of the calibration data, fixed-point steps towards the minimum of
     sum_r w(r) |p^H S(r)|^-2 lead away from nulls, w being the signal at low resolution.
     """
-    flat = block.reshape(len(block), -1)
-    virtual = xp.linalg.eigh(flat @ flat.conj().T)[1][:, -1]
+    flat = block.reshape(*block.shape[:2], -1)
+    virtual = xp.linalg.eigh(flat @ flat.conj().swapaxes(1, 2))[1][..., -1]
     # Eigenvectors carry an arbitrary phase.
-    largest = virtual[int(xp.argmax(xp.abs(virtual)))]
-    virtual = virtual * (largest.conj() / abs(largest))
+    largest = xp.take_along_axis(virtual, xp.abs(virtual).argmax(axis=1)[:, None], axis=1)
+    virtual = virtual * (largest.conj() / xp.abs(largest))
 
-    shape = maps.shape[1:]
-    strides = [max(1, n // _GRID) for n in shape]
-    maps = maps[:, :: strides[0], :: strides[1]]
+    strides = [max(1, n // _GRID) for n in maps.shape[-2:]]
     to_y, to_x = (
         xp.exp(2j * np.pi / n * (xp.arange(0, n, stride) - n // 2)[:, None] * xp.arange(width))
-        for n, stride, width in zip(shape, strides, block.shape[1:], strict=True)
+        for n, stride, width in zip(maps.shape[-2:], strides, block.shape[-2:], strict=True)
     )
-    signal = xp.sqrt((xp.abs(to_y @ block @ to_x.T) ** 2).sum(axis=0))
-    signal = xp.minimum(signal / xp.percentile(signal, 99), 1)
+    signal = xp.sqrt((xp.abs(to_y @ block @ to_x.T) ** 2).sum(axis=1)).reshape(len(maps), -1)
+    signal = xp.minimum(signal / xp.percentile(signal, 99, axis=1, keepdims=True), 1)
     weights = signal * (signal > _OBJECT)
+    maps = maps[..., :: strides[0], :: strides[1]].reshape(*maps.shape[:2], -1)
     for _ in range(_VIRTUAL_COIL_STEPS):
-        seen = xp.tensordot(virtual.conj(), maps, axes=1)
+        seen = (virtual.conj()[:, None] @ maps)[:, 0]
         pull = weights * seen.conj() / (xp.abs(seen) ** 2 + 0.01) ** 2
-        step = xp.tensordot(maps, pull, axes=((1, 2), (0, 1)))
-        virtual = virtual + 0.5 * step / xp.sqrt((xp.abs(step) ** 2).sum())
-        virtual = virtual / xp.sqrt((xp.abs(virtual) ** 2).sum())
+        step = (maps @ pull[..., None])[..., 0]
+        virtual = virtual + 0.5 * step / xp.linalg.norm(step, axis=1, keepdims=True)
+        virtual = virtual / xp.linalg.norm(virtual, axis=1, keepdims=True)
     return virtual.astype(xp.complex64)
 
 
 def _referenced(maps: Any, virtual_coil: Any, xp: Any) -> Any:
-    """Maps (set, coil, y, x) with the phase that makes the virtual coil real and positive."""
-    seen = xp.tensordot(virtual_coil.conj(), maps, axes=(0, 1))[:, None]
+    """Maps (slice, set, coil, y, x) whose phase makes the virtual coil real and positive."""
+    seen = (maps * virtual_coil.conj()[:, None, :, None, None]).sum(axis=2, keepdims=True)
     return maps * xp.exp(-1j * xp.angle(seen))
 
 
 def _mix(matrix: Any, arrays: Any) -> Any:
-    """Apply a matrix (coil, coil) to the coils of (..., coil, y, x)."""
+    """Apply matrices (..., coil, coil) to the coils of (..., coil, y, x)."""
     flat = arrays.reshape(*arrays.shape[:-2], -1)
     return (matrix @ flat).reshape(arrays.shape)
 

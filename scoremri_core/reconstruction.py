@@ -44,6 +44,22 @@ class _Frame:
     def sigma_n(self) -> float:
         return float("nan") if self.covariance is None else noise.noise_sigma(self.covariance)
 
+    def find_scale(self, given: float | None) -> None:
+        """The image value that the prior sees as 1, of a slice that can be sampled."""
+        if self.fallback is not None or self.maps is None:
+            return
+        if given is None:
+            first = zero_filled(self.kspace, self.maps[0])
+            given = float(np.percentile(np.abs(first), 99))
+        self.scale = given
+        if not given > 0:
+            self.give_up("the image is zero")
+
+    def give_up(self, reason: str) -> None:
+        """Mark as a slice that cannot be sampled."""
+        self.fallback = reason
+        logger.warning("classical image instead of samples: %s", reason)
+
 
 def reconstruct(
     kspace: ArrayLike,
@@ -121,17 +137,14 @@ def reconstruct(
             )
         noise.whitening_matrix(covariance)  # refuses what is no covariance
 
-    frames = [
-        _prepared(
-            frame,
-            calibrations[i],
-            covariance,
-            int(maps) if given is None else given[i],  # type: ignore[arg-type]
-            scale,
-            where,
-        )
-        for i, frame in enumerate(stack)
-    ]
+    frames = [_measured(frame, covariance) for frame in stack]
+    if given is None:
+        _estimate_maps(frames, calibrations, int(maps), str(where))  # type: ignore[arg-type]
+    else:
+        for frame, known in zip(frames, given, strict=True):
+            frame.maps = known
+    for frame in frames:
+        frame.find_scale(scale)
     sampled = [
         (frame, own)
         for frame, own in zip(frames, seeds, strict=True)
@@ -189,36 +202,42 @@ def reconstruct(
     )
 
 
-def _prepared(
-    kspace: NDArray[np.complex64],
-    calibration: NDArray[np.complex64] | None,
-    covariance: NDArray[np.complex128] | None,
-    maps: int | NDArray[np.complex64],
-    scale: float | None,
-    device: torch.device,
-) -> _Frame:
-    """Noise, coil maps and scale of one slice, or the reason why it cannot be sampled."""
+def _measured(kspace: NDArray[np.complex64], covariance: NDArray[np.complex128] | None) -> _Frame:
+    """A slice with its noise, or the reason why it cannot be sampled."""
     frame = _Frame(kspace, covariance)
     try:
         if not np.isfinite(kspace).all():
             raise InputError("k-space holds values that are not finite")
         if covariance is None:
             frame.covariance = noise.covariance_from_edges(kspace)
-        if isinstance(maps, int):
-            source = kspace if calibration is None else calibration
-            frame.maps = estimate_coil_maps(
-                source, sets=maps, noise_covariance=frame.covariance, device=str(device)
-            )
-        else:
-            frame.maps = maps
-        first = zero_filled(kspace, frame.maps[0])
-        frame.scale = float(np.percentile(np.abs(first), 99)) if scale is None else scale
-        if not frame.scale > 0:
-            raise InputError("the image is zero")
     except InputError as error:
-        frame.fallback = str(error)
-        logger.warning("classical image instead of samples: %s", error)
+        frame.give_up(str(error))
     return frame
+
+
+def _estimate_maps(
+    frames: Sequence[_Frame],
+    calibrations: Sequence[NDArray[np.complex64] | None],
+    sets: int,
+    device: str,
+) -> None:
+    """Coil maps of all slices in one call, or one by one where not all of them have any."""
+    pairs = [pair for pair in zip(frames, calibrations, strict=True) if pair[0].fallback is None]
+    if not pairs:
+        return
+    sources = np.stack([frame.kspace if own is None else own for frame, own in pairs])
+    covariances = np.stack([np.asarray(frame.covariance) for frame, _ in pairs])
+    try:
+        maps = estimate_coil_maps(sources, sets, covariances, device=device)
+    except InputError as error:
+        if len(pairs) == 1:
+            pairs[0][0].give_up(str(error))
+            return
+        for frame, own in pairs:
+            _estimate_maps([frame], [own], sets, device)
+    else:
+        for (frame, _), found in zip(pairs, maps, strict=True):
+            frame.maps = found
 
 
 @torch.no_grad()

@@ -20,7 +20,7 @@ from numpy.typing import ArrayLike, NDArray
 from scoremri_core import noise
 from scoremri_core.arguments import find_device
 from scoremri_core.classical import best_classical, root_sum_of_squares
-from scoremri_core.coil_maps import estimate_coil_maps
+from scoremri_core.coil_maps import calibration_extent, estimate_coil_maps
 from scoremri_core.errors import InputError
 from scoremri_core.fourier import to_image
 from scoremri_core.priors import Denoiser, load_prior
@@ -99,18 +99,19 @@ def reconstruct_volume(
     else:
         denoiser = load_prior(prior) if isinstance(prior, str) and sampler != "none" else prior
         parts = []
-        maps_at = _MapsAt(stack.calibration, maps, noise_covariance, str(where))
         for block in _told(len(stack.kspace)):
-            own = np.stack([maps_at(int(nearest[position])) for position in block])
+            own = stack.coil_maps(nearest[block], maps, noise_covariance, str(where))
             part = reconstruct(
-                stack.kspace[block.start : block.stop],
+                stack.kspace[block],
                 maps=own,
                 noise_covariance=noise_covariance,
                 prior=denoiser,
                 sampler=sampler,
                 scale=scale,
                 # Neighbours with the same random numbers would err alike, which shows as stripes.
-                seed=[(seed * MAX_POSITIONS + position) % MAX_SEED for position in block],
+                seed=[
+                    (seed * MAX_POSITIONS + i) % MAX_SEED for i in range(block.start, block.stop)
+                ],
                 device=device,
                 **options,
             )
@@ -127,32 +128,17 @@ def reconstruct_volume(
     return stack.assembled(parts, info)
 
 
-def _told(positions: int) -> Iterator[range]:
+def _told(positions: int) -> Iterator[slice]:
     """Blocks of positions; the progress is logged as they are done."""
     start = told = time.perf_counter()
     for first in range(0, positions, BLOCK):
-        block = range(first, min(first + BLOCK, positions))
+        block = slice(first, min(first + BLOCK, positions))
         yield block
         now, done = time.perf_counter(), block.stop
         if now - told > SECONDS_PER_LOG and done < positions:
             told = now
             left = (now - start) / done * (positions - done)
             logger.info("volume: %d of %d positions, %.0f s to go", done, positions, left)
-
-
-class _MapsAt:
-    """Coil maps of positions, asked for in order; the last ones are kept."""
-
-    def __init__(self, calibration: Array, sets: int, covariance: Any, device: str) -> None:
-        self._calibration = calibration
-        self._arguments = {"sets": sets, "noise_covariance": covariance, "device": device}
-        self._last: tuple[int, Array] | None = None
-
-    def __call__(self, position: int) -> Array:
-        if self._last is None or self._last[0] != position:
-            maps = estimate_coil_maps(self._calibration[position], **self._arguments)
-            self._last = position, maps
-        return self._last[1]
 
 
 def _in_phase(part: Reconstruction, maps: Array, virtual_coil: Array) -> Reconstruction:
@@ -190,7 +176,7 @@ class _Stack:
     ----------
     kspace, calibration : (position, coil, a, b), zero where not sampled.
     axis : of the volume, that the positions lie along.
-    finite : whether all samples were; those that were not are taken for not measured.
+    finite : whether all samples were; those of `kspace` that were not count as not measured.
     """
 
     kspace: Array
@@ -225,6 +211,7 @@ class _Stack:
             raise InputError(
                 f"calibration has shape {other.shape}: expected that of kspace, {ksp.shape}"
             )
+        finite = finite and bool(np.isfinite(other).all())
         return cls(stack, _transformed(other, axis), axis, finite)
 
     def noise_covariance(self) -> NDArray[np.complex128]:
@@ -267,10 +254,18 @@ class _Stack:
         if not len(nearest):
             return "the volume holds no signal"
         try:
-            estimate_coil_maps(self.calibration[nearest[0]])
+            calibration_extent(self.calibration[nearest[0]])
         except InputError as error:
             return str(error)
         return None
+
+    def coil_maps(
+        self, positions: NDArray[np.intp], sets: int, covariance: Any, device: str
+    ) -> Array:
+        """Maps (position, set, coil, a, b), estimated once where a position is repeated."""
+        unique, index = np.unique(positions, return_inverse=True)
+        maps: Array = estimate_coil_maps(self.calibration[unique], sets, covariance, device=device)
+        return maps[index]
 
     @cached_property
     def virtual_coil(self) -> Array:

@@ -97,7 +97,7 @@ def test_virtual_coil_sees_all_of_the_object(brain_230):
         return np.abs(np.tensordot(coil.conj(), maps, axes=1))[head].min()
 
     assert least(principal) < 0.05
-    assert least(_virtual_coil(maps, block, np)) > 0.1
+    assert least(_virtual_coil(maps[None], block[None], np)[0]) > 0.1
 
 
 def test_maps_do_not_depend_on_the_calibration_block_being_centred():
@@ -146,6 +146,22 @@ def test_second_set_describes_a_field_of_view_that_folds():
     assert similarity(maps[0], maps[1]).max() < 1e-3
 
 
+@pytest.mark.parametrize("sets", [1, 2])
+def test_slices_of_a_stack_are_what_they_are_alone(sets, caplog):
+    """Each with its own noise and number of kernels, and one with its own calibration lines."""
+    truth, image = simulated_coils(5, 48, 45)
+    rng = np.random.default_rng(2)
+    sigma = np.array([0.001, 0.02, 0.3])[:, None, None, None]
+    noise = rng.normal(size=(2, 3, *truth.shape))
+    kspace = to_kspace(truth * image) + sigma * (noise[0] + 1j * noise[1])
+    stack = np.stack([central_lines(k, n) for k, n in zip(kspace, (24, 24, 8), strict=True)])
+    covariances = 2 * sigma[..., 0] ** 2 * np.eye(5)
+    maps = estimate_coil_maps(stack, sets, covariances)
+    assert len([message for message in caplog.messages if "too few" in message]) == 1
+    for own, k, covariance in zip(maps, stack, covariances, strict=True):
+        np.testing.assert_allclose(own, estimate_coil_maps(k, sets, covariance), atol=1e-4)
+
+
 def test_few_lines_give_a_low_resolution_estimate_and_say_so(caplog):
     truth, image = simulated_coils(6, 64, 64)
     with caplog.at_level(logging.WARNING):
@@ -181,7 +197,7 @@ def test_missing_calibration_is_an_error(kspace, reason):
 def test_wrong_arguments_are_refused():
     with pytest.raises(InputError, match="expected 1 or 2"):
         estimate_coil_maps(np.ones((2, 32, 32)), sets=3)
-    with pytest.raises(InputError, match="expected \\(coil, y, x\\)"):
+    with pytest.raises(InputError, match=r"expected .* \(slice, coil, y, x\)"):
         estimate_coil_maps(np.ones((32, 32)))
 
 

@@ -165,6 +165,17 @@ def test_no_calibration_lines_falls_back(prior):
     assert np.isfinite(result.mean).all()
 
 
+def test_a_slice_without_calibration_lines_leaves_the_others_theirs(prior):
+    kspace = np.stack([scan(seed=1), scan(seed=2)])
+    kspace[0, :, NY // 2 - 6 : NY // 2 + 6] = 0
+    options = {"prior": prior, "noise_covariance": COVARIANCE, "samples": 2, "steps": 3}
+    result = reconstruct(kspace, **options)
+    alone = reconstruct(kspace[1], **options)
+    assert "calibration" in result.info.fallback[0]
+    assert result.info.fallback[1] is None
+    np.testing.assert_allclose(result.mean[1], alone.mean[0], atol=1e-4)
+
+
 def test_out_of_memory_falls_back():
     class Hungry:
         def denoise(self, x, sigma):
