@@ -194,7 +194,9 @@ def _kernels(block: Any, kernel: int, noise: float, xp: Any) -> Any:
     matrix = windows.transpose(0, 1, 4, 5, 2, 3).reshape(slices, coils * kernel**2, -1)
     tall = matrix.shape[1] > matrix.shape[2]
     adjoint = matrix.conj().swapaxes(1, 2)
-    values, vectors = xp.linalg.eigh(adjoint @ matrix if tall else matrix @ adjoint)
+    gram = adjoint @ matrix if tall else matrix @ adjoint
+    # slice by slice: of a stack CuPy takes Jacobi's method, which is for small matrices
+    values, vectors = map(xp.stack, zip(*(xp.linalg.eigh(one) for one in gram), strict=True))
     singular = xp.sqrt(xp.maximum(values, 0))
     largest = singular[:, -1:]
     # Largest singular value of a matrix of independent noise (Marchenko and Pastur).
