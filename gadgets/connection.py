@@ -77,7 +77,7 @@ def run_target(target: Target, name: str, connection: NodeConnection) -> Excepti
             except ConnectionError:
                 raise
             except Exception as error:
-                logger.error("%s failed", name, exc_info=error)
+                logger.error("%s failed: %s", name, describe(error), exc_info=error)
                 wire.write_error(connection.socket, describe(error))
                 return error
     except OSError as error:
@@ -118,7 +118,7 @@ def guarded(target: Callable[[Any, OnLoss], None]) -> Target:
             endpoint.abandon()
             raise error
         if error is not None:
-            logger.error("The node failed", exc_info=error)
+            logger.error("The node failed: %s", describe(error), exc_info=error)
             connection.failure = error
             wire.write_error(endpoint, describe(error))
 

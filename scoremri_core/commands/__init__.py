@@ -77,9 +77,18 @@ def configure_logging(level: int) -> None:
     else:
         handler = logging.StreamHandler()
         form = "%(asctime)s %(levelname)s %(name)s: %(message)s"
+    if level > logging.DEBUG:
+        handler.addFilter(_in_one_sentence)
     logging.basicConfig(level=logging.WARNING, format=form, handlers=[handler], force=True)
     for package in ("scoremri_core", "gadgets"):
         logging.getLogger(package).setLevel(level)
+
+
+def _in_one_sentence(record: logging.LogRecord) -> bool:
+    """Take the traceback off what is said of bad input."""
+    if record.exc_info and isinstance(record.exc_info[1], InputError):
+        record.exc_info = None
+    return True
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
