@@ -63,8 +63,7 @@ class Server:
             for host in hosts:
                 self._listen(host, self.port if self._listeners else port, hosts is LOOPBACK)
         except InputError:
-            self._close()
-            self._wake.close()
+            self.close()
             raise
 
     def _listen(self, host: str, port: int, optional: bool) -> None:
@@ -131,6 +130,11 @@ class Server:
         self._stops += 1
         with contextlib.suppress(OSError):  # it has stopped listening already
             self._wake.send(b"\0")
+
+    def close(self) -> None:
+        """Give the port back without having served."""
+        self._close()
+        self._wake.close()
 
     def _accept(self, listener: socket.socket, number: int, shared: Shared) -> None:
         try:

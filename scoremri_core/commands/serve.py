@@ -43,5 +43,9 @@ def serve(
     server = Server(host or LOOPBACK, port, stall=stall, chains=str(chains) if chains else None)
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: server.stop())
-    shared = Shared.load(prior or ["default"], device, str(capture or ""))
+    try:  # clients may come while the weights are loaded: they wait
+        shared = Shared.load(prior or ["default"], device, str(capture or ""))
+    except InputError:
+        server.close()
+        raise
     server.run(shared)

@@ -400,6 +400,21 @@ def test_a_port_in_use_is_told(served):
         Server(["nowhere.invalid"], 0)
 
 
+def test_a_server_that_is_not_run_gives_its_port_back():
+    server = Server(["127.0.0.1"], 0)
+    port = server.port
+    server.close()
+    Server(["127.0.0.1"], port).close()
+
+
+def test_the_command_refuses_a_prior_that_is_not_there():
+    command = [sys.executable, "-Walways", "-m", "scoremri_core", "serve", "--port", "0"]
+    done = subprocess.run([*command, "--prior", "absent"], capture_output=True, text=True)
+    assert done.returncode == 2
+    assert "prior 'absent': expected one of default" in done.stderr
+    assert "unclosed" not in done.stderr
+
+
 def test_the_command_serves_until_it_is_told_to_stop(tmp_path):
     command = [sys.executable, "-m", "scoremri_core", "serve", "--port", "0"]
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
