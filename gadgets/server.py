@@ -119,7 +119,7 @@ class Server:
                 if time.monotonic() - told >= HEALTH_SECONDS:
                     told = time.monotonic()
                     self._log_health(shared)
-        self._close()
+        self._stop_listening()
         self._finish()
 
     def stop(self) -> None:
@@ -133,7 +133,7 @@ class Server:
 
     def close(self) -> None:
         """Give the port back without having served."""
-        self._close()
+        self._stop_listening()
         self._wake.close()
 
     def _accept(self, listener: socket.socket, number: int, shared: Shared) -> None:
@@ -188,7 +188,7 @@ class Server:
         self._wake.close()
         logger.info("Stopped: %d connections served, %d failed", self._served, self._failed)
 
-    def _close(self) -> None:
+    def _stop_listening(self) -> None:
         for listener in self._listeners:
             listener.close()
         self._woken.close()

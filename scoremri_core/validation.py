@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from scoremri_core.calibration import scores
+from scoremri_core.agreement import scores
 from scoremri_core.closed_form import ClosedForm
 from scoremri_core.fourier import to_image, to_kspace
 from scoremri_core.masks import make_mask
@@ -157,7 +157,7 @@ def validate(
     Returns
     -------
     One dictionary a line: case, sampler, steps, options, note, evaluations, truths, samples,
-    seconds, and the scores of `scoremri_core.calibration.scores` (absent where samples are not
+    seconds, and the scores of `scoremri_core.agreement.scores` (absent where samples are not
     finite).
     """
     cases, lines = (QUICK_CASES if quick else CASES), runs(quick)

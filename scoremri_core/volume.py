@@ -254,7 +254,8 @@ class _Stack:
         if not len(nearest):
             return "the volume holds no signal"
         try:
-            calibration_extent(self.calibration[nearest[0]])
+            for position in np.unique(nearest):
+                calibration_extent(self.calibration[position])
         except InputError as error:
             return str(error)
         return None

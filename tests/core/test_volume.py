@@ -1,5 +1,7 @@
 """Volumes against their known truth, and against the slices that they are made of."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import sigpy.mri
@@ -151,6 +153,15 @@ def test_calibration_of_its_own():
     assert "no calibration lines" in without.info.fallback
     truth = np.abs(head())
     assert psnr(np.abs(with_it.mean), truth) > psnr(np.abs(without.mean), truth) + 3
+
+
+def test_one_position_without_calibration_is_told_before_anything_is_sampled():
+    stack = volume._Stack.of(scan(), None)
+    calibration = stack.calibration.copy()
+    calibration[NX // 2 + 1] = 0
+    positions = np.arange(len(calibration))
+    assert stack.problem(positions) is None
+    assert "calibration" in replace(stack, calibration=calibration).problem(positions)
 
 
 @pytest.mark.parametrize(

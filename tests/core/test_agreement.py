@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from scoremri_core.calibration import scores
+from scoremri_core.agreement import scores
 from scoremri_core.closed_form import ClosedForm
 from scoremri_core.validation import Case
 
