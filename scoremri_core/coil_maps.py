@@ -27,12 +27,15 @@ _WIDEST = 32  # calibration samples used per axis: more cost time and change the
 _NARROWEST_FOR_KERNELS = 12
 _NARROWEST = 4
 _KEPT_SINGULAR_VALUES = 0.02  # of the largest, as in sigpy
-_POWER_ITERATIONS = 20
-_GRID = 48  # points per axis at which the virtual coil is sought
+_RESIDUAL = 3e-4  # ||A v - lambda v|| of an eigenvector that has converged
+_ROUNDS = 7
+_GRID = 48  # points per axis at which the virtual coil and folds are sought
 _VIRTUAL_COIL_STEPS = 30
 _OBJECT = 0.1  # of the signal's 99th percentile: below it is background
 _SECOND_SET_EIGENVALUES = (0.7, 0.9)  # weight 0 below, 1 above
-_CHUNK_BYTES = {"cpu": 1 << 23, "cuda": 1 << 28}
+_FOLDED_EIGENVALUE = 0.95  # of a second set, where two parts of the object fold
+_FOLDED_SHARE = 0.025  # of the object with such a second eigenvalue: above it two sets are needed
+_CHUNK_BYTES = {"cpu": 1 << 21, "cuda": 1 << 28}
 
 
 def calibration_extent(sampled: Any) -> tuple[slice, slice]:
@@ -85,7 +88,7 @@ def calibration_extent(sampled: Any) -> tuple[slice, slice]:
 
 def estimate_coil_maps(
     calibration: Any,
-    sets: int = 1,
+    sets: int | str = 1,
     noise_covariance: Any = None,
     kernel: int = 6,
     device: str = "cpu",
@@ -100,8 +103,9 @@ def estimate_coil_maps(
     calibration : (coil, y, x) or (slice, coil, y, x) complex
         Centred k-space, zeros where not sampled, at the size of the image.  NumPy, or CuPy (then
         the maps are computed and returned there).
-    sets : 1 or 2
-        A second set describes pixels where two parts of the object fold onto each other.
+    sets : 1, 2 or "auto"
+        A second set describes pixels where two parts of the object fold onto each other.  "auto"
+        estimates it where it is needed: in slices whose object folds in more than a few pixels.
     noise_covariance : (coil, coil), or (slice, coil, coil), optional
         Maps are estimated on whitened data, with kernels down to the noise, and then mapped back.
     kernel : int
@@ -113,7 +117,8 @@ def estimate_coil_maps(
     -------
     (set, coil, y, x) complex64, or (slice, set, coil, y, x), in the coils of the input.  Set 0
     has sum |S|^2 = 1 in every pixel (the eigenvalue does not crop it); set 1 fades out where its
-    eigenvalue falls from 0.9 to 0.7.
+    eigenvalue falls from 0.9 to 0.7.  "auto" gives one set if no slice needs two; otherwise two,
+    set 1 being zero in the slices that need one.
 
     Raises
     ------
@@ -122,8 +127,8 @@ def estimate_coil_maps(
     InputError
         Wrong shape or number of sets.
     """
-    if sets not in (1, 2):
-        raise InputError(f"maps is {sets}: expected 1 or 2 sets.")
+    if sets not in (1, 2, "auto"):
+        raise InputError(f'maps is {sets}: expected 1 or 2 sets, or "auto".')
     if calibration.ndim not in (3, 4):
         raise InputError(
             f"Calibration data have shape {calibration.shape}: "
@@ -142,25 +147,33 @@ def estimate_coil_maps(
             covariances = covariances.reshape(-1, *covariances.shape[-2:])
             matrices = np.stack([whitening_matrix(covariance) for covariance in covariances])
             whitening = np.broadcast_to(matrices, (len(ksp), *matrices.shape[1:]))
-        maps = xp.empty((len(ksp), sets, *ksp.shape[1:]), xp.complex64)
+        maps = xp.zeros((len(ksp), 1 if sets == 1 else 2, *ksp.shape[1:]), xp.complex64)
         for extent in (e for i, e in enumerate(extents) if e not in extents[:i]):
             alike = [i for i, other in enumerate(extents) if other == extent]
             own = None if whitening is None else whitening[alike]
-            maps[alike] = _of_one_extent(ksp[alike], extent, sets, own, kernel, xp)
+            found = _of_one_extent(ksp[alike], extent, sets, own, kernel, xp)
+            maps[alike, : found.shape[1]] = found
+        if sets == "auto" and not bool(maps[:, 1].any()):
+            maps = maps[:, :1]
         maps = maps if calibration.ndim == 4 else maps[0]
         return _to_host(maps) if on_host else maps
 
 
 def _of_one_extent(
-    ksp: Any, extent: tuple[slice, slice], sets: int, whitening: Any, kernel: int, xp: Any
+    ksp: Any, extent: tuple[slice, slice], sets: int | str, whitening: Any, kernel: int, xp: Any
 ) -> Any:
-    """Maps (slice, set, coil, y, x) of slices that were sampled alike around DC."""
+    """Maps (slice, set, coil, y, x) of slices that were sampled alike around DC.
+
+    One set where a second one is zero in all of them.
+    """
     noise = 0.0
     if whitening is not None:
         noise = 1.0
         ksp = _mix(xp.asarray(whitening, dtype=xp.complex64), ksp)
-    rows, columns = map(_central, extent, ksp.shape[-2:])
+    shape = ksp.shape[-2:]
+    rows, columns = map(_central, extent, shape)
     block = ksp[..., rows, columns]
+    signal = _object_signal(block, shape, xp)
     size = tuple(s.stop - s.start for s in extent)
     if min(size) < max(_NARROWEST_FOR_KERNELS, 2 * kernel):
         _log.warning(
@@ -168,18 +181,24 @@ def _of_one_extent(
             "the coil maps are low-resolution images.",
             *size,
         )
-        maps, values = _low_resolution(ksp, extent, sets, xp)
+        maps = _low_resolution(ksp, extent, xp)
     else:
         lags = _lag_matrices(_kernels(block, kernel, noise, xp), xp)
-        maps, values = _eigenvectors(lags, ksp.shape[-2:], sets, xp)
-    maps = _referenced(maps, _virtual_coil(maps[:, 0], block, xp), xp)
+        folds = xp.full(len(ksp), sets == 2)
+        if sets == "auto":
+            coarse = _eigenvectors(lags, shape, 2, xp, _strides(shape))[1][:, 1]
+            folded = (coarse > _FOLDED_EIGENVALUE) & (signal > 0)
+            folds = folded.sum(axis=(1, 2)) > _FOLDED_SHARE * (signal > 0).sum(axis=(1, 2))
+        maps, values = _eigenvectors(lags, shape, 1 + bool(folds.any()), xp)
+    maps = _referenced(maps, _virtual_coil(maps[:, 0], block, signal, xp), xp)
     if whitening is not None:
         unwhitening = xp.asarray(np.linalg.inv(whitening), dtype=xp.complex64)
         maps = _mix(unwhitening[:, None], maps)
     maps = _unit(maps, axis=2, xp=xp)
-    if sets == 2:
+    if maps.shape[1] == 2:
         low, high = _SECOND_SET_EIGENVALUES
-        maps[:, 1] *= xp.clip((values[:, 1] - low) / (high - low), 0, 1)[:, None]
+        weight = xp.clip((values[:, 1] - low) / (high - low), 0, 1) * folds[:, None, None]
+        maps[:, 1] *= weight[:, None]
     return maps
 
 
@@ -220,36 +239,72 @@ def _lag_matrices(kernels: Any, xp: Any) -> Any:
     return xp.fft.fft2(squared, axes=(1, 2), norm="forward").astype(xp.complex64)
 
 
-def _eigenvectors(lags: Any, shape: tuple[int, int], sets: int, xp: Any) -> tuple[Any, Any]:
+def _eigenvectors(
+    lags: Any, shape: tuple[int, int], sets: int, xp: Any, strides: tuple[int, int] = (1, 1)
+) -> tuple[Any, Any]:
     """Leading eigenvectors (slice, set, coil, y, x) and their eigenvalues (slice, set, y, x).
 
-    By power iteration, in chunks of slices or, where one is too large, of a slice's rows.
+    In chunks of slices or, where one is too large, of a slice's rows.
     """
     slices, width, coils = len(lags), lags.shape[1], lags.shape[-1]
-    ny, nx = shape
-    along_y, along_x = (_waves(n, width, xp) for n in shape)
+    along_y, along_x = (
+        _waves(n, width, xp)[::stride] for n, stride in zip(shape, strides, strict=True)
+    )
+    ny, nx = len(along_y), len(along_x)
     maps = xp.empty((slices, sets, coils, ny, nx), xp.complex64)
     values = xp.empty((slices, sets, ny, nx), xp.float32)
     rows = max(1, _CHUNK_BYTES["cpu" if xp is np else "cuda"] // (8 * nx * coils**2))
-    start = np.random.default_rng(0).normal(size=(2, coils, sets))
-    start = xp.asarray(start[0] + 1j * start[1], dtype=xp.complex64)
     for where, y in product(_spans(slices, max(1, rows // ny)), _spans(ny, rows)):
         chunk = along_y[y] @ lags[where].reshape(-1, width, width * coils**2)
         matrices = along_x @ chunk.reshape(-1, width, coils**2)
         matrices = matrices.reshape(-1, coils, coils)
-        # So that a pixel without any kernel keeps a vector of length one.
-        matrices += 1e-6 * xp.eye(coils, dtype=xp.complex64)
-        vectors = xp.broadcast_to(start, (len(matrices), coils, sets))
-        for i in range(_POWER_ITERATIONS):
-            vectors = matrices @ vectors
-            # eigenvalues are below one and few: now and then is enough, but the last step's
-            # lengths are the eigenvalues
-            if i % 4 == 2 or i >= _POWER_ITERATIONS - 2:
-                vectors, lengths = _orthonormal(vectors, xp)
-        grid = (*maps[where, 0, 0, y].shape, coils, sets)
-        maps[where, :, :, y] = vectors.reshape(grid).transpose(0, 4, 3, 1, 2)
-        values[where, :, y] = lengths.reshape(*grid[:3], sets).transpose(0, 3, 1, 2)
+        for i in range(sets):
+            vectors, lengths = _leading(matrices, xp)
+            grid = maps[where, 0, 0, y].shape
+            maps[where, i, :, y] = xp.moveaxis(vectors.reshape(*grid, coils), -1, 1)
+            values[where, i, y] = lengths.reshape(grid)
+            if i + 1 < sets:
+                # (1 - v v^H) A (1 - v v^H)
+                pair = matrices @ vectors - vectors * (lengths / 2)[:, None, None]
+                pair = xp.concatenate([vectors, pair], axis=-1)
+                matrices -= pair @ pair[..., ::-1].conj().swapaxes(-1, -2)
     return maps, values
+
+
+def _leading(matrices: Any, xp: Any) -> tuple[Any, Any]:
+    """Leading eigenvectors (n, coil, 1) and eigenvalues (n,) of matrices (n, coil, coil).
+
+    By power iteration on matrices squared again and again.  Its residual after m steps falls
+    like 1/m however near the second eigenvalue is, and squaring makes m grow exponentially.
+    """
+    coils = matrices.shape[-1]
+    start = np.random.default_rng(0).normal(size=(2, coils, 1))
+    start = xp.asarray(start[0] + 1j * start[1], dtype=xp.complex64)
+    vectors = xp.broadcast_to(start, (*matrices.shape[:2], 1)).copy()
+    values = xp.empty(len(matrices), xp.float32)
+    left = slice(None)
+    # The identity keeps a vector of length one where there is no kernel at all.
+    power = matrices + 1e-6 * xp.eye(coils, dtype=xp.complex64)
+    for i in range(_ROUNDS):
+        # 16 steps, then four times as many in each round.  Of many coils a product costs more
+        # than the steps that it saves: not before some pixels have converged.
+        squarings, steps = (2, 4) if i else (1, 8)
+        power *= 1 / xp.trace(power, axis1=1, axis2=2).real[:, None, None]
+        for _ in range(squarings):
+            power = power @ power
+        found = vectors[left]
+        for _ in range(steps):
+            found = power @ found
+        found *= 1 / xp.sqrt((xp.abs(found) ** 2).sum(axis=1, keepdims=True))
+        image = matrices[left] @ found
+        value = (found.conj() * image).sum(axis=(1, 2)).real
+        vectors[left], values[left] = found, value
+        off = (xp.abs(image - found * value[:, None, None]) ** 2).sum(axis=(1, 2)) > _RESIDUAL**2
+        if not off.any():
+            break
+        left = xp.arange(len(matrices))[left][off]
+        power = power[off]
+    return vectors, values
 
 
 def _spans(n: int, step: int) -> list[slice]:
@@ -263,34 +318,36 @@ def _waves(n: int, lags: int, xp: Any) -> Any:
     return xp.exp(2j * np.pi / n * r[:, None] * lag).astype(xp.complex64)
 
 
-def _orthonormal(vectors: Any, xp: Any) -> tuple[Any, Any]:
-    """Gram-Schmidt of the columns of (pixel, coil, set), and the lengths they had."""
-    columns: list[Any] = []
-    lengths = []
-    for i in range(vectors.shape[-1]):
-        column = vectors[..., i]
-        for other in columns:
-            column = column - other * (other.conj() * column).sum(axis=-1, keepdims=True)
-        lengths.append(xp.sqrt((xp.abs(column) ** 2).sum(axis=-1)))
-        columns.append(column / xp.maximum(lengths[-1], 1e-30)[:, None])
-    return xp.stack(columns, axis=-1), xp.stack(lengths, axis=-1)
-
-
-def _low_resolution(ksp: Any, extent: tuple[slice, slice], sets: int, xp: Any) -> tuple[Any, Any]:
-    """Hann-windowed images of the calibration block as maps; no second set."""
+def _low_resolution(ksp: Any, extent: tuple[slice, slice], xp: Any) -> Any:
+    """Hann-windowed images of the calibration block as maps (slice, 1, coil, y, x)."""
     windows = []
     for s, n in zip(extent, ksp.shape[-2:], strict=True):
         position = xp.arange(s.start, s.stop) - n // 2
         half = 1 + max(n // 2 - s.start, s.stop - 1 - n // 2)
         windows.append(xp.cos(np.pi / 2 * position / half) ** 2)
-    maps = xp.zeros((len(ksp), sets, *ksp.shape[1:]), xp.complex64)
+    maps = xp.zeros_like(ksp)
     rows, columns = extent
-    maps[:, 0, :, rows, columns] = ksp[..., rows, columns] * xp.outer(*windows)
-    maps[:, 0] = xp.asarray(to_image(_to_host(maps[:, 0])))
-    return maps, xp.zeros((len(ksp), sets, *ksp.shape[-2:]), xp.float32)
+    maps[..., rows, columns] = ksp[..., rows, columns] * xp.outer(*windows)
+    return xp.asarray(to_image(_to_host(maps)), dtype=xp.complex64)[:, None]
 
 
-def _virtual_coil(maps: Any, block: Any, xp: Any) -> Any:
+def _strides(shape: tuple[int, int]) -> tuple[int, int]:
+    """Those that leave about 48 pixels per axis."""
+    return max(1, shape[0] // _GRID), max(1, shape[1] // _GRID)
+
+
+def _object_signal(block: Any, shape: tuple[int, int], xp: Any) -> Any:
+    """Signal (slice, y, x) of a calibration block at every n-th pixel; zero in the background."""
+    to_y, to_x = (
+        xp.exp(2j * np.pi / n * (xp.arange(0, n, stride) - n // 2)[:, None] * xp.arange(width))
+        for n, stride, width in zip(shape, _strides(shape), block.shape[-2:], strict=True)
+    )
+    signal = xp.sqrt((xp.abs(to_y @ block @ to_x.T) ** 2).sum(axis=1))
+    signal = xp.minimum(signal / xp.percentile(signal, 99, axis=(1, 2), keepdims=True), 1)
+    return signal * (signal > _OBJECT)
+
+
+def _virtual_coil(maps: Any, block: Any, signal: Any, xp: Any) -> Any:
     """Coil combinations p (slice, coil) that see all of the object, so that its phase is smooth.
 
     A null of p is a vortex in the phase of maps and image, which no prior takes for anatomy. From
@@ -303,15 +360,9 @@ def _virtual_coil(maps: Any, block: Any, xp: Any) -> Any:
     largest = xp.take_along_axis(virtual, xp.abs(virtual).argmax(axis=1)[:, None], axis=1)
     virtual = virtual * (largest.conj() / xp.abs(largest))
 
-    strides = [max(1, n // _GRID) for n in maps.shape[-2:]]
-    to_y, to_x = (
-        xp.exp(2j * np.pi / n * (xp.arange(0, n, stride) - n // 2)[:, None] * xp.arange(width))
-        for n, stride, width in zip(maps.shape[-2:], strides, block.shape[-2:], strict=True)
-    )
-    signal = xp.sqrt((xp.abs(to_y @ block @ to_x.T) ** 2).sum(axis=1)).reshape(len(maps), -1)
-    signal = xp.minimum(signal / xp.percentile(signal, 99, axis=1, keepdims=True), 1)
-    weights = signal * (signal > _OBJECT)
-    maps = maps[..., :: strides[0], :: strides[1]].reshape(*maps.shape[:2], -1)
+    stride_y, stride_x = _strides(maps.shape[-2:])
+    maps = maps[..., ::stride_y, ::stride_x].reshape(*maps.shape[:2], -1)
+    weights = signal.reshape(len(maps), -1)
     for _ in range(_VIRTUAL_COIL_STEPS):
         seen = (virtual.conj()[:, None] @ maps)[:, 0]
         pull = weights * seen.conj() / (xp.abs(seen) ** 2 + 0.01) ** 2

@@ -3,9 +3,30 @@ import logging
 import numpy as np
 import pytest
 
-from scoremri_core.coil_maps import _virtual_coil, calibration_extent, estimate_coil_maps
+from scoremri_core.coil_maps import (
+    _kernels,
+    _lag_matrices,
+    _leading,
+    _object_signal,
+    _virtual_coil,
+    calibration_extent,
+    estimate_coil_maps,
+)
 from scoremri_core.errors import CalibrationError, InputError
 from scoremri_core.fourier import to_image, to_kspace
+from scoremri_core.gridding import fully_sampled_kspace
+from scoremri_core.noise import covariance_from_edges, whitening_matrix
+
+FULLY_SAMPLED = [
+    "brain_axial_8ch_256x256.h5",
+    "brain_axial_8ch_230x180.h5",
+    "brain_ge_4ch_256x256.h5",
+    "phantom_7slices_8ch_128x128.h5",
+    "phantom_4ch_256x256.h5",
+    "head_1ch_512x512.h5",
+    "thorax_8ch_semisynthetic.h5",
+    "abdomen_8ch_semisynthetic.h5",
+]
 
 
 def simulated_coils(coils, ny, nx):
@@ -30,6 +51,96 @@ def central_lines(kspace, lines):
 
 def similarity(a, b):
     return np.abs(np.sum(a.conj() * b, axis=0))
+
+
+def folded(kspace, rows):
+    """The k-space of a field of view of fewer rows, onto which the image folds."""
+    image = to_image(kspace)
+    short = np.zeros((len(image), rows, image.shape[2]), complex)
+    onto = (np.arange(image.shape[1]) - image.shape[1] // 2 + rows // 2) % rows
+    np.add.at(short, (slice(None), onto), image)
+    return to_kspace(short).astype(np.complex64)
+
+
+def object_of(kspace):
+    signal = np.linalg.norm(to_image(kspace), axis=0)
+    return signal > 0.1 * np.percentile(signal, 99)
+
+
+def espirit_matrices(kspace, where, whitening):
+    """ESPIRiT's matrices A (pixel, coil, coil) at the pixels of a mask, one by one."""
+    rows, columns = calibration_extent(kspace)
+    columns = slice(max(columns.start, kspace.shape[2] // 2 - 16), kspace.shape[2] // 2 + 16)
+    block = np.tensordot(whitening, kspace[:, rows, columns], axes=1)[None].astype(np.complex64)
+    identity = np.array_equal(whitening, np.eye(len(whitening)))
+    lags = _lag_matrices(_kernels(block, 6, 0.0 if identity else 1.0, np), np)[0]
+    lag = np.fft.fftfreq(len(lags), 1 / len(lags))
+    y, x = np.nonzero(where)
+    along_y, along_x = (
+        np.exp(2j * np.pi / n * np.outer(r - n // 2, lag)).astype(np.complex64)
+        for r, n in zip((y, x), where.shape, strict=True)
+    )
+    waves = (along_y[:, :, None] * along_x[:, None]).reshape(len(y), -1)
+    return (waves @ lags.reshape(waves.shape[1], -1)).reshape(-1, *lags.shape[2:])
+
+
+def unit(vectors):
+    return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+
+
+@pytest.mark.parametrize("scan", FULLY_SAMPLED)
+@pytest.mark.parametrize("white", [False, True])
+def test_maps_of_real_scans_have_converged(raw_data, scan, white):
+    full = fully_sampled_kspace(raw_data / scan)[-1]
+    kspace = central_lines(full, 24)
+    covariance = covariance_from_edges(full) if white else None
+    whitening = np.eye(len(full)) if covariance is None else whitening_matrix(covariance)
+    where = object_of(full)
+    matrices = espirit_matrices(kspace, where, whitening)
+
+    maps = estimate_coil_maps(kspace, 2, covariance)[..., where]
+    np.testing.assert_allclose(
+        similarity(maps[0], estimate_coil_maps(kspace, 1, covariance)[0][:, where]), 1, atol=1e-3
+    )
+    for own in maps:
+        there = np.linalg.norm(own, axis=0) > 0
+        vectors = unit((whitening @ own[:, there]).T)[..., None]
+        images = matrices[there] @ vectors
+        values = (vectors.conj() * images).sum(axis=1, keepdims=True).real
+        assert np.linalg.norm(images - values * vectors, axis=1).max(initial=0) < 1e-3
+
+    # What one set leaves of the full data is what a direct eigendecomposition leaves.
+    reference = unit(np.linalg.eigh(matrices)[1][..., -1] @ np.linalg.inv(whitening).T).T
+    images = to_image(full)[:, where]
+
+    def left(own):
+        rest = images - own * (own.conj() * images).sum(axis=0)
+        return np.linalg.norm(rest) / np.linalg.norm(images)
+
+    assert left(maps[0]) < 1.01 * left(reference) + 1e-6
+
+
+@pytest.mark.parametrize("coils", [1, 2, 5, 16])
+def test_eigenvectors_converge_however_near_the_second_eigenvalue(coils):
+    rng = np.random.default_rng(3)
+    gaps = np.concatenate([[0.0], np.logspace(-7, 0, 2000)])
+    basis = rng.normal(size=(2, len(gaps), coils, coils))
+    basis = np.linalg.qr(basis[0] + 1j * basis[1])[0]
+    values = np.ones((len(gaps), coils))
+    values[:, 1:] = (1 - gaps[:, None]) * rng.uniform(0.9, 1, (len(gaps), coils - 1))
+    values[:, 1:2] = 1 - gaps[:, None]
+    matrices = (basis * values[:, None]) @ basis.conj().swapaxes(1, 2)
+    found, largest = _leading(matrices.astype(np.complex64), np)
+    np.testing.assert_allclose(np.linalg.norm(found, axis=1), 1, atol=1e-5)
+    assert np.linalg.norm(matrices @ found - largest[:, None, None] * found, axis=1).max() < 1e-3
+    np.testing.assert_allclose(largest, 1, atol=2e-3)
+
+
+@pytest.mark.parametrize("coils", [1, 4])
+def test_pixels_without_any_kernel_have_vectors_of_length_one(coils):
+    found, largest = _leading(np.zeros((3, coils, coils), np.complex64), np)
+    np.testing.assert_allclose(np.linalg.norm(found, axis=1), 1, atol=1e-5)
+    assert not largest.any()
 
 
 @pytest.mark.parametrize(("ny", "nx"), [(64, 64), (65, 60), (62, 71), (63, 63)])
@@ -83,21 +194,22 @@ def test_phase_is_smooth_where_the_first_coil_vanishes():
     assert change[head[:, 1:] & head[:, :-1]].max() < 0.4
 
 
-def test_virtual_coil_sees_all_of_the_object(brain_230):
+def test_virtual_coil_sees_all_of_the_object(raw_data):
     """The principal component, from which it starts, all but vanishes at a point of this head."""
-    kspace = central_lines(brain_230, 24)
+    full = fully_sampled_kspace(raw_data / "brain_ge_4ch_256x256.h5")[0]
+    kspace = central_lines(full, 24)
     maps = estimate_coil_maps(kspace)[0]
-    block = kspace[:, 78:102, 99:131]
-    flat = block.reshape(8, -1)
+    block = kspace[:, 116:140, 112:144]
+    flat = block.reshape(4, -1)
     principal = np.linalg.eigh(flat @ flat.conj().T)[1][:, -1]
-    signal = np.linalg.norm(to_image(kspace), axis=0)
-    head = signal > 0.1 * np.percentile(signal, 99)
+    head = object_of(kspace)
 
     def least(coil):
         return np.abs(np.tensordot(coil.conj(), maps, axes=1))[head].min()
 
     assert least(principal) < 0.05
-    assert least(_virtual_coil(maps[None], block[None], np)[0]) > 0.1
+    coarse = _object_signal(block[None], kspace.shape[1:], np)
+    assert least(_virtual_coil(maps[None], block[None], coarse, np)[0]) > 0.1
 
 
 def test_maps_do_not_depend_on_the_calibration_block_being_centred():
@@ -127,15 +239,14 @@ def test_correlated_noise_is_undone_by_its_covariance():
 def test_second_set_describes_a_field_of_view_that_folds():
     wide, image = simulated_coils(8, 96, 48)
     # A field of view of 64 of the 96 rows: the ends of the object fold onto each other.
-    folded = np.zeros((8, 64, 48), complex)
-    rows = (np.arange(96) - 48 + 32) % 64
-    np.add.at(folded, (slice(None), rows), wide * image)
-    maps = estimate_coil_maps(central_lines(to_kspace(folded), 24), sets=2)
-    signal = np.linalg.norm(folded, axis=0)
+    kspace = folded(to_kspace(wide * image), 64)
+    maps = estimate_coil_maps(central_lines(kspace, 24), sets=2)
+    coils = to_image(kspace)
+    signal = np.linalg.norm(coils, axis=0)
     overlap = np.zeros(64, bool)
     overlap[:6] = overlap[-6:] = True
-    alone = similarity(maps[0], folded)
-    both = np.sqrt(alone**2 + similarity(maps[1], folded) ** 2)
+    alone = similarity(maps[0], coils)
+    both = np.sqrt(alone**2 + similarity(maps[1], coils) ** 2)
     unexplained_by_one = np.sum((signal**2 - alone**2)[overlap])
     unexplained_by_two = np.sum((signal**2 - both**2)[overlap])
     assert unexplained_by_two < 0.1 * unexplained_by_one
@@ -144,6 +255,44 @@ def test_second_set_describes_a_field_of_view_that_folds():
     assert weight[28:36, 20:28].max() == 0
     assert weight[overlap][signal[overlap] > 0.5].mean() > 0.5
     assert similarity(maps[0], maps[1]).max() < 1e-3
+    np.testing.assert_array_equal(estimate_coil_maps(central_lines(kspace, 24), "auto"), maps)
+
+
+def test_one_coil_is_its_own_map():
+    image = simulated_coils(3, 48, 45)[1]
+    kspace = central_lines(to_kspace(image[None]), 24)
+    for sets in (1, 2, "auto"):
+        maps = estimate_coil_maps(kspace, sets)
+        assert len(maps) == (2 if sets == 2 else 1)
+        np.testing.assert_allclose(np.abs(maps[0]), 1, atol=1e-5)
+        assert not maps[1:].any()
+
+
+def test_auto_gives_a_second_set_to_the_slices_that_fold():
+    truth, image = simulated_coils(6, 96, 48)
+    unfolding = to_kspace(truth * np.pad(image[::2], ((24, 24), (0, 0))))
+    stack = np.stack([folded(to_kspace(truth * image), 64), folded(unfolding, 64)])
+    stack = np.stack([central_lines(kspace, 24) for kspace in stack])
+    maps = estimate_coil_maps(stack, "auto")
+    assert maps.shape == (2, 2, 6, 64, 48)
+    assert maps[0, 1].any()
+    assert not maps[1, 1].any()
+    np.testing.assert_allclose(maps[0], estimate_coil_maps(stack[0], 2), atol=1e-5)
+    np.testing.assert_allclose(maps[1, :1], estimate_coil_maps(stack[1], "auto"), atol=1e-3)
+    assert estimate_coil_maps(stack[1:], "auto").shape == (1, 1, 6, 64, 48)
+
+
+@pytest.mark.parametrize("lines", [16, 24, 32])
+@pytest.mark.parametrize("white", [False, True])
+def test_auto_tells_whether_a_real_scan_folds(raw_data, lines, white):
+    # The abdomen is not among them: it runs through the upper and lower edge of its image.
+    for scan in (name for name in FULLY_SAMPLED if not name.startswith("abdomen")):
+        full = fully_sampled_kspace(raw_data / scan)[-1]
+        half = folded(full, full.shape[1] // 2)
+        for kspace, sets in ((full, 1), (half, 1 if len(full) == 1 else 2)):
+            covariance = covariance_from_edges(kspace) if white else None
+            maps = estimate_coil_maps(central_lines(kspace, lines), "auto", covariance)
+            assert len(maps) == sets, scan
 
 
 @pytest.mark.parametrize("sets", [1, 2])
