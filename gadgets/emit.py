@@ -117,6 +117,9 @@ def _attributes(
         "prior": info.prior,
         "seed": info.seed,
         "sigma_n": _number(info.sigma_n),
+        "sigma_thermal": _number(info.sigma_thermal),
+        "misfit": _number(info.misfit),
+        "unacquired": _number(info.unacquired),
         "scale": _number(info.scale),
     }
     if info.variance_scale is not None:

@@ -124,9 +124,11 @@ def _log(frame: Frame, result: Reconstruction) -> None:
     info = result.info
     done = f"{info.samples} samples of {info.evaluations} evaluations by {info.sampler}"
     logger.info(
-        "%s: sigma_n %.4g, R %.2f, %s, %s",
+        "%s: sigma_n %.4g (thermal %.4g), misfit %.2g, R %.2f, %s, %s",
         frame.identity,
         float(np.mean(info.sigma_n)),
+        float(np.mean(info.sigma_thermal)),
+        float(np.mean(info.misfit)),
         frame.acceleration,
         f"fallback: {info.fallback}" if info.fallback else done,
         ", ".join(f"{stage} {seconds:.2f} s" for stage, seconds in frame.seconds.items()),

@@ -28,7 +28,7 @@ class Properties:
     prior : name of a shipped prior or a path.
     seed : of the random numbers.
     device : auto, cpu, cuda or cuda:N.
-    maps : sets of coil maps, 1 or 2.
+    maps : sets of coil maps, 1 or 2; auto takes 2 in frames in which the object folds.
     coils : virtual coils to compress the array to; 0 keeps it as it is.
     noise : auto (noise scan if there is one, else estimated), scan, estimate, or the standard
         deviation of each real component in the units of the k-space.
@@ -43,7 +43,7 @@ class Properties:
     prior: str = "default"
     seed: int = 0
     device: str = "auto"
-    maps: int = 1
+    maps: int | str = "auto"
     coils: int = 0
     noise: str | float = "auto"
     outputs: tuple[str, ...] = ("mean", "std")
@@ -115,6 +115,12 @@ def _steps(text: str) -> int | None:
         raise ValueError(f"auto or {error}") from None
 
 
+def _maps(text: str) -> int | str:
+    if text not in ("auto", "1", "2"):
+        raise ValueError("auto, 1 or 2")
+    return text if text == "auto" else int(text)
+
+
 def _device(text: str) -> str:
     if not re.fullmatch(r"auto|cpu|cuda(:[0-9]+)?", text):
         raise ValueError("auto, cpu, cuda or cuda:N")
@@ -153,7 +159,7 @@ _PARSERS: dict[str, Callable[[str], Any]] = {
     "prior": _name,
     "seed": _integer(0, 2**63 - 1),
     "device": _device,
-    "maps": _integer(1, 2),
+    "maps": _maps,
     "coils": _integer(0, 1024),
     "noise": _noise,
     "outputs": _outputs,

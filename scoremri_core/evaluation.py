@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -13,22 +14,27 @@ from numpy.typing import NDArray
 
 from scoremri_core.classical import cg_sense, l1_wavelet, mvue, zero_filled
 from scoremri_core.coil_maps import estimate_coil_maps
+from scoremri_core.fourier import to_image
 from scoremri_core.masks import make_mask
 from scoremri_core.metrics import (
     coverage,
     crps,
+    head_mask,
+    interval_coverage,
     psnr,
     reference_noise_variance,
     sd_to_error,
     ssim,
 )
 from scoremri_core.noise import covariance_from_edges, whiten, whitening_matrix
+from scoremri_core.retrospective import kept_samples
 
 logger = logging.getLogger(__name__)
 
 PROBE = 0.3  # sd of the noise that is added to find out what becomes of noise, in sd of the data's
 LAMBDAS = (0.003, 0.01, 0.03)  # L1-wavelet gets the best of these, chosen by its PSNR
 METHODS = ("zero-filled", "CG-SENSE", "L1-wavelet", "posterior mean")
+REFERENCES = ("MVUE", "root sum of squares")
 
 Image = NDArray[np.complex64]
 
@@ -45,9 +51,14 @@ class Score:
     psnr, ssim, masked_psnr, masked_ssim : see `scoremri_core.metrics`.
     sd_to_error : posterior sd over error of the complex mean, `sd_to_error_magnitude` that of the
         magnitudes in the head; the noise that the reference alone has is taken off the error.
+        Against a root sum of squares both are that of the magnitudes.
     coverage_50 : share of the head within the samples' central 50 % interval.
+    coverage_90 : share of the real and imaginary parts there (of the magnitudes, against a root
+        sum of squares) within the 90 % interval of mean and sd, widened by the reference's noise.
     crps : continuous ranked probability score over the reference's maximum.
+    misfit, sigma_thermal, sigma_n : of the reconstruction's `Info`, the last two over its scale.
     seconds : of the reconstruction, its coil maps included for the posterior mean alone.
+    reference : one of REFERENCES.
     note : the lambda that was chosen, or why there are no samples.
     """
 
@@ -63,17 +74,31 @@ class Score:
     sd_to_error: float | None = None
     sd_to_error_magnitude: float | None = None
     coverage_50: float | None = None
+    coverage_90: float | None = None
     crps: float | None = None
+    misfit: float | None = None
+    sigma_thermal: float | None = None
+    sigma_n: float | None = None
+    reference: str = REFERENCES[0]
     note: str = ""
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """Images (y, x) of one undersampled slice: reference, by method, and the posterior's sd."""
+    """Images (y, x) of one undersampled slice.
+
+    Attributes
+    ----------
+    reference : of the full data.
+    images : by method.
+    std, error : the posterior's sd and the error of its mean, both of the complex value, or of the
+        magnitude where that alone is known.
+    """
 
     reference: Image
     images: Mapping[str, Image]
     std: NDArray[np.float32]
+    error: NDArray[np.float32]
 
 
 class Evaluation:
@@ -95,13 +120,19 @@ class Evaluation:
         lines = make_mask("equispaced", kspace.shape[1:2], 1, calibration).calibration
         self.reference = mvue(kspace, estimate_coil_maps(kspace * lines[:, None])[0])
 
+    @cached_property
+    def coil_directions(self) -> Image:
+        """The coil images over their root sum of squares: maps whose MVUE is that very root."""
+        images = to_image(self.kspace)
+        norm = np.linalg.norm(images, axis=0)
+        directions: Image = images / np.where(norm > 0, norm, 1)
+        return directions
+
     def undersampled(self, kind: str, acceleration: float, seed: int = 0) -> tuple[Image, float]:
-        """K-space with lines dropped, and its true acceleration."""
-        lines = self.kspace.shape[1]
-        mask = make_mask(kind, (lines,), acceleration, self.calibration, seed=seed).sampled
-        received = np.any(self.kspace != 0, axis=(0, 2))
-        kept = received & mask
-        return self.kspace * mask[:, None], received.sum() / kept.sum()
+        """K-space with lines, or samples, dropped, and its true acceleration."""
+        received = np.any(self.kspace != 0, axis=0)
+        kept = kept_samples(received, kind, acceleration, self.calibration, seed)
+        return self.kspace * kept, float(received.sum() / kept.sum())
 
     def run(
         self,
@@ -113,78 +144,105 @@ class Evaluation:
     ) -> tuple[list[Score], Comparison]:
         """Reconstruct one undersampled version of the slice by every method.
 
+        Where the object folds, so that the reconstruction has two sets of coil maps, no MVUE is
+        right and the reference is the root sum of squares of the full data.
+
         Parameters
         ----------
-        kind, acceleration, mask_seed : see `scoremri_core.masks.make_mask`
+        kind, acceleration, mask_seed : see `kept_samples`
         reconstruct : k-space (coil, y, x) to a `Reconstruction`, with every estimate its own
         before : called with the name of the method about to run
         """
         kspace, true_acceleration = self.undersampled(kind, acceleration, mask_seed)
         covariance = covariance_from_edges(kspace)
         maps = estimate_coil_maps(kspace, noise_covariance=covariance)[0]
-        scores, images = [], {}
+        found: dict[str, list[tuple[Image, float, str]]] = {}
+        for method, candidates in _baselines(kspace, maps, covariance).items():
+            before(method)
+            found[method] = [(*_timed(make), note) for note, make in candidates]
+        before(METHODS[-1])
+        result, seconds = _timed(lambda: reconstruct(kspace))
+        found[METHODS[-1]] = [(result.mean[0], seconds, "")]
 
-        def add(method: str, image: Image, seconds: float, **rest: Any) -> None:
+        folds = _folds(result)
+        reference = mvue(self.kspace, self.coil_directions) if folds else self.reference
+        rest: dict[str, Any] = _of_info(result.info)
+        if np.isfinite(result.std).all():
+            uncertainty, std, error = self._uncertainty(result, folds, kspace, reconstruct)
+            rest |= uncertainty
+        else:
+            rest["note"] = str(_only(result.info.fallback) or "no samples")
+            std, error = result.std[0], abs(abs(result.mean[0]) - abs(reference))
+
+        scores, images = [], {}
+        for method, candidates_found in found.items():
+            image, seconds, note = max(candidates_found, key=lambda f: psnr(f[0], reference))
             images[method] = image
             scores.append(
                 Score(
                     method,
                     self.index,
                     acceleration,
-                    float(true_acceleration),
-                    psnr(image, self.reference),
-                    ssim(image, self.reference),
-                    psnr(image, self.reference, masked=True),
-                    ssim(image, self.reference, masked=True),
+                    true_acceleration,
+                    psnr(image, reference),
+                    ssim(image, reference),
+                    psnr(image, reference, masked=True),
+                    ssim(image, reference, masked=True),
                     seconds,
-                    **rest,
+                    reference=REFERENCES[folds],
+                    **({"note": note} | (rest if method == METHODS[-1] else {})),
                 )
             )
-
-        for method, candidates in _baselines(kspace, maps, covariance).items():
-            before(method)
-            found = [(*_timed(make), note) for note, make in candidates]
-            image, seconds, note = max(found, key=lambda f: psnr(f[0], self.reference))
-            add(method, image, seconds, note=note)
-        before(METHODS[-1])
-        result, seconds = _timed(lambda: reconstruct(kspace))
-        if np.isfinite(result.std).all():
-            add(
-                METHODS[-1],
-                result.mean[0],
-                seconds,
-                **self._uncertainty(result, kspace, reconstruct),
-            )
-        else:
-            note = str(result.info.fallback or "no samples")
-            add(METHODS[-1], result.mean[0], seconds, note=note)
-        return scores, Comparison(self.reference, images, result.std[0])
+        return scores, Comparison(reference, images, std, error)
 
     def _uncertainty(
-        self, result: Any, kspace: Image, reconstruct: Callable[[Image], Any]
-    ) -> dict[str, float]:
-        """Scores of the samples, against the MVUE in the phase of the samples' own maps."""
-        maps = result.maps[0, 0]
+        self, result: Any, folds: bool, kspace: Image, reconstruct: Callable[[Image], Any]
+    ) -> tuple[dict[str, float], NDArray[np.float32], NDArray[np.float32]]:
+        """Scores of the samples, their sd and the error of their mean.
+
+        The reference is the MVUE in the phase of the samples' own maps; against a root sum of
+        squares there are magnitudes alone.
+        """
+        maps = self.coil_directions if folds else result.maps[0, 0]
         reference = mvue(self.kspace, maps)
         noise = reference_noise_variance(self.noise, maps)
-        noise = noise - 2 * self._shared_noise(result, kspace, reconstruct)
+        shared = self._shared_noise(result, folds, maps, kspace, reconstruct)
         samples = result.samples[0]
         magnitudes = np.abs(samples)
         count, effective = len(samples), result.info.effective_samples
-        spread = magnitudes.std(0, ddof=count / effective)
+        spread, mean = magnitudes.std(0, ddof=count / effective), magnitudes.mean(0)
+        of_magnitude = sd_to_error(spread, effective, mean, reference, noise - 2 * shared, True)
+        of_complex = sd_to_error(
+            result.std[0], effective, result.mean[0], reference, noise - 2 * shared
+        )
+        std, centre = (spread, mean) if folds else (result.std[0], result.mean[0])
+        # one probe tells what is shared on average, not in a pixel
+        own_noise = noise - 2 * np.mean(shared[head_mask(reference)])
         scores = {
-            "sd_to_error": sd_to_error(result.std[0], effective, result.mean[0], reference, noise),
-            "sd_to_error_magnitude": sd_to_error(
-                spread, effective, magnitudes.mean(0), reference, noise, True
+            "sd_to_error": of_magnitude if folds else of_complex,
+            "sd_to_error_magnitude": of_magnitude,
+            "coverage_90": interval_coverage(
+                std,
+                effective,
+                centre,
+                reference,
+                own_noise,
+                folds,
+                degrees=(2 - folds) * (count - 1),
             ),
             "crps": crps(samples, reference, effective) / float(np.abs(reference).max()),
         }
         if count >= 3:
             scores["coverage_50"] = coverage(samples, reference, 0.5, effective)
-        return scores
+        return scores, std, abs(centre - reference).astype(np.float32)
 
     def _shared_noise(
-        self, result: Any, kspace: Image, reconstruct: Callable[[Image], Any]
+        self,
+        result: Any,
+        folds: bool,
+        maps: Image,
+        kspace: Image,
+        reconstruct: Callable[[Image], Any],
     ) -> NDArray[np.float64]:
         """Covariance E Re(e n^*) of the mean's error e with the noise n of the reference, (y, x).
 
@@ -200,11 +258,44 @@ class Evaluation:
             whiten(white[0] + 1j * white[1], root) * np.any(self.kspace != 0, axis=(0, 2))[:, None]
         )
         noisy = reconstruct((kspace + probe * (kspace != 0)).astype(np.complex64))
-        maps = result.maps[0, 0]
-        # its own maps have another phase
-        mean = noisy.mean[0] * np.sum(maps.conj() * noisy.maps[0, 0], axis=0)
-        shared: NDArray[np.float64] = np.real((mean - result.mean[0]) * mvue(probe, maps).conj())
+        if folds:
+            # of two equal components the magnitude has one
+            change = 2 * (np.abs(noisy.samples[0]).mean(0) - np.abs(result.samples[0]).mean(0))
+        else:
+            # its own maps have another phase
+            turn = np.sum(maps.conj() * noisy.maps[0, 0], axis=0)
+            change = noisy.mean[0] * turn - result.mean[0]
+        shared: NDArray[np.float64] = np.real(change * mvue(probe, maps).conj())
         return shared / PROBE**2
+
+
+def _folds(result: Any) -> bool:
+    """Whether a reconstruction needed a second set of coil maps anywhere."""
+    maps = result.maps[0]
+    # NaN, of a slice without maps, is not above zero
+    return len(maps) == 2 and bool(np.any(np.abs(maps[1]) > 0))
+
+
+def _of_info(info: Any) -> dict[str, float | None]:
+    """What a table has of `Info`: noise levels in units of the scale."""
+    scale = _only(info.scale)
+
+    def number(name: str, unit: float | None = 1.0) -> float | None:
+        value = _only(getattr(info, name, None))
+        if value is None or not unit or not np.isfinite(value / unit):
+            return None
+        return float(value / unit)
+
+    return {
+        "misfit": number("misfit"),
+        "sigma_thermal": number("sigma_thermal", scale),
+        "sigma_n": number("sigma_n", scale),
+    }
+
+
+def _only(value: Any) -> Any:
+    """The entry of a slice that was reconstructed alone."""
+    return value[0] if isinstance(value, tuple) else value
 
 
 def _baselines(
@@ -224,21 +315,3 @@ def _baselines(
 def _timed(call: Callable[[], Any]) -> tuple[Any, float]:
     start = time.perf_counter()
     return call(), time.perf_counter() - start
-
-
-def averaged(scores: list[Score]) -> Iterator[dict[str, Any]]:
-    """Means over the slices for each acceleration and method, in the order of the scores."""
-    groups: dict[tuple[float, str], list[Score]] = {}
-    for score in scores:
-        groups.setdefault((score.acceleration, score.method), []).append(score)
-    names = [n for n, t in Score.__annotations__.items() if t.startswith("float")]
-    for (_, method), group in groups.items():
-        columns = {name: [getattr(score, name) for score in group] for name in names}
-        yield {
-            "method": method,
-            **{
-                name: None if None in values else float(np.mean(values))
-                for name, values in columns.items()
-            },
-            "note": ", ".join(sorted({score.note for score in group if score.note})),
-        }

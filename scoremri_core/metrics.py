@@ -134,6 +134,49 @@ def coverage(
     return float(np.mean(np.abs(magnitudes.mean(0) - truth) <= reach))
 
 
+def interval_coverage(
+    std: ArrayLike,
+    samples: float,
+    mean: ArrayLike,
+    reference: ArrayLike,
+    reference_noise_variance: ArrayLike = 0.0,
+    magnitude: bool = False,
+    level: float = 0.9,
+    degrees: float = np.inf,
+) -> float:
+    """Share of the head's real and imaginary parts within the central interval of mean and sd.
+
+    That of a normal distribution, of which a part has the posterior's variance, with 1/S of it
+    more for the mean of S samples, and a part that of the reference's own noise: what
+    `sd_to_error` takes off the error widens the interval here.
+
+    Parameters
+    ----------
+    std, samples, mean, reference, reference_noise_variance, magnitude : as in `sd_to_error`, but
+        a noise variance is taken pixel by pixel, which one that is itself noisy is not fit for
+    level : probability
+    degrees : of freedom behind `std`, where it was estimated from samples: the interval is then
+        Student's (Welch-Satterthwaite where noise of known variance is added)
+    """
+    truth = np.asarray(reference)
+    mask = head_mask(truth)
+    noise = np.broadcast_to(np.asarray(reference_noise_variance, np.float64), truth.shape)[mask] / 2
+    sampled = (1 + 1 / samples) * np.asarray(std, np.float64)[mask] ** 2
+    if magnitude:
+        errors = (np.abs(mean) - np.abs(truth))[mask][None]
+    else:
+        # each component has half of the variance
+        sampled = sampled / 2
+        error = (mean - truth)[mask]
+        errors = np.stack([error.real, error.imag])
+    total = np.maximum(sampled + noise, 0)
+    if not np.isfinite(total).all():
+        return float("nan")
+    own = degrees * np.maximum(total / np.where(sampled > 0, sampled, 1), 1) ** 2
+    reach = student_t.ppf((1 + level) / 2, own) * np.sqrt(total)
+    return float(np.mean(np.abs(errors) <= reach))
+
+
 def crps(samples: ArrayLike, reference: ArrayLike, effective_samples: float | None = None) -> float:
     """Continuous ranked probability score of magnitudes, mean over the head, in image units.
 

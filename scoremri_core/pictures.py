@@ -3,10 +3,26 @@
 from __future__ import annotations
 
 import os
-from typing import Any
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+PANELS = ("Reference", "L1-wavelet", "Posterior mean", "Posterior sd", "Error")
+TALLEST = 60000  # pixels of a picture, which the PNG writer can do
+
+
+@dataclass(frozen=True)
+class Panels:
+    """A row of images (y, x), one for each of PANELS, and what is written above it."""
+
+    title: str
+    images: tuple[npt.NDArray[Any], ...]
 
 
 def comparison(
@@ -60,6 +76,45 @@ def comparison(
     figure.colorbar(colour, ax=axes[2:], shrink=0.86, pad=0.01, label="signal", extend="max")
     figure.suptitle(title)
     FigureCanvasAgg(figure).print_png(os.fspath(path))
+
+
+def table_of_images(path: str | os.PathLike[str], rows: Sequence[Panels]) -> None:
+    """Draw a row of PANELS for each scan, as PNG."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+
+    FigureCanvasAgg(figure_of_images(rows)).print_png(os.fspath(path))
+
+
+def figure_of_images(rows: Sequence[Panels]) -> Figure:
+    """The figure of `table_of_images`.
+
+    The three images of a row share one grey window; sd and error share one colour scale.
+    """
+    from matplotlib.figure import Figure
+
+    width = 3.0 * len(PANELS)
+    heights = [2.8 * min(max(np.divide(*row.images[0].shape), 0.5), 2) + 0.7 for row in rows]
+    dpi = min(100, TALLEST / sum(heights))
+    figure = Figure((width, sum(heights)), dpi, facecolor="white", layout="constrained")
+    parts = figure.subfigures(len(rows), 1, squeeze=False, height_ratios=heights)[:, 0]
+    for part, row in zip(parts, rows, strict=True):
+        *greys, std, error = (abs(image) for image in row.images)
+        window = float(np.percentile(greys[0], 99.8))
+        top = float(np.percentile(np.maximum(error, np.nan_to_num(std)), 99.8)) or 1.0
+        axes = part.subplots(1, len(PANELS))
+        for axis, image, name in zip(axes, (*greys, std, error), PANELS, strict=True):
+            grey = len(PANELS) - 2 > PANELS.index(name)
+            axis.imshow(
+                image,
+                cmap="gray" if grey else "inferno",
+                vmin=0,
+                vmax=window if grey else top,
+                interpolation="nearest",
+            )
+            axis.set_title(name if grey else f"{name}, rms {rms(image):.3g}", fontsize=9)
+            axis.set_axis_off()
+        part.suptitle(row.title, fontsize=10)
+    return figure
 
 
 def rms(x: npt.NDArray[Any]) -> float:

@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
 
-from scoremri_core import arguments, noise
-from scoremri_core.classical import best_classical, zero_filled
+from scoremri_core import arguments, misfit, noise
+from scoremri_core.acquired import sampled_box, unacquired
+from scoremri_core.classical import best_classical, cg_sense, zero_filled
 from scoremri_core.coil_maps import estimate_coil_maps
 from scoremri_core.errors import InputError
+from scoremri_core.fourier import resample, resize, to_kspace
 from scoremri_core.priors import Denoiser, load_prior
 from scoremri_core.priors.model import ModelPrior
 from scoremri_core.result import Info, Reconstruction, standard_deviation
@@ -26,23 +29,42 @@ from scoremri_core.sense import SenseOperator
 
 logger = logging.getLogger(__name__)
 
+Array = NDArray[np.complex64]
+
 # complex values in flight at once (images x coils x pixels), which bounds the memory
 BATCH_VALUES = {"cpu": 2**22, "cuda": 2**28}
+
+DOUBTFUL = 3.0  # mean square of what samples leave of the data, over that of the noise
+FARTHER = 1.5  # from the data than the classical image is: no posterior mean
 
 
 @dataclass
 class _Frame:
-    """One slice on its way to the sampler."""
+    """One slice on its way to the sampler, on the grid that its samples reach.
 
-    kspace: NDArray[np.complex64]
+    Attributes
+    ----------
+    kspace : (coil, y, x).
+    thermal : noise covariance as given, or as the quiet edges of k-space show it.
+    covariance : the same, raised to what the data show that the maps do not explain.
+    maps : (set, coil, y, x).
+    scale : image value that the prior sees as 1.
+    fallback : why it is not sampled, or None.
+    samples : (sample, y, x), drawn.
+    misfit : mean square of what the samples leave of the measured values, over that of the noise
+        in `covariance`.
+    distance : norm of what their mean leaves, in whitened values.
+    """
+
+    kspace: Array
+    thermal: NDArray[np.complex128] | None = None
     covariance: NDArray[np.complex128] | None = None
-    maps: NDArray[np.complex64] | None = None
+    maps: Array | None = None
     scale: float = float("nan")
     fallback: str | None = None
-
-    @property
-    def sigma_n(self) -> float:
-        return float("nan") if self.covariance is None else noise.noise_sigma(self.covariance)
+    samples: Array | None = None
+    misfit: float = float("nan")
+    distance: float = float("nan")
 
     def find_scale(self, given: float | None) -> None:
         """The image value that the prior sees as 1, of a slice that can be sampled."""
@@ -54,6 +76,8 @@ class _Frame:
         self.scale = given
         if not given > 0:
             self.give_up("the image is zero")
+            return
+        self.covariance = misfit.with_least_level(self.covariance, given)  # type: ignore[arg-type]
 
     def give_up(self, reason: str) -> None:
         """Mark as a slice that cannot be sampled."""
@@ -70,7 +94,7 @@ def reconstruct(
     sampler: str = "posterior",
     samples: int = 8,
     steps: int | None = None,
-    maps: int | ArrayLike = 1,
+    maps: int | str | ArrayLike = "auto",
     scale: float | None = None,
     seed: int | Sequence[int] = 0,
     device: str = "auto",
@@ -84,14 +108,15 @@ def reconstruct(
         sample is measured where any coil is not zero).
     calibration : k-space of the calibration lines, like `kspace`; None finds them in `kspace`.
     noise_covariance : (coil, coil), E[n n^H] of the complex noise; None estimates it from the
-        edges of k-space.
+        edges of k-space.  It is raised where the data show more (`scoremri_core.misfit`).
     prior : name of a shipped prior, path of a .safetensors file, or any object with
         `denoise(x, sigma)`.
     sampler : one of `scoremri_core.samplers.SAMPLERS`; "none" gives the classical image alone.
     samples : number of posterior samples.
     steps : noise levels of the sampler; None takes the sampler's default.
-    maps : sets of coil maps to estimate (1 or 2), or the maps themselves: (coil, y, x) or
-        (set, coil, y, x), either with a leading slice axis where `kspace` has one.
+    maps : sets of coil maps to estimate (1, 2, or "auto": two in a slice in which parts of the
+        object fold onto each other), or the maps themselves: (coil, y, x) or (set, coil, y, x),
+        either with a leading slice axis where `kspace` has one.
     scale : image value that the prior sees as 1; None takes the 99th percentile of the
         coil-combined zero-filled image, slice by slice.
     seed : sample i depends on the seed and on i alone; a sequence holds one for each slice.
@@ -101,11 +126,18 @@ def reconstruct(
     Returns
     -------
     Reconstruction.  A slice that cannot be sampled (values that are not finite, no calibration
-    lines, out of memory) holds the best classical image; `info.fallback` says why.
+    lines, out of memory, samples that do not fit the data) holds the best classical image;
+    `info.fallback` says why.
 
     Raises
     ------
-    InputError : arguments of the wrong shape, name or range.
+    InputError : arguments of the wrong shape, name or range; a prior that returns another shape,
+        or real values.
+
+    Notes
+    -----
+    Where the samples span less than the matrix (an interpolated image), the image is sampled on
+    the grid that they span and interpolated: nothing is invented where nothing was measured.
     """
     start = time.perf_counter()
     ksp = np.asarray(kspace, dtype=np.complex64)
@@ -124,9 +156,9 @@ def reconstruct(
     seeds = arguments.per_slice_seeds(seed, len(stack))
     where = arguments.find_device(device)
     calibrations = arguments.per_slice("calibration", calibration, ksp)
-    given = None if isinstance(maps, int) else arguments.given_maps(maps, ksp)
-    if given is None and maps not in (1, 2):
-        raise InputError(f"maps is {maps!r}: expected 1 or 2 sets, or an array")
+    given = None if isinstance(maps, (int, str)) else arguments.given_maps(maps, ksp)
+    if given is None and maps not in (1, 2, "auto"):
+        raise InputError(f"maps is {maps!r}: expected 1 or 2 sets, auto, or an array")
     covariance = None
     if noise_covariance is not None:
         covariance = np.asarray(noise_covariance, dtype=np.complex128)
@@ -137,37 +169,199 @@ def reconstruct(
             )
         noise.whitening_matrix(covariance)  # refuses what is no covariance
 
-    frames = [_measured(frame, covariance) for frame in stack]
+    mask = (stack != 0).any((0, 1))
+    grid = _Grid(stack.shape[-2:], sampled_box(mask))
+    frames = [_measured(grid.kspace(frame), covariance) for frame in stack]
     if given is None:
-        _estimate_maps(frames, calibrations, int(maps), str(where))  # type: ignore[arg-type]
+        blocks = [None if own is None else grid.kspace(own) for own in calibrations]
+        _estimate_maps(frames, blocks, maps, str(where))  # type: ignore[arg-type]
     else:
         for frame, known in zip(frames, given, strict=True):
-            frame.maps = known
+            frame.maps = grid.maps(known)
+            _face_misfit([frame])
     for frame in frames:
-        frame.find_scale(scale)
-    sampled = [
-        (frame, own)
-        for frame, own in zip(frames, seeds, strict=True)
-        if frame.fallback is None and sampler != "none"
-    ]
+        frame.find_scale(None if scale is None else scale * grid.factor)
     denoiser: Denoiser | None = None
+    evaluations = 0
     if sampler != "none":
         denoiser = load_prior(prior) if isinstance(prior, str) else prior
         if isinstance(denoiser, ModelPrior):
             denoiser = denoiser.to(where)
+        pairs = [pair for pair in zip(frames, seeds, strict=True) if pair[0].fallback is None]
 
-    drawn: list[NDArray[np.complex64]] = []
+        def draw(some: list[tuple[_Frame, int]]) -> int:
+            return _draw(some, samples, where, partial(_sample, denoiser, drawing, options))
+
+        evaluations = draw(pairs)
+        if worse := [pair for pair in pairs if _farther_than_classical(pair[0])]:
+            # a likelihood that its own samples contradict is not to be trusted as it is
+            if sampler == "posterior":
+                for frame, _ in worse:
+                    logger.warning("the samples miss the data: sampled again with more noise")
+                    more = float(np.clip(np.nan_to_num(frame.misfit, nan=100.0), 4, 100))
+                    frame.covariance = more * np.asarray(frame.covariance, np.complex128)
+                draw(worse)
+            for frame, _ in worse:
+                if _farther_than_classical(frame):
+                    frame.give_up("the samples are farther from the data than a classical image is")
+        for frame, _ in pairs:
+            if frame.fallback is None and not np.isfinite(np.asarray(frame.samples)).all():
+                frame.give_up("the samples are not finite")
+
+    count = samples if sampler != "none" else 0
+    factors = options.factors(denoiser) if sampler == "posterior" else (None, None)
+    return _assembled(
+        frames,
+        stack,
+        grid,
+        count,
+        Info(
+            sampler=sampler,
+            samples=count,
+            prior=getattr(denoiser, "name", type(denoiser).__name__) if denoiser else "none",
+            seed=seeds[0],
+            steps=options.steps if count else 0,
+            evaluations=evaluations,
+            sigma_n=_per_slice([_sigma_used(frame) for frame in frames]),
+            scale=_per_slice([frame.scale / grid.factor for frame in frames]),
+            fallback=_per_slice([frame.fallback for frame in frames]),
+            seconds=time.perf_counter() - start,
+            effective_samples=effective_samples(count, getattr(options, "balanced", False)),
+            variance_scale=factors[0],
+            inflation=factors[1],
+            sigma_thermal=_per_slice([_sigma(frame.thermal) for frame in frames]),
+            misfit=_per_slice([_misfit(frame) for frame in frames]),
+            unacquired=unacquired(mask),
+        ),
+    )
+
+
+class _Grid:
+    """The grid of the image, and the one that the samples reach, on which it is sampled.
+
+    Parameters
+    ----------
+    shape, box : (y, x) of both.
+    """
+
+    def __init__(self, shape: tuple[int, ...], box: tuple[int, int]) -> None:
+        self.shape = shape
+        self.box = box
+        # value of a pixel on the box over that on the image's grid, of orthonormal transforms
+        self.factor = float(np.sqrt(np.prod(shape) / np.prod(box)))
+
+    @property
+    def same(self) -> bool:
+        return tuple(self.shape) == tuple(self.box)
+
+    def kspace(self, full: Array) -> Array:
+        """K-space (..., y, x) without what lies outside of the box."""
+        return full if self.same else np.ascontiguousarray(resize(full, self.box))
+
+    def maps(self, full: Array) -> Array:
+        """Maps (set, coil, y, x) on the box."""
+        return full if self.same else _unit(resample(full, self.box), full)
+
+    def back(self, small: Array) -> Array:
+        """Images (..., y, x) on the image's grid."""
+        return small if self.same else resample(small, self.shape) / np.float32(self.factor)
+
+    def maps_back(self, small: Array) -> Array:
+        """Maps (set, coil, y, x) on the image's grid."""
+        return small if self.same else _unit(resample(small, self.shape), small)
+
+
+def _unit(maps: Array, like: Array) -> Array:
+    """Maps whose largest norm in each set is that of `like`, after an interpolation."""
+    norm = np.linalg.norm(maps, axis=1, keepdims=True)
+    if np.allclose(np.linalg.norm(like, axis=1), 1, atol=1e-3):
+        return np.asarray(maps / np.maximum(norm, 1e-6), np.complex64)
+    return np.asarray(maps, np.complex64)
+
+
+def _measured(kspace: Array, covariance: NDArray[np.complex128] | None) -> _Frame:
+    """A slice with its noise, or the reason why it cannot be sampled."""
+    frame = _Frame(kspace, covariance, covariance)
+    try:
+        if not np.isfinite(kspace).all():
+            raise InputError("k-space holds values that are not finite")
+        if covariance is None:
+            frame.thermal = frame.covariance = noise.covariance_from_edges(kspace)
+    except InputError as error:
+        frame.give_up(str(error))
+    return frame
+
+
+def _estimate_maps(
+    frames: Sequence[_Frame],
+    calibrations: Sequence[Array | None],
+    sets: int | str,
+    device: str,
+) -> None:
+    """Coil maps of all slices in one call, or one by one where not all of them have any."""
+    pairs = [pair for pair in zip(frames, calibrations, strict=True) if pair[0].fallback is None]
+    if not pairs:
+        return
+    sources = np.stack([frame.kspace if own is None else own for frame, own in pairs])
+
+    def estimate() -> None:
+        covariances = np.stack([np.asarray(frame.covariance) for frame, _ in pairs])
+        maps = estimate_coil_maps(sources, sets, covariances, device=device)
+        for (frame, _), found in zip(pairs, maps, strict=True):
+            # a slice in which nothing folds has no second set, though its neighbour has
+            frame.maps = found if found[-1].any() else found[:-1]
+
+    try:
+        estimate()
+        if _face_misfit([frame for frame, _ in pairs]):
+            estimate()
+    except InputError as error:
+        if len(pairs) == 1:
+            pairs[0][0].give_up(str(error))
+            return
+        for frame, own in pairs:
+            _estimate_maps([frame], [own], sets, device)
+
+
+def _face_misfit(frames: Sequence[_Frame]) -> bool:
+    """Raise the noise to what the data show under the maps; tell whether any was raised."""
+    changed = False
+    for frame in frames:
+        if frame.fallback is not None or frame.maps is None:
+            continue
+        before = frame.covariance
+        shown = misfit.residual_covariance(frame.kspace, frame.maps)
+        frame.covariance = misfit.raised(before, shown)  # type: ignore[arg-type]
+        if frame.covariance is not before:
+            changed = True
+            logger.info(
+                "the calibration lines show noise of sd %.4g where %.4g was thought",
+                _sigma(frame.covariance),
+                _sigma(frame.thermal),
+            )
+    return changed
+
+
+def _draw(
+    pairs: list[tuple[_Frame, int]],
+    samples: int,
+    where: torch.device,
+    sample: Callable[[Sequence[_Frame], SampleNoise], int],
+) -> int:
+    """Sample slices in batches that fit the memory; returns the evaluations per sample."""
     evaluations = 0
-    per_batch = max(1, BATCH_VALUES[where.type] // (samples * stack[0].size))
-    batches = [sampled[i : i + per_batch] for i in range(0, len(sampled), per_batch)]
+    batches: list[list[tuple[_Frame, int]]] = []
+    for sets in sorted({len(frame.maps) for frame, _ in pairs if frame.maps is not None}):
+        alike = [pair for pair in pairs if pair[0].maps is not None and len(pair[0].maps) == sets]
+        per_batch = max(1, BATCH_VALUES[where.type] // (samples * alike[0][0].kspace.size))
+        batches += [alike[i : i + per_batch] for i in range(0, len(alike), per_batch)]
     while batches:
         batch = batches.pop(0)
         some, own = zip(*batch, strict=True)
         # one stream serves all slices that share a seed
         random = SampleNoise(own[:1] if len(set(own)) == 1 else own, samples, where)
         try:
-            result, evaluations = _sample(some, denoiser, drawing, options, random)
-            drawn.extend(result)
+            evaluations = max(evaluations, sample(some, random))
         except (MemoryError, RuntimeError) as error:
             if not _out_of_memory(error):
                 raise
@@ -177,78 +371,18 @@ def reconstruct(
                 batches[:0] = [batch[:half], batch[half:]]
             else:
                 some[0].fallback = f"out of memory on {where}"
-
-    count = samples if sampler != "none" else 0
-    factors = options.factors(denoiser) if sampler == "posterior" else (None, None)
-    return _assembled(
-        frames,
-        iter(drawn),
-        count,
-        Info(
-            sampler=sampler,
-            samples=count,
-            prior=getattr(denoiser, "name", type(denoiser).__name__) if denoiser else "none",
-            seed=seeds[0],
-            steps=options.steps if count else 0,
-            evaluations=evaluations,
-            sigma_n=_per_slice([frame.sigma_n for frame in frames]),
-            scale=_per_slice([frame.scale for frame in frames]),
-            fallback=_per_slice([frame.fallback for frame in frames]),
-            seconds=time.perf_counter() - start,
-            effective_samples=effective_samples(count, getattr(options, "balanced", False)),
-            variance_scale=factors[0],
-            inflation=factors[1],
-        ),
-    )
-
-
-def _measured(kspace: NDArray[np.complex64], covariance: NDArray[np.complex128] | None) -> _Frame:
-    """A slice with its noise, or the reason why it cannot be sampled."""
-    frame = _Frame(kspace, covariance)
-    try:
-        if not np.isfinite(kspace).all():
-            raise InputError("k-space holds values that are not finite")
-        if covariance is None:
-            frame.covariance = noise.covariance_from_edges(kspace)
-    except InputError as error:
-        frame.give_up(str(error))
-    return frame
-
-
-def _estimate_maps(
-    frames: Sequence[_Frame],
-    calibrations: Sequence[NDArray[np.complex64] | None],
-    sets: int,
-    device: str,
-) -> None:
-    """Coil maps of all slices in one call, or one by one where not all of them have any."""
-    pairs = [pair for pair in zip(frames, calibrations, strict=True) if pair[0].fallback is None]
-    if not pairs:
-        return
-    sources = np.stack([frame.kspace if own is None else own for frame, own in pairs])
-    covariances = np.stack([np.asarray(frame.covariance) for frame, _ in pairs])
-    try:
-        maps = estimate_coil_maps(sources, sets, covariances, device=device)
-    except InputError as error:
-        if len(pairs) == 1:
-            pairs[0][0].give_up(str(error))
-            return
-        for frame, own in pairs:
-            _estimate_maps([frame], [own], sets, device)
-    else:
-        for (frame, _), found in zip(pairs, maps, strict=True):
-            frame.maps = found
+    return evaluations
 
 
 @torch.no_grad()
 def _sample(
-    frames: Sequence[_Frame],
     prior: Any,
     sampler: Sampler,
     options: Any,
+    frames: Sequence[_Frame],
     random: SampleNoise,
-) -> tuple[NDArray[np.complex64], int]:
-    """Sample slices of one shape as one batch: (slice, sample, y, x) in units of the k-space."""
+) -> int:
+    """Sample slices of one shape as one batch; returns the evaluations per sample."""
 
     def tensor(arrays: list[Any]) -> torch.Tensor:
         return torch.from_numpy(np.stack(arrays)).to(random.device)
@@ -262,13 +396,46 @@ def _sample(
             for f, w in zip(frames, matrices, strict=True)
         ]
     )
-    mask = tensor([(f.kspace != 0).any(0) for f in frames])
+    operator = SenseOperator(maps, tensor([(f.kspace != 0).any(0) for f in frames]))
     scales = tensor([np.float32(f.scale) for f in frames])
-    images, evaluations = sampler.draw(
-        SenseOperator(maps, mask), data, 1 / scales, prior, random, options
-    )
-    images = _combined(images) * scales.view(-1, 1, 1, 1)
-    return images.cpu().numpy(), evaluations
+    images, evaluations = sampler.draw(operator, data, 1 / scales, prior, random, options)
+    count = operator.mask.sum((1, 2, 3, 4)) * maps.shape[2] * 2
+    reduced = operator.reduced(data)[:, None]
+    left = operator.residual_power(reduced, images).mean(1).sum((1, 2)) * scales**2 / count
+    mean = operator.residual_power(reduced, images.mean(1, keepdim=True)).sum((1, 2, 3))
+    for i, frame in enumerate(frames):
+        frame.samples = (_combined(images[i]) * frame.scale).cpu().numpy()
+        frame.misfit = float(left[i])
+        frame.distance = float(mean[i].sqrt()) * frame.scale
+    return evaluations
+
+
+def _farther_than_classical(frame: _Frame) -> bool:
+    """Whether the samples' mean misses the measured lines by more than a classical image does."""
+    if frame.fallback is not None or frame.misfit < DOUBTFUL:
+        return False
+    ksp, maps = frame.kspace, np.asarray(frame.maps)
+    image = cg_sense(ksp, maps, frame.covariance)  # (set, y, x)
+    rest = (to_kspace((maps * image[:, None]).sum(0)) - ksp) * (ksp != 0).any(0)
+    whitening = noise.whitening_matrix(np.asarray(frame.covariance))
+    theirs = float(np.linalg.norm(noise.whiten(rest, whitening)))
+    return not frame.distance < FARTHER * theirs
+
+
+def _sigma(covariance: NDArray[np.complex128] | None) -> float:
+    return float("nan") if covariance is None else noise.noise_sigma(covariance)
+
+
+def _sigma_used(frame: _Frame) -> float:
+    """Sd of the noise that the likelihood allowed for in the end, over the measured samples."""
+    more = frame.misfit if np.isfinite(frame.misfit) else 1.0
+    return _sigma(frame.covariance) * float(np.sqrt(max(1.0, more)))
+
+
+def _misfit(frame: _Frame) -> float:
+    """Mean square of what the samples leave of the data, over that of the thermal noise."""
+    thermal = _sigma(frame.thermal)
+    return frame.misfit * (_sigma(frame.covariance) / thermal) ** 2 if thermal else float("nan")
 
 
 def _combined(images: torch.Tensor) -> torch.Tensor:
@@ -279,20 +446,27 @@ def _combined(images: torch.Tensor) -> torch.Tensor:
     return torch.polar(magnitude, images[..., 0, :, :].angle())
 
 
-def _assembled(frames: list[_Frame], drawn: Any, count: int, info: Info) -> Reconstruction:
-    ny, nx = frames[0].kspace.shape[-2:]
-    sets = next((f.maps.shape[0] for f in frames if f.maps is not None), 1)
+def _assembled(
+    frames: list[_Frame], stack: Array, grid: _Grid, count: int, info: Info
+) -> Reconstruction:
+    ny, nx = grid.shape
+    sets = max((len(f.maps) for f in frames if f.maps is not None), default=1)
     means, samples, maps = [], [], []
-    for frame in frames:
-        if frame.fallback is None and count:
-            samples.append(next(drawn))
+    for frame, full in zip(frames, stack, strict=True):
+        own = np.full((sets, *full.shape), np.nan, np.complex64)
+        if frame.maps is not None:
+            own[:] = 0
+            own[: len(frame.maps)] = grid.maps_back(frame.maps)
+        if frame.fallback is None and frame.samples is not None:
+            samples.append(grid.back(frame.samples))
             means.append(samples[-1].mean(0))
         else:
             samples.append(np.full((count, ny, nx), np.nan, np.complex64))
-            means.append(best_classical(frame.kspace, frame.maps, frame.covariance))
-        absent = np.full((sets, *frame.kspace.shape), np.nan, np.complex64)
-        maps.append(absent if frame.maps is None else frame.maps)
-    stacked = np.stack(samples)
+            means.append(
+                best_classical(full, None if frame.maps is None else own, frame.covariance)
+            )
+        maps.append(own)
+    stacked = np.stack(samples).astype(np.complex64)
     return Reconstruction(
         np.stack(means).astype(np.complex64),
         standard_deviation(stacked, info.effective_samples),

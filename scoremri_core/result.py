@@ -19,7 +19,8 @@ class Info:
     sampler, samples, prior, seed : as asked for.
     steps : noise levels visited.
     evaluations : denoiser evaluations per sample.
-    sigma_n : sd of each real component of the k-space noise, root mean square over coils.
+    sigma_n : sd of each real component of the k-space noise that the likelihood allowed for, root
+        mean square over coils and measured samples.
     scale : image value that the prior saw as 1.
     fallback : why a classical image was sent instead, or None.
     seconds : time of the whole call.
@@ -27,9 +28,13 @@ class Info:
         infinite where the samples' random numbers balance.
     variance_scale, inflation : factors on the prior's error variance (see `PosteriorOptions`); None
         with samplers that have none.
+    sigma_thermal : sd of the noise as it was given, or as the edges of k-space show it.
+    misfit : mean square of what the samples leave of the measured values, over that of the
+        thermal noise: about 1 where noise is all that the model does not explain.
+    unacquired : share of the matrix in which no sample is near, as partial Fourier leaves it.
 
-    For a stack of several slices `sigma_n`, `scale` and, where any slice fell back, `fallback`
-    are tuples with an entry per slice.
+    For a stack of several slices `sigma_n`, `sigma_thermal`, `misfit`, `scale` and, where any
+    slice fell back, `fallback` are tuples with an entry per slice.
     """
 
     sampler: str
@@ -45,6 +50,9 @@ class Info:
     effective_samples: float = float("nan")
     variance_scale: float | None = None
     inflation: float | None = None
+    sigma_thermal: float | tuple[float, ...] = float("nan")
+    misfit: float | tuple[float, ...] = float("nan")
+    unacquired: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -75,7 +83,7 @@ class Reconstruction:
         info = self.info
         own = {
             name: value[index] if isinstance(value := getattr(info, name), tuple) else value
-            for name in ("sigma_n", "scale", "fallback")
+            for name in ("sigma_n", "sigma_thermal", "misfit", "scale", "fallback")
         }
         return Reconstruction(
             self.mean[only],

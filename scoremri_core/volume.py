@@ -50,7 +50,7 @@ def reconstruct_volume(
     noise_covariance: ArrayLike | None = None,
     prior: str | Denoiser = "default",
     sampler: str = "posterior",
-    maps: int = 1,
+    maps: int | str = "auto",
     scale: float | None = None,
     seed: int = 0,
     device: str = "auto",
@@ -68,7 +68,7 @@ def reconstruct_volume(
         where the readout is the axis that is transformed.
     calibration : k-space of the calibration lines, like `kspace`; None finds them in `kspace`.
     noise_covariance : (coil, coil), E[n n^H] of the complex noise; None estimates it.
-    maps : sets of coil maps to estimate, 1 or 2.
+    maps : sets of coil maps to estimate, 1, 2 or "auto", as for `reconstruct`.
     scale : image value that the prior sees as 1; None takes the 99th percentile of the
         zero-filled image: its median over the positions that reach half of its maximum.
     seed : sample i of a position depends on the seed, on i and on the position.
@@ -84,8 +84,8 @@ def reconstruct_volume(
     InputError : arguments of the wrong shape, name or range.
     """
     start = time.perf_counter()
-    if maps not in (1, 2):
-        raise InputError(f"maps is {maps!r}: expected 1 or 2 sets")
+    if maps not in (1, 2, "auto"):
+        raise InputError(f"maps is {maps!r}: expected 1 or 2 sets, or auto")
     where = find_device(device)
     stack = _Stack.of(kspace, calibration)
     if noise_covariance is None:
@@ -120,7 +120,9 @@ def reconstruct_volume(
         parts[0].info,
         seed=seed,
         evaluations=max(part.info.evaluations for part in parts),
-        sigma_n=noise.noise_sigma(noise_covariance),
+        sigma_n=_mean(parts, "sigma_n"),
+        sigma_thermal=noise.noise_sigma(noise_covariance),
+        misfit=_mean(parts, "misfit"),
         scale=float(scale),
         fallback=problem or _fallback(parts),
         seconds=time.perf_counter() - start,
@@ -154,6 +156,13 @@ def _in_phase(part: Reconstruction, maps: Array, virtual_coil: Array) -> Reconst
         samples=part.samples * phase[:, None],
         maps=part.maps[:, :0],
     )
+
+
+def _mean(parts: list[Reconstruction], name: str) -> float:
+    """Of a field of `Info`, over the positions where it is known."""
+    values = np.concatenate([np.atleast_1d(getattr(part.info, name)) for part in parts])
+    known = values[np.isfinite(values)]
+    return float(known.mean()) if len(known) else float("nan")
 
 
 def _fallback(parts: list[Reconstruction]) -> str | None:
@@ -261,7 +270,7 @@ class _Stack:
         return None
 
     def coil_maps(
-        self, positions: NDArray[np.intp], sets: int, covariance: Any, device: str
+        self, positions: NDArray[np.intp], sets: int | str, covariance: Any, device: str
     ) -> Array:
         """Maps (position, set, coil, a, b), estimated once where a position is repeated."""
         unique, index = np.unique(positions, return_inverse=True)

@@ -7,6 +7,7 @@ from typing import Protocol, runtime_checkable
 import torch
 from torch import Tensor
 
+from scoremri_core.errors import InputError
 from scoremri_core.fourier import to_kspace
 
 RINGS = 16  # of spatial frequencies, up to Nyquist's
@@ -60,10 +61,22 @@ def error_spectrum(prior: Denoiser, sigma: float, shape: tuple[int, int]) -> Ten
 
 
 def denoise(prior: Denoiser, x: Tensor, sigma: float | Tensor) -> Tensor:
-    """E[x0 | x], complex (batch, y, x), at one noise level or (batch,) of them."""
+    """E[x0 | x], complex (batch, y, x), at one noise level or (batch,) of them.
+
+    Raises
+    ------
+    InputError : the prior returns another shape, or real values.
+    """
     sigmas = torch.as_tensor(sigma, dtype=x.real.dtype, device=x.device).expand(len(x))
     # a foreign prior may compute in double precision, or in NumPy
-    return torch.as_tensor(prior.denoise(x, sigmas), device=x.device).to(x.dtype)
+    denoised = torch.as_tensor(prior.denoise(x, sigmas), device=x.device)
+    if denoised.shape != x.shape or not denoised.is_complex():
+        kind = "complex" if denoised.is_complex() else "real"
+        raise InputError(
+            f"prior {getattr(prior, 'name', type(prior).__name__)}: denoise returned {kind} values "
+            f"of shape {tuple(denoised.shape)}: expected complex ones of shape {tuple(x.shape)}"
+        )
+    return denoised.to(x.dtype)
 
 
 def denoise_with_variance(

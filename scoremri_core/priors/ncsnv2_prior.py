@@ -29,18 +29,17 @@ class NCSNv2Prior(ModelPrior):
     ----------
     model : the network, in evaluation mode, of two channels.
     card : what is known of it; `name` is read here.
-    chunk : images per pass, which bounds the memory.
+    chunk : see `ModelPrior`.
     """
 
     def __init__(self, model: NCSNv2, card: dict[str, Any], chunk: int = 4) -> None:
-        super().__init__(model, card)
+        super().__init__(model, card, chunk)
         if model.config["channels"] != 2:
             raise InputError(
                 f"prior {self.name}: its images have {model.config['channels']} channels: expected "
                 "2, real and imaginary part"
             )
         self.model: NCSNv2
-        self.chunk = chunk
 
     @property
     def sigmas(self) -> Tensor:
@@ -52,9 +51,9 @@ class NCSNv2Prior(ModelPrior):
         """E[x0 | x], complex (batch, y, x); `sigma` (batch,)."""
         last = self.sigmas.min()
         parts = []
-        for part, level in zip(x.split(self.chunk), sigma.split(self.chunk), strict=True):
+        for part, level in self.passes(x, sigma):
             planes = torch.view_as_real(part.to(torch.complex64)).permute(0, 3, 1, 2)
             step = level.float() ** 2 / level.float().clamp(min=last)
             denoised = planes + step.view(-1, 1, 1, 1) * self.model.unscaled(planes)
             parts.append(torch.view_as_complex(denoised.permute(0, 2, 3, 1).contiguous()))
-        return torch.cat(parts).to(x.dtype)
+        return torch.cat(parts)[: len(x)].to(x.dtype)

@@ -21,7 +21,7 @@ class NetworkPrior(ModelPrior):
     model : the network, in evaluation mode.
     card : what is known of it; what the sampler needs of that is read here.
     precision : dtype of the convolutions; bfloat16 is several times faster than float32.
-    chunk : images per pass, which bounds the memory.
+    chunk : see `ModelPrior`.
     """
 
     def __init__(
@@ -31,9 +31,8 @@ class NetworkPrior(ModelPrior):
         precision: torch.dtype = torch.bfloat16,
         chunk: int = 8,
     ) -> None:
-        super().__init__(model.to(memory_format=torch.channels_last), card)  # type: ignore[call-overload]
+        super().__init__(model.to(memory_format=torch.channels_last), card, chunk)  # type: ignore[call-overload]
         self.precision = precision
-        self.chunk = chunk
 
     def denoise(self, x: Tensor, sigma: Tensor) -> Tensor:
         """E[x0 | x], complex (batch, y, x)."""
@@ -42,12 +41,9 @@ class NetworkPrior(ModelPrior):
     @torch.no_grad()
     def denoise_with_variance(self, x: Tensor, sigma: Tensor) -> tuple[Tensor, Tensor]:
         """E[x0 | x] and the error variance of each real component, pixel by pixel."""
-        pairs = [
-            self._denoise(part, levels)
-            for part, levels in zip(x.split(self.chunk), sigma.split(self.chunk), strict=True)
-        ]
+        pairs = [self._denoise(part, levels) for part, levels in self.passes(x, sigma)]
         denoised, variance = zip(*pairs, strict=True)
-        return torch.cat(denoised), torch.cat(variance)
+        return torch.cat(denoised)[: len(x)], torch.cat(variance)[: len(x)]
 
     def error_spectrum(self, sigma: float, shape: tuple[int, int]) -> Tensor | None:
         """Relative power of the error at each spatial frequency, as measured for the card.

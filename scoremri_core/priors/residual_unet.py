@@ -111,18 +111,17 @@ class ResidualUnetPrior(ModelPrior):
     ----------
     model : the network, in evaluation mode.
     card : what is known of it; see `ModelPrior`.
-    chunk : images per pass, which bounds the memory.
+    chunk : see `ModelPrior`.
     """
 
     def __init__(self, model: ResidualUnet, card: dict[str, Any], chunk: int = 8) -> None:
-        super().__init__(model, card)
-        self.chunk = chunk
+        super().__init__(model, card, chunk)
 
     @torch.no_grad()
     def denoise(self, x: Tensor, sigma: Tensor) -> Tensor:
         """E[x0 | x] = x + sigma^2 r(x, sigma), complex (batch, y, x)."""
-        parts = zip(x.split(self.chunk), sigma.split(self.chunk), strict=True)
-        return torch.cat([self._denoise(part, levels) for part, levels in parts])
+        parts = [self._denoise(part, levels) for part, levels in self.passes(x, sigma)]
+        return torch.cat(parts)[: len(x)]
 
     def _denoise(self, x: Tensor, sigma: Tensor) -> Tensor:
         ny, nx = x.shape[-2:]

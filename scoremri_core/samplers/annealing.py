@@ -1,4 +1,4 @@
-"""What the annealed samplers share: a schedule of noise levels and the prior's score at each."""
+"""What the annealed samplers share: units, a schedule of noise levels, the score at each."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from torch import Tensor
 
 from scoremri_core.errors import InputError
 from scoremri_core.priors.base import Denoiser, denoise
+from scoremri_core.sense import SenseOperator
 
 
 def geometric(first: float, last: float, count: int) -> list[float]:
@@ -22,6 +23,26 @@ def geometric(first: float, last: float, count: int) -> list[float]:
             f"sigma_min, sigma_max are {last:g}, {first:g}: expected 0 < sigma_min <= sigma_max"
         )
     return [float(sigma) for sigma in np.geomspace(first, last, count)] if count > 1 else [last]
+
+
+def in_image_units(
+    operator: SenseOperator, data: Tensor, sigma_n: Tensor
+) -> tuple[SenseOperator, Tensor, Tensor]:
+    """The same scan with |A| at most 1, so that noise of the data and of the image compare.
+
+    Whitening gives maps (and with them sigma_n) the scale of the scanner's numbers.  An annealed
+    likelihood adds a noise level of the image to sigma_n, and means nothing unless both have one
+    unit: with |A| = 0.2 the data would count 25 times too little until the last level.
+
+    Parameters
+    ----------
+    operator, data, sigma_n : as in `sample_posterior`.
+    """
+    # a bound of |A|, since neither mask nor FFT enlarges anything
+    norm = operator.maps.abs().square().sum((1, 2)).amax((-2, -1)).sqrt()
+    spread = norm.view(-1, 1, 1, 1)
+    unit = SenseOperator(operator.maps / spread[..., None], operator.mask[:, 0, 0])
+    return unit, data / spread, sigma_n / norm
 
 
 def score(prior: Denoiser, x: Tensor, sigma: float, support: Tensor) -> Tensor:

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from scoremri_core.errors import InputError
 from scoremri_core.priors.base import Denoiser
+from scoremri_core.samplers.annealing import in_image_units
 from scoremri_core.samplers.hamiltonian import inner, leapfrog, path_integral
 from scoremri_core.samplers.noise import SampleNoise
 from scoremri_core.sense import SenseOperator
@@ -153,6 +154,7 @@ def run_hmc(
     options: HmcOptions,
 ) -> HmcRun:
     """Draw samples as `sample_hmc` does, and tell the acceptance at each temperature."""
+    operator, data, sigma_n = in_image_units(operator, data, sigma_n)
     frames, sets, _, ny, nx = operator.maps.shape
     target = _Target(operator, operator.adjoint(data[:, None]), sigma_n, prior)
     # (temperature, frame)

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from scoremri_core.errors import InputError
 from scoremri_core.priors.base import Denoiser
-from scoremri_core.samplers.annealing import geometric, score
+from scoremri_core.samplers.annealing import geometric, in_image_units, score
 from scoremri_core.samplers.noise import SampleNoise
 from scoremri_core.sense import SenseOperator
 
@@ -31,6 +31,7 @@ class LangevinOptions:
     inner_steps : steps at each noise level, each one denoiser evaluation.
     sigma_max, sigma_min : first and last noise level, in units of the prior.
     step_size : of "paper", in units of the inverse curvature; stable below 2.
+    averaged : of "paper": average z with that of the step before; False is Eq. 4 to the letter.
     step_lr : of "published": its step at the last noise level.
     mse : of "published": norm of the data's gradient over the norm of the score.
     """
@@ -41,6 +42,7 @@ class LangevinOptions:
     sigma_max: float = 1.23
     sigma_min: float = 0.0066
     step_size: float = 1.0
+    averaged: bool = True
     step_lr: float = 5e-5
     mse: float = 5.0
 
@@ -71,9 +73,14 @@ def sample_langevin(
         x <- x + eta [f(x) + A^H (y - A x) / (gamma^2 + s^2)] + sqrt(2 eta) z
 
     gamma^2 = sigma^2 - sigma_min^2, so that the data count in full at the last level.  The paper
-    leaves eta open; it is step_size / (1 / sigma^2 + |A|^2 / (gamma^2 + s^2)), where the
-    denominator bounds the curvature of the log-density: steps below 2 are stable, and the
-    variance comes out too large by at most 1 / (1 - step_size / 2), in the stiffest direction.
+    leaves eta open; it is step_size / (1 / sigma^2 + 1 / (gamma^2 + s^2)), where, in units in
+    which |A| is at most 1, the denominator bounds the curvature of the log-density: steps below
+    2 are stable.
+
+    With a new z in each step the variance comes out too large by up to 1 / (1 - step_size / 2), in
+    the stiffest direction, at any number of steps; and since that is noise at each level, a network
+    told sigma takes what is beyond it for image, and keeps it.  The average of two consecutive z
+    makes the variance of a Gaussian target exact at any step size (see `sample_pula`).
 
     The published code differs: eta = step_lr (sigma / sigma_min)^2, and the data's gradient
     A^H (y - A x) is rescaled to `mse` times the norm of the score.  That is the gradient of no
@@ -86,26 +93,28 @@ def sample_langevin(
 
     Parameters and return value are those of `sample_posterior`.
     """
+    operator, data, sigma_n = in_image_units(operator, data, sigma_n)
     frames, sets, _, ny, nx = operator.maps.shape
     images = (frames, noise.samples, sets, ny, nx)
     s2 = (sigma_n**2).view(-1, 1, 1, 1, 1)
-    # a bound of |A|^2, since neither mask nor FFT enlarges anything
-    norm2 = operator.maps.abs().square().sum((1, 2)).amax((-2, -1)).view(-1, 1, 1, 1, 1)
     seen = operator.adjoint(data[:, None])
     levels = geometric(options.sigma_max, options.sigma_min, options.steps)
+    averaged = options.averaged and options.update == "paper"
     x = levels[0] * noise.complex_normal(sets, ny, nx).expand(images)
+    z = noise.complex_normal(sets, ny, nx) if averaged else x
     for sigma in levels:
         tempered = s2 + sigma**2 - levels[-1] ** 2
         for _ in range(options.inner_steps):
             drift = score(prior, x, sigma, operator.support)
             gradient = seen - operator.normal(x)
             if options.update == "paper":
-                eta = options.step_size / (1 / sigma**2 + norm2 / tempered)
+                eta = options.step_size / (1 / sigma**2 + 1 / tempered)
                 drift = drift + gradient / tempered
             else:
                 eta = torch.full_like(s2, options.step_lr * (sigma / levels[-1]) ** 2)
                 drift = drift + options.mse * _norm(drift) / _norm(gradient) * gradient
-            x = x + eta * drift + (2 * eta).sqrt() * noise.complex_normal(sets, ny, nx)
+            last, z = z, noise.complex_normal(sets, ny, nx)
+            x = x + eta * drift + (2 * eta).sqrt() * ((z + last) / 2 if averaged else z)
     return torch.where(operator.support, x, 0), len(levels) * options.inner_steps
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -24,6 +25,7 @@ from scoremri_core.sense import SenseOperator
 
 logger = logging.getLogger(__name__)
 
+NOISE_RINGS = 16  # of spatial frequencies, up to Nyquist's
 START_FACTOR = 12
 START_TOLERANCE = 0.3  # in sd; the first noise level is three of them
 
@@ -47,6 +49,8 @@ class PosteriorOptions:
     balanced : let the random numbers of every eight samples sum to zero.  Each sample is a draw of
         the same distribution as without, but their mean comes as near the posterior mean as that
         of many more (0.5 dB for eight).  False draws independent samples.
+    adapt_noise : let the noise of the likelihood rise, at each spatial frequency, to what the
+        samples leave of the measurements.
     """
 
     steps: int = 11
@@ -57,6 +61,7 @@ class PosteriorOptions:
     tolerance: float = 0.01
     max_iterations: int = 100
     balanced: bool = True
+    adapt_noise: bool = True
 
     def factors(self, prior: Denoiser | None) -> tuple[float, float]:
         """Variance scale and inflation: those given, else the prior's own, else 1."""
@@ -82,20 +87,21 @@ def sample_posterior(
     p(x0 | x) is multiplied by the likelihood and an x0 is drawn exactly, by perturb-and-solve
     (Papandreou and Yuille 2010):
 
-        (I + C^(1/2)^H A^H A C^(1/2) / s^2) z = C^(1/2)^H A^H (y + s e1 - A D) / s^2 + e2 / f,
+        (I + C^(1/2)^H A^H W A C^(1/2)) z = C^(1/2)^H A^H W (y + W^(-1/2) e1 - A D) + e2 / f,
         x0 = D + C^(1/2) z
 
-    after which the next x is x0 + sigma_next e.  C is f^2 times the covariance that the error is
-    thought to have: f > 1 (`inflation` is f^2) trusts the measurements more, since the errors of
-    a network are not as independent as C takes them, and x0 varies as it does under that gain (the
-    Joseph form of the update).  With f = 1 and an exact denoiser of a Gaussian prior the last x0
-    is a draw of the exact posterior.
+    after which the next x is x0 + sigma_next e.  W is 1 / s^2, or less at spatial frequencies
+    where the samples leave more of y than that (`NoiseLevel`).  C is f^2 times the covariance that
+    the error is thought to have: f > 1 (`inflation` is f^2) trusts the measurements more, since the
+    errors of a network are not as independent as C takes them, and x0 varies as it does under that
+    gain (the Joseph form of the update).  With f = 1 and an exact denoiser of a Gaussian prior the
+    last x0 is a draw of the exact posterior.
 
     Parameters
     ----------
     operator : A, for all frames.
     data : y, (frame, coil, y, x), zero where not measured, in units of the prior.
-    sigma_n : s, (frame,), sd of each real component of the noise in `data`.
+    sigma_n : s, (frame,), least sd of each real component of the noise in `data`.
     prior : the denoiser; it sees images as (batch, y, x).
     noise : the random streams of the samples.
     options : schedule and tolerance.
@@ -110,12 +116,12 @@ def sample_posterior(
     """
     scale, inflation = options.factors(prior)
     frames, sets, coils, ny, nx = operator.maps.shape
-    weight = (1 / sigma_n**2).view(-1, 1, 1, 1, 1)
-    spread = sigma_n.view(-1, 1, 1, 1, 1)
     count = noise.samples
     normal = partial(noise.complex_normal, balanced=options.balanced)
     images = (frames, count, sets, ny, nx)
-    x0, uncertainty = _start(operator, data, weight, prior, options)
+    level = NoiseLevel(operator, sigma_n)
+    weighted = operator.weighted(1 / level.variance)
+    x0, uncertainty = _start(weighted, data, level.variance, prior, options)
     logger.debug("start %s", uncertainty)
     x0 = x0.expand(images)
     reduced = operator.reduced(data)[:, None]
@@ -133,17 +139,20 @@ def sample_posterior(
         spectrum = _spectra(prior, sigma, (ny, nx)) if found is None else found.view(images)
         root = ErrorRoot(inflation * scale * variance, spectrum)
 
-        measured = (spread * normal(coils, ny, nx)).add_(reduced)
-        innovation = operator.pull(measured, denoised)
+        measured = (level.variance.sqrt() * normal(coils, ny, nx)).add_(reduced)
+        innovation = weighted.pull(measured, denoised)
         e = normal(sets, ny, nx) / inflation**0.5
-        x0 = denoised + _drawn(operator, root, weight, innovation, e, options.tolerance, options)
+        x0 = denoised + _drawn(weighted, root, innovation, e, options.tolerance, options)
+        if options.adapt_noise:
+            level.follow(operator.residual_power(reduced, x0))
+            weighted = operator.weighted(1 / level.variance)
     return x0, options.steps
 
 
 def _start(
     operator: SenseOperator,
     data: Tensor,
-    weight: Tensor,
+    noise_variance: Tensor,
     prior: Denoiser,
     options: PosteriorOptions,
 ) -> tuple[Tensor, Tensor]:
@@ -166,11 +175,13 @@ def _start(
     root = ErrorRoot(variance, spectrum)
     # the mean, and one draw that tells how far from it the image may be
     noise = SampleNoise(0, 1, data.device)
-    e1 = weight.rsqrt() * noise.complex_normal(data.shape[1], ny, nx)
+    e1 = noise_variance.sqrt() * noise.complex_normal(data.shape[1], ny, nx)
     e2 = noise.complex_normal(variance.shape[2], ny, nx)
-    seen = operator.adjoint(torch.cat((data[:, None], data[:, None] + e1), 1))
+    reduced = operator.reduced(data)[:, None]
+    zero = torch.zeros_like(variance).expand(-1, 2, -1, -1, -1).to(data.dtype)
+    seen = operator.pull(torch.cat((reduced, reduced + e1), 1), zero)
     e2 = torch.cat((torch.zeros_like(e2), e2), 1)
-    mean, draw = _drawn(operator, root, weight, seen, e2, START_TOLERANCE, options).split(1, 1)
+    mean, draw = _drawn(operator, root, seen, e2, START_TOLERANCE, options).split(1, 1)
     if spectrum is None:
         return mean, torch.full((len(data),), torch.inf, device=data.device)
     axes = (1, 2, 3, 4)
@@ -201,17 +212,16 @@ def _spectra(prior: Denoiser, sigma: Tensor, shape: tuple[int, int]) -> Tensor |
 def _drawn(
     operator: SenseOperator,
     root: ErrorRoot,
-    weight: Tensor,
     innovation: Tensor,
     e: Tensor,
     tolerance: float,
     options: PosteriorOptions,
 ) -> Tensor:
-    """C^(1/2) z for the z of `sample_posterior`; innovation is A^H (y + s e1 - A D)."""
+    """C^(1/2) z for the z of `sample_posterior`; innovation is A^H W (y + W^(-1/2) e1 - A D)."""
     z, iterations = conjugate_gradients(
-        partial(_normal, operator, root, weight),
-        weight * root.adjoint(innovation) + e,
-        root.preconditioner(operator, weight),
+        lambda z: z + root.adjoint(operator.normal(root(z))),
+        root.adjoint(innovation) + e,
+        root.preconditioner(operator),
         tolerance,
         options.max_iterations,
         # so large is the error of z = 0 if z is what it is thought to be
@@ -221,8 +231,48 @@ def _drawn(
     return root(z)
 
 
-def _normal(operator: SenseOperator, root: ErrorRoot, weight: Tensor, z: Tensor) -> Tensor:
-    return z + weight * root.adjoint(operator.normal(root(z)))
+class NoiseLevel:
+    """Variance of the noise at each spatial frequency, which follows what the samples leave.
+
+    The expectation of |y - A x|^2 over samples x of the posterior is the noise's, if the model is
+    right.  Where it is more, errors of the coil maps, motion, or a filter are at work, mostly at
+    low frequencies; setting the variance to what was found and sampling again is stochastic
+    expectation maximisation (Celeux and Diebolt 1985), one step of which a noise level of the
+    sampler takes, each sample by itself.  It never falls below the noise that was given.
+
+    Parameters
+    ----------
+    operator : of all frames.
+    sigma_n : (frame,), least sd of each real component.
+    """
+
+    def __init__(self, operator: SenseOperator, sigma_n: Tensor) -> None:
+        self._least = (sigma_n**2).view(-1, 1, 1, 1, 1)
+        mask = operator.precision
+        frames, _, _, ny, nx = mask.shape
+        self.variance = self._least.expand(frames, 1, 1, ny, nx)
+        y, x = (torch.fft.fftfreq(n, device=mask.device) for n in (ny, nx))
+        radius = (torch.hypot(y[:, None], x) * 2 * NOISE_RINGS).flatten()
+        # a sample belongs to the two rings beside it, to each the more the nearer it is
+        self._inner = radius.long()
+        self._share = radius - self._inner
+        components = 2 * operator.maps.shape[2] * (operator.maps.shape[-1] // nx)
+        self._count = self._by_ring(components * mask[:, 0])
+
+    def follow(self, power: Tensor) -> None:
+        """Take the variance from the `residual_power` of samples, (frame, sample, y, x)."""
+        found = self._by_ring(power) / self._count.clamp(min=1)
+        curve = torch.lerp(found[..., self._inner], found[..., self._inner + 1], self._share)
+        # a residual that is not finite says nothing of the noise
+        curve = torch.where(curve.isfinite(), curve, 0).view(power[:, :, None].shape)
+        self.variance = torch.maximum(curve, self._least)
+
+    def _by_ring(self, k: Tensor) -> Tensor:
+        """Sums over rings of spatial frequencies, (frame, sample, y, x) to (.., ring)."""
+        k = k.flatten(2)
+        total = k.new_zeros(*k.shape[:2], math.ceil(2**0.5 * NOISE_RINGS) + 2)
+        total.index_add_(2, self._inner, k * (1 - self._share))
+        return total.index_add_(2, self._inner + 1, k * self._share)
 
 
 class ErrorRoot:
@@ -257,21 +307,21 @@ class ErrorRoot:
         x = self._deviation * x
         return x if self._gain is None else self._gain * _to_kspace(x)
 
-    def preconditioner(self, operator: SenseOperator, weight: Tensor) -> Callable[[Tensor], Tensor]:
-        """An approximate inverse of I + C^(1/2)^H A^H A C^(1/2) / s^2.
+    def preconditioner(self, operator: SenseOperator) -> Callable[[Tensor], Tensor]:
+        """An approximate inverse of I + C^(1/2)^H A^H W A C^(1/2).
 
         Its diagonal in the image where W is flat.  Otherwise its diagonal in k-space, on both
         sides of what V's departures from its mean do to the diagonal in the image.
         """
-        pixels = 1 + weight * self.variance * operator.diagonal
+        pixels = 1 + self.variance * operator.diagonal
         if self._weights is None:
             inverse = 1 / pixels
             return lambda r: inverse * r
         mean = self.variance.mean((-2, -1), keepdim=True)
         # where V is small k-space is right about its being small, and nothing more to be done
-        correction = ((1 + weight * mean * operator.diagonal) / pixels).clamp(max=2)
+        correction = ((1 + mean * operator.diagonal) / pixels).clamp(max=2)
         density = operator.kspace_diagonal(self._deviation)
-        gain = (1 + weight * self._weights * density).rsqrt()
+        gain = (1 + self._weights * density).rsqrt()
         return lambda r: gain * _to_kspace(correction * _to_image(gain * r))
 
 

@@ -141,11 +141,14 @@ def batches(
     and one of several processes see what a single one would have seen.
     """
 
+    shares = np.cumsum([s.weight for s in slices])
+
     def make(step: int) -> tuple[Tensor, Tensor]:
         patches, noises = [], []
         for place in ranks.share(settings.batch):
             rng = np.random.default_rng([settings.seed, step, place])
-            image = slices[rng.integers(len(slices))].image
+            drawn = np.searchsorted(shares, rng.random() * shares[-1], side="right")
+            image = slices[drawn].image
             patches.append(training_patch(image, settings.patch, rng))
             noises.append(rng.standard_normal((2, *patches[-1].shape), dtype=np.float32))
         clean = torch.view_as_real(torch.from_numpy(np.stack(patches))).permute(0, 3, 1, 2)

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import csv
 import hashlib
+import importlib.util
 import logging
+import math
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -16,6 +18,8 @@ logger = logging.getLogger(__name__)
 
 SPLITS = ("train", "val", "test")
 SUFFIXES = (".nii", ".nii.gz", ".h5", ".hdf5", ".mrd")
+PHOTOGRAPHS = (".png", ".jpg", ".jpeg")  # only where a manifest names them
+SHIPPED = {"photographs": Path(__file__).with_name("photographs.csv")}
 REQUIRED = ("file", "subject", "split")
 
 
@@ -25,13 +29,14 @@ class Source:
 
     Attributes
     ----------
-    path : NIfTI volume, ISMRMRD scan or HDF5 file.
+    path : NIfTI volume, ISMRMRD scan, HDF5 file or photograph.
     subject : of whom it is; all files of a subject are in one split.
     split : "train", "val" or "test".
     contrast, licence : for the prior's card.
     slice_axis : of a NIfTI volume: the axis along which its slices lie (0, 1 or 2), "any" to cut
         it along all three, or "" for the axis of the thickest voxels ("any" where they are cubes).
     dataset : where the images lie in an HDF5 file, "" for the usual place.
+    weight : how often each of its slices is drawn in training, 1 as often as those of others.
     """
 
     path: Path
@@ -41,6 +46,7 @@ class Source:
     licence: str = ""
     slice_axis: str = ""
     dataset: str = ""
+    weight: float = 1.0
 
 
 def find_sources(paths: Sequence[Path]) -> list[Source]:
@@ -60,6 +66,7 @@ def find_sources(paths: Sequence[Path]) -> list[Source]:
     listed: list[Source] = []
     others: list[Path] = []
     for path in paths:
+        path = SHIPPED.get(str(path), path)
         manifest = path / "manifest.csv" if path.is_dir() else path
         if manifest.suffix == ".csv" and manifest.is_file():
             listed += _read_manifest(manifest)
@@ -121,12 +128,43 @@ def _read_manifest(manifest: Path) -> list[Source]:
             raise InputError(f"{where}: slice_axis {axis!r}: expected 0, 1, 2 or any")
         if splits.setdefault(row["subject"], row["split"]) != row["split"]:
             raise InputError(f"{where}: the subject is in two splits: expected in one alone")
-        path = manifest.parent / row["file"]
-        if not path.is_file() or not _is_volume(path):
+        path = _listed(manifest.parent, row["file"])
+        if not path.is_file() and row.get("package"):
+            raise InputError(f"{where}: {row['file']!r} is missing: install {row['package']}")
+        if not path.is_file() or not (_is_volume(path) or is_photograph(path)):
             raise InputError(f"{where}: {row['file']!r} is no {', '.join(SUFFIXES)} file")
-        optional = {k: row.get(k, "") for k in ("contrast", "licence", "dataset")}
-        sources.append(Source(path, row["subject"], row["split"], slice_axis=axis, **optional))
+        try:
+            weight = float(row.get("weight") or 1)
+        except ValueError:
+            weight = math.nan
+        if not 0 < weight < math.inf:
+            raise InputError(f"{where}: weight {row['weight']!r}: expected a number above 0")
+        sources.append(
+            Source(
+                path,
+                row["subject"],
+                row["split"],
+                slice_axis=axis,
+                weight=weight,
+                **{k: row.get(k, "") for k in ("contrast", "licence", "dataset")},
+            )
+        )
     return sources
+
+
+def is_photograph(path: Path) -> bool:
+    """Whether a file is one of the kinds of photographs that are read."""
+    return path.suffix.lower() in PHOTOGRAPHS
+
+
+def _listed(folder: Path, name: str) -> Path:
+    """The path that a manifest names: package:path in an installed package, or in its folder."""
+    package, colon, inside = name.partition(":")
+    if colon and package.isidentifier() and len(package) > 1:
+        spec = importlib.util.find_spec(package)
+        if spec is not None and spec.origin:
+            return Path(spec.origin).parent / inside
+    return folder / name
 
 
 def _split(paths: list[Path], validated: bool) -> list[Source]:

@@ -31,6 +31,7 @@ class Slice:
     image: NDArray[Any]
     subject: str
     contrast: str
+    weight: float = 1.0  # how often it is drawn in training
 
 
 def load_slices(
@@ -54,7 +55,8 @@ def load_slices(
     slices: list[Slice] = []
     for done, source in enumerate(sources, 1):
         stacks = read_stacks(source) if cache is None else _cached(source, cache)
-        slices += [Slice(i, source.subject, source.contrast) for stack in stacks for i in stack]
+        of = (source.subject, source.contrast, source.weight)
+        slices += [Slice(image, *of) for stack in stacks for image in stack]
         logger.debug("%s: %d slices so far", source.path, len(slices))
         progress(done)
     if not slices:

@@ -10,7 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from scoremri_core.errors import InputError
-from scoremri_core.training.manifest import Source
+from scoremri_core.training.manifest import Source, is_photograph
+
+PHOTOGRAPH_SIDE = 400  # pixels
 
 Stack = NDArray[Any]  # (slice, y, x): float16 magnitudes or complex64 images
 
@@ -21,6 +23,7 @@ def read_stacks(source: Source) -> list[Stack]:
     - NIfTI: a 3D volume, of magnitudes or complex.
     - ISMRMRD, fully sampled 2D slices: the MVUE in whitened coils, with our own coil maps.
     - HDF5: the dataset `image`, (slice, y, x) or (y, x), complex or magnitudes.
+    - Photographs: texture of other things than heads, see `_photograph`.
 
     Returns
     -------
@@ -32,6 +35,8 @@ def read_stacks(source: Source) -> list[Stack]:
     """
     if source.path.name.lower().endswith((".nii", ".nii.gz")):
         volumes = _nifti(source)
+    elif is_photograph(source.path):
+        volumes = _photograph(source.path)
     else:
         volumes = [_hdf5(source)]
     return [stack for volume in volumes if len(stack := _scaled(volume))]
@@ -61,6 +66,51 @@ def _nifti(source: Source) -> list[NDArray[Any]]:
         return [np.moveaxis(volume, int(axis), 0)]
     # neighbours are nearly the same
     return [np.moveaxis(volume, a, 0)[::3] for a in range(3)]
+
+
+def _photograph(path: Path) -> list[NDArray[Any]]:
+    """Colours of a photograph as slices, whole and in parts.
+
+    Green and blue are cut out along an outline, as a body is by the air around it.
+    """
+    from PIL import Image, UnidentifiedImageError
+
+    try:
+        with Image.open(path) as opened:
+            photograph = opened.convert("RGB")
+    except (UnidentifiedImageError, OSError, ValueError) as error:
+        raise InputError(f"{path}: not readable as a photograph") from error
+    rng = np.random.default_rng(zlib.crc32(path.name.encode()))
+    parts: list[NDArray[Any]] = []
+    for pieces in (1, 2, 3):
+        side = pieces * PHOTOGRAPH_SIDE
+        if min(photograph.size) < side and parts:
+            break
+        factor = side / min(photograph.size)
+        smaller = photograph
+        if factor < 1:
+            smaller = photograph.resize([round(n * factor) for n in photograph.size])
+        array = np.asarray(smaller, np.float32)
+        for rows in np.array_split(array, pieces):
+            parts += np.array_split(rows, pieces, axis=1)
+    stacks = []
+    for part in parts:
+        colours = np.moveaxis(part, -1, 0).copy()
+        for colour in colours[1:]:
+            colour *= _outline(colour.shape, rng)
+        stacks.append(colours)
+    return stacks
+
+
+def _outline(shape: tuple[int, int], rng: np.random.Generator) -> NDArray[np.float32]:
+    """One inside a random closed curve, zero outside."""
+    y, x = (np.linspace(-1, 1, n) for n in shape)
+    angle = np.arctan2(y[:, None], x[None, :])
+    radius = rng.uniform(0.7, 0.95) * np.ones(shape)
+    for order in range(1, 7):
+        radius += rng.normal(0, 0.1 / order) * np.cos(order * angle + rng.uniform(0, 2 * np.pi))
+    inside = (radius - np.hypot(y[:, None], x[None, :])) * min(shape) / 2
+    return np.clip(inside, 0, 1).astype(np.float32)
 
 
 def _hdf5(source: Source) -> NDArray[Any]:

@@ -1,4 +1,5 @@
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -6,12 +7,13 @@ import torch
 from scipy.sparse.linalg import LinearOperator, cg
 
 from scoremri_core import reconstruct
-from scoremri_core.classical import mvue
+from scoremri_core.classical import mvue, root_sum_of_squares
 from scoremri_core.coil_maps import estimate_coil_maps
-from scoremri_core.evaluation import METHODS, Evaluation, averaged
+from scoremri_core.errors import InputError
+from scoremri_core.evaluation import METHODS, Evaluation
 from scoremri_core.fourier import to_image, to_kspace
-from scoremri_core.metrics import psnr, reference_noise_variance
-from scoremri_core.noise import covariance_from_edges, whiten, whitening_matrix
+from scoremri_core.metrics import head_mask, psnr, reference_noise_variance
+from scoremri_core.noise import covariance_from_edges, noise_sigma, whiten, whitening_matrix
 from scoremri_core.priors.gaussian import GaussianPrior
 
 SHAPE = (64, 56)
@@ -87,6 +89,27 @@ def test_undersampling_counts_the_lines_received(problem):
     assert acceleration == pytest.approx(54 / len(lines))
 
 
+@pytest.mark.parametrize("empty", [0, 10])
+def test_both_axes_are_undersampled_as_much_as_asked(problem, empty):
+    _, _, kspace = problem
+    partial = kspace.copy()
+    partial[:, :empty] = 0
+    evaluation = Evaluation(partial, calibration=16)
+    kept, acceleration = evaluation.undersampled("poisson-2d", 5)
+    received, mask = (np.any(k != 0, axis=0) for k in (partial, kept))
+    assert acceleration == pytest.approx(5, rel=0.01)
+    assert received.sum() / mask.sum() == pytest.approx(acceleration)
+    assert mask[24:40, 20:36].all()
+    mask[24:40, 20:36] = False
+    outside = mask[empty:]
+    assert outside.any(axis=0).mean() > 0.8
+    assert outside.any(axis=1).mean() > 0.8
+    assert outside.all(axis=1).sum() == outside.all(axis=0).sum() == 0
+    np.testing.assert_array_equal(kept[:, mask], partial[:, mask])
+    with pytest.raises(InputError, match="acceleration 20"):
+        evaluation.undersampled("poisson-2d", 20)
+
+
 def test_a_true_prior_scores_as_calibrated_and_best(problem):
     _, spectrum, kspace = problem
     ran = []
@@ -105,12 +128,19 @@ def test_a_true_prior_scores_as_calibrated_and_best(problem):
     assert 0.8 < posterior.sd_to_error < 1.25
     assert 0.8 < posterior.sd_to_error_magnitude < 1.25
     assert 0.4 < posterior.coverage_50 < 0.6
+    assert 0.86 < posterior.coverage_90 < 0.94
+    estimate = noise_sigma(covariance_from_edges(undersampled))
+    assert posterior.sigma_n == pytest.approx(estimate / 500)
+    assert wavelet.sigma_n is None
     assert 0 < posterior.crps < 0.1
     assert wavelet.note.startswith("lambda 0.0")
     assert wavelet.sd_to_error is None
     assert posterior.slice == 3
     assert comparison.images["CG-SENSE"].shape == comparison.std.shape == SHAPE
     assert psnr(comparison.images["CG-SENSE"], comparison.reference) == sense.psnr
+    # sd and error are of the same thing
+    shown = np.sqrt(np.mean(comparison.std**2) / np.mean(comparison.error**2))
+    assert shown < posterior.sd_to_error < 1.5 * shown
 
 
 def test_noise_that_mean_and_reference_share_counts_as_error(problem):
@@ -131,6 +161,28 @@ def test_noise_that_mean_and_reference_share_counts_as_error(problem):
     assert scores[-1].sd_to_error == pytest.approx(1, abs=0.05)
 
 
+def test_magnitudes_share_noise_with_a_root_sum_of_squares_too(problem):
+    """The same, of an object that folds."""
+    _, _, kspace = problem
+    evaluation = Evaluation(kspace, calibration=16)
+    variance = reference_noise_variance(evaluation.noise, evaluation.coil_directions)
+
+    def root_and_its_sd(kspace):
+        result = reconstruct(kspace, sampler="none", maps=2)
+        mean = root_sum_of_squares(kspace)[None]
+        sd = np.sqrt(variance / 2)[None]
+        samples = (mean[:, None] + np.array([1, -1])[:, None, None] * sd[:, None]).astype(complex)
+        info = replace(result.info, effective_samples=np.inf)
+        maps = np.ones_like(result.maps)
+        return replace(
+            result, mean=samples.mean(1), std=np.sqrt(2) * sd, samples=samples, maps=maps, info=info
+        )
+
+    scores, _ = evaluation.run("equispaced", 1, root_and_its_sd)
+    assert scores[-1].reference == "root sum of squares"
+    assert scores[-1].sd_to_error == pytest.approx(1, abs=0.05)
+
+
 def test_without_samples_there_is_no_uncertainty(problem):
     _, _, kspace = problem
     evaluation = Evaluation(kspace, calibration=16)
@@ -138,7 +190,51 @@ def test_without_samples_there_is_no_uncertainty(problem):
     assert scores[-1].sd_to_error is None
     assert scores[-1].note == "no samples"
     assert scores[-1].psnr == pytest.approx(scores[1].psnr, abs=1e-3)
-    rows = list(averaged([*scores, *scores]))
-    assert [row["method"] for row in rows] == list(METHODS)
-    assert rows[0]["psnr"] == pytest.approx(scores[0].psnr)
-    assert rows[-1]["sd_to_error"] is None
+    assert scores[-1].coverage_90 is None
+
+
+@pytest.mark.parametrize("info", [0.3, (0.3,)])
+def test_info_of_a_slice_is_scored_in_units_of_its_scale(problem, info):
+    _, _, kspace = problem
+    evaluation = Evaluation(kspace, calibration=16)
+
+    def told(kspace):
+        result = reconstruct(kspace, sampler="none", scale=500.0)
+        known = {**vars(result.info), "misfit": info, "sigma_thermal": info, "scale": 500.0}
+        return SimpleNamespace(**{**vars(result), "info": SimpleNamespace(**known)})
+
+    posterior = evaluation.run("equispaced", 4, told)[0][-1]
+    assert posterior.misfit == 0.3
+    assert posterior.sigma_thermal == pytest.approx(0.3 / 500)
+
+
+def test_where_the_object_folds_magnitudes_are_compared_with_the_root_sum_of_squares(problem):
+    """Samples of known spread about the true magnitude, and a reference with noise of its own."""
+    image, _, kspace = problem
+    evaluation = Evaluation(kspace, calibration=16)
+    rng = np.random.default_rng(8)
+    spread = np.sqrt(NOISE)
+    middle = abs(image) + spread * rng.normal(size=SHAPE)
+    samples = middle + spread * rng.normal(size=(1, 12, *SHAPE))
+
+    def known(kspace):
+        result = reconstruct(kspace, sampler="none", maps=2)
+        maps = np.ones((1, 2, *kspace.shape), np.complex64)
+        info = replace(result.info, effective_samples=12)
+        sd = np.sqrt(2) * samples.std(1, ddof=1)
+        # no magnitude has a phase
+        turned = samples * np.exp(1j * rng.uniform(0, 6, SHAPE))
+        return replace(result, mean=turned.mean(1), std=sd, samples=turned, maps=maps, info=info)
+
+    scores, comparison = evaluation.run("poisson", 4, known)
+    posterior = scores[-1]
+    assert {score.reference for score in scores} == {"root sum of squares"}
+    np.testing.assert_allclose(comparison.reference, root_sum_of_squares(kspace), rtol=1e-4)
+    assert posterior.psnr == pytest.approx(
+        psnr(samples[0].mean(0), root_sum_of_squares(kspace)), abs=1e-3
+    )
+    assert posterior.sd_to_error == posterior.sd_to_error_magnitude
+    assert posterior.sd_to_error == pytest.approx(1, abs=0.05)
+    assert posterior.coverage_90 == pytest.approx(0.9, abs=0.02)
+    head = head_mask(comparison.reference)
+    assert np.sqrt(np.mean(comparison.std[head] ** 2)) == pytest.approx(spread, rel=0.03)

@@ -105,6 +105,20 @@ def test_pula_without_annealing_samples_the_smoothed_posterior(prior, operator, 
     assert abs(ratio - 1) < 0.02
 
 
+def test_averaged_noise_has_no_excess_variance(prior, operator, data):
+    """At one level, as above: what is noise beyond sigma, a network would take for image."""
+    smoothed = ClosedForm(GaussianPrior(prior.spectrum + 0.3**2), operator, SIGMA_N).given(data)
+    ratios = []
+    for averaged in (True, False):
+        options = LangevinOptions(
+            steps=1, inner_steps=300, sigma_max=0.3, sigma_min=0.3, averaged=averaged
+        )
+        images, _ = draws(sample_langevin, operator, data, prior, options)
+        ratios.append(bias_and_ratio(images, smoothed)[1])
+    assert abs(ratios[0] - 1) < 0.02
+    assert ratios[1] > 1.04
+
+
 def test_the_published_update_is_not_the_posterior(prior, operator, data):
     """Its data term is blind to the noise of the data: the same samples whatever it is."""
     options = LangevinOptions(update="published", steps=50, mse=1.0)

@@ -1,5 +1,6 @@
 import numpy as np
 import pytest
+from scipy.stats import norm
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
 from scoremri_core.errors import InputError
@@ -8,6 +9,7 @@ from scoremri_core.metrics import (
     coverage,
     crps,
     head_mask,
+    interval_coverage,
     psnr,
     reference_noise_variance,
     sd_to_error,
@@ -101,6 +103,44 @@ def test_coverage_of_honest_and_of_narrow_samples():
     assert coverage(honest, truth, 0.9) == pytest.approx(0.9, abs=0.02)
     assert coverage(honest, truth, 0.5) == pytest.approx(0.5, abs=0.02)
     assert coverage(10 + 0.4 * (honest - 10), truth, 0.9) < 0.6
+
+
+@pytest.mark.parametrize("magnitude", [False, True])
+@pytest.mark.parametrize("noise", [0.0, 0.7])
+def test_interval_of_a_known_posterior_holds_what_it_says(magnitude, noise):
+    """Truth, posterior mean and sd in closed form; the reference with noise of its own."""
+    rng = np.random.default_rng(6)
+    centre = 60 * np.exp(1j * rng.normal(size=(128, 128)))
+    variance = rng.uniform(0.2, 4, (128, 128))
+    truth = centre + complex_normal(rng, centre.shape, 1) * np.sqrt(variance)
+    reference = truth + complex_normal(rng, centre.shape, noise)
+    sd = np.sqrt(variance / 2 if magnitude else variance)
+    for level in (0.5, 0.9):
+        held = interval_coverage(sd, np.inf, centre, reference, noise, magnitude, level)
+        assert held == pytest.approx(level, abs=0.01)
+    # z = 1.645 / 2 of a normal
+    narrow = interval_coverage(sd / 2, np.inf, centre, reference, 0, magnitude)
+    wider = variance / (variance + noise)
+    expected = np.mean(2 * norm.cdf(1.645 / 2 * np.sqrt(wider)) - 1)
+    assert narrow == pytest.approx(expected, abs=0.015)
+
+
+@pytest.mark.parametrize("count", [2, 8])
+@pytest.mark.parametrize("noise", [0.0, 1.5])
+def test_interval_of_samples_is_as_much_wider_as_they_are_few(count, noise):
+    rng = np.random.default_rng(7)
+    centre = 60 * np.exp(1j * rng.normal(size=(128, 128)))
+    samples = centre + complex_normal(rng, (count, 128, 128), 1)
+    reference = centre + complex_normal(rng, (128, 128), 1 + noise)
+    sd = samples.std(0, ddof=1)
+    held = interval_coverage(sd, count, samples.mean(0), reference, noise, degrees=2 * (count - 1))
+    # Welch-Satterthwaite is an approximation
+    assert held == pytest.approx(0.9, abs=0.01 if noise == 0 else 0.02)
+
+
+def test_an_interval_of_unknown_width_holds_an_unknown_share():
+    ones = np.ones((4, 4))
+    assert np.isnan(interval_coverage(ones, 8, ones, ones, np.nan))
 
 
 def test_balanced_samples_are_scored_as_what_they_stand_for():
