@@ -2,7 +2,7 @@
 FROM ghcr.io/gadgetron/gadgetron/gadgetron_ubuntu_rt_cuda:latest
 
 ENV PREFIX=/opt/conda/envs/gadgetron
-COPY --chown=1000:conda setup.cfg pyproject.toml README.md LICENSE /opt/scoremri/
+COPY --chown=1000:conda setup.cfg pyproject.toml README.md LICENSE NOTICE /opt/scoremri/
 COPY --chown=1000:conda scoremri_core /opt/scoremri/scoremri_core
 COPY --chown=1000:conda gadgets /opt/scoremri/gadgets
 COPY --chown=1000:conda config /opt/scoremri/config

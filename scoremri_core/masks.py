@@ -178,14 +178,21 @@ def _poisson(
     scale = 2.0 * (region.size / max(count, 1)) ** (1 / region.ndim)
     while (missing := count - int(chosen.sum())) > 0:
         disc = np.maximum(scale * (1 + radius), 1)
+        reach = math.ceil(disc.max())
         for step in rng.permutation(np.argwhere(distance >= disc)):
             here = tuple(step)
             if distance[here] < disc[here]:
                 continue
             chosen[here] = True
-            axes = np.ogrid[tuple(slice(0, n) for n in region.shape)]
+            # farther away no disc reaches, now or when they have shrunk
+            near = tuple(slice(max(0, i - reach), i + reach + 1) for i in here)
+            axes = np.ogrid[
+                tuple(
+                    slice(s.start, min(s.stop, n)) for s, n in zip(near, region.shape, strict=True)
+                )
+            ]
             away = np.sqrt(sum((a - i) ** 2 for a, i in zip(axes, here, strict=True)))
-            np.minimum(distance, away, out=distance)
+            np.minimum(distance[near], away, out=distance[near])
             missing -= 1
             if not missing:
                 break

@@ -20,7 +20,7 @@ from scoremri_core.noise import noise_sigma, whitening_matrix
 
 logger = logging.getLogger(__name__)
 
-LEAST_SIGMA = 0.002  # of the image's scale: below it no solver converges and no prior is known
+LEAST_SIGMA = 0.001  # of the image's scale: below it no solver converges and no prior is known
 OUTER = 0.6  # of the readout's half-width: beyond it, errors of the maps count little
 OBJECT = 0.1  # of the signal's 99th percentile
 QUIET_SHARE = 0.5  # of the object's pixels: the others have sharp edges, of which maps know less

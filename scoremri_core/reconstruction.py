@@ -34,6 +34,7 @@ Array = NDArray[np.complex64]
 # complex values in flight at once (images x coils x pixels), which bounds the memory
 BATCH_VALUES = {"cpu": 2**22, "cuda": 2**28}
 
+CONTRADICTION = 2.0  # between the noise given and the edges of k-space
 DOUBTFUL = 3.0  # mean square of what samples leave of the data, over that of the noise
 FARTHER = 1.5  # from the data than the classical image is: no posterior mean
 
@@ -201,12 +202,13 @@ def reconstruct(
                     more = float(np.clip(np.nan_to_num(frame.misfit, nan=100.0), 4, 100))
                     frame.covariance = more * np.asarray(frame.covariance, np.complex128)
                 draw(worse)
-            for frame, _ in worse:
-                if _farther_than_classical(frame):
-                    frame.give_up("the samples are farther from the data than a classical image is")
         for frame, _ in pairs:
-            if frame.fallback is None and not np.isfinite(np.asarray(frame.samples)).all():
+            if frame.fallback is not None:
+                continue
+            if not np.isfinite(np.asarray(frame.samples)).all():
                 frame.give_up("the samples are not finite")
+            elif _farther_than_classical(frame):
+                frame.give_up("the samples are farther from the data than a classical image is")
 
     count = samples if sampler != "none" else 0
     factors = options.factors(denoiser) if sampler == "posterior" else (None, None)
@@ -285,8 +287,16 @@ def _measured(kspace: Array, covariance: NDArray[np.complex128] | None) -> _Fram
     try:
         if not np.isfinite(kspace).all():
             raise InputError("k-space holds values that are not finite")
+        edges = noise.covariance_from_edges(kspace)
         if covariance is None:
-            frame.thermal = frame.covariance = noise.covariance_from_edges(kspace)
+            frame.thermal = frame.covariance = edges
+        elif not 1 / CONTRADICTION < _sigma(edges) / _sigma(covariance) < CONTRADICTION:
+            logger.warning(
+                "the noise given has sd %.4g, the edges of k-space show %.4g: one of them is wrong, "
+                "or the background is masked",
+                _sigma(covariance),
+                _sigma(edges),
+            )
     except InputError as error:
         frame.give_up(str(error))
     return frame

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from scoremri_core.conjugate_gradients import conjugate_gradients
 from scoremri_core.errors import InputError
 from scoremri_core.priors.base import Denoiser
 from scoremri_core.samplers.annealing import in_image_units
@@ -16,6 +17,8 @@ from scoremri_core.samplers.noise import SampleNoise
 from scoremri_core.sense import SenseOperator
 
 logger = logging.getLogger(__name__)
+
+TOLERANCE = 1e-2  # of where x is taken between temperatures; the proposals mend the rest
 
 
 @dataclass(frozen=True)
@@ -32,8 +35,8 @@ class HmcOptions:
     trajectories : proposals at each temperature.
     leapfrog : leapfrog steps of each proposal.
     step_size : leapfrog step at sigma_max over sigma_max; None takes 1.2 d^(-1/4) for d real
-        unknowns, which a Gaussian accepts about three times out of four.  It falls like
-        sigma^1.5, as in the paper.
+        unknowns, which a Gaussian accepts about three times out of four.  It falls like sigma,
+        as all widths of the target do (in the paper like sigma^1.5).
     tuning : temperatures before those, above sigma_max and one proposal each, in which the step
         size is found.
     target_acceptance : acceptance that the step size is steered to, sample by sample; 0 keeps
@@ -135,10 +138,11 @@ def sample_hmc(
     proposal before; strictly that disturbs the balance of Metropolis and Hastings, as does
     annealing itself, and a network's score, which need not be a gradient.
 
-    Rejection is no error, and a proposal that is not finite is turned down like any.  But a
-    sample that is turned down again and again while the temperature falls is left with more
-    noise than a network expects at the next one, and may never recover: with a trained network
-    look at `run_hmc`'s acceptance, and spend more temperatures or a larger sigma_min on it.
+    Rejection is no error, and a proposal that is not finite is turned down like any.  From one
+    temperature to the next, though, what x holds beyond an estimate of the image is shrunk as
+    sigma is (the paper leaves x as it was).  A proposal that is turned down would leave it with
+    more noise than the network expects, which takes it for image and keeps it; and a trajectory
+    is too short to do the annealing as well as the sampling.
     """
     run = run_hmc(operator, data, sigma_n, prior, noise, options)
     return run.samples, run.evaluations
@@ -163,12 +167,15 @@ def run_hmc(
     log_factor = torch.zeros(frames, noise.samples, device=data.device)
     x = target.adjoint + _spread(levels[0]) * noise.complex_normal(sets, ny, nx)
     acceptance, step_sizes = [], []
+    score = torch.zeros_like(x)
     for i, sigma in enumerate(levels):
+        if i:
+            x = target.transport(x, score, sigma)
         target.sigma = sigma
         # where no coil sees anything the image is zero, and x is the noise alone
         x = torch.where(operator.support, x, _spread(sigma) * noise.complex_normal(sets, ny, nx))
         score, gradient = target(x)
-        law = scale * options.sigma_max * (sigma[:, None] / options.sigma_max) ** 1.5
+        law = scale * sigma[:, None]
         accepted = torch.zeros_like(log_factor)
         proposals = options.trajectories if i >= options.tuning else 1
         for _ in range(proposals):
@@ -247,6 +254,25 @@ class _Target:
         """Gradient of log p_sigma by Tweedie's formula; none where no coil sees anything."""
         score = (self.denoised(x) - x) / _spread(self.sigma) ** 2
         return torch.where(self.operator.support, score, 0)
+
+    def transport(self, x: Tensor, score: Tensor, sigma: Tensor) -> Tensor:
+        """Take x from this level to `sigma`, for the prior's score at x; evaluates nothing.
+
+        The noise x holds shrinks as the level does, about the image that is nearest to the
+        denoised one, in units of this level, and to the data, in units of theirs.  Were it
+        shrunk about the denoised image alone, directions that the data know and the prior does
+        not would stay as wide as they are, since there the denoiser leaves x alone.
+        """
+        denoised = x + _spread(self.sigma) ** 2 * score
+        weight = _spread(self.sigma / self.sigma_n) ** 2
+        correction, _ = conjugate_gradients(
+            lambda p: weight * self.operator.normal(p) + p,
+            weight * (self.adjoint - self.operator.normal(denoised)),
+            lambda r: r / (weight * self.operator.diagonal + 1),
+            TOLERANCE,
+        )
+        center = denoised + correction
+        return center + _spread(sigma / self.sigma) * (x - center)
 
     def __call__(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Gradient of the log prior, and of the log posterior."""

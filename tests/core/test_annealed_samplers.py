@@ -52,7 +52,8 @@ def scan(request, raw_data):
 @pytest.mark.parametrize(
     ("sampler", "options"),
     [
-        ("langevin", {"steps": 90, "inner_steps": 1, "step_size": 1.5}),
+        ("langevin", {"steps": 80, "inner_steps": 2}),
+        ("hmc", {"steps": 16, "tuning": 4, "leapfrog": 4}),
         ("pula", {"steps": 15}),
     ],
 )

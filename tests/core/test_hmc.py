@@ -148,6 +148,21 @@ def test_a_step_far_too_large_is_turned_down():
     assert bool(torch.isfinite(torch.view_as_real(result.samples)).all())
 
 
+@pytest.mark.parametrize(
+    ("power", "measured", "variance"), [(0.04, False, 0.04 + 0.01), (1e4, True, 0.04 + 0.01)]
+)
+def test_what_is_turned_down_still_has_the_noise_of_its_level(power, measured, variance):
+    """Known to the prior alone, c + sigma^2; known to the data alone, s^2 + sigma^2."""
+    operator = SenseOperator(
+        torch.ones(1, 1, 1, 6, 6, dtype=torch.complex64), torch.full((1, 6, 6), measured)
+    )
+    problem = GaussianPrior(torch.full((6, 6), power)), operator, torch.zeros(1, 1, 6, 6) + 0j
+    options = {"step_size": 1e6, "target_acceptance": 0.0, "sigma_min": 0.1, "denoise": False}
+    result = run(problem, 300, torch.tensor([0.2]), leapfrog=1, **options)
+    assert float(result.acceptance.max()) == 0
+    assert float(torch.view_as_real(result.samples).var()) == pytest.approx(variance, rel=0.05)
+
+
 def test_single_coil_is_a_scan_of_one_coil():
     """Maps of ones: each frequency on its own, in closed form."""
     side, samples, sigma_n = 8, 300, 0.1

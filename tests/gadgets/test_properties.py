@@ -64,7 +64,7 @@ def test_an_unknown_name_lists_the_known():
         ("samples", "2.5", "whole number"),
         ("steps", "many", "auto or a whole number"),
         ("device", "tpu", "auto, cpu, cuda or cuda:N"),
-        ("maps", "3", "from 1 to 2"),
+        ("maps", "3", "auto, 1 or 2"),
         ("noise", "-1", "auto, scan, estimate, or a positive number"),
         ("noise", "nan", "positive number"),
         ("outputs", "mean,mean", "each once"),

@@ -51,7 +51,8 @@ def test_acquisitions_over_the_wire():
         assert head.acquisition_time_stamp == 1000 + SHAPE[0] // 2
         assert meta["sampler"] == "none"
         assert meta["Keep_image_geometry"] == "1"
-        assert float(meta["sigma_n"]) == pytest.approx(0.002 / np.sqrt(0.8), rel=0.1)
+        assert float(meta["sigma_thermal"]) == pytest.approx(0.002 / np.sqrt(0.8), rel=0.1)
+        assert float(meta["sigma_n"]) >= float(meta["sigma_thermal"])
         assert "fallback" not in meta
 
 
