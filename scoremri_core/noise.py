@@ -11,6 +11,7 @@ from scipy.ndimage import uniform_filter1d
 from scoremri_core.errors import InputError
 
 _SHRINKAGE = 0.25  # of an estimate from the data, towards independent coils
+_FILTERED = 3.0  # sd at the rim of Nyquist's circle over that in the corners beyond it
 _EIGENVALUE_FLOOR = 1e-6  # of the largest: a direction below it is whitened as if it stood there
 
 
@@ -193,10 +194,19 @@ def _quiet_columns(
 def _far_samples(
     ksp: NDArray[np.complex128], measured: NDArray[np.bool_]
 ) -> NDArray[np.complex128]:
-    """The measured samples (coil, n) farthest from DC: 2 % of them, at least 256 or 16 per coil."""
+    """The measured samples (coil, n) farthest from DC: 2 % of them, at least 256 or 16 per coil.
+
+    The corners beyond Nyquist's circle are left out where they are far quieter than its rim: an
+    image that a vendor filtered or interpolated has no noise there.
+    """
     ny, nx = measured.shape
     y = (np.arange(ny) - ny // 2) / (ny / 2)
     x = (np.arange(nx) - nx // 2) / (nx / 2)
     radius = np.hypot(y[:, None], x)[measured]
     n = max(int(0.02 * radius.size), 256, 16 * len(ksp))
-    return ksp[:, measured][:, np.argsort(-radius, kind="stable")[:n]]
+    samples = ksp[:, measured]
+    far = samples[:, np.argsort(-radius, kind="stable")[:n]]
+    within = np.where(radius <= 1, radius, 0)
+    rim = samples[:, np.argsort(-within, kind="stable")[:n]]
+    quieter = np.mean(np.abs(rim) ** 2) > _FILTERED**2 * np.mean(np.abs(far) ** 2)
+    return rim if quieter else far

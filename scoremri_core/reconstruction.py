@@ -35,6 +35,7 @@ Array = NDArray[np.complex64]
 BATCH_VALUES = {"cpu": 2**22, "cuda": 2**28}
 
 CONTRADICTION = 2.0  # between the noise given and the edges of k-space
+OUTER = 0.4, 0.9  # of Nyquist's frequency: nearer to DC maps err, farther out vendors filter
 DOUBTFUL = 3.0  # mean square of what samples leave of the data, over that of the noise
 FARTHER = 1.5  # from the data than the classical image is: no posterior mean
 
@@ -55,6 +56,7 @@ class _Frame:
     misfit : mean square of what the samples leave of the measured values, over that of the noise
         in `covariance`.
     distance : norm of what their mean leaves, in whitened values.
+    left : covariance of what a sample leaves, away from DC, where errors of the maps count less.
     """
 
     kspace: Array
@@ -66,6 +68,7 @@ class _Frame:
     samples: Array | None = None
     misfit: float = float("nan")
     distance: float = float("nan")
+    left: NDArray[np.complex128] | None = None
 
     def find_scale(self, given: float | None) -> None:
         """The image value that the prior sees as 1, of a slice that can be sampled."""
@@ -194,14 +197,16 @@ def reconstruct(
             return _draw(some, samples, where, partial(_sample, denoiser, drawing, options))
 
         evaluations = draw(pairs)
-        if worse := [pair for pair in pairs if _farther_than_classical(pair[0])]:
-            # a likelihood that its own samples contradict is not to be trusted as it is
-            if sampler == "posterior":
-                for frame, _ in worse:
-                    logger.warning("the samples miss the data: sampled again with more noise")
-                    more = float(np.clip(np.nan_to_num(frame.misfit, nan=100.0), 4, 100))
-                    frame.covariance = more * np.asarray(frame.covariance, np.complex128)
-                draw(worse)
+        if sampler == "posterior" and (told := [pair for pair in pairs if _learn_noise(pair[0])]):
+            draw(told)
+        worse = [pair for pair in pairs if _farther_than_classical(pair[0])]
+        if sampler == "posterior" and worse:
+            for frame, _ in worse:
+                # a likelihood that its own samples contradict is not to be trusted as it is
+                logger.warning("the samples miss the data: sampled again with more noise")
+                more = float(np.clip(np.nan_to_num(frame.misfit, nan=100.0), 4, 100))
+                frame.covariance = more * np.asarray(frame.covariance, np.complex128)
+            draw(worse)
         for frame, _ in pairs:
             if frame.fallback is not None:
                 continue
@@ -292,8 +297,8 @@ def _measured(kspace: Array, covariance: NDArray[np.complex128] | None) -> _Fram
             frame.thermal = frame.covariance = edges
         elif not 1 / CONTRADICTION < _sigma(edges) / _sigma(covariance) < CONTRADICTION:
             logger.warning(
-                "the noise given has sd %.4g, the edges of k-space show %.4g: one of them is wrong, "
-                "or the background is masked",
+                "the noise given has sd %.4g, the edges of k-space show %.4g: one of them is "
+                "wrong, or the background is masked",
                 _sigma(covariance),
                 _sigma(edges),
             )
@@ -413,11 +418,38 @@ def _sample(
     reduced = operator.reduced(data)[:, None]
     left = operator.residual_power(reduced, images).mean(1).sum((1, 2)) * scales**2 / count
     mean = operator.residual_power(reduced, images.mean(1, keepdim=True)).sum((1, 2, 3))
+    rest = (operator.forward(images[:, :1])[:, 0] - data) * scales.view(-1, 1, 1, 1)
+    y, x = (torch.linspace(-1, 1, n, device=random.device) for n in data.shape[-2:])
+    radius = torch.hypot(y[:, None], x)
+    outer = operator.mask[:, 0, 0] & (radius > OUTER[0]) & (radius < OUTER[1])
     for i, frame in enumerate(frames):
+        values = rest[i][:, outer[i]].cpu().numpy().astype(np.complex128)
+        back = np.linalg.inv(matrices[i]) @ values
+        frame.left = back @ back.conj().T / max(1, values.shape[1])
         frame.samples = (_combined(images[i]) * frame.scale).cpu().numpy()
         frame.misfit = float(left[i])
         frame.distance = float(mean[i].sqrt()) * frame.scale
     return evaluations
+
+
+def _learn_noise(frame: _Frame) -> bool:
+    """Raise the noise to what the samples leave of the data; tell whether it was far too low.
+
+    The sampler follows the level of the noise by itself, but not how it is spread over the coils.
+    """
+    if frame.fallback is not None or not np.isfinite(frame.misfit):
+        return False
+    believed = np.asarray(frame.covariance)
+    more = misfit.raised(believed, frame.left)
+    if _sigma(more) ** 2 < DOUBTFUL * _sigma(believed) ** 2:
+        return False
+    logger.info(
+        "the samples show noise of sd %.4g where %.4g was thought: sampled again",
+        _sigma(more),
+        _sigma(believed),
+    )
+    frame.covariance = more
+    return True
 
 
 def _farther_than_classical(frame: _Frame) -> bool:
