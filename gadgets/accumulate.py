@@ -5,13 +5,13 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
 import ismrmrd
 
 from gadgets.calibration import CalibrationStore
-from gadgets.encoding import Encoding, Readout, assemble, encodings, numbered
+from gadgets.encoding import Encoding, Readout, as_measured, assemble, encodings, numbered
 from gadgets.frame import Frame
 from gadgets.noise_scan import NoiseScan
 from gadgets.properties import Properties
@@ -232,12 +232,14 @@ class FrameSorter:
         kept = self._calibrations.nearest(head.idx.slice)
         if kept is not None:
             encoding = numbered(self.encodings, head.encoding_space_ref)
+            if not frame.is_volume:
+                encoding = replace(encoding, matrix=(*encoding.matrix[:2], 1))
             frame.calibration = kept.on_grid(encoding, len(frame.kspace))
             frame.kept_calibration = kept if frame.calibration is not None else None
 
     def _frame(self, key: Key, readouts: list[Readout]) -> Frame:
         start = time.perf_counter()
-        encoding = numbered(self.encodings, key.space)
+        encoding = as_measured(numbered(self.encodings, key.space), readouts)
         kspace, variance, problems = assemble(readouts, encoding)
         if key.space >= len(self.encodings):
             problems.append(

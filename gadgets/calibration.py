@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from gadgets.encoding import Encoding, Readout, assemble, numbered, on_grid_of
+from gadgets.encoding import Encoding, Readout, as_measured, assemble, numbered, on_grid_of
 
 if TYPE_CHECKING:
     from scoremri_core.coil_compression import CoilCompression
@@ -38,8 +38,8 @@ class Calibration:
         self.slice = number
         self.maps: dict[tuple[int, ...], np.ndarray] = {}
         self.compression: CoilCompression | None = None
-        self._encoding = numbered(encodings, space)
         self._readouts = [r for r in readouts if r.header.encoding_space_ref == space]
+        self._encoding = as_measured(numbered(encodings, space), self._readouts)
 
     def on_grid(self, encoding: Encoding, channels: int) -> np.ndarray | None:
         """Zero-filled k-space (coil, ...) on the grid of a frame, None where it cannot be."""

@@ -16,7 +16,7 @@ from ismrmrd import xsd
 from ismrmrd.file import Acquisitions, Waveforms
 
 from scoremri_core.errors import InputError
-from scoremri_core.scans import parse_header
+from scoremri_core.header import parse_header
 
 logger = logging.getLogger(__name__)
 

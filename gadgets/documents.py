@@ -7,7 +7,7 @@ from typing import Any
 from xml.etree import ElementTree
 
 from scoremri_core.errors import InputError
-from scoremri_core.scans import parse_header
+from scoremri_core.header import parse_header
 
 MAX_SIDE = 8192  # of a matrix of a header,
 MAX_POINTS = 1 << 28  # and its points in all: arrays are made by it, one value for each coil

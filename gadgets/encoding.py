@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -12,8 +13,14 @@ import numpy as np
 
 from scoremri_core.errors import InputError
 from scoremri_core.fourier import resize
-from scoremri_core.gridding import with_field_of_view
+from scoremri_core.gridding import along_readout, with_field_of_view
+from scoremri_core.scans import flag_bits
 
+logger = logging.getLogger(__name__)
+
+CALIBRATING = flag_bits(
+    ismrmrd.ACQ_IS_PARALLEL_CALIBRATION, ismrmrd.ACQ_IS_PARALLEL_CALIBRATION_AND_IMAGING
+)
 CARTESIAN = ("cartesian", "epi")
 MAX_VALUES = 1 << 31  # of the k-space of a frame, 16 GiB, however many coils its readouts have
 
@@ -91,6 +98,34 @@ def encodings(header: Any) -> list[Encoding]:
     return [_encoding(number, encoding) for number, encoding in enumerate(header.encoding)]
 
 
+def as_measured(encoding: Encoding, readouts: Sequence[Readout]) -> Encoding:
+    """The encoding space as the readouts show it, where the header disagrees with them.
+
+    One partition of an image without depth is a 2D scan, whatever the header counts.  And DC lies
+    among the lines that are flagged as calibration: where the header's centre does not, it is the
+    line that Siemens' converter notes in `idx.user[5]`, or else the one with most energy.
+    """
+    if encoding.matrix[2] > 1 and encoding.recon_matrix[2] == 1:
+        partitions = {readout.header.idx.kspace_encode_step_2 for readout in readouts}
+        if len(partitions) == 1:
+            encoding = replace(encoding, matrix=(*encoding.matrix[:2], 1))
+    flagged = [readout for readout in readouts if readout.header.flags & CALIBRATING]
+    steps = [readout.header.idx.kspace_encode_step_1 for readout in flagged]
+    if not steps or min(steps) <= encoding.center[0] <= max(steps):
+        return encoding
+    noted = {int(readout.header.idx.user[5]) for readout in flagged}
+    energy = [float(np.linalg.norm(readout.data)) for readout in flagged]
+    center = noted.pop() if len(noted) == 1 else -1
+    if not min(steps) <= center <= max(steps):
+        center = steps[int(np.argmax(energy))]
+    logger.warning(
+        "the header has the centre of k-space in line %d, the calibration lines are %d to %d: "
+        "line %d is taken",
+        encoding.center[0], min(steps), max(steps), center,
+    )  # fmt: skip
+    return replace(encoding, center=(center, encoding.center[1]))
+
+
 def numbered(spaces: Sequence[Encoding], number: int) -> Encoding:
     """The encoding space of that number; the first where there is none."""
     return spaces[number if number < len(spaces) else 0]
@@ -166,8 +201,9 @@ class Assembled(NamedTuple):
 def assemble(readouts: Sequence[Readout], encoding: Encoding) -> Assembled:
     """Zero-filled k-space of readouts.
 
-    Readouts that share a place are averaged.  One that does not fit (another channel count than
-    most have, a line outside of the matrix, values that are not finite) is left out and reported.
+    Readouts that share a place are averaged.  One that lies outside of the matrix is dropped with
+    a warning; one that is flawed (another channel count than most have, values that are not
+    finite) is left out and reported.
 
     Raises
     ------
@@ -183,6 +219,7 @@ def assemble(readouts: Sequence[Readout], encoding: Encoding) -> Assembled:
         )
     partitions: dict[int, list[tuple[int, Readout]]] = defaultdict(list)
     problems: dict[str, None] = {}  # ordered, each kind once
+    outside = 0
     for readout in readouts:
         idx = readout.header.idx
         y = idx.kspace_encode_step_1 - encoding.center[0] + ny // 2
@@ -190,11 +227,18 @@ def assemble(readouts: Sequence[Readout], encoding: Encoding) -> Assembled:
         if len(readout.data) != channels:
             problems[f"a readout has {len(readout.data)} channels, expected {channels}"] = None
         elif not (0 <= y < ny and 0 <= z < nz):
-            problems[f"a readout lies outside of the encoded matrix of {nx} x {ny} x {nz}"] = None
+            outside += 1
         elif not np.isfinite(readout.data).all():
             problems["a readout holds values that are not finite"] = None
         else:
             partitions[z].append((y, readout))
+    if outside:
+        logger.warning(
+            "%d readouts lie outside of the encoded matrix of %d x %d x %d and are dropped",
+            outside, nx, ny, nz,
+        )  # fmt: skip
+    if outside and not partitions:
+        problems[f"all readouts lie outside of the encoded matrix of {nx} x {ny} x {nz}"] = None
     kspace = np.zeros((channels, nz, ny, encoding.readout_points), np.complex64)
     counts = [np.zeros(0, np.float32)]
     for z, lines in partitions.items():
@@ -214,7 +258,7 @@ def _plane(
     plane = np.zeros(shape, np.complex64)
     count = np.zeros(shape[1:], np.float32)
     for y, readout in lines:
-        start, data = _along_readout(readout, nx)
+        start, data = along_readout(readout.header, readout.data, nx)
         inside = data[:, max(0, -start) : max(0, nx - start)]
         if inside.shape[1] < data.shape[1]:
             problems[f"a readout reaches beyond the {nx} samples of the encoded matrix"] = None
@@ -234,17 +278,3 @@ def on_grid_of(kspace: np.ndarray, own: Encoding, other: Encoding) -> np.ndarray
     axes = range(1, kspace.ndim)
     resized: np.ndarray = resize(kspace, other.points, axes)
     return resized
-
-
-def _along_readout(readout: Readout, nx: int) -> tuple[int, np.ndarray]:
-    """Column of the first kept sample, and the kept samples in the forward direction."""
-    header, data = readout
-    samples = data.shape[1]
-    center = header.center_sample or samples // 2  # 0 is "not given"
-    pre, post = header.discard_pre, header.discard_post
-    if header.is_flag_set(ismrmrd.ACQ_IS_REVERSE):
-        data, pre, post = data[:, ::-1], post, pre
-        # A symmetric echo is centred whichever way its header counts; a partial one is mirrored.
-        symmetric = abs(center - samples // 2) <= 1
-        center = samples // 2 if symmetric else samples - 1 - center
-    return nx // 2 - center + pre, data[:, pre : max(pre, samples - post)]

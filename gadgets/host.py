@@ -130,6 +130,9 @@ def _serve(node: Node, target: Target, there: socket.socket, shared: Shared | No
     except InputError as error:
         wire.write_error(endpoint, str(error))
         endpoint.close()
+    except Exception as error:  # noqa: BLE001  (whoever reads waits for what this thread sends)
+        wire.write_error(endpoint, f"{node.name}: {type(error).__name__}: {error}")
+        endpoint.close()
     else:
         run_target(target, node.name, connection)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+import ismrmrd
 import numpy as np
 import numpy.typing as npt
 
@@ -65,6 +66,26 @@ def with_field_of_view(
     return changed
 
 
+def along_readout(header: Any, data: npt.NDArray[Any], nx: int) -> tuple[int, npt.NDArray[Any]]:
+    """Column of a readout's first kept sample, and the kept samples in the forward direction.
+
+    Parameters
+    ----------
+    header : ismrmrd.AcquisitionHeader
+    data : (coil, sample)
+    nx : samples of the encoded matrix
+    """
+    samples = data.shape[1]
+    center = header.center_sample or samples // 2  # 0 is "not given"
+    pre, post = header.discard_pre, header.discard_post
+    if header.flags & flag_bits(ismrmrd.ACQ_IS_REVERSE):
+        data, pre, post = data[:, ::-1], post, pre
+        # A symmetric echo is centred whichever way its header counts; a partial one is mirrored.
+        symmetric = abs(center - samples // 2) <= 1
+        center = samples // 2 if symmetric else samples - 1 - center
+    return nx // 2 - center + pre, data[:, pre : max(pre, samples - post)]
+
+
 def zero_filled_kspace(scan: Readable) -> npt.NDArray[np.complex64]:
     """Place the lines of a 2D scan on their matrix, for work outside a stream.
 
@@ -100,20 +121,16 @@ def zero_filled_kspace(scan: Readable) -> npt.NDArray[np.complex64]:
     for index, acquisition in enumerate(scan):
         if not imaging[index]:
             continue
-        length = acquisition.number_of_samples
-        used = slice(acquisition.discard_pre, length - acquisition.discard_post)
-        start = nx // 2 - (acquisition.center_sample or length // 2) + used.start
-        width = used.stop - used.start
+        start, data = along_readout(acquisition.getHead(), acquisition.data, nx)
+        width = data.shape[1]
         fits = 0 <= y[index] < ny and start >= 0 and start + width <= nx
         if not fits or acquisition.active_channels != channels:
             raise InputError(
                 f"{scan.name}: acquisition {index} has {acquisition.active_channels} channels of "
-                f"{length} samples on line {y[index]}, which does not fit {channels} channels on "
+                f"{width} samples on line {y[index]}, which does not fit {channels} channels on "
                 f"a matrix of {nx} x {ny}"
             )
-        kspace[acquisition.idx.slice, :, y[index], start : start + width] += acquisition.data[
-            :, used
-        ]
+        kspace[acquisition.idx.slice, :, y[index], start : start + width] += data
         counts[acquisition.idx.slice, 0, y[index]] += 1
     kspace /= np.maximum(counts, 1)
     nx_without_oversampling = round(nx * encoding.reconSpace.fieldOfView_mm.x / fov.x)

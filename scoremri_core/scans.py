@@ -20,6 +20,7 @@ from ismrmrd.file import Waveforms
 from ismrmrd.hdf5 import acquisition_dtype, acquisition_header_dtype, waveform_dtype
 
 from scoremri_core.errors import InputError
+from scoremri_core.header import parse_header
 
 logger = logging.getLogger(__name__)
 
@@ -115,14 +116,6 @@ class Readable(Protocol):
 
     def __iter__(self) -> Iterator[ismrmrd.Acquisition]:
         """Read the acquisitions."""
-
-
-def parse_header(document: str | bytes, name: str) -> Any:
-    """Parse an ISMRMRD header; InputError names its source when it is not one."""
-    try:
-        return xsd.CreateFromDocument(document)
-    except (ValueError, TypeError) as error:
-        raise InputError(f"{name}: the XML header is not a valid ISMRMRD header") from error
 
 
 @contextmanager

@@ -227,6 +227,8 @@ def _drawn(
         # so large is the error of z = 0 if z is what it is thought to be
         reference=(2 * innovation[0, 0].numel()) ** 0.5,
     )
+    if iterations == options.max_iterations:
+        logger.warning("the linear solver stopped after %d iterations", iterations)
     logger.debug("solved in %d iterations", iterations)
     return root(z)
 

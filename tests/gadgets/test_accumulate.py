@@ -269,11 +269,46 @@ def test_coils_that_leave_no_room_for_the_matrix_are_refused():
         frames(readouts, header(8192, 8192))
 
 
-def test_lines_outside_of_the_matrix_mark_the_frame():
-    readouts = acquisitions(letter(24, 32))
+def test_lines_outside_of_the_matrix_are_dropped_and_told(caplog):
+    image = letter(24, 32)
+    readouts = acquisitions(image)
     readouts[3].idx.kspace_encode_step_1 = 60
     (frame,) = frames(readouts, header(24, 32))
-    assert "outside of the encoded matrix of 32 x 24 x 1" in frame.problem
+    assert frame.problem is None
+    left = np.delete(np.arange(24), 3) - 12
+    np.testing.assert_allclose(frame.kspace, expected(image, left), atol=1e-5)
+    assert "1 readouts lie outside of the encoded matrix of 32 x 24 x 1" in caplog.text
+
+
+def test_a_frame_of_lines_outside_of_the_matrix_alone_has_a_problem():
+    readouts = acquisitions(letter(24, 32))
+    for readout in readouts:
+        readout.idx.kspace_encode_step_1 = 60
+    (frame,) = frames(readouts, header(24, 32))
+    assert "all readouts lie outside" in frame.problem
+
+
+@pytest.mark.parametrize("noted", [10, 0])
+def test_the_centre_lies_among_the_calibration_lines(noted, caplog):
+    """The header says 20; DC is in line 10 of those flagged 6 to 14."""
+    readouts = acquisitions(letter(24, 32))
+    for step, readout in enumerate(readouts):
+        readout.idx.kspace_encode_step_1 = max(step - 2, 0)  # DC of the letter is in line 12
+        readout.idx.user[5] = noted
+        if 6 <= step - 2 <= 14:
+            readout.set_flag(ismrmrd.ACQ_IS_PARALLEL_CALIBRATION_AND_IMAGING)
+    (frame,) = frames(readouts[2:], header(24, 32, center=20))
+    whole = expected(letter(24, 32), np.arange(2, 24) - 12)
+    np.testing.assert_allclose(frame.kspace, whole, atol=1e-5)
+    assert "line 10 is taken" in caplog.text
+
+
+def test_one_partition_of_an_image_without_depth_is_a_2d_scan():
+    scan = header(24, 32).replace("<z>1</z>", "<z>2</z>", 1)  # of the encoded matrix
+    (frame,) = frames(acquisitions(letter(24, 32)), scan)
+    (plain,) = frames(acquisitions(letter(24, 32)), header(24, 32))
+    assert not frame.is_volume
+    np.testing.assert_array_equal(frame.kspace, plain.kspace)
 
 
 def test_non_finite_values_mark_the_frame():

@@ -316,8 +316,6 @@ def spoilt(kind):
     elif kind == "samples":
         longer = acquisitions(letter(24, 40), steps=[5], slice=70, last=False)[0]
         readouts[5] = longer
-    elif kind == "step":
-        line.idx.kspace_encode_step_1 = 60_000
     elif kind == "space":
         for readout in readouts:
             readout.encoding_space_ref = 9
@@ -331,7 +329,6 @@ def spoilt(kind):
         ("inf", "a readout holds values that are not finite"),
         ("channels", "a readout has 2 channels, expected 4"),
         ("samples", "a readout reaches beyond the 20 samples of the encoded matrix"),
-        ("step", "a readout lies outside of the encoded matrix of 20 x 24 x 1"),
         ("space", "its readouts name encoding space 9, the header describes 1"),
     ],
 )

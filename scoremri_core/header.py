@@ -1,0 +1,88 @@
+"""The ISMRMRD header, read strictly: what could not be converted is told, not passed on."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+import warnings
+from enum import Enum
+from typing import Any, get_args, get_type_hints
+
+from ismrmrd import xsd
+from xsdata.exceptions import ConverterWarning, ParserError
+
+from scoremri_core.errors import InputError
+
+
+def parse_header(document: str | bytes, name: str) -> Any:
+    """Parse an ISMRMRD header.
+
+    Names of an enumeration are taken in any case.  xsdata leaves a value that it cannot convert
+    as text, with a warning; here it is an error.
+
+    Raises
+    ------
+    InputError
+        Naming its source, and the field with its value or the element that is missing.
+    """
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ConverterWarning)
+            header = xsd.CreateFromDocument(document)
+    except TypeError as error:
+        raise InputError(f"{name}: {_missing(str(error))}") from error
+    except (ValueError, ParserError) as error:
+        raise InputError(f"{name}: the XML header is not a valid ISMRMRD header") from error
+    _check(header, name, "")
+    return header
+
+
+def _missing(error: str) -> str:
+    """What a constructor's complaint means: class.__init__() missing ... 'element'."""
+    found = re.match(r"(?:\w+\.)*?(\w+?)(?:Type)?\.__init__\(\) missing .*?: (.*)", error)
+    if found is None:
+        return f"the XML header is not a valid ISMRMRD header ({error})"
+    return f"the ISMRMRD header lacks {found[2]} in {found[1]}"
+
+
+def _check(item: Any, name: str, path: str) -> None:
+    """Check every field of a dataclass against its type; take names of enumerations in any case."""
+    hints = get_type_hints(type(item))
+    for field in dataclasses.fields(item):
+        value = getattr(item, field.name)
+        where = f"{path}.{field.name}" if path else field.name
+        types = _types(hints[field.name])
+        if not isinstance(value, list):
+            setattr(item, field.name, _checked(value, types, name, where))
+            continue
+        for i, each in enumerate(value):
+            value[i] = _checked(each, types, name, f"{where}[{i}]")
+
+
+def _checked(value: Any, types: tuple[type, ...], name: str, where: str) -> Any:
+    if dataclasses.is_dataclass(value):
+        _check(value, name, where)
+        return value
+    if value is None or not isinstance(value, str) or str in types:
+        return value
+    text = value.strip()
+    for kind in types:
+        if issubclass(kind, Enum):
+            for member in kind:
+                if str(member.value).lower() == text.lower():
+                    return member
+            known = ", ".join(str(member.value) for member in kind)
+            raise InputError(f"{name}: the ISMRMRD header has {where} '{text}': expected {known}")
+    kind = types[0] if types else str
+    expected = {int: "a whole number", float: "a number", bool: "true or false"}
+    if kind not in expected:
+        return value
+    raise InputError(f"{name}: the ISMRMRD header has {where} '{text}': expected {expected[kind]}")
+
+
+def _types(hint: Any) -> tuple[type, ...]:
+    """The classes in a type such as `list[int]` or `float | None`."""
+    inner = get_args(hint)
+    if not inner:
+        return (hint,) if isinstance(hint, type) and hint is not type(None) else ()
+    return tuple(kind for each in inner for kind in _types(each))
