@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 from scipy.fft import next_fast_len
 from scipy.ndimage import maximum_filter, minimum_filter
 
-FULL = 0.95  # of the matrix: a box larger than that is not worth another grid
+FULL = 0.7  # of the matrix: lines drawn at random reach nearly that far and need no other grid
 GAP = 25  # samples: wider gaps are not undersampling
 
 

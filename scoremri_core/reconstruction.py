@@ -56,6 +56,7 @@ class _Frame:
     misfit : mean square of what the samples leave of the measured values, over that of the noise
         in `covariance`.
     distance : norm of what their mean leaves, in whitened values.
+    before : `covariance` before any sampling, which classical images and comparisons go by.
     left : covariance of what a sample leaves, away from DC, where errors of the maps count less.
     """
 
@@ -69,6 +70,7 @@ class _Frame:
     misfit: float = float("nan")
     distance: float = float("nan")
     left: NDArray[np.complex128] | None = None
+    before: NDArray[np.complex128] | None = None
 
     def find_scale(self, given: float | None) -> None:
         """The image value that the prior sees as 1, of a slice that can be sampled."""
@@ -82,6 +84,7 @@ class _Frame:
             self.give_up("the image is zero")
             return
         self.covariance = misfit.with_least_level(self.covariance, given)  # type: ignore[arg-type]
+        self.before = self.covariance
 
     def give_up(self, reason: str) -> None:
         """Mark as a slice that cannot be sampled."""
@@ -144,6 +147,8 @@ def reconstruct(
     the grid that they span and interpolated: nothing is invented where nothing was measured.
     """
     start = time.perf_counter()
+    if scale is not None and not scale > 0:
+        raise InputError(f"scale is {scale}: expected a number above 0")
     ksp = np.asarray(kspace, dtype=np.complex64)
     if ksp.ndim not in (3, 4) or 0 in ksp.shape:
         raise InputError(
@@ -454,10 +459,14 @@ def _learn_noise(frame: _Frame) -> bool:
 
 def _farther_than_classical(frame: _Frame) -> bool:
     """Whether the samples' mean misses the measured lines by more than a classical image does."""
-    if frame.fallback is not None or frame.misfit < DOUBTFUL:
+    if frame.fallback is not None:
+        return False
+    # what the samples leave, in units of the noise before it was raised to fit them
+    raised = (_sigma(frame.covariance) / _sigma(frame.before)) ** 2
+    if frame.misfit * raised < DOUBTFUL:
         return False
     ksp, maps = frame.kspace, np.asarray(frame.maps)
-    image = cg_sense(ksp, maps, frame.covariance)  # (set, y, x)
+    image = cg_sense(ksp, maps, frame.before)  # (set, y, x)
     rest = (to_kspace((maps * image[:, None]).sum(0)) - ksp) * (ksp != 0).any(0)
     whitening = noise.whitening_matrix(np.asarray(frame.covariance))
     theirs = float(np.linalg.norm(noise.whiten(rest, whitening)))
@@ -504,9 +513,7 @@ def _assembled(
             means.append(samples[-1].mean(0))
         else:
             samples.append(np.full((count, ny, nx), np.nan, np.complex64))
-            means.append(
-                best_classical(full, None if frame.maps is None else own, frame.covariance)
-            )
+            means.append(best_classical(full, None if frame.maps is None else own, frame.before))
         maps.append(own)
     stacked = np.stack(samples).astype(np.complex64)
     return Reconstruction(

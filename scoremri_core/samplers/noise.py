@@ -28,7 +28,10 @@ class SampleNoise:
         self.samples = samples
         self._generators = [
             # a large odd factor keeps the streams of neighbouring seeds apart
-            [torch.Generator(device).manual_seed(own * 1_000_003 + i) for i in range(samples)]
+            [
+                torch.Generator(device).manual_seed((own * 1_000_003 + i) % 2**63)
+                for i in range(samples)
+            ]
             for own in ([seed] if isinstance(seed, int) else seed)
         ]
 
