@@ -329,7 +329,7 @@ def _estimate_maps(
         maps = estimate_coil_maps(sources, sets, covariances, device=device)
         for (frame, _), found in zip(pairs, maps, strict=True):
             # a slice in which nothing folds has no second set, though its neighbour has
-            frame.maps = found if found[-1].any() else found[:-1]
+            frame.maps = found if sets != "auto" or found[-1].any() else found[:1]
 
     try:
         estimate()
