@@ -180,7 +180,8 @@ def reconstruct(
 
     mask = (stack != 0).any((0, 1))
     grid = _Grid(stack.shape[-2:], sampled_box(mask))
-    frames = [_measured(grid.kspace(frame), covariance) for frame in stack]
+    # the positions of a volume, whose scale is given, have no edges of their own to compare with
+    frames = [_measured(grid.kspace(frame), covariance, scale is None) for frame in stack]
     if given is None:
         blocks = [None if own is None else grid.kspace(own) for own in calibrations]
         _estimate_maps(frames, blocks, maps, str(where))  # type: ignore[arg-type]
@@ -291,16 +292,18 @@ def _unit(maps: Array, like: Array) -> Array:
     return np.asarray(maps, np.complex64)
 
 
-def _measured(kspace: Array, covariance: NDArray[np.complex128] | None) -> _Frame:
+def _measured(kspace: Array, covariance: NDArray[np.complex128] | None, compare: bool) -> _Frame:
     """A slice with its noise, or the reason why it cannot be sampled."""
     frame = _Frame(kspace, covariance, covariance)
     try:
         if not np.isfinite(kspace).all():
             raise InputError("k-space holds values that are not finite")
-        edges = noise.covariance_from_edges(kspace)
+        edges = covariance
+        if covariance is None or compare:
+            edges = noise.covariance_from_edges(kspace)
         if covariance is None:
             frame.thermal = frame.covariance = edges
-        elif not 1 / CONTRADICTION < _sigma(edges) / _sigma(covariance) < CONTRADICTION:
+        elif compare and not 1 / CONTRADICTION < _sigma(edges) / _sigma(covariance) < CONTRADICTION:
             logger.warning(
                 "the noise given has sd %.4g, the edges of k-space show %.4g: one of them is "
                 "wrong, or the background is masked",

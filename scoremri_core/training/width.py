@@ -71,7 +71,8 @@ def calibrate_variance(
 
     def tried(variance_scale: float, inflation: float) -> dict[str, float]:
         done = len(table) * len(scans)
-        draw = partial(reconstruct, prior=prior, seed=seed, device=device)
+        # the noise of simulated scans is known
+        draw = partial(reconstruct, prior=prior, seed=seed, device=device, adapt_noise=False)
         row = _measured(
             partial(draw, variance_scale=variance_scale, inflation=inflation),
             scans,

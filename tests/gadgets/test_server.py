@@ -226,7 +226,7 @@ FAULTS = {
         "<!DOCTYPE>",
     ),
     "garbage for a header": (text(2, QUICK.xml) + text(3, "<ismrmrd"), "not well-formed"),
-    "another document": (text(2, QUICK.xml) + text(3, "<a/>"), "not a valid ISMRMRD header"),
+    "another document": (text(2, QUICK.xml) + text(3, "<a/>"), "the ISMRMRD header lacks"),
     "a path for a name": (
         struct.pack("<H1024s", 1, b"../outside.xml") + text(3, header(*SHAPE)),
         "unknown chain '../outside.xml'",
