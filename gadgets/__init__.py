@@ -1,1 +1,1 @@
-"""Gadgetron nodes: each stage of the stream is an iterator to an iterator."""
+"""All that touches a stream: Gadgetron nodes, their protocol and service, and the command line."""

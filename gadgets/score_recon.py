@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Generator, Iterable, Iterator
 from typing import Any
 
-from gadgets.connection import OnLoss, guarded, receive
+from gadgets.protocol.connection import OnLoss, guarded, receive
 
 Frames = Callable[[Iterator[Any], Any, Any], Iterator[Any]]
 
@@ -13,7 +13,7 @@ Frames = Callable[[Iterator[Any], Any, Any], Iterator[Any]]
 @guarded
 def reconstruct_acquisitions(connection: Any, on_loss: OnLoss) -> None:
     """Run as a node that receives raw acquisitions."""
-    from gadgets.accumulate import accumulate
+    from gadgets.stages.accumulate import accumulate
 
     _reconstruct(accumulate, connection, on_loss)
 
@@ -21,7 +21,7 @@ def reconstruct_acquisitions(connection: Any, on_loss: OnLoss) -> None:
 @guarded
 def reconstruct_buffers(connection: Any, on_loss: OnLoss) -> None:
     """Run as a node behind BucketToBufferGadget, which sends ReconData."""
-    from gadgets.buffers import frames_of_buffers
+    from gadgets.stages.buffers import frames_of_buffers
 
     _reconstruct(frames_of_buffers, connection, on_loss)
 
@@ -29,7 +29,7 @@ def reconstruct_buffers(connection: Any, on_loss: OnLoss) -> None:
 @guarded
 def reconstruct(connection: Any, on_loss: OnLoss) -> None:
     """Run as a node that learns from the first data which of the two it receives."""
-    from gadgets.encoding import encodings
+    from gadgets.stages.encoding import encodings
 
     encodings(connection.header)  # one that is not Cartesian is told before the scan
     _reconstruct(_frames_of_either, connection, on_loss)
@@ -41,13 +41,14 @@ def _reconstruct(frames: Frames, connection: Any, on_loss: OnLoss) -> None:
 
     from gadgetron.external.constants import GADGET_MESSAGE_RECON_DATA
 
-    from gadgets.buffers import read_recon_data
-    from gadgets.capture import capture
-    from gadgets.documents import check_matrices
-    from gadgets.outbox import Outbox
-    from gadgets.properties import Properties
-    from gadgets.read_ahead import read_ahead
-    from gadgets.turns import Turns
+    from gadgets.protocol.documents import check_matrices
+    from gadgets.stages.buffers import read_recon_data
+    from gadgets.stages.frame import Frame
+    from gadgets.stages.properties import Properties
+    from gadgets.stream.capture import capture
+    from gadgets.stream.outbox import Outbox
+    from gadgets.stream.read_ahead import read_ahead
+    from gadgets.stream.turns import Turns
 
     properties = Properties.from_config(connection.config)
     shared = getattr(connection, "shared", None)
@@ -63,7 +64,7 @@ def _reconstruct(frames: Frames, connection: Any, on_loss: OnLoss) -> None:
     outbox = Outbox()
     stream = frames(items, connection.header, properties)
     with closing(read_ahead(stream, on_loss=on_loss)) as waiting, closing(iter(outbox)) as images:
-        outbox.fill(_images(turns.batches(waiting, outbox.wait_for_room), properties))
+        outbox.fill(_images(turns.batches(waiting, outbox.wait_for_room, Frame), properties))
         for image in images:
             connection.send(image)
 
@@ -71,10 +72,10 @@ def _reconstruct(frames: Frames, connection: Any, on_loss: OnLoss) -> None:
 def _images(batches: Generator[list[Any]], properties: Any) -> Generator[Any]:
     from contextlib import closing
 
-    from gadgets.coil_compression import compress_coils
-    from gadgets.coil_maps import add_coil_maps
-    from gadgets.emit import emit
-    from gadgets.posterior import posterior
+    from gadgets.stages.coil_compression import compress_coils
+    from gadgets.stages.coil_maps import add_coil_maps
+    from gadgets.stages.emit import emit
+    from gadgets.stages.posterior import posterior
 
     with closing(batches):  # a turn ends, whatever happens in it
         mapped = (
@@ -87,8 +88,8 @@ def _frames_of_either(items: Iterator[Any], header: Any, properties: Any) -> Ite
     import ismrmrd
     from gadgetron.types.recon_data import ReconData
 
-    from gadgets.accumulate import accumulate
-    from gadgets.buffers import frames_of_buffers
+    from gadgets.stages.accumulate import accumulate
+    from gadgets.stages.buffers import frames_of_buffers
 
     def all_from(first: Any) -> Iterable[Any]:
         yield first

@@ -14,9 +14,15 @@ if TYPE_CHECKING:
 
 __all__ = ["Info", "Reconstruction", "load_prior", "reconstruct"]
 
+__version__: str
+
 
 def __getattr__(name: str) -> Any:
     """Import the front door when it is first used: torch takes seconds to load."""
+    if name == "__version__":
+        from importlib.metadata import version
+
+        return version("scoremri")
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     from scoremri_core import priors, reconstruction

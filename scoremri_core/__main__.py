@@ -1,5 +1,7 @@
 """`python -m scoremri_core` is the command line."""
 
-from scoremri_core.commands import main
+if __name__ == "__main__":
+    # the one import of what stands above: the command line drives both packages
+    from gadgets.commands import main
 
-main()
+    main()

@@ -13,19 +13,20 @@ import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
 
-from scoremri_core import arguments, misfit, noise
-from scoremri_core.acquired import sampled_box, unacquired
-from scoremri_core.classical import best_classical, cg_sense, zero_filled
-from scoremri_core.coil_maps import estimate_coil_maps
+from scoremri_core import arguments
 from scoremri_core.errors import InputError
-from scoremri_core.fourier import resample, resize, to_kspace
+from scoremri_core.mri import misfit, noise
+from scoremri_core.mri.acquired import sampled_box, unacquired
+from scoremri_core.mri.classical import best_classical, cg_sense, zero_filled
+from scoremri_core.mri.coil_maps import estimate_coil_maps
+from scoremri_core.mri.fourier import resample, resize, to_kspace
+from scoremri_core.mri.sense import SenseOperator
 from scoremri_core.priors import Denoiser, load_prior
 from scoremri_core.priors.model import ModelPrior
 from scoremri_core.result import Info, Reconstruction, standard_deviation
 from scoremri_core.samplers import SAMPLERS
 from scoremri_core.samplers.noise import SampleNoise, effective_samples
 from scoremri_core.samplers.registry import REGISTRY, Sampler
-from scoremri_core.sense import SenseOperator
 
 logger = logging.getLogger(__name__)
 
@@ -115,7 +116,7 @@ def reconstruct(
         sample is measured where any coil is not zero).
     calibration : k-space of the calibration lines, like `kspace`; None finds them in `kspace`.
     noise_covariance : (coil, coil), E[n n^H] of the complex noise; None estimates it from the
-        edges of k-space.  It is raised where the data show more (`scoremri_core.misfit`).
+        edges of k-space.  It is raised where the data show more (`scoremri_core.mri.misfit`).
     prior : name of a shipped prior, path of a .safetensors file, or any object with
         `denoise(x, sigma)`.
     sampler : one of `scoremri_core.samplers.SAMPLERS`; "none" gives the classical image alone.

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from scoremri_core.fourier import resample
+from scoremri_core.mri.fourier import resample
 
 
 @dataclass(frozen=True)

@@ -17,12 +17,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from scoremri_core import noise
 from scoremri_core.arguments import find_device
-from scoremri_core.classical import best_classical, root_sum_of_squares
-from scoremri_core.coil_maps import calibration_extent, estimate_coil_maps
 from scoremri_core.errors import InputError
-from scoremri_core.fourier import to_image
+from scoremri_core.mri import noise
+from scoremri_core.mri.classical import best_classical, root_sum_of_squares
+from scoremri_core.mri.coil_maps import calibration_extent, estimate_coil_maps
+from scoremri_core.mri.fourier import to_image
 from scoremri_core.priors import Denoiser, load_prior
 from scoremri_core.reconstruction import reconstruct
 from scoremri_core.result import Info, Reconstruction

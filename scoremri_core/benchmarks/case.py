@@ -97,8 +97,8 @@ def simulated(
     ------
     InputError : numbers out of range.
     """
-    from scoremri_core.gridding import zero_filled_kspace
-    from scoremri_core.simulation import SimulatedScan
+    from scoremri_core.scans.gridding import zero_filled_kspace
+    from scoremri_core.scans.simulation import SimulatedScan
 
     scan = SimulatedScan(shape[1:], shape[0], oversampling=1, seed=seed)
     kspace = zero_filled_kspace(scan)[0]
@@ -115,8 +115,8 @@ def from_file(
     ------
     InputError : no such file or slice, not fully sampled, or numbers out of range.
     """
-    from scoremri_core.evaluation import Evaluation
-    from scoremri_core.gridding import fully_sampled_kspace
+    from scoremri_core.evaluation.comparison import Evaluation
+    from scoremri_core.scans.gridding import fully_sampled_kspace
 
     kspace = fully_sampled_kspace(path)
     if not 0 <= index < len(kspace):
@@ -137,7 +137,7 @@ def _undersampled(
     seed: int,
     settings: dict[str, Any],
 ) -> Case:
-    from scoremri_core.masks import make_mask
+    from scoremri_core.scans.masks import make_mask
 
     mask = make_mask("equispaced", kspace.shape[1:2], acceleration, calibration).sampled
     received = np.any(kspace != 0, axis=(0, 2))

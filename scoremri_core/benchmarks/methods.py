@@ -112,7 +112,7 @@ def scaled(setup: float, per_evaluation: float, evaluations: int) -> float:
 
 def l1_wavelet(case: Case) -> Run:
     """L1-wavelet by SigPy, with the best of three weights."""
-    from scoremri_core import classical
+    from scoremri_core.mri import classical
 
     _import("sigpy.mri")
 
@@ -133,7 +133,7 @@ def l1_wavelet(case: Case) -> Run:
 
 def cg_sense(case: Case) -> Run:
     """SENSE by conjugate gradients."""
-    from scoremri_core import classical
+    from scoremri_core.mri import classical
 
     def run() -> Measurement:
         start = time.perf_counter()
@@ -167,7 +167,7 @@ def bart_pics(case: Case) -> Run:
 
 def espirit(case: Case) -> Run:
     """Our coil maps, from the square of calibration samples."""
-    from scoremri_core.coil_maps import estimate_coil_maps
+    from scoremri_core.mri.coil_maps import estimate_coil_maps
 
     kspace = case.calibration_square
 
@@ -260,8 +260,8 @@ GROUPS = {"frame": FRAME, "coil maps": COIL_MAPS}
 
 def _maps(kspace: Image, device: str = "cpu") -> Image:
     """Coil maps (coil, y, x) as `reconstruct` estimates them."""
-    from scoremri_core.coil_maps import estimate_coil_maps
-    from scoremri_core.noise import covariance_from_edges
+    from scoremri_core.mri.coil_maps import estimate_coil_maps
+    from scoremri_core.mri.noise import covariance_from_edges
 
     covariance = covariance_from_edges(kspace)
     maps: Image = estimate_coil_maps(kspace, noise_covariance=covariance, device=device)[0]

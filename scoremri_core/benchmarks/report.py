@@ -132,7 +132,7 @@ def benchmark(
 
 def frame_rows(case: Case, found: Runs) -> list[Row]:
     """Rows of the methods that reconstruct the frame, the default's first."""
-    from scoremri_core.metrics import psnr
+    from scoremri_core.evaluation.metrics import psnr
 
     rows = []
     for method, runs in found.items():
@@ -165,7 +165,7 @@ def frame_rows(case: Case, found: Runs) -> list[Row]:
 
 def coil_map_rows(case: Case, found: Runs) -> list[Row]:
     """Rows of the coil maps, ours first."""
-    from scoremri_core.metrics import head_mask
+    from scoremri_core.evaluation.metrics import head_mask
 
     head = head_mask(case.truth)
     own = found[DEFAULT]

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from scoremri_core.errors import InputError
-from scoremri_core.fourier import to_kspace
+from scoremri_core.mri.fourier import to_kspace
 
 RINGS = 16  # of spatial frequencies, up to Nyquist's
 PRIOR_POINTS = 1.0

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from scoremri_core.fourier import to_image, to_kspace
+from scoremri_core.mri.fourier import to_image, to_kspace
 
 
 class GaussianPrior:

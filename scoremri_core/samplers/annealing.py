@@ -7,8 +7,8 @@ import torch
 from torch import Tensor
 
 from scoremri_core.errors import InputError
+from scoremri_core.mri.sense import SenseOperator
 from scoremri_core.priors.base import Denoiser, denoise
-from scoremri_core.sense import SenseOperator
 
 
 def geometric(first: float, last: float, count: int) -> list[float]:

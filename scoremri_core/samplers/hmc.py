@@ -8,13 +8,13 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from scoremri_core.conjugate_gradients import conjugate_gradients
 from scoremri_core.errors import InputError
+from scoremri_core.mri.sense import SenseOperator
 from scoremri_core.priors.base import Denoiser
 from scoremri_core.samplers.annealing import in_image_units
+from scoremri_core.samplers.conjugate_gradients import conjugate_gradients
 from scoremri_core.samplers.hamiltonian import inner, leapfrog, path_integral
 from scoremri_core.samplers.noise import SampleNoise
-from scoremri_core.sense import SenseOperator
 
 logger = logging.getLogger(__name__)
 

@@ -8,10 +8,10 @@ import torch
 from torch import Tensor
 
 from scoremri_core.errors import InputError
+from scoremri_core.mri.sense import SenseOperator
 from scoremri_core.priors.base import Denoiser
 from scoremri_core.samplers.annealing import geometric, in_image_units, score
 from scoremri_core.samplers.noise import SampleNoise
-from scoremri_core.sense import SenseOperator
 
 UPDATES = ("paper", "published")
 

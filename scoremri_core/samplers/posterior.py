@@ -11,8 +11,8 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from scoremri_core.conjugate_gradients import conjugate_gradients
-from scoremri_core.fourier import fft
+from scoremri_core.mri.fourier import fft
+from scoremri_core.mri.sense import SenseOperator
 from scoremri_core.priors.base import (
     Denoiser,
     StationaryPrior,
@@ -20,8 +20,8 @@ from scoremri_core.priors.base import (
     error_spectrum,
 )
 from scoremri_core.samplers.annealing import geometric
+from scoremri_core.samplers.conjugate_gradients import conjugate_gradients
 from scoremri_core.samplers.noise import SampleNoise
-from scoremri_core.sense import SenseOperator
 
 logger = logging.getLogger(__name__)
 

@@ -8,12 +8,12 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from scoremri_core.conjugate_gradients import conjugate_gradients
 from scoremri_core.errors import InputError
+from scoremri_core.mri.sense import SenseOperator
 from scoremri_core.priors.base import Denoiser
 from scoremri_core.samplers.annealing import geometric, score
+from scoremri_core.samplers.conjugate_gradients import conjugate_gradients
 from scoremri_core.samplers.noise import SampleNoise
-from scoremri_core.sense import SenseOperator
 
 
 @dataclass(frozen=True)

@@ -8,13 +8,13 @@ from typing import Any, Protocol
 from torch import Tensor
 
 from scoremri_core.errors import InputError
+from scoremri_core.mri.sense import SenseOperator
 from scoremri_core.priors.base import Denoiser
 from scoremri_core.samplers.hmc import HmcOptions, sample_hmc
 from scoremri_core.samplers.langevin import LangevinOptions, sample_langevin
 from scoremri_core.samplers.noise import SampleNoise
 from scoremri_core.samplers.posterior import PosteriorOptions, sample_posterior
 from scoremri_core.samplers.pula import PulaOptions, sample_pula
-from scoremri_core.sense import SenseOperator
 
 
 class Draw(Protocol):

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter
 
-from scoremri_core.fourier import resize, to_image, to_kspace
+from scoremri_core.mri.fourier import resize, to_image, to_kspace
 
 
 def training_patch(

@@ -15,7 +15,7 @@ from scoremri_core.errors import InputError
 from scoremri_core.priors.model import ModelPrior
 from scoremri_core.priors.storage import ARCHITECTURES, load_prior, save_prior
 from scoremri_core.priors.unet import DenoisingUnet
-from scoremri_core.scans import replacing
+from scoremri_core.scans.files import replacing
 from scoremri_core.training import measure
 from scoremri_core.training.loop import LOG, read_checkpoint
 from scoremri_core.training.manifest import Source, described, of_split

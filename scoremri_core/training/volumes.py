@@ -116,7 +116,7 @@ def _outline(shape: tuple[int, int], rng: np.random.Generator) -> NDArray[np.flo
 def _hdf5(source: Source) -> NDArray[Any]:
     import h5py
 
-    from scoremri_core.scans import open_hdf5
+    from scoremri_core.scans.files import open_hdf5
 
     with open_hdf5(source.path) as file:
         name = source.dataset or ("image" if "image" in file else "dataset")
@@ -138,10 +138,10 @@ def _hdf5(source: Source) -> NDArray[Any]:
 
 def _mvue(path: Path, group: str) -> NDArray[np.complex64]:
     """Images (slice, y, x) of a fully sampled scan, as the samplers see them."""
-    from scoremri_core.classical import mvue
-    from scoremri_core.coil_maps import estimate_coil_maps
-    from scoremri_core.gridding import fully_sampled_kspace
-    from scoremri_core.noise import covariance_from_edges, whiten, whitening_matrix
+    from scoremri_core.mri.classical import mvue
+    from scoremri_core.mri.coil_maps import estimate_coil_maps
+    from scoremri_core.mri.noise import covariance_from_edges, whiten, whitening_matrix
+    from scoremri_core.scans.gridding import fully_sampled_kspace
 
     images = []
     for index, kspace in enumerate(fully_sampled_kspace(path, group)):

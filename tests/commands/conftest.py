@@ -18,7 +18,7 @@ def _logging_as_before():
 @pytest.fixture
 def run(capsys):
     """Run a command line in this process: (exit code, stdout, stderr)."""
-    from scoremri_core.commands import main
+    from gadgets.commands import main
 
     def call(*arguments):
         with pytest.raises(SystemExit) as end:

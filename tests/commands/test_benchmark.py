@@ -14,7 +14,7 @@ def outcome(tmp_path_factory):
     import contextlib
     import io
 
-    from scoremri_core.commands import main
+    from gadgets.commands import main
 
     path = tmp_path_factory.mktemp("benchmark") / "table.json"
     printed = io.StringIO()
@@ -99,7 +99,7 @@ def test_bad_input_is_one_line(run, arguments, words):
 
 
 def test_long_times_are_written_out():
-    from scoremri_core.commands.benchmark import _written
+    from gadgets.commands.benchmark import _written
 
     assert [_written(v, ".3g") for v in (None, 0.1234, 12.34, 999.0, 18234.5)] == [
         "", "0.123", "12.3", "999", "18,234",

@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 from matplotlib.image import imread
 
-from scoremri_core.commands import replay, simulate
-from scoremri_core.pictures import comparison
+from gadgets.commands import replay, simulate
+from scoremri_core.evaluation.pictures import comparison
 
 
 def test_the_demo_goes_all_the_way(run, tmp_path, monkeypatch):

@@ -5,9 +5,9 @@ import pytest
 from matplotlib.image import imread
 
 from scoremri_core import reconstruction
-from scoremri_core.scans import write_scan
-from scoremri_core.simulation import SimulatedScan
-from scoremri_core.undersampling import accelerate
+from scoremri_core.scans.files import write_scan
+from scoremri_core.scans.simulation import SimulatedScan
+from scoremri_core.scans.undersampling import accelerate
 
 CLASSICAL = ("-p", "sampler=none")
 QUICK = ("--calibration", 12, *CLASSICAL)
@@ -154,7 +154,7 @@ def test_bad_input_ends_in_one_sentence_before_the_work(
     def work(*_):
         raise AssertionError("nothing is to be reconstructed")
 
-    monkeypatch.setattr("scoremri_core.survey.Evaluation", work)
+    monkeypatch.setattr("scoremri_core.evaluation.survey.Evaluation", work)
     table = tmp_path / "table.json"
     code, _, log = run("evaluate", scan_file, "-R", "4", "-o", table, *arguments)
     assert code == 2

@@ -4,7 +4,7 @@ from importlib.metadata import version
 
 import pytest
 
-from scoremri_core.commands import COMMANDS
+from gadgets.commands import COMMANDS
 
 
 def test_help_names_every_command(run):
@@ -61,7 +61,7 @@ def test_the_module_is_the_command_line_too():
 def test_light_commands_do_not_import_torch(tmp_path):
     program = """
 import sys
-from scoremri_core.commands import main
+from gadgets.commands import main
 full, thin = sys.argv[1:]
 for arguments in (
     ["--help"],

@@ -6,9 +6,9 @@ import ismrmrd
 import numpy as np
 import pytest
 
-from scoremri_core.commands import main
-from scoremri_core.commands.replay import in_time
-from scoremri_core.scans import open_scan, write_scan
+from gadgets.commands import main
+from gadgets.commands.replay import in_time
+from scoremri_core.scans.files import open_scan, write_scan
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "gadgets"))
 from synthetic import acquisitions, header, letter

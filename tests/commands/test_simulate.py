@@ -2,10 +2,10 @@ import h5py
 import numpy as np
 import pytest
 
-from scoremri_core.fourier import to_image
-from scoremri_core.gridding import fully_sampled_kspace
-from scoremri_core.metrics import psnr
-from scoremri_core.scans import open_scan
+from scoremri_core.evaluation.metrics import psnr
+from scoremri_core.mri.fourier import to_image
+from scoremri_core.scans.files import open_scan
+from scoremri_core.scans.gridding import fully_sampled_kspace
 
 
 def test_the_truth_lies_in_the_file_and_is_what_a_full_reconstruction_returns(run, tmp_path):

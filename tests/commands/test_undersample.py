@@ -1,9 +1,9 @@
 import numpy as np
 import pytest
 
-from scoremri_core.gridding import zero_filled_kspace
-from scoremri_core.scans import open_scan, write_scan
-from scoremri_core.simulation import SimulatedScan
+from scoremri_core.scans.files import open_scan, write_scan
+from scoremri_core.scans.gridding import zero_filled_kspace
+from scoremri_core.scans.simulation import SimulatedScan
 
 SCAN = SimulatedScan((48, 24), coils=2)
 

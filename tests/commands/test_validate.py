@@ -7,7 +7,7 @@ from scoremri_core.samplers.registry import REGISTRY
 
 @pytest.fixture(scope="module")
 def document(tmp_path_factory):
-    from scoremri_core.commands import main
+    from gadgets.commands import main
 
     path = tmp_path_factory.mktemp("validate") / "table.json"
     with pytest.raises(SystemExit) as end:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from scoremri_core.gridding import fully_sampled_kspace
+from scoremri_core.scans.gridding import fully_sampled_kspace
 
 DATA = Path(os.environ.get("SCOREMRI_DATA", Path(__file__).parents[3] / "shared" / "data"))
 

@@ -6,10 +6,10 @@ import sigpy.mri
 import torch
 
 from scoremri_core import reconstruct
-from scoremri_core.acquired import GAP, sampled_box, unacquired
-from scoremri_core.classical import mvue
-from scoremri_core.fourier import resample, resize, to_kspace
-from scoremri_core.masks import make_mask
+from scoremri_core.mri.acquired import GAP, sampled_box, unacquired
+from scoremri_core.mri.classical import mvue
+from scoremri_core.mri.fourier import resample, resize, to_kspace
+from scoremri_core.scans.masks import make_mask
 
 
 def block(shape, inner):

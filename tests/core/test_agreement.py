@@ -3,9 +3,9 @@
 import pytest
 import torch
 
-from scoremri_core.agreement import scores
-from scoremri_core.closed_form import ClosedForm
-from scoremri_core.validation import Case
+from scoremri_core.evaluation.agreement import scores
+from scoremri_core.evaluation.closed_form import ClosedForm
+from scoremri_core.evaluation.validation import Case
 
 SIDE, SIGMA_N, TRUTHS, SAMPLES = 8, 0.2, 40, 79
 

@@ -5,13 +5,13 @@ import pytest
 import torch
 
 from scoremri_core import reconstruct
-from scoremri_core.classical import cg_sense, mvue
-from scoremri_core.coil_maps import estimate_coil_maps
-from scoremri_core.gridding import fully_sampled_kspace
-from scoremri_core.masks import make_mask
-from scoremri_core.metrics import psnr
+from scoremri_core.evaluation.metrics import psnr
+from scoremri_core.mri.classical import cg_sense, mvue
+from scoremri_core.mri.coil_maps import estimate_coil_maps
+from scoremri_core.mri.sense import SenseOperator
 from scoremri_core.samplers.annealing import in_image_units
-from scoremri_core.sense import SenseOperator
+from scoremri_core.scans.gridding import fully_sampled_kspace
+from scoremri_core.scans.masks import make_mask
 
 
 @pytest.mark.parametrize("factor", [1e-3, 1.0, 1e3])

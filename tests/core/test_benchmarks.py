@@ -22,19 +22,19 @@ from scoremri_core.benchmarks.floor import (
 )
 from scoremri_core.benchmarks.memory import own_high_water
 from scoremri_core.benchmarks.stopwatch import Stopwatch
-from scoremri_core.classical import cg_sense, mvue
-from scoremri_core.coil_maps import estimate_coil_maps
 from scoremri_core.errors import InputError
-from scoremri_core.fourier import to_kspace
-from scoremri_core.metrics import psnr
-from scoremri_core.noise import covariance_from_edges
+from scoremri_core.evaluation.metrics import psnr
+from scoremri_core.mri.classical import cg_sense, mvue
+from scoremri_core.mri.coil_maps import estimate_coil_maps
+from scoremri_core.mri.fourier import to_kspace
+from scoremri_core.mri.noise import covariance_from_edges
 from scoremri_core.priors.base import SpectralDenoiser, VarianceDenoiser
 from scoremri_core.priors.gaussian import GaussianPrior
 from scoremri_core.priors.network import NetworkPrior
 from scoremri_core.priors.unet import DenoisingUnet
 from scoremri_core.samplers.langevin import LangevinOptions
-from scoremri_core.scans import write_scan
-from scoremri_core.simulation import SimulatedScan
+from scoremri_core.scans.files import write_scan
+from scoremri_core.scans.simulation import SimulatedScan
 
 CPU = torch.device("cpu")
 

@@ -1,7 +1,9 @@
 import numpy as np
 import pytest
 
-from scoremri_core.classical import (
+from scoremri_core.errors import InputError
+from scoremri_core.evaluation.metrics import psnr
+from scoremri_core.mri.classical import (
     _power_spectrum,
     best_classical,
     cg_sense,
@@ -10,11 +12,9 @@ from scoremri_core.classical import (
     root_sum_of_squares,
     zero_filled,
 )
-from scoremri_core.coil_maps import estimate_coil_maps
-from scoremri_core.errors import InputError
-from scoremri_core.fourier import to_image, to_kspace
-from scoremri_core.masks import make_mask
-from scoremri_core.metrics import psnr
+from scoremri_core.mri.coil_maps import estimate_coil_maps
+from scoremri_core.mri.fourier import to_image, to_kspace
+from scoremri_core.scans.masks import make_mask
 
 
 def random_coils(coils, ny, nx, seed=0):

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from scoremri_core.coil_compression import coil_compression
 from scoremri_core.errors import InputError
+from scoremri_core.mri.coil_compression import coil_compression
 
 COILS, KEPT = 12, 4
 

@@ -3,7 +3,8 @@ import logging
 import numpy as np
 import pytest
 
-from scoremri_core.coil_maps import (
+from scoremri_core.errors import CalibrationError, InputError
+from scoremri_core.mri.coil_maps import (
     _kernels,
     _lag_matrices,
     _leading,
@@ -12,10 +13,9 @@ from scoremri_core.coil_maps import (
     calibration_extent,
     estimate_coil_maps,
 )
-from scoremri_core.errors import CalibrationError, InputError
-from scoremri_core.fourier import to_image, to_kspace
-from scoremri_core.gridding import fully_sampled_kspace
-from scoremri_core.noise import covariance_from_edges, whitening_matrix
+from scoremri_core.mri.fourier import to_image, to_kspace
+from scoremri_core.mri.noise import covariance_from_edges, whitening_matrix
+from scoremri_core.scans.gridding import fully_sampled_kspace
 
 FULLY_SAMPLED = [
     "brain_axial_8ch_256x256.h5",

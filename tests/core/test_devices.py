@@ -10,9 +10,9 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from scoremri_core import load_prior
+from scoremri_core.mri.sense import SenseOperator
 from scoremri_core.samplers.noise import SampleNoise
 from scoremri_core.samplers.registry import REGISTRY
-from scoremri_core.sense import SenseOperator
 
 META = torch.device("meta")
 ITERATIONS = 3

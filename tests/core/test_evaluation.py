@@ -7,13 +7,13 @@ import torch
 from scipy.sparse.linalg import LinearOperator, cg
 
 from scoremri_core import reconstruct
-from scoremri_core.classical import mvue, root_sum_of_squares
-from scoremri_core.coil_maps import estimate_coil_maps
 from scoremri_core.errors import InputError
-from scoremri_core.evaluation import METHODS, Evaluation
-from scoremri_core.fourier import to_image, to_kspace
-from scoremri_core.metrics import head_mask, psnr, reference_noise_variance
-from scoremri_core.noise import covariance_from_edges, noise_sigma, whiten, whitening_matrix
+from scoremri_core.evaluation.comparison import METHODS, Evaluation
+from scoremri_core.evaluation.metrics import head_mask, psnr, reference_noise_variance
+from scoremri_core.mri.classical import mvue, root_sum_of_squares
+from scoremri_core.mri.coil_maps import estimate_coil_maps
+from scoremri_core.mri.fourier import to_image, to_kspace
+from scoremri_core.mri.noise import covariance_from_edges, noise_sigma, whiten, whitening_matrix
 from scoremri_core.priors.gaussian import GaussianPrior
 
 SHAPE = (64, 56)

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import torch
 
-from scoremri_core.fourier import fft, to_image, to_kspace
+from scoremri_core.mri.fourier import fft, to_image, to_kspace
 
 
 @pytest.mark.parametrize("shape", [(8, 6), (9, 7), (8, 7)])

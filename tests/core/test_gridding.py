@@ -3,10 +3,10 @@ import numpy as np
 import pytest
 
 from scoremri_core.errors import InputError
-from scoremri_core.fourier import remove_oversampling, to_kspace
-from scoremri_core.gridding import encoding_limits, fully_sampled_kspace, zero_filled_kspace
-from scoremri_core.scans import write_scan
-from scoremri_core.simulation import SimulatedScan
+from scoremri_core.mri.fourier import remove_oversampling, to_kspace
+from scoremri_core.scans.files import write_scan
+from scoremri_core.scans.gridding import encoding_limits, fully_sampled_kspace, zero_filled_kspace
+from scoremri_core.scans.simulation import SimulatedScan
 
 
 def test_lines_land_by_the_encoding_limits_and_centre_sample(tmp_path):

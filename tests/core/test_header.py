@@ -4,8 +4,8 @@ import pytest
 from ismrmrd import xsd
 
 from scoremri_core.errors import InputError
-from scoremri_core.header import parse_header
-from scoremri_core.simulation import SimulatedScan
+from scoremri_core.scans.header import parse_header
+from scoremri_core.scans.simulation import SimulatedScan
 
 
 @pytest.fixture(scope="module")

@@ -9,12 +9,12 @@ import torch
 
 from scoremri_core import reconstruct
 from scoremri_core.errors import InputError
-from scoremri_core.fourier import to_image, to_kspace
+from scoremri_core.mri.fourier import to_image, to_kspace
+from scoremri_core.mri.sense import SenseOperator
 from scoremri_core.priors.gaussian import GaussianPrior
 from scoremri_core.samplers.hamiltonian import inner, leapfrog, path_integral
 from scoremri_core.samplers.hmc import HmcOptions, run_hmc, sample_hmc
 from scoremri_core.samplers.noise import SampleNoise
-from scoremri_core.sense import SenseOperator
 
 SIDE, COILS, SIGMA_N = 10, 2, 0.1
 

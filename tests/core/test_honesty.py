@@ -9,15 +9,15 @@ import pytest
 from scipy.ndimage import binary_closing, binary_fill_holes
 
 from scoremri_core import load_prior, reconstruct
-from scoremri_core.classical import cg_sense, l1_wavelet, mvue
-from scoremri_core.coil_maps import estimate_coil_maps
 from scoremri_core.errors import InputError
-from scoremri_core.fourier import to_image, to_kspace
-from scoremri_core.masks import make_mask
-from scoremri_core.metrics import psnr, reference_noise_variance, sd_to_error
-from scoremri_core.noise import covariance_from_edges
-from scoremri_core.scans import flag_bits
-from scoremri_core.simulation import SimulatedScan
+from scoremri_core.evaluation.metrics import psnr, reference_noise_variance, sd_to_error
+from scoremri_core.mri.classical import cg_sense, l1_wavelet, mvue
+from scoremri_core.mri.coil_maps import estimate_coil_maps
+from scoremri_core.mri.fourier import to_image, to_kspace
+from scoremri_core.mri.noise import covariance_from_edges
+from scoremri_core.scans.files import flag_bits
+from scoremri_core.scans.masks import make_mask
+from scoremri_core.scans.simulation import SimulatedScan
 
 N = 128
 MASK = make_mask("equispaced", (N,), 4, 24)

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from scoremri_core.errors import InputError
-from scoremri_core.masks import KINDS, make_mask
+from scoremri_core.scans.masks import KINDS, make_mask
 
 
 @pytest.mark.parametrize("n", [180, 181])

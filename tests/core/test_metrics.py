@@ -4,8 +4,7 @@ from scipy.stats import norm
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
 from scoremri_core.errors import InputError
-from scoremri_core.fourier import to_image
-from scoremri_core.metrics import (
+from scoremri_core.evaluation.metrics import (
     coverage,
     crps,
     head_mask,
@@ -15,6 +14,7 @@ from scoremri_core.metrics import (
     sd_to_error,
     ssim,
 )
+from scoremri_core.mri.fourier import to_image
 
 
 def complex_normal(rng, shape, variance):

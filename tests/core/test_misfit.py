@@ -5,17 +5,17 @@ import pytest
 import sigpy.mri
 import torch
 
-from scoremri_core.fourier import to_image, to_kspace
-from scoremri_core.misfit import (
+from scoremri_core.mri.fourier import to_image, to_kspace
+from scoremri_core.mri.misfit import (
     CONTRADICTION,
     LEAST_SIGMA,
     raised,
     residual_covariance,
     with_least_level,
 )
-from scoremri_core.noise import covariance_from_edges, noise_sigma, whitening_matrix
+from scoremri_core.mri.noise import covariance_from_edges, noise_sigma, whitening_matrix
+from scoremri_core.mri.sense import SenseOperator
 from scoremri_core.samplers.posterior import NOISE_RINGS, NoiseLevel
-from scoremri_core.sense import SenseOperator
 
 N, COILS, LINES = 96, 6, 24
 SD = 0.01 * np.array([0.7, 0.8, 0.9, 1.0, 1.2, 1.4])  # of the complex noise, coil by coil

@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 import torch
 
-from scoremri_core.closed_form import ClosedForm
-from scoremri_core.fourier import to_image, to_kspace
+from scoremri_core.evaluation.closed_form import ClosedForm
+from scoremri_core.mri.fourier import to_image, to_kspace
+from scoremri_core.mri.sense import SenseOperator
 from scoremri_core.priors.base import denoise_with_variance
 from scoremri_core.priors.gaussian import GaussianPrior
 from scoremri_core.priors.mixture import GaussianMixturePrior
-from scoremri_core.sense import SenseOperator
 
 
 def generator(seed=0):

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 
 from scoremri_core import reconstruct
 from scoremri_core.errors import InputError
-from scoremri_core.fourier import to_kspace
+from scoremri_core.mri.fourier import to_kspace
 from scoremri_core.priors import load_prior, save_prior
 from scoremri_core.priors.ncsnv2 import (
     LAYOUTS,

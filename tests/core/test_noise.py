@@ -3,15 +3,15 @@ import numpy as np
 import pytest
 
 from scoremri_core.errors import InputError
-from scoremri_core.gridding import zero_filled_kspace
-from scoremri_core.noise import (
+from scoremri_core.mri.noise import (
     covariance_from_edges,
     covariance_from_scan,
     noise_sigma,
     whiten,
     whitening_matrix,
 )
-from scoremri_core.scans import open_scan
+from scoremri_core.scans.files import open_scan
+from scoremri_core.scans.gridding import zero_filled_kspace
 
 COVARIANCE = np.array([[4, 1 + 1j, 0], [1 - 1j, 3, 0.5j], [0, -0.5j, 2]]) * 1e-6
 

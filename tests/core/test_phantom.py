@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from scoremri_core.errors import InputError
-from scoremri_core.phantom import CONTRASTS, TISSUES, Field, head_slice, signal
+from scoremri_core.scans.phantom import CONTRASTS, TISSUES, Field, head_slice, signal
 
 FOV = (224.0, 180.0)
 

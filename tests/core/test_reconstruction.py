@@ -7,12 +7,12 @@ import torch
 
 from scoremri_core import load_prior, reconstruct
 from scoremri_core.errors import InputError
-from scoremri_core.fourier import to_kspace
-from scoremri_core.masks import make_mask
-from scoremri_core.metrics import psnr
+from scoremri_core.evaluation.metrics import psnr
+from scoremri_core.mri.fourier import to_kspace
 from scoremri_core.priors.gaussian import GaussianPrior
 from scoremri_core.samplers import SAMPLERS
 from scoremri_core.samplers.registry import REGISTRY
+from scoremri_core.scans.masks import make_mask
 
 NY, NX, COILS, SIGMA = 48, 44, 4, 0.02
 COVARIANCE = 2 * SIGMA**2 * np.eye(COILS)

@@ -6,7 +6,7 @@ import torch
 
 from scoremri_core import reconstruct
 from scoremri_core.errors import InputError
-from scoremri_core.fourier import to_kspace
+from scoremri_core.mri.fourier import to_kspace
 from scoremri_core.priors import load_prior, save_prior
 from scoremri_core.priors.residual_unet import ResidualUnet, ResidualUnetPrior, spectral_norm
 from scoremri_core.training.augment import complex_patch

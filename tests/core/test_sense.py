@@ -5,8 +5,8 @@ from functools import partial
 import pytest
 import torch
 
-from scoremri_core.conjugate_gradients import conjugate_gradients
-from scoremri_core.sense import SenseOperator
+from scoremri_core.mri.sense import SenseOperator
+from scoremri_core.samplers.conjugate_gradients import conjugate_gradients
 
 
 def complex_normal(*shape, seed=0):

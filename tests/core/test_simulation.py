@@ -2,11 +2,11 @@ import numpy as np
 import pytest
 
 from scoremri_core.errors import InputError
-from scoremri_core.fourier import to_image
-from scoremri_core.gridding import zero_filled_kspace
-from scoremri_core.noise import covariance_from_scan
-from scoremri_core.scans import flag_bits
-from scoremri_core.simulation import SimulatedScan, loop_sensitivities
+from scoremri_core.mri.fourier import to_image
+from scoremri_core.mri.noise import covariance_from_scan
+from scoremri_core.scans.files import flag_bits
+from scoremri_core.scans.gridding import zero_filled_kspace
+from scoremri_core.scans.simulation import SimulatedScan, loop_sensitivities
 
 NOISE = flag_bits(19)
 

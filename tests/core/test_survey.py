@@ -5,12 +5,9 @@ import pytest
 
 from scoremri_core import reconstruct
 from scoremri_core.errors import InputError
-from scoremri_core.evaluation import METHODS, Evaluation
-from scoremri_core.gridding import fully_sampled_kspace, zero_filled_kspace
-from scoremri_core.pictures import PANELS, Panels, figure_of_images
-from scoremri_core.scans import write_scan
-from scoremri_core.simulation import SimulatedScan
-from scoremri_core.survey import (
+from scoremri_core.evaluation.comparison import METHODS, Evaluation
+from scoremri_core.evaluation.pictures import PANELS, Panels, figure_of_images
+from scoremri_core.evaluation.survey import (
     FullScan,
     Row,
     cases,
@@ -20,7 +17,10 @@ from scoremri_core.survey import (
     summary,
     survey,
 )
-from scoremri_core.undersampling import accelerate
+from scoremri_core.scans.files import write_scan
+from scoremri_core.scans.gridding import fully_sampled_kspace, zero_filled_kspace
+from scoremri_core.scans.simulation import SimulatedScan
+from scoremri_core.scans.undersampling import accelerate
 
 
 def classical(kspace):
@@ -82,7 +82,7 @@ def test_a_reader_that_fails_otherwise_ends_nothing(folder, monkeypatch, caplog)
             raise KeyError("acquisition")
         return fully_sampled_kspace(path, group)
 
-    monkeypatch.setattr("scoremri_core.survey.fully_sampled_kspace", read)
+    monkeypatch.setattr("scoremri_core.evaluation.survey.fully_sampled_kspace", read)
     scans = read_scans([folder / "thin.h5", folder / "good.mrd"], lambda path, total: range(total))
     assert len(scans[0].slices) == 3
     assert "KeyError" in caplog.text

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from scoremri_core.errors import InputError
-from scoremri_core.scans import write_scan
-from scoremri_core.simulation import SimulatedScan
+from scoremri_core.scans.files import write_scan
+from scoremri_core.scans.simulation import SimulatedScan
 from scoremri_core.training import slices as slices_module
 from scoremri_core.training.augment import measured_patch, scanned_image, training_patch
 from scoremri_core.training.manifest import Source, described, find_sources, of_split

@@ -2,13 +2,13 @@ import ismrmrd
 import numpy as np
 import pytest
 
-from gadgets.accumulate import accumulate
-from gadgets.properties import Properties
+from gadgets.stages.accumulate import accumulate
+from gadgets.stages.properties import Properties
 from scoremri_core.errors import InputError
-from scoremri_core.gridding import zero_filled_kspace
-from scoremri_core.scans import open_scan
-from scoremri_core.simulation import SimulatedScan
-from scoremri_core.undersampling import accelerate
+from scoremri_core.scans.files import open_scan
+from scoremri_core.scans.gridding import zero_filled_kspace
+from scoremri_core.scans.simulation import SimulatedScan
+from scoremri_core.scans.undersampling import accelerate
 
 
 class Listed:

@@ -9,10 +9,10 @@ import torch
 
 from scoremri_core import reconstruct, volume
 from scoremri_core.errors import InputError
-from scoremri_core.fourier import resample, to_image, to_kspace
-from scoremri_core.masks import make_mask
-from scoremri_core.metrics import psnr
+from scoremri_core.evaluation.metrics import psnr
+from scoremri_core.mri.fourier import resample, to_image, to_kspace
 from scoremri_core.priors.gaussian import GaussianPrior
+from scoremri_core.scans.masks import make_mask
 from scoremri_core.volume import reconstruct_volume
 
 NZ, NY, NX, COILS, SIGMA = 18, 24, 22, 4, 0.01

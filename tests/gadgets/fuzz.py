@@ -23,13 +23,13 @@ import peer
 from gadgetron.external.connection import Connection
 from synthetic import acquisitions, header, letter
 
-from gadgets import wire
-from gadgets.buffers import read_recon_data
-from gadgets.chain import Chain
-from gadgets.connection import receive
-from gadgets.session import Session
-from gadgets.shared import Shared
-from gadgets.wire import Endpoint, StreamEnded
+from gadgets.protocol import wire
+from gadgets.protocol.chain import Chain
+from gadgets.protocol.connection import receive
+from gadgets.protocol.wire import Endpoint, StreamEnded
+from gadgets.service.session import Session
+from gadgets.service.shared import Shared
+from gadgets.stages.buffers import read_recon_data
 from scoremri_core.errors import InputError
 
 AHEAD = 1 << 22  # bytes that may be allocated, besides a few times what was read

@@ -1,7 +1,7 @@
 """Nodes for the tests of the embedded host."""
 
-from gadgets.connection import guarded, receive
-from gadgets.wire import Endpoint
+from gadgets.protocol.connection import guarded, receive
+from gadgets.protocol.wire import Endpoint
 
 
 def double(connection):

@@ -4,11 +4,11 @@ import pytest
 import synthetic
 from synthetic import acquisitions, header, letter, parsed
 
-from gadgets.accumulate import accumulate
-from gadgets.properties import Properties
+from gadgets.stages.accumulate import accumulate
+from gadgets.stages.properties import Properties
 from scoremri_core.errors import InputError
-from scoremri_core.scans import open_scan, write_scan
-from scoremri_core.undersampling import accelerate
+from scoremri_core.scans.files import open_scan, write_scan
+from scoremri_core.scans.undersampling import accelerate
 
 
 def frames(readouts, xml, **properties):

@@ -1,6 +1,6 @@
 import pytest
 
-from gadgets.chain import Chain, Node, find, known
+from gadgets.protocol.chain import Chain, Node, find, known
 from scoremri_core.errors import InputError
 
 EXTERNAL = """<external><execute name="a.b" target="c" type="python"/>

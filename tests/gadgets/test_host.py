@@ -8,10 +8,10 @@ import pytest
 import synthetic
 from synthetic import acquisitions, header, letter
 
-from gadgets import wire
-from gadgets.chain import Chain
-from gadgets.client import run_remote
-from gadgets.host import run_chain
+from gadgets.protocol import wire
+from gadgets.protocol.chain import Chain
+from gadgets.service.client import run_remote
+from gadgets.service.host import run_chain
 from scoremri_core.errors import InputError
 from scoremri_core.priors import load_prior
 
@@ -117,7 +117,7 @@ def test_nodes_are_chained():
 
 
 def test_capture_saves_the_scan_for_replay(tmp_path):
-    from scoremri_core.scans import open_scan
+    from scoremri_core.scans.files import open_scan
 
     scan = [synthetic.noise_readout(0.01), *acquisitions(letter(*SHAPE))]
     run(RECON, scan=scan, sampler="none", capture=str(tmp_path / "new"))

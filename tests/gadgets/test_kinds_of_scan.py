@@ -7,15 +7,15 @@ import numpy as np
 import pytest
 from synthetic import acquisitions, coil_maps, header, letter, parsed
 
-from gadgets.accumulate import WAITING, accumulate
-from gadgets.coil_compression import compress_coils
-from gadgets.coil_maps import add_coil_maps
-from gadgets.emit import emit
-from gadgets.posterior import posterior
-from gadgets.properties import Properties
-from scoremri_core.fourier import to_kspace
-from scoremri_core.simulation import SimulatedScan
-from scoremri_core.undersampling import accelerate
+from gadgets.stages.accumulate import WAITING, accumulate
+from gadgets.stages.coil_compression import compress_coils
+from gadgets.stages.coil_maps import add_coil_maps
+from gadgets.stages.emit import emit
+from gadgets.stages.posterior import posterior
+from gadgets.stages.properties import Properties
+from scoremri_core.mri.fourier import to_kspace
+from scoremri_core.scans.simulation import SimulatedScan
+from scoremri_core.scans.undersampling import accelerate
 
 MATRIX, COILS, QUIET = (24, 20), 3, 1e6
 

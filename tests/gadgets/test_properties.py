@@ -2,8 +2,8 @@ from xml.etree import ElementTree
 
 import pytest
 
-from gadgets.chain import Chain
-from gadgets.properties import Properties
+from gadgets.protocol.chain import Chain
+from gadgets.stages.properties import Properties
 from scoremri_core.errors import InputError
 
 

@@ -16,13 +16,13 @@ import torch
 from peer import Peer
 from synthetic import acquisitions, header, letter
 
-from gadgets.chain import Chain
-from gadgets.client import run_remote
-from gadgets.server import Server
-from gadgets.shared import Shared
-from gadgets.turns import Turns
+from gadgets.protocol.chain import Chain
+from gadgets.service.client import run_remote
+from gadgets.service.server import Server
+from gadgets.service.shared import Shared
+from gadgets.stream.turns import Turns
 from scoremri_core.errors import InputError
-from scoremri_core.scans import open_scan
+from scoremri_core.scans.files import open_scan
 
 SHAPE = (48, 40)
 STALL = 0.5

@@ -7,10 +7,10 @@ import time
 
 import pytest
 
-from gadgets.frame import Frame
-from gadgets.outbox import Abandoned, Outbox
-from gadgets.read_ahead import read_ahead
-from gadgets.turns import Turns
+from gadgets.stages.frame import Frame
+from gadgets.stream.outbox import Abandoned, Outbox
+from gadgets.stream.read_ahead import read_ahead
+from gadgets.stream.turns import Turns
 
 
 def frames(count):
@@ -42,7 +42,7 @@ def test_turns_are_in_the_order_of_asking():
 def test_frames_go_together_where_nobody_else_waits():
     batch = ["waveform", *frames(3)]
     assert [len(part) for part in Turns().batches([batch], lambda: None)] == [4]
-    alone = [len(part) for part in Turns(together=False).batches([batch], lambda: None)]
+    alone = [len(part) for part in Turns(together=False).batches([batch], lambda: None, Frame)]
     assert alone == [2, 1, 1]
 
 

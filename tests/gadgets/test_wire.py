@@ -11,7 +11,7 @@ import synthetic
 from peer import Server
 from synthetic import acquisitions, header, letter
 
-from gadgets import wire
+from gadgets.protocol import wire
 
 SHAPE = (48, 40)
 

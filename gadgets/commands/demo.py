@@ -1,0 +1,73 @@
+"""The whole way from a scan to a picture, with nothing but what is installed."""
+
+from __future__ import annotations
+
+import logging
+import time
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from scoremri_core.errors import InputError
+
+logger = logging.getLogger(__name__)
+
+
+def demo(
+    output: Annotated[
+        Path, typer.Option("-o", "--output", metavar="DIR", help="Folder for the results.")
+    ] = Path("scoremri-demo"),
+    seed: Annotated[int, typer.Option(help="Seed of the head, another is another head.")] = 1,
+) -> None:
+    """Simulate a head scan at R = 4, reconstruct it through the chain, and draw the result.
+
+    DIR gets scan.h5 (the scan and its truth), out.h5 (the images) and demo.png.
+    """
+    from gadgets.commands.replay import replay
+    from gadgets.commands.simulate import simulate
+    from scoremri_core.evaluation.pictures import comparison
+    from scoremri_core.scans.files import replacing
+
+    started = time.monotonic()
+    try:
+        output.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"{output}: no folder can be made there for the results") from error
+    scan, images, picture = (output / name for name in ("scan.h5", "out.h5", "demo.png"))
+    simulate(scan, acceleration=4, seed=seed)
+    replay(scan, images)
+    title = "scoremri demo: simulated head, 8 coils, every 4th line and 24 calibration lines"
+    with replacing(picture) as partial:
+        comparison(partial, *_truth_and_zero_filled(scan), *_mean_and_std(images), title)
+    logger.info("%s drawn, %.0f s in all", picture, time.monotonic() - started)
+    typer.echo(f"Picture: {picture}")
+
+
+def _truth_and_zero_filled(path: Path) -> tuple[Any, Any]:
+    """Read the true image and combine the coils of what was measured, with the true maps."""
+    import numpy as np
+
+    from scoremri_core.mri.fourier import to_image
+    from scoremri_core.scans.files import open_hdf5, open_scan
+    from scoremri_core.scans.gridding import zero_filled_kspace
+
+    with open_hdf5(path) as file:
+        truth, maps = file["truth/image"][0], file["truth/coil_maps"][0]
+    with open_scan(path) as scan:
+        kspace = zero_filled_kspace(scan)[0]
+    return truth, np.sum(maps.conj() * to_image(kspace), axis=0)
+
+
+def _mean_and_std(path: Path) -> tuple[Any, Any]:
+    """Read the first image of both series; without a second one the deviation is unknown."""
+    import numpy as np
+
+    from scoremri_core.scans.files import open_hdf5
+
+    with open_hdf5(path) as file:
+        mean, std = (file.get(f"dataset/image_{series}/data") for series in (1, 2))
+        mean = mean[0, 0, 0]
+        if std is None:
+            logger.warning("%s: no uncertainty, the reconstruction is a classical one", path)
+        return mean, np.full_like(mean, np.nan) if std is None else std[0, 0, 0]

@@ -1,0 +1,326 @@
+"""Compare reconstructions of fully sampled scans that were undersampled in memory."""
+
+from __future__ import annotations
+
+import ast
+import json
+import math
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict
+from inspect import signature
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from gadgets.commands.progress import progress
+from scoremri_core.errors import InputError
+from scoremri_core.scans.masks import KINDS, lattice_factors
+
+if TYPE_CHECKING:
+    from scoremri_core.evaluation.comparison import Comparison
+    from scoremri_core.evaluation.survey import Row
+
+EQUISPACED = KINDS[0]
+# title, where it is in a row or in the medians, and how it is written
+COLUMNS = (
+    ("true R", ("true_acceleration",), ".2f"),
+    ("zero", ("psnr", "zero-filled"), ".1f"),
+    ("SENSE", ("psnr", "CG-SENSE"), ".1f"),
+    ("L1", ("psnr", "L1-wavelet"), ".2f"),
+    ("ours", ("psnr", "posterior mean"), ".2f"),
+    ("gain", ("gain",), "+.2f"),
+    ("SSIM L1", ("masked_ssim", "L1-wavelet"), ".4f"),
+    ("ours", ("masked_ssim", "posterior mean"), ".4f"),
+    ("sd/err", ("sd_to_error",), ".2f"),
+    ("in 90 %", ("coverage_90",), ".0%"),
+    ("CRPS", ("crps",), ".4f"),
+    ("misfit", ("misfit",), ".2f"),
+    ("thermal", ("sigma_thermal",), ".4f"),
+    ("sigma_n", ("sigma_n",), ".4f"),
+    ("s", ("seconds",), ".1f"),
+)
+WIDE = 170  # characters; a narrower terminal does not get the columns of DETAILS
+DETAILS = ("zero", "SENSE", "CRPS", "misfit", "thermal", "sigma_n", "s")
+
+
+def evaluate(
+    source: Annotated[
+        Path | None, typer.Argument(metavar="FULL.h5", help="Fully sampled ISMRMRD file.")
+    ] = None,
+    data: Annotated[
+        list[Path] | None,
+        typer.Option(help="Folder of such files, or a file; repeat. What is none is skipped."),
+    ] = None,
+    acceleration: Annotated[
+        list[float] | None,
+        typer.Option(
+            "-R",
+            "--acceleration",
+            help="Repeat for several; 4, 6 and 8 if none (with --data 3 for scans of one coil).",
+        ),
+    ] = None,
+    mask: Annotated[
+        list[str] | None,
+        typer.Option(
+            help=f"Sampling pattern: {', '.join(KINDS)} lines, or poisson-2d, samples of both axes;"
+            f" repeat. {EQUISPACED} if none; with --data all but gaussian."
+        ),
+    ] = None,
+    calibration: Annotated[int, typer.Option(help="Fully sampled lines around the centre.")] = 24,
+    slices: Annotated[
+        int | None,
+        typer.Option(
+            min=1, help="So many slices, evenly from the middle; all if none, 1 with --data."
+        ),
+    ] = None,
+    slice_: Annotated[
+        list[int] | None, typer.Option("--slice", help="Slice of FULL.h5, from 0; repeat.")
+    ] = None,
+    samples: Annotated[int, typer.Option(help="Posterior samples.", min=1)] = 8,
+    steps: Annotated[int | None, typer.Option(help="Denoiser evaluations a sample.")] = None,
+    prior: Annotated[str, typer.Option(help="Name of a shipped prior, or a path.")] = "default",
+    seed: Annotated[int, typer.Option(help="Seed of the samples and of a random mask.")] = 0,
+    property_: Annotated[
+        list[str] | None,
+        typer.Option("-p", metavar="KEY=VALUE", help="Any other option of reconstruct()."),
+    ] = None,
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            "-o", "--output", "--json", metavar="TABLE.json", help="All scores, after every row."
+        ),
+    ] = None,
+    picture: Annotated[
+        Path | None,
+        typer.Option(metavar="OUT.png", help="Images of each scan where the gain is least."),
+    ] = None,
+    group: Annotated[str, typer.Option(help="Group of the scan in the file.")] = "dataset",
+) -> None:
+    """Score zero-filling, SENSE, L1-wavelet and the posterior mean against the full data.
+
+    A row for each scan, mask and acceleration. The reference is the MVUE of the full data with coil
+    maps from the calibration lines, or the root sum of squares where the object folds. L1-wavelet
+    gets the best lambda of three, chosen by its PSNR; nothing else sees the reference.
+    """
+    from scoremri_core import load_prior, reconstruct
+    from scoremri_core.evaluation.comparison import METHODS
+    from scoremri_core.evaluation.survey import (
+        ACCELERATIONS,
+        DEFAULT_MASKS,
+        cases,
+        find_files,
+        read_scans,
+        spread,
+        summary,
+        survey,
+    )
+    from scoremri_core.scans.files import replacing
+
+    paths = ([source] if source else []) + (data or [])
+    if not paths:
+        raise InputError("data: expected a fully sampled file, or --data with a folder of some")
+    if slice_ and (data or slices):
+        raise InputError("slice: chosen of one file, without --data and --slices")
+    masks = list(dict.fromkeys(mask or (DEFAULT_MASKS if data else [EQUISPACED])))
+    accelerations = acceleration or (None if data else list(ACCELERATIONS))
+    options: dict[str, Any] = {"samples": samples, "steps": steps, "prior": prior, "seed": seed}
+    options |= _options(property_ or [])
+    settings = {"masks": masks, "calibration": calibration, "options": dict(options)}
+    _check(masks, accelerations, options)
+    for path in filter(None, (output, picture)):
+        _check_writable(path)
+    if options.get("sampler") != "none" and isinstance(options["prior"], str):
+        options["prior"] = load_prior(options["prior"])
+
+    def choose(path: Path, total: int) -> list[int]:
+        if slice_:
+            if not all(0 <= index < total for index in slice_):
+                raise InputError(f"{path}: slice {slice_}: expected 0 to {total - 1}")
+            return list(dict.fromkeys(slice_))
+        return spread(total, slices or (1 if data else total))
+
+    scans = read_scans(find_files(paths), choose, group)
+    total = sum(len(scan.slices) * len(cases(scan.coils, masks, accelerations)) for scan in scans)
+    if not total:
+        raise InputError(f"mask {', '.join(masks)}: scans of one coil need another, or an -R")
+    rows: list[Row] = []
+    worst: dict[str, tuple[Row, Comparison]] = {}
+    done = 0
+    with progress("evaluating", total, every=10) as advance:
+
+        def before(scan: Any, kind: str, factor: float, index: int, method: str) -> None:
+            nonlocal done
+            advance(done, f"{scan.name}, slice {index}, {kind}, R = {factor:g}: {method}")
+            done += method == METHODS[-1]
+
+        for row, comparison in survey(
+            scans,
+            masks,
+            accelerations,
+            lambda ksp: reconstruct(ksp, **options),
+            calibration,
+            seed,
+            before,
+        ):
+            rows.append(row)
+            done = sum(len(row.slices) for row in rows)
+            if comparison is not None and (
+                row.scan not in worst or _gain(row) < _gain(worst[row.scan][0])
+            ):
+                worst[row.scan] = row, comparison
+            if output is not None:
+                document = settings | {
+                    "summary": summary(rows),
+                    "rows": [asdict(row) for row in rows],
+                }
+                with replacing(output) as partial:
+                    partial.write_text(json.dumps(_finite(document), indent=1) + "\n")
+    if all(row.error for row in rows):
+        raise InputError(
+            f"none of {len(rows)} reconstructions succeeded; the first: {rows[0].error}"
+        )
+    _print(rows, summary(rows), f"{calibration} calibration lines, seed {seed}")
+    if picture is not None and worst:
+        _draw(picture, list(worst.values()))
+
+
+def _options(pairs: list[str]) -> dict[str, Any]:
+    """Read KEY=VALUE pairs: numbers and other literals as such, the rest as text."""
+    options: dict[str, Any] = {}
+    for pair in pairs:
+        key, separator, value = pair.partition("=")
+        if not separator or not key.isidentifier():
+            raise InputError(f"-p {pair}: expected KEY=VALUE")
+        try:
+            options[key] = ast.literal_eval(value)
+        except (ValueError, SyntaxError):
+            options[key] = value
+    return options
+
+
+def _check(
+    masks: Sequence[str], accelerations: Sequence[float] | None, options: dict[str, Any]
+) -> None:
+    """Refuse what no scan can be evaluated with, before hours are spent on it."""
+    from scoremri_core import reconstruct
+    from scoremri_core.arguments import find_device
+    from scoremri_core.samplers.registry import REGISTRY
+    from scoremri_core.scans.retrospective import MASKS
+
+    for kind in masks:
+        if kind not in MASKS:
+            raise InputError(f"mask '{kind}': expected one of {', '.join(MASKS)}")
+    for factor in accelerations or []:
+        if not 1 <= factor < math.inf:
+            raise InputError(f"acceleration {factor:g}: expected at least 1")
+        if EQUISPACED in masks:
+            lattice_factors(factor, 1)
+    sampler = options.get("sampler", "posterior")
+    if sampler not in (*REGISTRY, "none"):
+        raise InputError(f"sampler {sampler!r}: expected one of {', '.join(REGISTRY)}, none")
+    if given := {"kspace", "calibration", "noise_covariance"} & set(options):
+        raise InputError(f"-p {min(given)}: comes from the scan")
+    known = signature(reconstruct).parameters
+    REGISTRY["posterior" if sampler == "none" else sampler].configured(
+        options["steps"], {key: value for key, value in options.items() if key not in known}
+    )
+    find_device(options.get("device", "auto"))
+
+
+def _check_writable(path: Path) -> None:
+    if not path.parent.is_dir():
+        raise InputError(f"{path}: the folder {path.parent} does not exist")
+    if path.is_dir():
+        raise InputError(f"{path}: a folder, expected a file to write")
+
+
+def _gain(row: Row) -> float:
+    return math.inf if row.gain is None else row.gain
+
+
+def _finite(value: Any) -> Any:
+    """The same with None for infinities and NaN, which JSON does not have."""
+    if isinstance(value, dict):
+        return {key: _finite(own) for key, own in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(own) for own in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _print(rows: Sequence[Row], told: dict[str, Any], title: str) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    # A file or a pipe has no width: the table is given all it needs.
+    console = Console(width=None if sys.stdout.isatty() else 220)
+    columns = [c for c in COLUMNS if console.width >= WIDE or c[0] not in DETAILS]
+
+    def cells(row: dict[str, Any]) -> Iterator[str]:
+        for _, (name, *method), form in columns:
+            value = row[name].get(*method) if method else row[name]
+            yield "" if value is None else format(value, form)
+
+    table = Table(title=f"PSNR in dB, SSIM of the object; {title}", padding=(0, 0, 0, 1))
+    for name in ("scan", "mask"):
+        table.add_column(name, no_wrap=True)
+    for name in ("R", *(title for title, _, _ in columns)):
+        table.add_column(name, justify="right", no_wrap=True)
+    table.add_column("note")
+    previous = None
+    for row in rows:
+        same = row.scan == previous
+        if previous and not same:
+            table.add_section()
+        previous = row.scan
+        note = row.error or row.fallback or ("" if row.reference == "MVUE" else row.reference)
+        name = "" if same else row.scan
+        table.add_row(name, row.mask, f"{row.acceleration:g}", *cells(asdict(row)), note)
+    table.add_section()
+    table.add_row("median", "", "", *cells(told["median"]), "")
+    console.print(table)
+    for line in _summary_lines(told):
+        console.print(line, highlight=False)
+
+
+def _summary_lines(told: dict[str, Any]) -> list[str]:
+    from scoremri_core.evaluation.survey import HONEST_COVERAGE, HONEST_RATIO
+
+    lines = []
+    if told["worst_gain"] is not None:
+        lines.append(f"Worst gain over L1-wavelet: {told['worst_gain']:+.2f} dB.")
+    if told["worst_sd_to_error"] is not None:
+        lines.append(
+            f"Worst sd/err: {told['worst_sd_to_error']:.2f}; {told['share_sd_to_error']:.0%} of "
+            f"the rows within {HONEST_RATIO[0]} to {HONEST_RATIO[1]}."
+        )
+    if told["share_coverage_90"] is not None:
+        low, high = HONEST_COVERAGE
+        lines.append(
+            f"90 % intervals that hold {low:.0%} to {high:.0%}: {told['share_coverage_90']:.0%} of "
+            "the rows."
+        )
+    for name, what in (("failed", "failed"), ("without_samples", "had no samples")):
+        if told[name]:
+            lines.append(f"{told[name]} of {told['rows']} rows {what}: see the notes.")
+    return lines
+
+
+def _draw(path: Path, worst: Sequence[tuple[Row, Comparison]]) -> None:
+    from scoremri_core.evaluation.pictures import Panels, table_of_images
+    from scoremri_core.scans.files import replacing
+
+    panels = []
+    for row, comparison in worst:
+        ratio = "none" if row.sd_to_error is None else f"{row.sd_to_error:.2f}"
+        title = f"{row.scan}, {row.mask}, R = {row.acceleration:g}: "
+        images = (comparison.images[method] for method in ("L1-wavelet", "posterior mean"))
+        panels.append(
+            Panels(
+                title + f"gain {row.gain:+.2f} dB, sd/err {ratio}",
+                (comparison.reference, *images, comparison.std, comparison.error),
+            )
+        )
+    with replacing(path) as partial:
+        table_of_images(partial, panels)

@@ -1,0 +1,141 @@
+"""Train a prior on one's own images."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from gadgets.commands.measure import measured
+from gadgets.commands.progress import progress
+from scoremri_core.errors import InputError
+
+if TYPE_CHECKING:
+    from scoremri_core.training.ranks import Ranks
+
+Advance = Callable[[int, str], None]
+
+logger = logging.getLogger(__name__)
+
+
+def train(
+    data: Annotated[
+        list[Path],
+        typer.Option(
+            help="Folder, manifest (.csv) or file: NIfTI volumes, fully sampled ISMRMRD scans, "
+            "HDF5 files with a dataset 'image'. Repeat for several."
+        ),
+    ],
+    output: Annotated[Path, typer.Option("-o", "--output", help="Folder of the run.")],
+    name: Annotated[str, typer.Option(help="Name of the prior.")] = "default",
+    cache: Annotated[
+        Path | None, typer.Option(help="Folder of prepared slices; RUN/cache if none.")
+    ] = None,
+    steps: Annotated[int, typer.Option(help="Optimiser steps.", min=1)] = 5000,
+    batch: Annotated[int, typer.Option(help="Patches a step, over all processes.", min=1)] = 16,
+    patch: Annotated[int, typer.Option(help="Side of a patch, pixels.", min=32)] = 128,
+    learning_rate: Annotated[float, typer.Option(help="Peak learning rate.")] = 1e-3,
+    seed: Annotated[int, typer.Option(help="Random seed.", min=0)] = 0,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
+    architecture: Annotated[
+        str, typer.Option(help="unet, or residual-unet: the score network of Ramzi et al. 2020.")
+    ] = "unet",
+    channels: Annotated[
+        str | None, typer.Option(help="Width at each scale, such as 64,128,192,192.")
+    ] = None,
+    blocks: Annotated[
+        str | None, typer.Option(help="Residual blocks per scale, such as 3,3,3,2.")
+    ] = None,
+    start: Annotated[
+        str | None,
+        typer.Option(
+            help="Prior to begin with, a name or a path; blocks that it lacks begin as identity."
+        ),
+    ] = None,
+    loss: Annotated[
+        str,
+        typer.Option(
+            help="denoising: log-normal noise levels; signed: normal ones of either sign, as in "
+            "Ramzi et al. 2020 (residual-unet alone)."
+        ),
+    ] = "denoising",
+    signed_sd: Annotated[
+        float, typer.Option(help="Sd of the signed noise levels, where the images are about 1.")
+    ] = 0.5,
+    checkpoint_every: Annotated[int, typer.Option(help="Steps between checkpoints.", min=1)] = 250,
+    compile_: Annotated[
+        bool, typer.Option("--compile", help="Use torch.compile, which needs a C compiler.")
+    ] = False,
+) -> None:
+    """Train a denoiser by score matching, measure it and write weights and card.
+
+    A run in the same folder is resumed. It keeps checkpoint.pt, log.jsonl and denoised.png, a
+    picture of denoised validation patches. The result, NAME.safetensors with its card NAME.json,
+    is a prior for every command: --prior RUN/NAME.safetensors.
+
+    On several GPUs: torchrun --nproc-per-node N -m scoremri_core train ...
+    """
+    from scoremri_core.training import loop
+    from scoremri_core.training.card import write_prior
+    from scoremri_core.training.manifest import find_sources, of_split
+    from scoremri_core.training.monitor import Monitor
+    from scoremri_core.training.ranks import joined_ranks
+    from scoremri_core.training.settings import Settings
+    from scoremri_core.training.slices import load_slices
+
+    settings = Settings(
+        steps,
+        batch,
+        patch,
+        learning_rate,
+        seed=seed,
+        checkpoint_every=checkpoint_every,
+        channels=_whole_numbers("--channels", channels),
+        blocks=_whole_numbers("--blocks", blocks),
+        architecture=architecture,
+        loss=loss,
+        signed_sd=signed_sd,
+        start=start,
+        compile=compile_,
+    )
+    # what does not go together is refused before anything is read or written
+    settings.network()
+    cache = cache or output / "cache"
+    with joined_ranks(device) as ranks:
+        ranks.share(batch)
+        sources = find_sources(data)
+        training, validation = of_split(sources, "train"), of_split(sources, "val")
+        with ranks.in_turn(), _progress(ranks, "preparing", len(training + validation)) as advance:
+            held_out = load_slices(validation, cache, lambda n: advance(n, ""))
+            slices = load_slices(training, cache, lambda n: advance(n + len(validation), ""))
+        logger.info("%d training slices, %d for validation", len(slices), len(held_out))
+        with _progress(ranks, "training", steps) as advance:
+            loop.train(
+                slices,
+                output,
+                settings,
+                lambda step, loss: advance(step, f"loss {loss:.4f}"),
+                Monitor(held_out, patch, output / "denoised.png"),
+                ranks,
+            )
+    if ranks.first:
+        path = output / f"{name}.safetensors"
+        write_prior(output / loop.CHECKPOINT, path, sources)
+        measured(path, sources, cache, ranks.device)
+
+
+def _progress(ranks: Ranks, task: str, total: int) -> AbstractContextManager[Advance]:
+    return progress(task, total) if ranks.first else nullcontext(lambda done, note: None)
+
+
+def _whole_numbers(option: str, text: str | None) -> tuple[int, ...] | None:
+    if text is None:
+        return None
+    try:
+        return tuple(int(part) for part in text.split(","))
+    except ValueError as error:
+        raise InputError(f"{option} {text!r}: expected whole numbers, such as 3,3,3,2") from error

@@ -1,0 +1,1 @@
+"""Gadgetron's protocol: messages, documents, a node's connection, and chains of nodes."""

@@ -1,0 +1,1 @@
+"""Programs around the nodes: the embedded host, the client, the resident server."""

@@ -1,0 +1,82 @@
+"""A client of a Gadgetron server: feeds it a scan and receives its images."""
+
+from __future__ import annotations
+
+import logging
+import re
+import socket
+import threading
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+from gadgets.protocol import wire
+from gadgets.protocol.chain import Chain
+from gadgets.protocol.wire import ChainError, Endpoint
+from gadgets.service.host import feed, messages
+from scoremri_core.errors import InputError
+
+logger = logging.getLogger(__name__)
+
+CONNECT_SECONDS = 30
+# A server whose library has another version of the header's schema hangs on it.
+VERSION = re.compile(r"<(\w+:)?version>[^<]*</(\w+:)?version>")
+
+
+def run_remote(
+    address: str, chain: Chain | str, header_xml: str, acquisitions: Iterable[Any]
+) -> Iterator[Any]:
+    """Stream a scan through a server and yield what comes back.
+
+    Sending and receiving go on side by side, so that neither waits for the other.
+
+    Parameters
+    ----------
+    address : HOST:PORT.
+    chain : sent as XML; or the name of a chain that the server has.
+    header_xml : the ISMRMRD header.
+    acquisitions : sent as they are iterated.
+
+    Raises
+    ------
+    InputError
+        Where there is no server, it ends the stream early or tells an error.
+    """
+    endpoint = Endpoint(_connect(address))
+    failures: list[Exception] = []
+
+    def send() -> None:
+        try:
+            if isinstance(chain, Chain):
+                wire.write_config(endpoint, chain.xml)
+            else:
+                wire.write_config_name(endpoint, chain)
+            feed(endpoint, VERSION.sub("", header_xml), acquisitions)
+        except OSError as error:
+            logger.debug("%s stopped reading: %s", address, error)  # receiving tells why
+        except Exception as error:  # noqa: BLE001  (raised again below)
+            failures.append(error)
+            endpoint.abandon()
+
+    sender = threading.Thread(target=send, name="send", daemon=True)
+    sender.start()
+    try:
+        yield from messages(endpoint, address)
+    except ConnectionError as error:
+        if failures:
+            raise failures[0] from error
+        raise ChainError(f"the server at {address} ended the stream early: {error}") from error
+    finally:
+        endpoint.abandon()
+    sender.join()
+    if failures:
+        raise failures[0]
+
+
+def _connect(address: str) -> socket.socket:
+    host, _, port = address.rpartition(":")
+    if not host or not port.isdigit() or int(port) > 65535:
+        raise InputError(f"address '{address}': expected HOST:PORT")
+    try:
+        return socket.create_connection((host.strip("[]"), int(port)), CONNECT_SECONDS)
+    except OSError as error:
+        raise InputError(f"no server answers at {address}: {error}") from error

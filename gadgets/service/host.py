@@ -1,0 +1,153 @@
+"""The embedded host: runs a chain of Python nodes in this process, over Gadgetron's protocol."""
+
+from __future__ import annotations
+
+import importlib
+import logging
+import socket
+import threading
+from collections.abc import Callable, Generator, Iterable, Iterator
+from typing import Any
+
+from gadgets.protocol import wire
+from gadgets.protocol.chain import Chain, Node
+from gadgets.protocol.connection import NodeConnection, Target, run_target
+from gadgets.protocol.documents import parse
+from gadgets.protocol.wire import ChainError, Endpoint, StreamEnded
+from gadgets.service.shared import Shared
+from gadgets.stages.properties import Properties
+from scoremri_core.errors import InputError
+
+logger = logging.getLogger(__name__)
+
+
+def run_chain(
+    chain: Chain, header_xml: str, acquisitions: Iterable[Any], shared: Shared | None = None
+) -> Generator[Any]:
+    """Stream a scan through a chain and yield what comes out of its last node.
+
+    Each node runs its target in a thread, with a connection of gadgetron-python over a socket
+    pair, so that what runs here is what a server runs.  Input that fails ends the nodes too:
+    they do not take what came of it for a whole scan.
+
+    Parameters
+    ----------
+    chain : of Python nodes alone.
+    header_xml : the ISMRMRD header.
+    acquisitions : fed to the first node as they are iterated, with whatever else there is.
+    shared : what scans of this process have in common.
+
+    Yields
+    ------
+    Images, and whatever else the last node sends.
+
+    Raises
+    ------
+    InputError
+        Where the chain needs a Gadgetron server, a target cannot be loaded, or a node fails (the
+        message is the node's own).
+    """
+    nodes = chain.nodes()
+    for node in nodes:
+        if node.module.partition(".")[0] == __package__:  # ours: told before anything starts
+            properties = Properties.from_config(parse(node.configuration, node.name))
+            if shared is not None:
+                shared.applied(properties)
+    targets = [_load(node) for node in nodes]
+    ends: list[Endpoint] = []
+    failures: list[Exception] = []
+    items: Iterable[Any] = acquisitions
+    try:
+        for node, target in zip(nodes, targets, strict=True):
+            here, there = socket.socketpair()
+            ends.append(Endpoint(here))
+            _start(_serve, node, target, there, shared)
+            _start(_feed, ends[-1], node, header_xml, items, failures)
+            items = messages(ends[-1], node.name)
+        yield from items
+        if failures:
+            raise failures[0]
+    except ConnectionError as error:
+        raise failures[0] if failures else ChainError(f"a node ended early: {error}") from error
+    finally:
+        for end in ends:
+            end.abandon()
+
+
+def messages(endpoint: Endpoint, name: str) -> Iterator[Any]:
+    """Items from one end of a stream until its CLOSE; texts are logged.
+
+    Raises
+    ------
+    ChainError
+        Where the other side tells an error.
+    """
+    while (item := wire.read_message(endpoint)) is not None:
+        if isinstance(item, str):
+            if item.startswith(wire.FAILED):
+                raise ChainError(f"{name}: {item}")
+            logger.info("%s: %s", name, item)
+        else:
+            yield item
+
+
+def feed(endpoint: Endpoint, header_xml: str, items: Iterable[Any]) -> None:
+    """Send a header, items and CLOSE; none where the items fail, for they are not the whole."""
+    wire.write_header(endpoint, header_xml)
+    for item in items:
+        wire.write_item(endpoint, item)
+    wire.write_close(endpoint)
+
+
+def _feed(
+    endpoint: Endpoint,
+    node: Node,
+    header_xml: str,
+    items: Iterable[Any],
+    failures: list[Exception],
+) -> None:
+    try:
+        wire.write_config(endpoint, node.configuration)
+        feed(endpoint, header_xml, items)
+    except StreamEnded as error:
+        failures.append(ChainError(f"what feeds {node.name} ended early: {error}"))
+        endpoint.abandon()
+    except OSError as error:
+        logger.debug("%s stopped reading: %s", node.name, error)  # it says why itself
+    except Exception as error:  # noqa: BLE001  (raised again by run_chain)
+        failures.append(error)
+        endpoint.abandon()
+
+
+def _serve(node: Node, target: Target, there: socket.socket, shared: Shared | None) -> None:
+    endpoint = Endpoint(there)
+    try:
+        config, header = wire.read_config(endpoint), wire.read_header(endpoint)
+        connection = NodeConnection(there, config, header, shared=shared)
+    except OSError as error:
+        logger.debug("%s got no stream: %s", node.name, error)
+        endpoint.abandon()
+    except InputError as error:
+        wire.write_error(endpoint, str(error))
+        endpoint.close()
+    except Exception as error:  # noqa: BLE001  (whoever reads waits for what this thread sends)
+        wire.write_error(endpoint, f"{node.name}: {type(error).__name__}: {error}")
+        endpoint.close()
+    else:
+        run_target(target, node.name, connection)
+
+
+def _load(node: Node) -> Target:
+    try:
+        target = getattr(importlib.import_module(node.module), node.target)
+    except (ImportError, AttributeError) as error:
+        raise ChainError(f"the target {node.name} cannot be loaded: {error}") from error
+    if isinstance(target, type):
+        return lambda connection: target().handle(connection)
+    if not callable(target):
+        raise ChainError(f"the target {node.name} cannot be called")
+    return target
+
+
+def _start(function: Callable[..., None], *arguments: Any) -> None:
+    threading.Thread(target=function, args=arguments, daemon=True).start()

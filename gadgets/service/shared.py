@@ -1,0 +1,66 @@
+"""What the scans of one resident process have in common."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from gadgets.stages.properties import Properties
+from gadgets.stream.turns import Turns
+from scoremri_core.errors import InputError
+
+
+@dataclass(frozen=True)
+class Shared:
+    """One copy of the weights, one device, one folder for recordings.
+
+    Attributes
+    ----------
+    priors : loaded, by the name that a chain gives.
+    device : where scans compute that leave it to the server.
+    turns : at the device.
+    capture : folder where each scan is saved; empty saves nothing.
+    """
+
+    priors: Mapping[str, Any]
+    device: str = "auto"
+    turns: Turns = field(default_factory=Turns)
+    capture: str = ""
+
+    @classmethod
+    def load(cls, priors: Iterable[str], device: str = "auto", capture: str = "") -> Shared:
+        """Load priors, and see what the device is.
+
+        Raises
+        ------
+        InputError
+            As `load_prior`, and where there is no such device.
+        """
+        from scoremri_core import load_prior
+        from scoremri_core.arguments import find_device
+
+        loaded = {name: load_prior(name) for name in priors}
+        return cls(loaded, device, Turns(find_device(device).type != "cpu"), capture)
+
+    def applied(self, properties: Properties) -> Properties:
+        """The properties of a scan as they are served here.
+
+        Its prior is one of those loaded.  What is written on this machine, and where, is not for
+        a client to say.
+
+        Raises
+        ------
+        InputError
+            For a prior that was not loaded.
+        """
+        prior: Any = properties.prior
+        if properties.sampler != "none":
+            if prior not in self.priors:
+                known = ", ".join(self.priors) or "none"
+                raise InputError(
+                    f"prior '{prior}' was not loaded by this server: known are {known}"
+                )
+            prior = self.priors[prior]
+        device = self.device if properties.device == "auto" else properties.device
+        return replace(properties, prior=prior, device=device, capture=self.capture)

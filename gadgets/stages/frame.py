@@ -1,0 +1,69 @@
+"""What travels between the stages: one frame of k-space with its geometry."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from gadgets.stages.calibration import Calibration
+
+
+@dataclass
+class Frame:
+    """One image's worth of k-space, zero-filled, with DC at index n // 2 of each axis.
+
+    Attributes
+    ----------
+    kspace : complex64, (coil, y, x), or (coil, z, y, x) for a volume
+        On the encoded phase matrix, readout oversampling removed.
+    calibration : complex64, like `kspace`, or None
+        The calibration lines on the same grid; None where no line was flagged as one.
+    kept_calibration : where they are no lines of the frame's own; other frames may have the same.
+    noise_covariance : complex, (coil, coil), or None
+        E[n n^H] of the complex noise; None where it is to be estimated from the frame.
+    header : ismrmrd.AcquisitionHeader
+        Of the acquisition nearest to the centre of k-space.
+    recon_shape : (y, x), or (z, y, x), of the image to be sent.
+    fov_fraction : field of view of the image over that of `kspace`, like `recon_shape`.
+    field_of_view : (x, y, z) of the image, mm.
+    index : running number of the frame in its stream, from 0.
+    maps : complex64, (set, coil, y, x), or None before they are estimated, and for a volume.
+    coil_loss : share of the signal's energy that coil compression left out.
+    problem : why this frame cannot be sampled, or None.
+    seconds : time that each stage took.
+    """
+
+    kspace: np.ndarray
+    calibration: np.ndarray | None
+    noise_covariance: np.ndarray | None
+    header: Any
+    recon_shape: tuple[int, ...]
+    fov_fraction: tuple[float, ...]
+    field_of_view: tuple[float, float, float]
+    index: int = -1
+    kept_calibration: Calibration | None = None
+    maps: np.ndarray | None = None
+    coil_loss: float | None = None
+    problem: str | None = None
+    seconds: dict[str, float] = field(default_factory=dict)
+
+    @property
+    def is_volume(self) -> bool:
+        """Whether the frame has partitions."""
+        return self.kspace.ndim == 4
+
+    @property
+    def acceleration(self) -> float:
+        """Samples of the whole matrix over those measured."""
+        return float(1 / max((self.kspace != 0).any(axis=0).mean(), 1e-9))
+
+    @property
+    def identity(self) -> str:
+        """Counters of the frame, for a log line."""
+        idx = self.header.idx
+        names = ("slice", "contrast", "phase", "repetition", "set")
+        counters = " ".join(f"{name} {getattr(idx, name)}" for name in names)
+        return f"frame {self.index} ({counters})"

@@ -1,0 +1,317 @@
+"""Retrospective undersampling of a fully sampled slice: every method against one reference."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from scoremri_core.evaluation.metrics import (
+    coverage,
+    crps,
+    head_mask,
+    interval_coverage,
+    psnr,
+    reference_noise_variance,
+    sd_to_error,
+    ssim,
+)
+from scoremri_core.mri.classical import cg_sense, l1_wavelet, mvue, zero_filled
+from scoremri_core.mri.coil_maps import estimate_coil_maps
+from scoremri_core.mri.fourier import to_image
+from scoremri_core.mri.noise import covariance_from_edges, whiten, whitening_matrix
+from scoremri_core.scans.masks import make_mask
+from scoremri_core.scans.retrospective import kept_samples
+
+logger = logging.getLogger(__name__)
+
+PROBE = 0.3  # sd of the noise that is added to find out what becomes of noise, in sd of the data's
+LAMBDAS = (0.003, 0.01, 0.03)  # L1-wavelet gets the best of these, chosen by its PSNR
+METHODS = ("zero-filled", "CG-SENSE", "L1-wavelet", "posterior mean")
+REFERENCES = ("MVUE", "root sum of squares")
+
+Image = NDArray[np.complex64]
+
+
+@dataclass(frozen=True)
+class Score:
+    """One method on one undersampled slice; what a method does not have is None.
+
+    Attributes
+    ----------
+    method : one of METHODS.
+    slice : index of the slice.
+    acceleration : R as asked for; `true_acceleration` counts the calibration lines too.
+    psnr, ssim, masked_psnr, masked_ssim : see `scoremri_core.evaluation.metrics`.
+    sd_to_error : posterior sd over error of the complex mean, `sd_to_error_magnitude` that of the
+        magnitudes in the head; the noise that the reference alone has is taken off the error.
+        Against a root sum of squares both are that of the magnitudes.
+    coverage_50 : share of the head within the samples' central 50 % interval.
+    coverage_90 : share of the real and imaginary parts there (of the magnitudes, against a root
+        sum of squares) within the 90 % interval of mean and sd, widened by the reference's noise.
+    crps : continuous ranked probability score over the reference's maximum.
+    misfit, sigma_thermal, sigma_n : of the reconstruction's `Info`, the last two over its scale.
+    seconds : of the reconstruction, its coil maps included for the posterior mean alone.
+    reference : one of REFERENCES.
+    note : the lambda that was chosen, or why there are no samples.
+    """
+
+    method: str
+    slice: int
+    acceleration: float
+    true_acceleration: float
+    psnr: float
+    ssim: float
+    masked_psnr: float
+    masked_ssim: float
+    seconds: float
+    sd_to_error: float | None = None
+    sd_to_error_magnitude: float | None = None
+    coverage_50: float | None = None
+    coverage_90: float | None = None
+    crps: float | None = None
+    misfit: float | None = None
+    sigma_thermal: float | None = None
+    sigma_n: float | None = None
+    reference: str = REFERENCES[0]
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Images (y, x) of one undersampled slice.
+
+    Attributes
+    ----------
+    reference : of the full data.
+    images : by method.
+    std, error : the posterior's sd and the error of its mean, both of the complex value, or of the
+        magnitude where that alone is known.
+    """
+
+    reference: Image
+    images: Mapping[str, Image]
+    std: NDArray[np.float32]
+    error: NDArray[np.float32]
+
+
+class Evaluation:
+    """Scores of every method on one fully sampled slice.
+
+    Parameters
+    ----------
+    kspace : (coil, y, x) complex, fully sampled, centred; empty lines at the ends are allowed.
+    index : of the slice, for the scores.
+    calibration : number of calibration lines; the reference is the MVUE of the full data with
+        coil maps from these.
+    """
+
+    def __init__(self, kspace: Image, index: int = 0, calibration: int = 24) -> None:
+        self.kspace = kspace
+        self.index = index
+        self.calibration = calibration
+        self.noise = covariance_from_edges(kspace)
+        lines = make_mask("equispaced", kspace.shape[1:2], 1, calibration).calibration
+        self.reference = mvue(kspace, estimate_coil_maps(kspace * lines[:, None])[0])
+
+    @cached_property
+    def coil_directions(self) -> Image:
+        """The coil images over their root sum of squares: maps whose MVUE is that very root."""
+        images = to_image(self.kspace)
+        norm = np.linalg.norm(images, axis=0)
+        directions: Image = images / np.where(norm > 0, norm, 1)
+        return directions
+
+    def undersampled(self, kind: str, acceleration: float, seed: int = 0) -> tuple[Image, float]:
+        """K-space with lines, or samples, dropped, and its true acceleration."""
+        received = np.any(self.kspace != 0, axis=0)
+        kept = kept_samples(received, kind, acceleration, self.calibration, seed)
+        return self.kspace * kept, float(received.sum() / kept.sum())
+
+    def run(
+        self,
+        kind: str,
+        acceleration: float,
+        reconstruct: Callable[[Image], Any],
+        mask_seed: int = 0,
+        before: Callable[[str], None] = lambda method: None,
+    ) -> tuple[list[Score], Comparison]:
+        """Reconstruct one undersampled version of the slice by every method.
+
+        Where the object folds, so that the reconstruction has two sets of coil maps, no MVUE is
+        right and the reference is the root sum of squares of the full data.
+
+        Parameters
+        ----------
+        kind, acceleration, mask_seed : see `kept_samples`
+        reconstruct : k-space (coil, y, x) to a `Reconstruction`, with every estimate its own
+        before : called with the name of the method about to run
+        """
+        kspace, true_acceleration = self.undersampled(kind, acceleration, mask_seed)
+        covariance = covariance_from_edges(kspace)
+        maps = estimate_coil_maps(kspace, noise_covariance=covariance)[0]
+        found: dict[str, list[tuple[Image, float, str]]] = {}
+        for method, candidates in _baselines(kspace, maps, covariance).items():
+            before(method)
+            found[method] = [(*_timed(make), note) for note, make in candidates]
+        before(METHODS[-1])
+        result, seconds = _timed(lambda: reconstruct(kspace))
+        found[METHODS[-1]] = [(result.mean[0], seconds, "")]
+
+        folds = _folds(result)
+        reference = mvue(self.kspace, self.coil_directions) if folds else self.reference
+        rest: dict[str, Any] = _of_info(result.info)
+        if np.isfinite(result.std).all():
+            uncertainty, std, error = self._uncertainty(result, folds, kspace, reconstruct)
+            rest |= uncertainty
+        else:
+            rest["note"] = str(_only(result.info.fallback) or "no samples")
+            std, error = result.std[0], abs(abs(result.mean[0]) - abs(reference))
+
+        scores, images = [], {}
+        for method, candidates_found in found.items():
+            image, seconds, note = max(candidates_found, key=lambda f: psnr(f[0], reference))
+            images[method] = image
+            scores.append(
+                Score(
+                    method,
+                    self.index,
+                    acceleration,
+                    true_acceleration,
+                    psnr(image, reference),
+                    ssim(image, reference),
+                    psnr(image, reference, masked=True),
+                    ssim(image, reference, masked=True),
+                    seconds,
+                    reference=REFERENCES[folds],
+                    **({"note": note} | (rest if method == METHODS[-1] else {})),
+                )
+            )
+        return scores, Comparison(reference, images, std, error)
+
+    def _uncertainty(
+        self, result: Any, folds: bool, kspace: Image, reconstruct: Callable[[Image], Any]
+    ) -> tuple[dict[str, float], NDArray[np.float32], NDArray[np.float32]]:
+        """Scores of the samples, their sd and the error of their mean.
+
+        The reference is the MVUE in the phase of the samples' own maps; against a root sum of
+        squares there are magnitudes alone.
+        """
+        maps = self.coil_directions if folds else result.maps[0, 0]
+        reference = mvue(self.kspace, maps)
+        noise = reference_noise_variance(self.noise, maps)
+        shared = self._shared_noise(result, folds, maps, kspace, reconstruct)
+        samples = result.samples[0]
+        magnitudes = np.abs(samples)
+        count, effective = len(samples), result.info.effective_samples
+        spread, mean = magnitudes.std(0, ddof=count / effective), magnitudes.mean(0)
+        of_magnitude = sd_to_error(spread, effective, mean, reference, noise - 2 * shared, True)
+        of_complex = sd_to_error(
+            result.std[0], effective, result.mean[0], reference, noise - 2 * shared
+        )
+        std, centre = (spread, mean) if folds else (result.std[0], result.mean[0])
+        # one probe tells what is shared on average, not in a pixel
+        own_noise = noise - 2 * np.mean(shared[head_mask(reference)])
+        scores = {
+            "sd_to_error": of_magnitude if folds else of_complex,
+            "sd_to_error_magnitude": of_magnitude,
+            "coverage_90": interval_coverage(
+                std,
+                effective,
+                centre,
+                reference,
+                own_noise,
+                folds,
+                degrees=(2 - folds) * (count - 1),
+            ),
+            "crps": crps(samples, reference, effective) / float(np.abs(reference).max()),
+        }
+        if count >= 3:
+            scores["coverage_50"] = coverage(samples, reference, 0.5, effective)
+        return scores, std, abs(centre - reference).astype(np.float32)
+
+    def _shared_noise(
+        self,
+        result: Any,
+        folds: bool,
+        maps: Image,
+        kspace: Image,
+        reconstruct: Callable[[Image], Any],
+    ) -> NDArray[np.float64]:
+        """Covariance E Re(e n^*) of the mean's error e with the noise n of the reference, (y, x).
+
+        The lines that were kept are in the reference too, and the mean follows their noise in part:
+        |mean - reference|^2 is |e|^2 + |n|^2 less twice this.  It is found as the divergence is in
+        Monte Carlo SURE (Ramani et al. 2008), by what becomes of a little more noise; a single
+        probe is enough for an average over the image.
+        """
+        rng = np.random.default_rng(0)
+        white = rng.standard_normal((2, *kspace.shape))
+        root = PROBE * np.linalg.inv(whitening_matrix(self.noise))
+        probe = (
+            whiten(white[0] + 1j * white[1], root) * np.any(self.kspace != 0, axis=(0, 2))[:, None]
+        )
+        noisy = reconstruct((kspace + probe * (kspace != 0)).astype(np.complex64))
+        if folds:
+            # of two equal components the magnitude has one
+            change = 2 * (np.abs(noisy.samples[0]).mean(0) - np.abs(result.samples[0]).mean(0))
+        else:
+            # its own maps have another phase
+            turn = np.sum(maps.conj() * noisy.maps[0, 0], axis=0)
+            change = noisy.mean[0] * turn - result.mean[0]
+        shared: NDArray[np.float64] = np.real(change * mvue(probe, maps).conj())
+        return shared / PROBE**2
+
+
+def _folds(result: Any) -> bool:
+    """Whether a reconstruction needed a second set of coil maps anywhere."""
+    maps = result.maps[0]
+    # NaN, of a slice without maps, is not above zero
+    return len(maps) == 2 and bool(np.any(np.abs(maps[1]) > 0))
+
+
+def _of_info(info: Any) -> dict[str, float | None]:
+    """What a table has of `Info`: noise levels in units of the scale."""
+    scale = _only(info.scale)
+
+    def number(name: str, unit: float | None = 1.0) -> float | None:
+        value = _only(getattr(info, name, None))
+        if value is None or not unit or not np.isfinite(value / unit):
+            return None
+        return float(value / unit)
+
+    return {
+        "misfit": number("misfit"),
+        "sigma_thermal": number("sigma_thermal", scale),
+        "sigma_n": number("sigma_n", scale),
+    }
+
+
+def _only(value: Any) -> Any:
+    """The entry of a slice that was reconstructed alone."""
+    return value[0] if isinstance(value, tuple) else value
+
+
+def _baselines(
+    kspace: Image, maps: Image, covariance: NDArray[Any]
+) -> dict[str, list[tuple[str, Callable[[], Image]]]]:
+    """For each method its candidates, of which the best counts: a note and what to call."""
+    return {
+        "zero-filled": [("", lambda: zero_filled(kspace, maps))],
+        "CG-SENSE": [("", lambda: cg_sense(kspace, maps, covariance))],
+        "L1-wavelet": [
+            (f"lambda {lam:g}", lambda lam=lam: l1_wavelet(kspace, maps, lam))  # type: ignore[misc]
+            for lam in LAMBDAS
+        ],
+    }
+
+
+def _timed(call: Callable[[], Any]) -> tuple[Any, float]:
+    start = time.perf_counter()
+    return call(), time.perf_counter() - start

@@ -1,0 +1,1 @@
+"""The measurement of an image: Fourier transforms, noise, coils, and images without a prior."""

@@ -1,0 +1,199 @@
+"""Reconstructions without a learned prior: references, baselines, and what is sent in need."""
+
+import logging
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from scipy.sparse.linalg import LinearOperator, cg
+
+from scoremri_core.errors import InputError
+from scoremri_core.mri.fourier import to_image, to_kspace
+from scoremri_core.mri.noise import covariance_from_edges, whiten, whitening_matrix
+
+_log = logging.getLogger(__name__)
+
+Image = NDArray[np.complex64]
+
+
+def mvue(kspace: ArrayLike, maps: ArrayLike) -> Image:
+    """Minimum-variance unbiased estimate from fully sampled data: sum conj(S) F^H k / sum |S|^2.
+
+    Unbiased for any maps, of least variance where the coils' noise is white (Jalal et al. 2021).
+
+    Parameters
+    ----------
+    kspace : (..., coil, y, x) complex, centred
+    maps : (..., coil, y, x) complex
+
+    Returns
+    -------
+    (..., y, x) complex64; zero where the maps are.
+    """
+    ksp, mps = np.asarray(kspace, np.complex64), np.asarray(maps, np.complex64)
+    weight = np.sum(np.abs(mps) ** 2, axis=-3)
+    combined = np.sum(mps.conj() * to_image(ksp), axis=-3)
+    image: Image = combined / np.where(weight > 0, weight, 1)
+    return image
+
+
+def zero_filled(kspace: ArrayLike, maps: ArrayLike) -> Image:
+    """Coil combination of undersampled data as they are: the `mvue` with zeros for the rest."""
+    return mvue(kspace, maps)
+
+
+def root_sum_of_squares(kspace: ArrayLike) -> NDArray[np.float32]:
+    """Root sum of squares of the coil images, (..., coil, y, x) to (..., y, x)."""
+    images = to_image(np.asarray(kspace, np.complex64))
+    return np.sqrt(np.sum(np.abs(images) ** 2, axis=-3))
+
+
+def cg_sense(
+    kspace: ArrayLike,
+    maps: ArrayLike,
+    noise_covariance: ArrayLike | None = None,
+    iterations: int = 50,
+    tolerance: float = 3e-4,
+) -> Image:
+    """SENSE by conjugate gradients, regularised by the power spectrum of the image itself.
+
+    The posterior mean of an image whose Fourier coefficients are independent Gaussians of the
+    variance v(k) that the data have at that distance from DC:
+
+        argmin |P F S x - y|^2 / 2 + sum_k |(F x)(k)|^2 / v(k)
+
+    in whitened data, where each real component of the noise has variance 1 (Pruessmann et al.,
+    MRM 46:638-651, 2001; the prior is Wiener's).
+
+    Parameters
+    ----------
+    kspace : (coil, y, x) complex, centred, zeros where not sampled
+    maps : (coil, y, x) or (set, coil, y, x) complex
+    noise_covariance : (coil, coil), E[n n^H]; None estimates it from the edges of k-space.
+    iterations, tolerance : of the conjugate gradients, |residual| / |A^H y|
+
+    Returns
+    -------
+    (y, x), or (set, y, x) where the maps have sets; complex64.
+
+    Raises
+    ------
+    InputError
+        Shapes that do not fit, or no measured samples.
+    """
+    ksp, mps = np.asarray(kspace, np.complex64), np.asarray(maps, np.complex64)
+    if ksp.ndim != 3 or mps.ndim not in (3, 4) or mps.shape[-3:] != ksp.shape:
+        raise InputError(
+            f"Coil maps of shape {mps.shape} do not fit k-space of shape {ksp.shape}: "
+            "expected (coil, y, x) each, the maps with or without a leading set axis."
+        )
+    if noise_covariance is None:
+        noise_covariance = covariance_from_edges(ksp)
+    covariance = np.asarray(noise_covariance)
+    whitening = whitening_matrix(covariance)
+    mask = np.any(ksp != 0, axis=0)
+    data = whiten(ksp, whitening)
+    white = whiten(mps, whitening).reshape(-1, *ksp.shape)
+    shape = (len(white), *ksp.shape[1:])
+    penalty = (2 / _power_spectrum(ksp, mask, covariance)).astype(np.float32)
+
+    def adjoint(coils: Any) -> Any:
+        return np.sum(white.conj() * to_image(coils), axis=1)
+
+    def normal(x: Any) -> Any:
+        image = x.reshape(shape)
+        coils = to_kspace(np.sum(white * image[:, None], axis=0)) * mask
+        return (adjoint(coils) + to_image(penalty * to_kspace(image))).ravel()
+
+    # What remains of `normal` where the coils are taken for one of their mean sensitivity.
+    sensitivity = np.mean(np.sum(np.abs(white) ** 2, axis=(0, 1)))
+    diagonal = sensitivity * np.where(mask, 1, mask.mean()).astype(np.float32) + penalty
+
+    def precondition(x: Any) -> Any:
+        return to_image(to_kspace(x.reshape(shape)) / diagonal).ravel()
+
+    size = int(np.prod(shape))
+    solution, _ = cg(
+        LinearOperator((size, size), matvec=normal, dtype=np.complex64),
+        adjoint(data).ravel(),
+        rtol=tolerance,
+        maxiter=iterations,
+        M=LinearOperator((size, size), matvec=precondition, dtype=np.complex64),
+    )
+    image: Image = solution.reshape(shape).astype(np.complex64)
+    return image if mps.ndim == 4 else image[0]
+
+
+def l1_wavelet(kspace: ArrayLike, maps: ArrayLike, lam: float, iterations: int = 100) -> Image:
+    """Sparse SENSE: argmin |P F S x - y|^2 / 2 + lam |W x|_1, by sigpy's L1WaveletRecon.
+
+    Parameters
+    ----------
+    kspace : (coil, y, x) complex, centred, zeros where not sampled
+    maps : (coil, y, x) complex
+    lam : weight for an image whose zero-filled version has its 99th percentile at 1; 0.003 to
+        0.03 is usual.
+    iterations : of FISTA
+
+    References
+    ----------
+    Lustig, Donoho & Pauly, "Sparse MRI", MRM 58:1182-1195 (2007).
+    """
+    from sigpy.mri.app import L1WaveletRecon
+
+    ksp, mps = np.asarray(kspace, np.complex64), np.asarray(maps, np.complex64)
+    scale = np.float32(np.percentile(np.abs(zero_filled(ksp, mps)), 99)) or np.float32(1)
+    app = L1WaveletRecon(ksp / scale, mps, lam, max_iter=iterations, show_pbar=False)
+    image: Image = (app.run() * scale).astype(np.complex64)
+    return image
+
+
+def best_classical(
+    kspace: ArrayLike, maps: ArrayLike | None, noise_covariance: ArrayLike | None
+) -> Image:
+    """The image to send where posterior samples cannot be drawn; it always comes out finite.
+
+    `cg_sense` where there are coil maps (of several sets: their root sum of squares with the
+    first one's phase), the root sum of squares otherwise. Samples that are not finite count as
+    not measured.
+
+    Parameters
+    ----------
+    kspace : (coil, y, x) complex, centred, zeros where not sampled
+    maps : (coil, y, x) or (set, coil, y, x), or None
+    noise_covariance : (coil, coil), or None to estimate it
+
+    Returns
+    -------
+    (y, x) complex64
+    """
+    ksp = np.asarray(kspace, np.complex64)
+    ksp = np.where(np.isfinite(ksp).all(axis=0), ksp, 0)
+    plain = root_sum_of_squares(ksp).astype(np.complex64)
+    if maps is None or not np.isfinite(maps).all():
+        return plain
+    try:
+        image = cg_sense(ksp, maps, noise_covariance)
+    except InputError as error:
+        _log.warning("Root sum of squares instead of SENSE: %s", error)
+        return plain
+    if image.ndim == 3:
+        image = np.linalg.norm(image, axis=0) * np.exp(1j * np.angle(image[0]))
+    return image.astype(np.complex64)
+
+
+def _power_spectrum(
+    ksp: Image, mask: NDArray[np.bool_], covariance: NDArray[Any]
+) -> NDArray[np.float64]:
+    """Energy (y, x) of the image's Fourier coefficients: radial mean of the data's, less noise."""
+    ny, nx = mask.shape
+    y, x = ((np.arange(n) - n // 2) / n for n in (ny, nx))
+    ring = np.rint(np.hypot(y[:, None], x) * min(ny, nx)).astype(int)
+    rings = int(ring.max()) + 1
+    count = np.bincount(ring[mask], minlength=rings)
+    energy = np.bincount(ring[mask], np.sum(np.abs(ksp[:, mask]) ** 2, axis=0), minlength=rings)
+    noise = float(np.trace(covariance).real)
+    measured = np.flatnonzero(count)
+    signal = np.maximum(energy[measured] / count[measured] - noise, 0.1 * noise / len(ksp))
+    spectrum: NDArray[np.float64] = np.interp(np.arange(rings), measured, signal)[ring]
+    return spectrum

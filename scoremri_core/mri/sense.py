@@ -1,0 +1,167 @@
+"""The forward operator of a multi-coil Cartesian scan."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator
+from functools import cached_property
+
+import torch
+from torch import Tensor
+
+from scoremri_core.mri.fourier import fft, to_image, to_kspace
+
+
+class SenseOperator:
+    """A = P F S: coil maps, centred orthonormal FFT, sampling mask (Pruessmann et al. 2001).
+
+    Frames and samples are batch dimensions: every frame has maps and a mask of its own, and all
+    its samples share them.
+
+    Parameters
+    ----------
+    maps : complex (frame, set, coil, y, x)
+    mask : bool (frame, y, x), true where k-space was measured.
+
+    Notes
+    -----
+    Images are (frame, sample, set, y, x), k-space is (frame, sample, coil, y, x).
+    """
+
+    def __init__(self, maps: Tensor, mask: Tensor) -> None:
+        self.maps = maps
+        self._conjugate = maps.conj().resolve_conj()
+        self.mask = mask[:, None, None]  # (frame, 1, 1, y, x)
+        # A^H A commutes with shifts of the image, so its FFTs need no centring; and where whole
+        # readouts are measured the transform along them cancels
+        lines = bool((mask == mask[..., :1]).all())
+        self._axes = (-2,) if lines else (-2, -1)
+        reduced_mask = self.mask[..., :1] if lines else self.mask
+        self._reduced_mask = torch.fft.ifftshift(reduced_mask, dim=(-2, -1))
+        # what `normal` and `pull` weigh samples by, laid out as `reduced` k-space
+        self.precision = self._reduced_mask.to(maps.real.dtype)
+        self.support = maps.abs().amax(2)[:, None] > 0  # (frame, 1, set, y, x)
+
+    def forward(self, image: Tensor) -> Tensor:
+        """A x: (frame, sample, set, y, x) to (frame, sample, coil, y, x)."""
+        return to_kspace(_expand(image, self.maps)) * self.mask
+
+    def adjoint(self, kspace: Tensor) -> Tensor:
+        """A^H y: (frame, sample, coil, y, x) to (frame, sample, set, y, x)."""
+        coils = to_image(kspace * self.mask)
+        frames, samples, _, ny, nx = coils.shape
+        image = coils.new_zeros(frames, samples, self.maps.shape[1], ny, nx)
+        return _combine(coils, self._conjugate, image)
+
+    def weighted(self, precision: Tensor) -> SenseOperator:
+        """The same operator for noise of the variance 1 / precision in each real component.
+
+        `normal`, `pull` and the diagonals then hold A^H W A and A^H W, W the precision.
+
+        Parameters
+        ----------
+        precision : (frame, sample or 1, 1, y, x), or (.., y, 1) where whole readouts are measured,
+            DC at index 0; what was not measured counts as zero.
+        """
+        _ = self._alike  # once for all weights
+        other = copy.copy(self)
+        other.__dict__.pop("diagonal", None)
+        other.precision = self._reduced_mask * precision
+        return other
+
+    def reduced(self, kspace: Tensor) -> Tensor:
+        """k-space (frame, coil, y, x) as `pull` takes it, after a unitary transform."""
+        return fft(to_image(kspace * self.mask[:, 0]), self._axes)
+
+    def pull(self, reduced: Tensor, image: Tensor) -> Tensor:
+        """A^H W (y - A x) for `reduced` k-space y, with or without an axis of samples."""
+        return self._round_trip(image, reduced)
+
+    def normal(self, image: Tensor) -> Tensor:
+        """A^H W A x, with fewer and shorter transforms than `forward` and `adjoint`."""
+        return self._round_trip(image, None)
+
+    def _round_trip(self, image: Tensor, reduced: Tensor | None) -> Tensor:
+        """A^H W A x, or A^H W (y - A x)."""
+        total = torch.zeros_like(image)
+        for part in self._parts(image):
+            kspace = fft(_expand(image, self.maps[:, :, part]), self._axes)
+            if reduced is not None:
+                torch.sub(reduced[:, :, part], kspace, out=kspace)
+            kspace *= self.precision
+            _combine(fft(kspace, self._axes, inverse=True), self._conjugate[:, :, part], total)
+        return total
+
+    def residual_power(self, reduced: Tensor, image: Tensor) -> Tensor:
+        """|y - A x|^2 summed over the coils, and over the readout where whole ones are measured.
+
+        Returns
+        -------
+        (frame, sample, y, x) or (frame, sample, y, 1), DC at index 0, zero where not measured.
+        """
+        total: Tensor | float = 0.0
+        for part in self._parts(image):
+            kspace = fft(_expand(image, self.maps[:, :, part]), self._axes)
+            square = (
+                torch.view_as_real(torch.sub(reduced[:, :, part], kspace)).square().sum((2, -1))
+            )
+            total = total + (square.sum(-1, keepdim=True) if len(self._axes) == 1 else square)
+        return total * self._reduced_mask[:, :, 0]
+
+    def _parts(self, image: Tensor) -> Iterator[slice]:
+        # on a CPU coil by coil: what fits its caches is several times faster
+        coils = self.maps.shape[2]
+        step = 1 if image.device.type == "cpu" else coils
+        return (slice(c, c + step) for c in range(0, coils, step))
+
+    @cached_property
+    def diagonal(self) -> Tensor:
+        """The diagonal of A^H W A, (frame, 1, set, y, x), real: mean of W x sum |S|^2."""
+        return self.maps.abs().square().sum(2)[:, None] * self.precision.mean(
+            (-2, -1), keepdim=True
+        )
+
+    def kspace_diagonal(self, weights: Tensor) -> Tensor:
+        """The diagonal of F w A^H W A w F^H, DC at index 0, for real weights w on the image.
+
+        The sampling density as seen through the coils and the weights: the mask correlated with
+        the power spectrum of weights x maps.  How alike the coils see two places is taken to
+        depend on the distance of the places alone, which is exact for constant weights.
+
+        Parameters
+        ----------
+        weights : (frame, sample, set, y, x).
+
+        Returns
+        -------
+        Real, of the shape of the weights.
+        """
+        density = self.precision.expand(*self.precision.shape[:-1], weights.shape[-1])
+        lags = torch.fft.ifft2(density) * self._alike
+        return torch.fft.fft2(lags * _autocorrelation(weights)).real.clamp(min=0)
+
+    @cached_property
+    def _alike(self) -> Tensor:
+        """How alike the coils see two places: autocorrelation of maps over that of the support."""
+        seen = _autocorrelation(self.support.to(self.maps.real.dtype)).real
+        alike = _autocorrelation(self.maps).sum(2)[:, None].conj()
+        return torch.where(seen > 0.02 * seen[..., :1, :1], alike / seen, 0) / seen[0, 0, 0].numel()
+
+
+# Sums run coil by coil, in one order, so that a sample is the same to the last bit alone and in
+# company; matrix products would round by the size of the batch.
+def _expand(image: Tensor, maps: Tensor) -> Tensor:
+    coils = image[:, :, 0, None] * maps[:, None, 0]
+    for i in range(1, maps.shape[1]):
+        coils.addcmul_(image[:, :, i, None], maps[:, None, i])
+    return coils
+
+
+def _combine(coils: Tensor, conjugate: Tensor, total: Tensor) -> Tensor:
+    for c in range(conjugate.shape[2]):
+        total.addcmul_(coils[:, :, c, None], conjugate[:, None, :, c])
+    return total
+
+
+def _autocorrelation(x: Tensor) -> Tensor:
+    return torch.fft.ifft2(torch.fft.fft2(x).abs().square())

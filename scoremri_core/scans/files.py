@@ -1,0 +1,250 @@
+"""ISMRMRD files: read lazily, written whole or not at all."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any, Protocol
+
+import h5py
+import ismrmrd
+import numpy as np
+import numpy.typing as npt
+from ismrmrd import xsd
+from ismrmrd.file import Waveforms
+from ismrmrd.hdf5 import acquisition_dtype, acquisition_header_dtype, waveform_dtype
+
+from scoremri_core.errors import InputError
+from scoremri_core.scans.header import parse_header
+
+logger = logging.getLogger(__name__)
+
+PathLike = str | os.PathLike[str]
+
+BLOCK = 64  # readouts held at a time: variable-length rows are slow to read one by one
+
+NOT_IMAGING = (
+    ismrmrd.ACQ_IS_NOISE_MEASUREMENT,
+    ismrmrd.ACQ_IS_NAVIGATION_DATA,
+    ismrmrd.ACQ_IS_PHASECORR_DATA,
+    ismrmrd.ACQ_IS_HPFEEDBACK_DATA,
+    ismrmrd.ACQ_IS_DUMMYSCAN_DATA,
+    ismrmrd.ACQ_IS_RTFEEDBACK_DATA,
+    ismrmrd.ACQ_IS_SURFACECOILCORRECTIONSCAN_DATA,
+    ismrmrd.ACQ_IS_PHASE_STABILIZATION_REFERENCE,
+    ismrmrd.ACQ_IS_PHASE_STABILIZATION,
+)
+
+
+def flag_bits(*flags: int) -> int:
+    """Bit mask of ISMRMRD flags, which count from 1."""
+    return sum(1 << (flag - 1) for flag in flags)
+
+
+@dataclass(frozen=True)
+class Scan:
+    """An open ISMRMRD scan; iterating reads its acquisitions block by block.
+
+    Attributes
+    ----------
+    name : path and group, for messages
+    header : the parsed ISMRMRD header
+    header_xml : the header as stored
+    """
+
+    name: str
+    header: Any
+    header_xml: str
+    _group: h5py.Group
+
+    def __len__(self) -> int:
+        """Count the acquisitions."""
+        return int(self._group["data"].shape[0])
+
+    def __iter__(self) -> Iterator[ismrmrd.Acquisition]:
+        """Read the acquisitions in the order of the file."""
+        rows = self._group["data"]
+        for start in range(0, len(self), BLOCK):
+            for offset, row in enumerate(rows[start : start + BLOCK]):
+                yield self._acquisition(start + offset, row)
+
+    def heads(self) -> npt.NDArray[Any]:
+        """Headers of all acquisitions as one structured array, without their data."""
+        heads: npt.NDArray[Any] = self._group["data"].fields("head")[:]
+        return heads.astype(acquisition_header_dtype)
+
+    def waveforms(self) -> Iterator[ismrmrd.Waveform]:
+        """Physiology recorded beside the scan, if any."""
+        if "waveforms" in self._group:
+            yield from Waveforms(self._group["waveforms"])
+
+    def _acquisition(self, index: int, row: Any) -> ismrmrd.Acquisition:
+        head = np.asarray(row["head"]).astype(acquisition_header_dtype)
+        channels, samples = int(head["active_channels"]), int(head["number_of_samples"])
+        dimensions = int(head["trajectory_dimensions"])
+        data, trajectory = row["data"], row["traj"]
+        if data.size != 2 * channels * samples or trajectory.size != samples * dimensions:
+            raise InputError(
+                f"{self.name}: acquisition {index} holds {data.size} values where its header "
+                f"expects {channels} channels of {samples} complex samples"
+            )
+        return ismrmrd.Acquisition(
+            head.tobytes(),
+            data.astype(np.float32).view(np.complex64).reshape(channels, samples),
+            trajectory.astype(np.float32).reshape(samples, dimensions),
+        )
+
+
+class Readable(Protocol):
+    """What a scan offers a reader, whether it lies in a file or is made as it is read."""
+
+    @property
+    def name(self) -> str:
+        """Where the scan comes from, for messages."""
+
+    @property
+    def header(self) -> Any:
+        """The parsed ISMRMRD header."""
+
+    def heads(self) -> npt.NDArray[Any]:
+        """Headers of all acquisitions."""
+
+    def __iter__(self) -> Iterator[ismrmrd.Acquisition]:
+        """Read the acquisitions."""
+
+
+@contextmanager
+def open_hdf5(path: PathLike) -> Iterator[h5py.File]:
+    """Open an HDF5 file for reading, without a lock so that others may read it too.
+
+    Raises
+    ------
+    InputError
+        Where there is no such file or it is not HDF5.
+    """
+    if not Path(path).is_file():
+        raise InputError(f"{path}: no such file")
+    try:
+        file = _unlocked(path)
+    except OSError as error:
+        raise InputError(f"{path}: not an ISMRMRD file (not readable as HDF5)") from error
+    with file:
+        yield file
+
+
+def _unlocked(path: PathLike) -> h5py.File:
+    try:
+        return h5py.File(path, "r", locking=False)
+    except OSError:
+        return h5py.File(path, "r")  # this process has it open with locks: they must agree
+
+
+@contextmanager
+def open_scan(path: PathLike, group: str = "dataset") -> Iterator[Scan]:
+    """Open a scan in an ISMRMRD file.
+
+    Parameters
+    ----------
+    path : ISMRMRD (HDF5) file
+    group : group of the scan inside the file
+
+    Raises
+    ------
+    InputError
+        Where the file is missing or not ISMRMRD, the group is not there, or it is empty.
+    """
+    with open_hdf5(path) as file:
+        scan = file.get(group)
+        if not isinstance(scan, h5py.Group):
+            known = ", ".join(sorted(file)) or "none"
+            raise InputError(f"{path}: no group '{group}' (groups of this file: {known})")
+        name = f"{path} (group '{group}')"
+        if "xml" not in scan or "data" not in scan:
+            raise InputError(f"{name}: not an ISMRMRD scan, which has 'xml' and 'data'")
+        fields = getattr(scan["data"], "dtype", np.dtype(float)).names or ()
+        if not {"head", "traj", "data"} <= set(fields):
+            raise InputError(f"{name}: 'data' does not hold ISMRMRD acquisitions")
+        if scan["data"].shape[0] == 0:
+            raise InputError(f"{name}: the dataset is empty, at least one acquisition is needed")
+        document = np.ravel(scan["xml"][()])[0]
+        xml = document.decode() if isinstance(document, bytes) else str(document)
+        yield Scan(name, parse_header(xml.encode(), name), xml, scan)
+
+
+@contextmanager
+def replacing(path: PathLike) -> Iterator[Path]:
+    """Give a temporary path beside `path` that takes its place once the block succeeds.
+
+    Raises
+    ------
+    InputError
+        Where the folder of `path` cannot be written to.
+    """
+    target = Path(path)
+    if not target.parent.is_dir():
+        raise InputError(f"{target}: the folder {target.parent} does not exist")
+    if target.is_dir() or not os.access(target.parent, os.W_OK):
+        raise InputError(f"{target}: cannot be written")
+    # The suffix stays, since some writers choose the format by it.
+    partial = target.with_name(f".{target.stem}.{os.getpid()}{target.suffix}")
+    try:
+        yield partial
+        os.replace(partial, target)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def write_scan(
+    path: PathLike,
+    header: Any,
+    acquisitions: Iterable[ismrmrd.Acquisition],
+    group: str = "dataset",
+    *,
+    waveforms: Iterable[ismrmrd.Waveform] = (),
+    arrays: Mapping[str, npt.NDArray[Any]] | None = None,
+) -> None:
+    """Write a scan as a new ISMRMRD file, replacing any file of that name.
+
+    Parameters
+    ----------
+    path : file to write
+    header : ISMRMRD header, parsed or XML; its `version` is left out, since a server hangs on a
+        version other than its own
+    acquisitions : consumed one block at a time
+    group : group of the scan inside the file
+    waveforms : written beside the acquisitions
+    arrays : further arrays by their path inside the file, such as "truth/image"
+    """
+    if isinstance(header, str | bytes):
+        header = parse_header(header, "header to write")
+    version, header.version = header.version, None
+    try:
+        xml = xsd.ToXML(header)
+    finally:
+        header.version = version
+    with replacing(path) as partial, h5py.File(partial, "w", locking=False) as file:
+        scan = file.create_group(group)
+        scan.create_dataset("xml", data=[xml.encode()], dtype=h5py.special_dtype(vlen=bytes))
+        _append(scan, "data", acquisition_dtype, map(_acquisition_row, acquisitions))
+        if rows := [Waveforms.to_numpy(waveform) for waveform in waveforms]:
+            scan.create_dataset("waveforms", data=np.array(rows, waveform_dtype), maxshape=(None,))
+        for name, array in (arrays or {}).items():
+            file.create_dataset(name, data=array)
+
+
+def _append(scan: h5py.Group, name: str, dtype: Any, rows: Iterator[tuple[Any, ...]]) -> None:
+    dataset = scan.create_dataset(name, (0,), dtype, maxshape=(None,), chunks=(BLOCK,))
+    while block := list(islice(rows, BLOCK)):
+        dataset.resize(len(dataset) + len(block), axis=0)
+        dataset[-len(block) :] = np.array(block, dtype)
+
+
+def _acquisition_row(acquisition: ismrmrd.Acquisition) -> tuple[Any, ...]:
+    head = np.frombuffer(acquisition.getHead(), dtype=acquisition_header_dtype)[0]
+    data = np.ascontiguousarray(acquisition.data, np.complex64)
+    return head, np.ravel(acquisition.traj).astype(np.float32), np.ravel(data).view(np.float32)
