@@ -24,7 +24,7 @@ def test_whatever_the_installation_reads_is_copied():
     copied = {w for line in INSTRUCTIONS if line.startswith("COPY") for w in line.split()}
     setup = configparser.ConfigParser()
     setup.read(ROOT / "setup.cfg")
-    assert {"setup.cfg", "pyproject.toml", "scoremri_core", "gadgets"} <= copied
+    assert {"setup.cfg", "pyproject.toml", "scoremri_core", "gadgets", "config"} <= copied
     assert setup["metadata"]["long_description"].removeprefix("file: ") in copied
     assert set(setup["metadata"]["license_files"].split()) <= copied
     run = next(line for line in INSTRUCTIONS if line.startswith("RUN"))

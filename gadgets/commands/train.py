@@ -112,7 +112,8 @@ def train(
         with ranks.in_turn(), _progress(ranks, "preparing", len(training + validation)) as advance:
             held_out = load_slices(validation, cache, lambda n: advance(n, ""))
             slices = load_slices(training, cache, lambda n: advance(n + len(validation), ""))
-        logger.info("%d training slices, %d for validation", len(slices), len(held_out))
+        if ranks.first:
+            logger.info("%d training slices, %d for validation", len(slices), len(held_out))
         with _progress(ranks, "training", steps) as advance:
             loop.train(
                 slices,

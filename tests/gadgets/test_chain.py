@@ -1,6 +1,6 @@
 import pytest
 
-from gadgets.protocol.chain import Chain, Node, find, known
+from gadgets.protocol.chain import Chain, Node, find, known, shipped
 from scoremri_core.errors import InputError
 
 EXTERNAL = """<external><execute name="a.b" target="c" type="python"/>
@@ -29,6 +29,17 @@ def test_an_unknown_chain_lists_the_known():
     assert {"score_recon.xml", "score_recon_generic.xml"} <= set(known())
     with pytest.raises(InputError, match=r"unknown chain 'nope'.*score_recon.xml, score_recon_gen"):
         Chain.load("nope")
+
+
+def test_the_chains_are_the_packages_own(tmp_path):
+    package = tmp_path / "gadgets"
+    (tmp_path / "config").mkdir()
+    assert shipped(package) == package / "config"  # what lies beside may be anybody's
+    for name in ("setup.cfg", "pyproject.toml"):
+        (tmp_path / name).touch()
+    assert shipped(package) == tmp_path / "config"
+    (package / "config").mkdir(parents=True)
+    assert shipped(package) == package / "config"
 
 
 def test_properties_are_set_and_added(tmp_path):

@@ -1,0 +1,22 @@
+import configparser
+import importlib.metadata
+from pathlib import Path
+
+import scoremri_core
+
+ROOT = Path(__file__).parent.parent
+
+
+def test_every_package_is_installed():
+    setup = configparser.ConfigParser()
+    setup.read(ROOT / "setup.cfg")
+    found = {
+        str(path.parent.relative_to(ROOT)).replace("/", ".")
+        for name in ("gadgets", "scoremri_core")
+        for path in (ROOT / name).rglob("*.py")
+    }
+    assert set(setup["options"]["packages"].split()) == found | {"gadgets.config"}
+
+
+def test_the_version_is_that_of_the_distribution():
+    assert scoremri_core.__version__ == importlib.metadata.version("scoremri")
