@@ -101,8 +101,9 @@ def evaluate(
     """Score zero-filling, SENSE, L1-wavelet and the posterior mean against the full data.
 
     A row for each scan, mask and acceleration. The reference is the MVUE of the full data with coil
-    maps from the calibration lines, or the root sum of squares where the object folds. L1-wavelet
-    gets the best lambda of three, chosen by its PSNR; nothing else sees the reference.
+    maps from the calibration lines, or, where the object folds, the root sum of squares less its
+    noise. L1-wavelet gets the best lambda of three, chosen by its PSNR; nothing else sees the
+    reference.
     """
     from scoremri_core import load_prior, reconstruct
     from scoremri_core.evaluation.comparison import METHODS

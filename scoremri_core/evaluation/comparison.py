@@ -22,7 +22,13 @@ from scoremri_core.evaluation.metrics import (
     sd_to_error,
     ssim,
 )
-from scoremri_core.mri.classical import cg_sense, l1_wavelet, mvue, zero_filled
+from scoremri_core.mri.classical import (
+    cg_sense,
+    l1_wavelet,
+    mvue,
+    root_sum_of_squares,
+    zero_filled,
+)
 from scoremri_core.mri.coil_maps import estimate_coil_maps
 from scoremri_core.mri.fourier import to_image
 from scoremri_core.mri.noise import covariance_from_edges, whiten, whitening_matrix
@@ -121,8 +127,21 @@ class Evaluation:
         self.reference = mvue(kspace, estimate_coil_maps(kspace * lines[:, None])[0])
 
     @cached_property
+    def root_sum_of_squares(self) -> Image:
+        """Of the full data, (y, x), less the mean power of its noise.
+
+        Noise only ever adds to a sum of squares: where there is no signal, an image without
+        noise would be far from it, and a noisy one near.
+        """
+        power = root_sum_of_squares(self.kspace) ** 2
+        received = np.any(self.kspace != 0, axis=0).mean()
+        less = np.maximum(power - np.trace(self.noise).real * received, 0)
+        root: Image = np.sqrt(less).astype(np.complex64)
+        return root
+
+    @cached_property
     def coil_directions(self) -> Image:
-        """The coil images over their root sum of squares: maps whose MVUE is that very root."""
+        """The coil images over their root sum of squares: maps whose MVUE is that root."""
         images = to_image(self.kspace)
         norm = np.linalg.norm(images, axis=0)
         directions: Image = images / np.where(norm > 0, norm, 1)
@@ -145,7 +164,7 @@ class Evaluation:
         """Reconstruct one undersampled version of the slice by every method.
 
         Where the object folds, so that the reconstruction has two sets of coil maps, no MVUE is
-        right and the reference is the root sum of squares of the full data.
+        right and the reference is the root sum of squares of the full data, less its noise.
 
         Parameters
         ----------
@@ -165,7 +184,7 @@ class Evaluation:
         found[METHODS[-1]] = [(result.mean[0], seconds, "")]
 
         folds = _folds(result)
-        reference = mvue(self.kspace, self.coil_directions) if folds else self.reference
+        reference = self.root_sum_of_squares if folds else self.reference
         rest: dict[str, Any] = _of_info(result.info)
         if np.isfinite(result.std).all():
             uncertainty, std, error = self._uncertainty(result, folds, kspace, reconstruct)
@@ -204,7 +223,7 @@ class Evaluation:
         squares there are magnitudes alone.
         """
         maps = self.coil_directions if folds else result.maps[0, 0]
-        reference = mvue(self.kspace, maps)
+        reference = self.root_sum_of_squares if folds else mvue(self.kspace, maps)
         noise = reference_noise_variance(self.noise, maps)
         shared = self._shared_noise(result, folds, maps, kspace, reconstruct)
         samples = result.samples[0]

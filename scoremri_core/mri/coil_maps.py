@@ -35,6 +35,7 @@ _OBJECT = 0.1  # of the signal's 99th percentile: below it is background
 _SECOND_SET_EIGENVALUES = (0.7, 0.9)  # weight 0 below, 1 above
 _FOLDED_EIGENVALUE = 0.95  # of a second set, where two parts of the object fold
 _FOLDED_SHARE = 0.025  # of the object with such a second eigenvalue: above it two sets are needed
+_ALIKE = 50  # power of the eigenvalues' ratio that says how alike two sets are
 _CHUNK_BYTES = {"cpu": 1 << 21, "cuda": 1 << 28}
 
 
@@ -190,7 +191,10 @@ def _of_one_extent(
             folded = (coarse > _FOLDED_EIGENVALUE) & (signal > 0)
             folds = folded.sum(axis=(1, 2)) > _FOLDED_SHARE * (signal > 0).sum(axis=(1, 2))
         maps, values = _eigenvectors(lags, shape, 1 + bool(folds.any()), xp)
-    maps = _referenced(maps, _virtual_coil(maps[:, 0], block, signal, xp), xp)
+    virtual_coil = _virtual_coil(maps[:, 0], block, signal, xp)
+    if maps.shape[1] == 2:
+        maps = _turned(maps, values * folds[:, None, None, None], virtual_coil, xp)
+    maps = _referenced(maps, virtual_coil, xp)
     if whitening is not None:
         unwhitening = xp.asarray(np.linalg.inv(whitening), dtype=xp.complex64)
         maps = _mix(unwhitening[:, None], maps)
@@ -370,6 +374,23 @@ def _virtual_coil(maps: Any, block: Any, signal: Any, xp: Any) -> Any:
         virtual = virtual + 0.5 * step / xp.linalg.norm(step, axis=1, keepdims=True)
         virtual = virtual / xp.linalg.norm(virtual, axis=1, keepdims=True)
     return virtual.astype(xp.complex64)
+
+
+def _turned(maps: Any, values: Any, virtual_coil: Any, xp: Any) -> Any:
+    """Two sets turned within the space that they span, so that they change smoothly in space.
+
+    Where both eigenvalues are near 1, which combinations are the eigenvectors is a matter of the
+    noise and jumps from pixel to pixel, and so would both images.  There set 0 becomes what of
+    the virtual coil lies in the space; where the second eigenvalue is less it hardly turns.
+    """
+    parts = (maps.conj() * virtual_coil[:, None, :, None, None]).sum(axis=2)
+    ratio = xp.maximum(values[:, 1], 0) / xp.maximum(values[:, 0], 1e-6)
+    parts[:, 1] *= ratio**_ALIKE
+    length = xp.sqrt((xp.abs(parts) ** 2).sum(axis=1))
+    a, b = xp.moveaxis(parts / xp.maximum(length, 1e-6)[:, None], 1, 0)[:, :, None]
+    return xp.stack(
+        [maps[:, 0] * a + maps[:, 1] * b, maps[:, 1] * a.conj() - maps[:, 0] * b.conj()], axis=1
+    )
 
 
 def _referenced(maps: Any, virtual_coil: Any, xp: Any) -> Any:
