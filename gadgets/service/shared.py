@@ -40,8 +40,8 @@ class Shared:
         from scoremri_core import load_prior
         from scoremri_core.arguments import find_device
 
-        loaded = {name: load_prior(name) for name in priors}
-        return cls(loaded, device, Turns(find_device(device).type != "cpu"), capture)
+        where = find_device(device)
+        return cls({name: load_prior(name).to(where) for name in priors}, device, capture=capture)
 
     def applied(self, properties: Properties) -> Properties:
         """The properties of a scan as they are served here.

@@ -24,7 +24,7 @@ def posterior(case: Case, frames: int = 1) -> Run:
 
     device = find_device(case.device)
     watch = Stopwatch(device)
-    prior = watch.around(load_prior(case.prior))
+    prior = watch.around(load_prior(case.prior).to(device))
     kspace = np.repeat(case.kspace[None], frames, axis=0)
 
     def run() -> Measurement:
@@ -71,7 +71,7 @@ def langevin(case: Case) -> Run:
 
     device = find_device(case.device)
     watch = Stopwatch(device)
-    prior = watch.around(load_prior(case.prior))
+    prior = watch.around(load_prior(case.prior).to(device))
     full = LangevinOptions()
     evaluations = full.steps * full.inner_steps
 

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import copy
+import threading
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
+from itertools import chain
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+
+_MOVING = threading.Lock()  # so that two threads do not make the same copy
 
 
 class ModelPrior(ABC):
@@ -28,11 +33,23 @@ class ModelPrior(ABC):
         self.name: str = card["name"]
         self.variance_scale = float(card.get("variance_scale", 1.0))
         self.inflation = float(card.get("inflation", 1.0))
+        self._copies: dict[torch.device, ModelPrior] = {}
 
     def to(self, device: torch.device) -> ModelPrior:
-        """Move the weights; returns the prior."""
-        self.model.to(device)
-        return self
+        """The prior on a device: itself where its weights are there, else a copy of it.
+
+        The weights of this object stay where they are, since another thread may be using them.
+        The copy is made once, and is the same whenever it is asked for.
+        """
+        device = _numbered(device)
+        if all(held.device == device for held in _tensors(self.model)):
+            return self
+        with _MOVING:
+            if device not in self._copies:
+                moved = copy.copy(self)
+                moved.model = copy.deepcopy(self.model).to(device)
+                self._copies[device] = moved
+            return self._copies[device]
 
     def passes(self, x: Tensor, sigma: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
         """Parts of a batch, all of one size; the last is filled up with copies of its last image.
@@ -50,3 +67,14 @@ class ModelPrior(ABC):
     @abstractmethod
     def denoise(self, x: Tensor, sigma: Tensor) -> Tensor:
         """E[x0 | x], complex (batch, y, x)."""
+
+
+def _tensors(model: nn.Module) -> Iterator[Tensor]:
+    return chain(model.parameters(), model.buffers())
+
+
+def _numbered(device: torch.device) -> torch.device:
+    """The device with its number: tensors on "cuda" say that they are on "cuda:0"."""
+    if device.type == "cuda" and device.index is None:
+        return torch.device("cuda", torch.cuda.current_device())
+    return device

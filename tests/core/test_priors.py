@@ -1,6 +1,7 @@
 """The network as a prior, and weights on disk."""
 
 import json
+import threading
 
 import pytest
 import torch
@@ -63,6 +64,40 @@ def test_images_do_not_depend_on_their_batch(model):
     for i in range(6):
         alone = prior.denoise(x[i : i + 1], sigma[i : i + 1])
         torch.testing.assert_close(together[i : i + 1], alone, rtol=0, atol=1e-6)
+
+
+def test_a_prior_on_another_device_is_a_copy_and_leaves_this_one_where_it_is(model):
+    """Another thread may be denoising with it."""
+    prior, meta = NetworkPrior(model, {"name": "test"}), torch.device("meta")
+    x, sigma = images(1, 16, 16), torch.tensor([0.2])
+    before = prior.denoise(x, sigma)
+    start, found = threading.Barrier(3), []
+
+    def move():
+        start.wait(10)
+        found.append(prior.to(meta))
+
+    threads = [threading.Thread(target=move) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    start.wait(10)
+    for _ in range(5):
+        torch.testing.assert_close(prior.denoise(x, sigma), before, rtol=0, atol=0)
+    for thread in threads:
+        thread.join(10)
+    assert found[0] is found[1] is prior.to(meta)
+    assert {p.device for p in found[0].model.parameters()} == {meta}
+    assert {p.device.type for p in prior.model.parameters()} == {"cpu"}
+    assert prior.to(torch.device("cpu")) is prior
+    assert found[0].to(meta) is found[0]
+    assert (found[0].name, found[0].precision) == (prior.name, prior.precision)
+
+
+@pytest.mark.cuda
+def test_a_device_without_a_number_is_the_present_one(model):
+    prior = NetworkPrior(model, {"name": "test"})
+    there = prior.to(torch.device("cuda"))
+    assert there is prior.to(torch.device("cuda:0")) is there.to(torch.device("cuda"))
 
 
 SMALL = {
