@@ -43,7 +43,6 @@ def _reconstruct(frames: Frames, connection: Any, on_loss: OnLoss) -> None:
 
     from gadgets.protocol.documents import check_matrices
     from gadgets.stages.buffers import read_recon_data
-    from gadgets.stages.frame import Frame
     from gadgets.stages.properties import Properties
     from gadgets.stream.capture import capture
     from gadgets.stream.outbox import Outbox
@@ -64,20 +63,26 @@ def _reconstruct(frames: Frames, connection: Any, on_loss: OnLoss) -> None:
     outbox = Outbox()
     stream = frames(items, connection.header, properties)
     with closing(read_ahead(stream, on_loss=on_loss)) as waiting, closing(iter(outbox)) as images:
-        outbox.fill(_images(turns.batches(waiting, outbox.wait_for_room, Frame), properties))
+        outbox.fill(_images(turns, waiting, outbox.wait_for_room, properties))
         for image in images:
             connection.send(image)
 
 
-def _images(batches: Generator[list[Any]], properties: Any) -> Generator[Any]:
+def _images(
+    turns: Any, waiting: Iterable[list[Any]], ready: Callable[[], None], properties: Any
+) -> Generator[Any]:
     from contextlib import closing
 
     from gadgets.stages.coil_compression import compress_coils
     from gadgets.stages.coil_maps import add_coil_maps
     from gadgets.stages.emit import emit
+    from gadgets.stages.frame import Frame
     from gadgets.stages.posterior import posterior
+    from scoremri_core.arguments import find_device
 
-    with closing(batches):  # a turn ends, whatever happens in it
+    together = find_device(properties.device).type != "cpu"
+    # closed, so that a turn ends whatever happens in it
+    with closing(turns.batches(waiting, ready, Frame, together)) as batches:
         mapped = (
             list(add_coil_maps(compress_coils(items, properties), properties)) for items in batches
         )

@@ -66,8 +66,9 @@ def _prior(properties: Properties) -> Any:
     if properties.sampler == "none" or not isinstance(properties.prior, str):
         return properties.prior
     from scoremri_core import load_prior
+    from scoremri_core.arguments import find_device
 
-    return load_prior(properties.prior)
+    return load_prior(properties.prior).to(find_device(properties.device))
 
 
 def _reconstructed(frames: list[Frame], properties: Properties, prior: Any) -> list[Reconstruction]:

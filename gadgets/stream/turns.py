@@ -10,16 +10,10 @@ from typing import Any
 
 
 class Turns:
-    """A queue for one device.
+    """A queue for one device."""
 
-    Parameters
-    ----------
-    together : whether frames that wait are handed over together while nobody else wants the
-        device; a GPU gains by it, a CPU does not.
-    """
-
-    def __init__(self, together: bool = True) -> None:
-        self.together = together
+    def __init__(self) -> None:
+        """Begin with nobody in it."""
         self._lock = threading.Lock()
         self._queue: deque[threading.Event] = deque()
 
@@ -45,7 +39,11 @@ class Turns:
                     self._queue[0].set()
 
     def batches(
-        self, batches: Iterable[list[Any]], ready: Callable[[], None], kind: type = object
+        self,
+        batches: Iterable[list[Any]],
+        ready: Callable[[], None],
+        kind: type = object,
+        together: bool = True,
     ) -> Generator[list[Any]]:
         """Hand out what waits, each part within a turn, which ends as the next one is asked for.
 
@@ -54,12 +52,15 @@ class Turns:
         batches : lists of frames and whatever else the stream holds, in its order.
         ready : waits until the results of a turn can be taken; called outside of turns.
         kind : class of the items that need the device; the others go with the next of these.
+        together : whether items that wait are handed over together while nobody else wants the
+            device.  A GPU gains by it; a CPU does not, and its first image would come late.
         """
         for rest in batches:
             while rest:
                 ready()
                 with self.turn():
-                    size = len(rest) if self.together and not self.waiting else _to_next(kind, rest)
+                    alone = self.waiting or not together
+                    size = _to_next(kind, rest) if alone else len(rest)
                     part, rest = rest[:size], rest[size:]
                     yield part
 

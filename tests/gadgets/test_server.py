@@ -331,7 +331,7 @@ def test_scans_at_once_share_one_prior_in_turns():
         assert [i.slice for i in images if i.image_series_index == 1] == list(range(count))
         ended.append(name)
 
-    with Served(Shared({"default": prior}, "cpu", Turns(together=False))) as running:
+    with Served(Shared({"default": prior}, "cpu", Turns())) as running:
         torch.zeros(1)
         threads = [threading.Thread(target=client, args=("long", 12))]
         threads[0].start()

@@ -6,8 +6,12 @@ import threading
 import time
 
 import pytest
+from synthetic import acquisitions, header, letter, parsed
 
+from gadgets.score_recon import _images
+from gadgets.stages.accumulate import accumulate
 from gadgets.stages.frame import Frame
+from gadgets.stages.properties import Properties
 from gadgets.stream.outbox import Abandoned, Outbox
 from gadgets.stream.read_ahead import read_ahead
 from gadgets.stream.turns import Turns
@@ -42,8 +46,27 @@ def test_turns_are_in_the_order_of_asking():
 def test_frames_go_together_where_nobody_else_waits():
     batch = ["waveform", *frames(3)]
     assert [len(part) for part in Turns().batches([batch], lambda: None)] == [4]
-    alone = [len(part) for part in Turns(together=False).batches([batch], lambda: None, Frame)]
-    assert alone == [2, 1, 1]
+    alone = Turns().batches([batch], lambda: None, Frame, together=False)
+    assert [len(part) for part in alone] == [2, 1, 1]
+
+
+def test_on_a_cpu_the_first_image_does_not_wait_for_other_frames(monkeypatch):
+    import scoremri_core
+
+    calls, reconstruct = [], scoremri_core.reconstruct
+
+    def counted(kspace, **options):
+        calls.append(len(kspace))
+        return reconstruct(kspace, **options)
+
+    monkeypatch.setattr(scoremri_core, "reconstruct", counted)
+    scan = [r for n in range(16) for r in acquisitions(letter(24, 20), slice=n)]
+    properties = Properties(sampler="none", device="cpu")
+    waiting = [list(accumulate(scan, parsed(header(24, 20)), properties))]
+    images = _images(Turns(), waiting, lambda: None, properties)
+    assert next(images).slice == 0
+    assert calls == [1]
+    assert [image.slice for image in images] == list(range(1, 16))
 
 
 def test_two_scans_alternate():
