@@ -16,37 +16,36 @@ from gadgets.stages.frame import Frame
 from gadgets.stages.noise_scan import NoiseScan
 from gadgets.stages.properties import Properties
 from scoremri_core.errors import InputError
-from scoremri_core.scans.files import NOT_IMAGING, flag_bits
+from scoremri_core.scans.flags import (
+    CALIBRATION,
+    CALIBRATION_AND_IMAGING,
+    COUNTERS,
+    LAST_IN_SLICE,
+    LAST_OF_ALL,
+    NO_IMAGE,
+    NOISE,
+)
 
 logger = logging.getLogger(__name__)
-
-SHARED = flag_bits(ismrmrd.ACQ_IS_PARALLEL_CALIBRATION_AND_IMAGING)
-CALIBRATION = flag_bits(ismrmrd.ACQ_IS_PARALLEL_CALIBRATION)
-NOISE = flag_bits(ismrmrd.ACQ_IS_NOISE_MEASUREMENT)
-SKIPPED = flag_bits(*NOT_IMAGING)
-LAST_IN_SLICE = flag_bits(ismrmrd.ACQ_LAST_IN_SLICE)
-LAST_OF_ALL = flag_bits(ismrmrd.ACQ_LAST_IN_REPETITION, ismrmrd.ACQ_LAST_IN_MEASUREMENT)
 
 REFERENCE_MODES = ("separate", "external")  # calibration modes with a scan of its own
 WAITING = 16  # frames that wait for a reference scan which has not come yet
 
 
 class Key(NamedTuple):
-    """What the readouts of a frame have in common."""
+    """What the readouts of a frame have in common: the encoding space, and the `COUNTERS`."""
 
     space: int
     slice: int
     contrast: int
     phase: int
-    set: int
     repetition: int
+    set: int
 
     @classmethod
     def of(cls, head: Any) -> Key:
         """Key of an acquisition header."""
-        idx = head.idx
-        counters = (idx.slice, idx.contrast, idx.phase, idx.set, idx.repetition)
-        return cls(head.encoding_space_ref, *counters)
+        return cls(head.encoding_space_ref, *(getattr(head.idx, name) for name in COUNTERS))
 
 
 @dataclass
@@ -63,7 +62,7 @@ class Lines:
     def imaging(self) -> bool:
         """Whether there is more than calibration lines."""
         flags = (readout.header.flags for readout in self.readouts)
-        return any(f & SHARED or not f & CALIBRATION for f in flags)
+        return any(f & CALIBRATION_AND_IMAGING or not f & CALIBRATION for f in flags)
 
 
 def accumulate(items: Iterable[Any], header: Any, properties: Properties) -> Iterator[Any]:
@@ -91,7 +90,7 @@ def accumulate(items: Iterable[Any], header: Any, properties: Properties) -> Ite
             yield item
         elif item.flags & NOISE:
             sorter.noise.add(item)
-        elif not item.flags & SKIPPED:
+        elif not item.flags & NO_IMAGE:
             yield from sorter.add(Readout(item.getHead(), item.data))
     yield from sorter.finish()
 
@@ -127,7 +126,7 @@ class FrameSorter:
         head = readout.header
         flags = head.flags
         mode = numbered(self.encodings, head.encoding_space_ref).calibration_mode
-        if flags & CALIBRATION and not flags & SHARED and mode != "embedded":
+        if flags & CALIBRATION and not flags & CALIBRATION_AND_IMAGING and mode != "embedded":
             yield from self.add_reference(readout)
             return
         if not self._calibrations.referenced:
@@ -262,7 +261,9 @@ class FrameSorter:
             field_of_view=encoding.recon_fov,
             problem="; ".join(problems) or None,
         )
-        if shared := [r for r in readouts if r.header.flags & (SHARED | CALIBRATION)]:
+        if shared := [
+            r for r in readouts if r.header.flags & (CALIBRATION_AND_IMAGING | CALIBRATION)
+        ]:
             self._calibrations.share(key.slice, shared)
         if self._calibrations.has(key.slice):
             self._calibrate(frame)

@@ -18,17 +18,17 @@ from gadgetron.types.recon_data import (
     read_sampling_description,
 )
 
-from gadgets.stages.accumulate import (
-    CALIBRATION,
-    LAST_IN_SLICE,
-    LAST_OF_ALL,
-    NOISE,
-    SHARED,
-    FrameSorter,
-)
+from gadgets.stages.accumulate import FrameSorter
 from gadgets.stages.encoding import Readout, encodings
 from gadgets.stages.properties import Properties
 from scoremri_core.errors import InputError
+from scoremri_core.scans.flags import (
+    CALIBRATION,
+    CALIBRATION_AND_IMAGING,
+    LAST_IN_SLICE,
+    LAST_OF_ALL,
+    NO_IMAGE,
+)
 
 MAX_AXES = 16
 MAX_ELEMENTS = 1 << 32
@@ -80,15 +80,17 @@ def _frames(bit: ReconBit, sorter: FrameSorter) -> Iterator[Any]:
             head = readout.header
             head.flags &= ~LAST
             separate = sorter.encodings[0].calibration_mode != "embedded"
-            if separate or head.flags & SHARED:
+            if separate or head.flags & CALIBRATION_AND_IMAGING:
                 # Lines that serve both uses come a second time, among the data.
-                head.flags &= ~SHARED
+                head.flags &= ~CALIBRATION_AND_IMAGING
                 head.flags |= CALIBRATION
                 yield from sorter.add_reference(readout)
             else:
                 yield from sorter.add(readout)
     for readout in _readouts(bit.data):
-        readout.header.flags &= ~(SHARED | CALIBRATION | LAST)  # a buffer is complete as it ends
+        readout.header.flags &= ~(
+            CALIBRATION_AND_IMAGING | CALIBRATION | LAST
+        )  # a buffer is complete as it ends
         yield from sorter.add(readout)
     yield from sorter.finish()
 
@@ -107,7 +109,7 @@ def _readouts(buffer: ReconBuffer) -> Iterator[Readout]:
         line = data[:, e1, e2, :, n, s, loc].T
         head = type(headers[e1, e2, n, s, loc]).from_buffer_copy(headers[e1, e2, n, s, loc])
         measured = np.flatnonzero((line != 0).any(axis=0))
-        if not head.number_of_samples or head.flags & NOISE or not measured.size:
+        if not head.number_of_samples or head.flags & NO_IMAGE or not measured.size:
             continue
         yield Readout(_placed(head, buffer.sampling, line.shape[1], measured), line)
 

@@ -51,13 +51,13 @@ def images(frame: Frame, result: Reconstruction, properties: Properties) -> Iter
             drawn = np.abs(result.samples).swapaxes(0, 1)
             for i, sample in enumerate(drawn):
                 index = frame.index * len(drawn) + i
-                yield _image(frame, result, output, sample, number, index)
+                yield _image(frame, result, output, sample, number, index, properties.seed)
             continue
         if output == "std":
             pixels: np.ndarray = result.std
         else:
             pixels = np.angle(result.mean) if output == "phase" else np.abs(result.mean)
-        yield _image(frame, result, output, pixels, number, frame.index)
+        yield _image(frame, result, output, pixels, number, frame.index, properties.seed)
 
 
 def series_indices(properties: Properties) -> dict[str, int]:
@@ -73,6 +73,7 @@ def _image(
     pixels: np.ndarray,
     series: int,
     index: int,
+    seed: int,
 ) -> ismrmrd.Image:
     image = ismrmrd.Image.from_array(
         np.ascontiguousarray(pixels, np.float32),
@@ -82,12 +83,12 @@ def _image(
         image_index=index % MAX_INDEX + 1,
         field_of_view=frame.field_of_view,
     )
-    image.meta = ismrmrd.Meta(_attributes(frame, result, output, image.data))
+    image.meta = ismrmrd.Meta(_attributes(frame, result, output, image.data, seed))
     return image
 
 
 def _attributes(
-    frame: Frame, result: Reconstruction, output: str, pixels: np.ndarray
+    frame: Frame, result: Reconstruction, output: str, pixels: np.ndarray, seed: int
 ) -> dict[str, Any]:
     info = result.info
     description = DESCRIPTIONS[output]
@@ -115,7 +116,8 @@ def _attributes(
         "evaluations": info.evaluations,
         "samples": info.samples,
         "prior": info.prior,
-        "seed": info.seed,
+        "seed": seed,
+        "frame_seed": info.seed,  # what `reconstruct` takes for this frame
         "sigma_n": _number(info.sigma_n),
         "sigma_thermal": _number(info.sigma_thermal),
         "misfit": _number(info.misfit),

@@ -8,19 +8,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
-import ismrmrd
 import numpy as np
 
 from scoremri_core.errors import InputError
 from scoremri_core.mri.fourier import resize
-from scoremri_core.scans.files import flag_bits
+from scoremri_core.scans.flags import CALIBRATION, CALIBRATION_AND_IMAGING
 from scoremri_core.scans.gridding import along_readout, with_field_of_view
 
 logger = logging.getLogger(__name__)
 
-CALIBRATING = flag_bits(
-    ismrmrd.ACQ_IS_PARALLEL_CALIBRATION, ismrmrd.ACQ_IS_PARALLEL_CALIBRATION_AND_IMAGING
-)
 CARTESIAN = ("cartesian", "epi")
 MAX_VALUES = 1 << 31  # of the k-space of a frame, 16 GiB, however many coils its readouts have
 
@@ -109,7 +105,11 @@ def as_measured(encoding: Encoding, readouts: Sequence[Readout]) -> Encoding:
         partitions = {readout.header.idx.kspace_encode_step_2 for readout in readouts}
         if len(partitions) == 1:
             encoding = replace(encoding, matrix=(*encoding.matrix[:2], 1))
-    flagged = [readout for readout in readouts if readout.header.flags & CALIBRATING]
+    flagged = [
+        readout
+        for readout in readouts
+        if readout.header.flags & (CALIBRATION | CALIBRATION_AND_IMAGING)
+    ]
     steps = [readout.header.idx.kspace_encode_step_1 for readout in flagged]
     if not steps or min(steps) <= encoding.center[0] <= max(steps):
         return encoding

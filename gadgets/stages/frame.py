@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from scoremri_core.scans.flags import COUNTERS
+
 if TYPE_CHECKING:
     from gadgets.stages.calibration import Calibration
 
@@ -63,7 +65,18 @@ class Frame:
     @property
     def identity(self) -> str:
         """Counters of the frame, for a log line."""
-        idx = self.header.idx
-        names = ("slice", "contrast", "phase", "repetition", "set")
-        counters = " ".join(f"{name} {getattr(idx, name)}" for name in names)
+        counters = " ".join(f"{name} {getattr(self.header.idx, name)}" for name in COUNTERS)
         return f"frame {self.index} ({counters})"
+
+    def seed(self, seed: int) -> int:
+        """The frame's own seed, of the node's seed and the frame's counters.
+
+        Frames with the same random numbers would err alike.  That of the frame whose counters are
+        all 0 is the node's own; it makes no difference when a frame comes, or with which others.
+        """
+        seed %= 2**63  # as many as random generators tell apart
+        counters = [getattr(self.header.idx, name) for name in COUNTERS]
+        if not any(counters):
+            return seed
+        low, high = np.random.SeedSequence(seed, spawn_key=counters).generate_state(2).tolist()
+        return int(high << 32 | low) % 2**63

@@ -81,10 +81,14 @@ def _reconstructed(frames: list[Frame], properties: Properties, prior: Any) -> l
         "sampler": properties.sampler if first.problem is None else "none",
         "samples": properties.samples,
         "steps": properties.steps,
-        "seed": properties.seed,
         "device": properties.device,
     }
-    results = _volume(first, common, properties) if first.is_volume else _slices(frames, common)
+    seeds = [frame.seed(properties.seed) for frame in frames]
+    results = (
+        _volume(first, seeds[0], common, properties)
+        if first.is_volume
+        else _slices(frames, seeds, common)
+    )
     if first.problem is not None:
         results = [replace(r, info=replace(r.info, fallback=first.problem)) for r in results]
     seconds = (time.perf_counter() - start) / len(frames)
@@ -96,17 +100,23 @@ def _reconstructed(frames: list[Frame], properties: Properties, prior: Any) -> l
     ]
 
 
-def _volume(frame: Frame, common: dict[str, Any], properties: Properties) -> list[Reconstruction]:
+def _volume(
+    frame: Frame, seed: int, common: dict[str, Any], properties: Properties
+) -> list[Reconstruction]:
     from scoremri_core.volume import reconstruct_volume
 
     return [
         reconstruct_volume(
-            frame.kspace, calibration=frame.calibration, maps=properties.maps, **common
+            frame.kspace,
+            calibration=frame.calibration,
+            maps=properties.maps,
+            seed=seed,
+            **common,
         )
     ]
 
 
-def _slices(frames: list[Frame], common: dict[str, Any]) -> list[Reconstruction]:
+def _slices(frames: list[Frame], seeds: list[int], common: dict[str, Any]) -> list[Reconstruction]:
     from scoremri_core import reconstruct
 
     first = frames[0]
@@ -115,9 +125,14 @@ def _slices(frames: list[Frame], common: dict[str, Any]) -> list[Reconstruction]
         np.stack([frame.kspace for frame in frames]),
         calibration=None if known else first.calibration,
         maps=np.stack([frame.maps for frame in frames]) if known else 1,  # type: ignore[misc]
+        seed=seeds,
         **common,
     )
-    return [result.select(i) for i in range(len(frames))]
+    alone = [result.select(i) for i in range(len(frames))]
+    return [
+        replace(own, info=replace(own.info, seed=seed))
+        for own, seed in zip(alone, seeds, strict=True)
+    ]
 
 
 def _log(frame: Frame, result: Reconstruction) -> None:

@@ -28,23 +28,6 @@ PathLike = str | os.PathLike[str]
 
 BLOCK = 64  # readouts held at a time: variable-length rows are slow to read one by one
 
-NOT_IMAGING = (
-    ismrmrd.ACQ_IS_NOISE_MEASUREMENT,
-    ismrmrd.ACQ_IS_NAVIGATION_DATA,
-    ismrmrd.ACQ_IS_PHASECORR_DATA,
-    ismrmrd.ACQ_IS_HPFEEDBACK_DATA,
-    ismrmrd.ACQ_IS_DUMMYSCAN_DATA,
-    ismrmrd.ACQ_IS_RTFEEDBACK_DATA,
-    ismrmrd.ACQ_IS_SURFACECOILCORRECTIONSCAN_DATA,
-    ismrmrd.ACQ_IS_PHASE_STABILIZATION_REFERENCE,
-    ismrmrd.ACQ_IS_PHASE_STABILIZATION,
-)
-
-
-def flag_bits(*flags: int) -> int:
-    """Bit mask of ISMRMRD flags, which count from 1."""
-    return sum(1 << (flag - 1) for flag in flags)
-
 
 @dataclass(frozen=True)
 class Scan:

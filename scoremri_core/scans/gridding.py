@@ -5,15 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-import ismrmrd
 import numpy as np
 import numpy.typing as npt
 
 from scoremri_core.errors import InputError
 from scoremri_core.mri.fourier import change_field_of_view, remove_oversampling
-from scoremri_core.scans.files import NOT_IMAGING, PathLike, Readable, flag_bits, open_scan
-
-STEPS = ("kspace_encode_step_1", "kspace_encode_step_2")
+from scoremri_core.scans.files import PathLike, Readable, open_scan
+from scoremri_core.scans.flags import COUNTERS, NO_IMAGE, REVERSE, STEPS
 
 
 @dataclass(frozen=True)
@@ -78,7 +76,7 @@ def along_readout(header: Any, data: npt.NDArray[Any], nx: int) -> tuple[int, np
     samples = data.shape[1]
     center = header.center_sample or samples // 2  # 0 is "not given"
     pre, post = header.discard_pre, header.discard_post
-    if header.flags & flag_bits(ismrmrd.ACQ_IS_REVERSE):
+    if header.flags & REVERSE:
         data, pre, post = data[:, ::-1], post, pre
         # A symmetric echo is centred whichever way its header counts; a partial one is mirrored.
         symmetric = abs(center - samples // 2) <= 1
@@ -108,8 +106,8 @@ def zero_filled_kspace(scan: Readable) -> npt.NDArray[np.complex64]:
     if size.z > 1:
         raise InputError(f"{scan.name}: a 3D scan, expected 2D slices")
     heads = scan.heads()
-    imaging = heads["flags"] & np.uint64(flag_bits(*NOT_IMAGING)) == 0
-    for counter in ("contrast", "phase", "repetition", "set"):
+    imaging = heads["flags"] & np.uint64(NO_IMAGE) == 0
+    for counter in COUNTERS[1:]:
         imaging &= heads["idx"][counter] == heads["idx"][counter][imaging].min(initial=65535)
     if not imaging.any():
         raise InputError(f"{scan.name}: no imaging lines")

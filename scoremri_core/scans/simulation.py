@@ -15,7 +15,7 @@ from ismrmrd.hdf5 import acquisition_header_dtype
 
 from scoremri_core.errors import InputError
 from scoremri_core.mri.fourier import resize, to_kspace
-from scoremri_core.scans.files import flag_bits
+from scoremri_core.scans.flags import COUNTERS, NOISE, REVERSE, flag_bits
 from scoremri_core.scans.phantom import HEAD_MM, head_slice
 
 STRIP_MM = 15.0  # width of a coil's conductor
@@ -28,7 +28,7 @@ NOISE_DWELL_US = 12.5
 NOISE_BANDWIDTH = 0.79  # relativeReceiverNoiseBandwidth
 NOISE_SAMPLES = 4096  # at least, over all noise readouts
 
-FRAME = ("slice", "contrast", "phase", "repetition", "set", "average")
+FRAME = (*COUNTERS, "average")
 # For each pair of first and last flags the counters that the readouts between them share.
 BOUNDARIES: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("ENCODE_STEP1", ("kspace_encode_step_2", "segment", *FRAME)),
@@ -205,7 +205,7 @@ class SimulatedScan:
         heads["channel_mask"][:, 0] = (1 << min(self.coils, 64)) - 1
         heads["channel_mask"][:, 1] = (1 << max(self.coils - 64, 0)) - 1
         heads["sample_time_us"][:noise] = NOISE_DWELL_US
-        heads["flags"][:noise] = flag_bits(ismrmrd.ACQ_IS_NOISE_MEASUREMENT)
+        heads["flags"][:noise] = NOISE
         heads["read_dir"], heads["phase_dir"], heads["slice_dir"] = np.eye(3)
         imaging["sample_time_us"] = DWELL_US
         imaging["center_sample"] = nx // 2
@@ -223,7 +223,7 @@ class SimulatedScan:
                     imaging["flags"][order][ends] |= np.uint64(flag_bits(flag))
         if self.alternating:
             backwards = counters["kspace_encode_step_1"] % 2 == 1
-            imaging["flags"][backwards] |= np.uint64(flag_bits(ismrmrd.ACQ_IS_REVERSE))
+            imaging["flags"][backwards] |= np.uint64(REVERSE)
             imaging["center_sample"][backwards] = nx - 1 - nx // 2
         return heads
 
@@ -237,7 +237,7 @@ class SimulatedScan:
         made: dict[tuple[int, int], npt.NDArray[Any]] = {}
         for head in heads:
             noise = _noise(rng, root, nx)
-            if head["flags"] & np.uint64(flag_bits(ismrmrd.ACQ_IS_NOISE_MEASUREMENT)):
+            if head["flags"] & np.uint64(NOISE):
                 yield _acquisition(head, scan_scale * noise)
                 continue
             idx = head["idx"]
@@ -247,7 +247,7 @@ class SimulatedScan:
                     made.clear()
                 made[place] = self._kspace(*place)
             data = made[place][:, idx["kspace_encode_step_2"], idx["kspace_encode_step_1"]] + noise
-            backwards = head["flags"] & np.uint64(flag_bits(ismrmrd.ACQ_IS_REVERSE))
+            backwards = head["flags"] & np.uint64(REVERSE)
             yield _acquisition(head, data[:, ::-1] if backwards else data)
 
     def _counters(self) -> dict[str, npt.NDArray[Any]]:

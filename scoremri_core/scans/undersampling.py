@@ -13,16 +13,24 @@ import numpy.typing as npt
 from ismrmrd import xsd
 
 from scoremri_core.errors import InputError
-from scoremri_core.scans.files import NOT_IMAGING, Readable, flag_bits
-from scoremri_core.scans.gridding import STEPS, Limits, encoding_limits
+from scoremri_core.scans.files import Readable
+from scoremri_core.scans.flags import (
+    CALIBRATION,
+    CALIBRATION_AND_IMAGING,
+    COUNTERS,
+    LAST_IN_SLICE,
+    NO_IMAGE,
+    REVERSE,
+    STEPS,
+    flag_bits,
+)
+from scoremri_core.scans.gridding import Limits, encoding_limits
 from scoremri_core.scans.masks import CALIBRATION_MODES, Mask, make_mask
 
 AXES = {"phase": (0,), "partition": (1,), "both": (0, 1)}  # indices into STEPS
 
-FRAME = ("average", "slice", "contrast", "phase", "repetition", "set")
+FRAME = (*COUNTERS, "average")
 LOOPS = ("ENCODE_STEP2", "AVERAGE", "SLICE", "CONTRAST", "PHASE", "REPETITION", "SET", "SEGMENT")
-CALIBRATION = flag_bits(ismrmrd.ACQ_IS_PARALLEL_CALIBRATION)
-CALIBRATION_AND_IMAGING = flag_bits(ismrmrd.ACQ_IS_PARALLEL_CALIBRATION_AND_IMAGING)
 
 # First and last flags as bits, and the counters that the lines they speak of share.
 BOUNDARIES: tuple[tuple[int, int, tuple[str, ...]], ...] = (
@@ -40,8 +48,7 @@ BOUNDARIES: tuple[tuple[int, int, tuple[str, ...]], ...] = (
 )
 
 
-FIRST_OF = ("average", "contrast", "phase", "repetition", "set")  # what a reference scan is for
-LAST_IN_SLICE = flag_bits(ismrmrd.ACQ_LAST_IN_SLICE)
+FIRST_OF = FRAME[1:]  # what a reference scan is for
 
 
 @dataclass(frozen=True)
@@ -152,7 +159,7 @@ def accelerate(
     if not 0.5 < echo <= 1:
         raise InputError(f"partial echo {echo:g}: expected more than 0.5, at most 1")
     heads = scan.heads()
-    imaging = heads["flags"] & np.uint64(flag_bits(*NOT_IMAGING)) == 0
+    imaging = heads["flags"] & np.uint64(NO_IMAGE) == 0
     limits = [encoding_limits(scan.header, step) for step in STEPS]
     _check_fully_sampled(scan.name, heads[imaging], limits)
     axes = AXES[axis]
@@ -211,7 +218,7 @@ def partial_echo(acquisition: ismrmrd.Acquisition, share: float) -> ismrmrd.Acqu
     samples = data.shape[1]
     cut = samples - round(share * samples)
     head.number_of_samples = samples - cut
-    if acquisition.is_flag_set(ismrmrd.ACQ_IS_REVERSE):
+    if acquisition.flags & REVERSE:
         # read from the last sample of k-space to the first, so that the end is missing
         data = data[:, : samples - cut]
         head.center_sample = head.center_sample or samples // 2
@@ -243,7 +250,7 @@ def _reference_flags(
     for counter in FIRST_OF:
         values = heads["idx"][counter]
         chosen &= values == values[calibrating].min(initial=65535)
-    kept = np.uint64(flag_bits(ismrmrd.ACQ_IS_REVERSE))
+    kept = np.uint64(REVERSE)
     flags = np.where(chosen, (heads["flags"] & kept) | np.uint64(CALIBRATION), np.uint64(0))
     slices = heads["idx"]["slice"]
     for number in np.unique(slices[chosen]):

@@ -15,7 +15,7 @@ from scoremri_core.mri.classical import cg_sense, l1_wavelet, mvue
 from scoremri_core.mri.coil_maps import estimate_coil_maps
 from scoremri_core.mri.fourier import to_image, to_kspace
 from scoremri_core.mri.noise import covariance_from_edges
-from scoremri_core.scans.files import flag_bits
+from scoremri_core.scans.flags import flag_bits
 from scoremri_core.scans.masks import make_mask
 from scoremri_core.scans.simulation import SimulatedScan
 

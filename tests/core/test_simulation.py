@@ -4,7 +4,7 @@ import pytest
 from scoremri_core.errors import InputError
 from scoremri_core.mri.fourier import to_image
 from scoremri_core.mri.noise import covariance_from_scan
-from scoremri_core.scans.files import flag_bits
+from scoremri_core.scans.flags import flag_bits
 from scoremri_core.scans.gridding import zero_filled_kspace
 from scoremri_core.scans.simulation import SimulatedScan, loop_sensitivities
 

@@ -1,0 +1,37 @@
+"""Flags and counters of a readout: which bits say what, which counters tell images apart."""
+
+from __future__ import annotations
+
+import ismrmrd
+
+
+def flag_bits(*flags: int) -> int:
+    """Bit mask of ISMRMRD flags, which count from 1."""
+    return sum(1 << (flag - 1) for flag in flags)
+
+
+NOISE = flag_bits(ismrmrd.ACQ_IS_NOISE_MEASUREMENT)
+REVERSE = flag_bits(ismrmrd.ACQ_IS_REVERSE)
+CALIBRATION = flag_bits(ismrmrd.ACQ_IS_PARALLEL_CALIBRATION)
+CALIBRATION_AND_IMAGING = flag_bits(ismrmrd.ACQ_IS_PARALLEL_CALIBRATION_AND_IMAGING)
+LAST_IN_SLICE = flag_bits(ismrmrd.ACQ_LAST_IN_SLICE)
+LAST_OF_ALL = flag_bits(ismrmrd.ACQ_LAST_IN_REPETITION, ismrmrd.ACQ_LAST_IN_MEASUREMENT)
+
+NOT_IMAGING = {
+    flag_bits(getattr(ismrmrd, f"ACQ_IS_{name}")): name.lower().replace("_", " ")
+    for name in (
+        "NOISE_MEASUREMENT",
+        "NAVIGATION_DATA",
+        "PHASECORR_DATA",
+        "HPFEEDBACK_DATA",
+        "DUMMYSCAN_DATA",
+        "RTFEEDBACK_DATA",
+        "SURFACECOILCORRECTIONSCAN_DATA",
+        "PHASE_STABILIZATION_REFERENCE",
+        "PHASE_STABILIZATION",
+    )
+}  # the names by their bits
+NO_IMAGE = sum(NOT_IMAGING)
+
+STEPS = ("kspace_encode_step_1", "kspace_encode_step_2")  # lines and partitions of an image
+COUNTERS = ("slice", "contrast", "phase", "repetition", "set")  # each value is an image of its own
