@@ -27,10 +27,8 @@ def compress_coils(items: Iterable[Any], properties: Properties) -> Iterator[Any
     for item in items:
         sampled = isinstance(item, Frame) and item.problem is None
         if sampled and 0 < properties.coils < len(item.kspace):
-            try:
+            with item.guarded():
                 _compress(item, properties.coils)
-            except InputError as error:
-                item.problem = str(error)
         yield item
 
 

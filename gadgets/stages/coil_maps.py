@@ -10,7 +10,6 @@ import numpy as np
 
 from gadgets.stages.frame import Frame
 from gadgets.stages.properties import Properties
-from scoremri_core.errors import InputError
 
 
 def add_coil_maps(items: Iterable[Any], properties: Properties) -> Iterator[Any]:
@@ -23,10 +22,8 @@ def add_coil_maps(items: Iterable[Any], properties: Properties) -> Iterator[Any]
     for item in items:
         if isinstance(item, Frame) and item.problem is None and not item.is_volume:
             start = time.perf_counter()
-            try:
+            with item.guarded():
                 item.maps = _maps(item, properties)
-            except InputError as error:
-                item.problem = str(error)
             item.seconds["coil maps"] = time.perf_counter() - start
         yield item
 

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from scoremri_core.errors import InputError
 from scoremri_core.scans.flags import COUNTERS
 
 if TYPE_CHECKING:
     from gadgets.stages.calibration import Calibration
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass
@@ -67,6 +73,18 @@ class Frame:
         """Counters of the frame, for a log line."""
         counters = " ".join(f"{name} {getattr(self.header.idx, name)}" for name in COUNTERS)
         return f"frame {self.index} ({counters})"
+
+    @contextmanager
+    def guarded(self) -> Iterator[None]:
+        """Whatever goes wrong within is a problem of this frame, and not of the stream."""
+        try:
+            yield
+        except Exception as error:
+            expected = isinstance(error, InputError)
+            reason = str(error) if expected else f"{type(error).__name__}: {error}"
+            logger.warning("%s cannot be sampled: %s", self.identity, reason)
+            logger.debug("%s", self.identity, exc_info=error)
+            self.problem = self.problem or reason
 
     def seed(self, seed: int) -> int:
         """The frame's own seed, of the node's seed and the frame's counters.

@@ -12,6 +12,9 @@ from scoremri_core.errors import InputError
 
 logger = logging.getLogger(__name__)
 
+SAMPLES_PER_CHANNEL = 4  # of a noise scan at least: of fewer, some mixture of channels looks quiet
+DEAD = 1e-6  # variance of a channel over the median of all, below which it is not connected
+
 
 class NoiseScan:
     """Collects noise readouts and scales their covariance to the imaging data.
@@ -64,18 +67,47 @@ class NoiseScan:
             return 2 * self._source**2 * np.eye(channels, dtype=complex)
         if self._source == "estimate":
             return None
-        fitting = [readout for readout in self._readouts if len(readout) == channels]
-        if not fitting:
-            if self._source == "scan":
-                raise InputError(f"noise=scan, but no noise readout of {channels} channels came")
+        if self._source != "scan" and not self._readouts:
             return None
-        from scoremri_core.mri.noise import covariance_from_scan
-
-        ratio = self._dwell / dwell if self._dwell > 0 and dwell > 0 else 1.0
         try:
-            return covariance_from_scan(np.concatenate(fitting, axis=1), ratio, self._bandwidth)
+            return self._scanned(channels, dwell)
         except InputError as error:
             if self._source == "scan":
-                raise
+                raise InputError(f"noise=scan: {error}") from error
             logger.warning("Noise is estimated from the data: %s", error)
             return None
+
+    def _scanned(self, channels: int, dwell: float) -> np.ndarray:
+        from scoremri_core.mri.noise import covariance_from_scan
+
+        fitting = [readout for readout in self._readouts if len(readout) == channels]
+        if not fitting:
+            raise InputError(f"no noise readout of {channels} channels came")
+        samples = np.concatenate(fitting, axis=1)
+        if samples.shape[1] < SAMPLES_PER_CHANNEL * channels:
+            raise InputError(
+                f"the noise scan has {samples.shape[1]} samples for {channels} channels: "
+                f"expected at least {SAMPLES_PER_CHANNEL * channels}"
+            )
+        ratio = self._dwell / dwell if self._dwell > 0 and dwell > 0 else 1.0
+        return _revived(covariance_from_scan(samples, ratio, self._bandwidth))
+
+
+def _revived(covariance: np.ndarray) -> np.ndarray:
+    """The covariance with the variance of the others in channels that received nothing.
+
+    Were it left at zero, what the imaging data hold of such a channel would be taken for exact.
+    """
+    variance = np.diagonal(covariance).real
+    usual = float(np.median(variance[variance > 0])) if variance.any() else 0.0
+    if not 0 < usual < np.inf:
+        raise InputError("the noise scan holds nothing but zeros")
+    dead = variance < DEAD * usual
+    if dead.any():
+        numbers = ", ".join(str(channel) for channel in np.flatnonzero(dead))
+        logger.warning(
+            "The noise scan of channel %s is empty: its noise is taken to be that of the others",
+            numbers,
+        )
+        covariance = covariance + np.diag(np.where(dead, usual, 0))
+    return covariance

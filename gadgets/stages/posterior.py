@@ -23,7 +23,7 @@ def posterior(batches: Iterable[list[Any]], properties: Properties) -> Iterator[
     """Sample the frames that wait, those of one shape and noise as one batch.
 
     A frame with a problem, and one that turns out to have one, comes with the best classical
-    image and the reason.
+    image and the reason; whatever goes wrong with it, the others are sampled.
 
     Parameters
     ----------
@@ -35,6 +35,7 @@ def posterior(batches: Iterable[list[Any]], properties: Properties) -> Iterator[
     (Frame, Reconstruction) on the matrix of the image, or an item that is not a frame; in the
     order in which they came.
     """
+    _check_steps(properties)
     prior = _prior(properties)
     for items in batches:
         results: dict[int, Reconstruction] = {}  # by the frame's index
@@ -61,6 +62,14 @@ def _kind(item: Any) -> tuple[Any, ...] | None:
     return item.kspace.shape, maps, noise, alone
 
 
+def _check_steps(properties: Properties) -> None:
+    """Refuse what the sampler does not take, with InputError: no frame would be to blame."""
+    if properties.sampler != "none":
+        from scoremri_core.samplers.registry import REGISTRY
+
+        REGISTRY[properties.sampler].configured(properties.steps, {})
+
+
 def _prior(properties: Properties) -> Any:
     """The prior, loaded before the first frame is there."""
     if properties.sampler == "none" or not isinstance(properties.prior, str):
@@ -74,6 +83,19 @@ def _prior(properties: Properties) -> Any:
 def _reconstructed(frames: list[Frame], properties: Properties, prior: Any) -> list[Reconstruction]:
     """Reconstructions of frames of one kind, on the matrix of their images."""
     start = time.perf_counter()
+    try:
+        results = _made(frames, properties, prior)
+    except Exception as error:  # noqa: BLE001  (one of them is to blame, and has to be found)
+        if len(frames) > 1:
+            logger.warning("%d frames at once: %s; one by one now", len(frames), error)
+            return [one for frame in frames for one in _reconstructed([frame], properties, prior)]
+        results = [_in_need(frames[0], error, properties)]
+    for frame in frames:
+        frame.seconds["sampling"] = (time.perf_counter() - start) / len(frames)
+    return results
+
+
+def _made(frames: list[Frame], properties: Properties, prior: Any) -> list[Reconstruction]:
     first = frames[0]
     common: dict[str, Any] = {
         "noise_covariance": first.noise_covariance,
@@ -84,20 +106,57 @@ def _reconstructed(frames: list[Frame], properties: Properties, prior: Any) -> l
         "device": properties.device,
     }
     seeds = [frame.seed(properties.seed) for frame in frames]
-    results = (
-        _volume(first, seeds[0], common, properties)
-        if first.is_volume
-        else _slices(frames, seeds, common)
-    )
+    if first.is_volume:
+        results = _volume(first, seeds[0], common, properties)
+    else:
+        results = _slices(frames, seeds, common)
     if first.problem is not None:
         results = [replace(r, info=replace(r.info, fallback=first.problem)) for r in results]
-    seconds = (time.perf_counter() - start) / len(frames)
-    for frame in frames:
-        frame.seconds["sampling"] = seconds
     return [
         result.resized(frame.recon_shape, frame.fov_fraction)
         for frame, result in zip(frames, results, strict=True)
     ]
+
+
+def _in_need(frame: Frame, error: Exception, properties: Properties) -> Reconstruction:
+    """A classical image of a frame that failed: with its coil maps, or as the coils show it."""
+    sampled = frame.problem is None
+    with frame.guarded():
+        raise error
+    if sampled:
+        with frame.guarded():
+            return _made([frame], properties, None)[0]
+    return _plain(frame, properties)
+
+
+def _plain(frame: Frame, properties: Properties) -> Reconstruction:
+    """The root sum of squares of the coils, which needs nothing but values that are finite."""
+    from scoremri_core.mri.fourier import to_image
+    from scoremri_core.result import Info, Reconstruction
+
+    kspace = np.where(np.isfinite(frame.kspace).all(axis=0), frame.kspace, 0)
+    largest = np.abs(kspace).max(initial=0) or np.float32(1)  # squares have no room for all values
+    coils = to_image(kspace / largest, axes=tuple(range(1, kspace.ndim)))
+    image = (np.linalg.norm(coils, axis=0) * largest).astype(np.complex64)
+    mean = image if frame.is_volume else image[None]
+    return Reconstruction(
+        mean=mean,
+        std=np.full(mean.shape, np.nan, np.float32),
+        samples=np.empty((len(mean), 0, *mean.shape[1:]), np.complex64),
+        maps=np.empty((len(mean), 0, 0, *mean.shape[1:]), np.complex64),
+        info=Info(
+            sampler="none",
+            samples=0,
+            prior="none",
+            seed=frame.seed(properties.seed),
+            steps=0,
+            evaluations=0,
+            sigma_n=float("nan"),
+            scale=float("nan"),
+            fallback=frame.problem,
+            seconds=0.0,
+        ),
+    ).resized(frame.recon_shape, frame.fov_fraction)
 
 
 def _volume(
