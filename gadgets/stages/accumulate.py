@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import ismrmrd
 
 from gadgets.stages.calibration import CalibrationStore
+from gadgets.stages.declared import Declared
 from gadgets.stages.encoding import Encoding, Readout, as_measured, assemble, encodings, numbered
 from gadgets.stages.frame import Frame
 from gadgets.stages.noise_scan import NoiseScan
@@ -90,7 +91,9 @@ def accumulate(items: Iterable[Any], header: Any, properties: Properties) -> Ite
             yield item
         elif item.flags & NOISE:
             sorter.noise.add(item)
-        elif not item.flags & NO_IMAGE:
+        elif item.flags & NO_IMAGE:
+            sorter.declared.skip(item.flags)
+        else:
             yield from sorter.add(Readout(item.getHead(), item.data))
     yield from sorter.finish()
 
@@ -107,6 +110,7 @@ class FrameSorter:
         spaces = encodings(header)
         self.encodings = spaces if oversampled else [s.without_oversampling() for s in spaces]
         self.noise = NoiseScan(header, properties)
+        self.declared = Declared(header)
         self._calibrations = CalibrationStore(self.encodings)
         self._open: dict[Key, Lines] = {}
         self._latest: dict[Key, Key] = {}  # the last key opened, by the key at repetition 0
@@ -121,14 +125,20 @@ class FrameSorter:
 
         Lines that serve calibration alone also count as imaging where the calibration is
         embedded in the scan; otherwise they are kept for their slice, until new ones replace
-        them.
+        them.  Other lines of a further encoding space, such as navigators, make no image.
         """
         head = readout.header
-        flags = head.flags
-        mode = numbered(self.encodings, head.encoding_space_ref).calibration_mode
-        if flags & CALIBRATION and not flags & CALIBRATION_AND_IMAGING and mode != "embedded":
-            yield from self.add_reference(readout)
+        flags, space = head.flags, head.encoding_space_ref
+        encoding = numbered(self.encodings, space)
+        auxiliary = 0 < space < len(self.encodings)
+        if flags & CALIBRATION and not flags & CALIBRATION_AND_IMAGING:
+            if auxiliary or encoding.calibration_mode != "embedded":
+                yield from self.add_reference(readout)
+                return
+        elif auxiliary:
+            self.declared.tell(f"Readouts of encoding space {space} make no image")
             return
+        self.declared.check(readout, encoding)
         if not self._calibrations.referenced:
             self._imaged = True
         yield from self._served()
@@ -148,6 +158,10 @@ class FrameSorter:
 
     def add_reference(self, readout: Readout) -> Iterator[Frame]:
         """Keep a line of a separate reference scan; yield the frames that waited for it."""
+        space = readout.header.encoding_space_ref
+        if flaw := numbered(self.encodings, space).flaw:
+            self.declared.tell(f"Readouts of encoding space {space} are left out: {flaw}")
+            return
         self._calibrations.add(readout)
         if readout.header.flags & (LAST_IN_SLICE | LAST_OF_ALL):
             yield from self._served()
@@ -261,6 +275,7 @@ class FrameSorter:
             field_of_view=encoding.recon_fov,
             problem="; ".join(problems) or None,
         )
+        self.declared.check_lines(readouts, encoding)
         if shared := [
             r for r in readouts if r.header.flags & (CALIBRATION_AND_IMAGING | CALIBRATION)
         ]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -40,7 +41,13 @@ class Encoding:
     averages: int
     calibration_mode: str
     acceleration: int  # of both phase-encode directions together
-    lines: int  # between the limits of both, were the scan not accelerated
+    steps: tuple[range, range]  # encode steps 1 and 2 within their limits
+    flaw: str = ""  # why readouts of it cannot be placed
+
+    @property
+    def lines(self) -> int:
+        """Lines within the limits, were the scan not accelerated."""
+        return len(self.steps[0]) * len(self.steps[1])
 
     @property
     def readout_points(self) -> int:
@@ -83,15 +90,24 @@ class Encoding:
 def encodings(header: Any) -> list[Encoding]:
     """Encoding spaces of an ISMRMRD header.
 
+    The first is that of the image.  The others serve calibration and navigators; one that cannot
+    be used has a `flaw`.
+
     Raises
     ------
     InputError
-        Where the header describes none, a size is not positive, or the trajectory is not
-        Cartesian.
+        Where the header describes none, or in the first a size is not positive or the trajectory
+        not Cartesian.
     """
     if not header.encoding:
         raise InputError("the ISMRMRD header has no <encoding>: matrix sizes are needed")
-    return [_encoding(number, encoding) for number, encoding in enumerate(header.encoding)]
+    spaces = [_encoding(0, header.encoding[0])]
+    for number, encoding in enumerate(header.encoding[1:], start=1):
+        try:
+            spaces.append(_encoding(number, encoding))
+        except InputError as error:
+            spaces.append(replace(spaces[0], flaw=str(error)))
+    return spaces
 
 
 def as_measured(encoding: Encoding, readouts: Sequence[Readout]) -> Encoding:
@@ -158,7 +174,7 @@ def _encoding(number: int, encoding: Any) -> Encoding:
         averages=limits.average.maximum + 1 if limits and limits.average else 1,
         calibration_mode=mode,
         acceleration=factor.kspace_encoding_step_1 * factor.kspace_encoding_step_2 if factor else 1,
-        lines=_count(rows, matrix[1]) * _count(partitions, matrix[2]),
+        steps=(_steps(rows, matrix[1]), _steps(partitions, matrix[2])),
     )
 
 
@@ -166,8 +182,8 @@ def _space(space: Any, where: str) -> tuple[tuple[int, int, int], tuple[float, f
     size, fov = space.matrixSize, space.fieldOfView_mm
     if min(size.x, size.y, size.z) < 1:
         raise InputError(f"{where}: matrixSize {size.x} x {size.y} x {size.z} is not positive")
-    if not min(fov.x, fov.y) > 0:
-        raise InputError(f"{where}: fieldOfView_mm {fov.x} x {fov.y} is not positive")
+    if not (min(fov.x, fov.y) > 0 and all(map(math.isfinite, (fov.x, fov.y, fov.z)))):
+        raise InputError(f"{where}: fieldOfView_mm {fov.x} x {fov.y} x {fov.z} is no size")
     return (size.x, size.y, size.z), (fov.x, fov.y, fov.z)
 
 
@@ -178,8 +194,8 @@ def _center(limit: Any, size: int) -> int:
     return int(limit.center)
 
 
-def _count(limit: Any, size: int) -> int:
-    return size if limit is None else int(limit.maximum - limit.minimum + 1)
+def _steps(limit: Any, size: int) -> range:
+    return range(size) if limit is None else range(limit.minimum, limit.maximum + 1)
 
 
 class Assembled(NamedTuple):
@@ -189,7 +205,9 @@ class Assembled(NamedTuple):
     ----------
     kspace : complex64, (coil, y, x), or (coil, z, y, x) where the matrix has partitions; DC at the
         centre, zero where not measured, readout oversampling removed
-    variance : of the noise, over that of a single readout: less where readouts were averaged
+    variance : of the noise, over that of a single readout: less where readouts were averaged.
+        Where some were averaged more often than others it is that of the line with the fewest,
+        since the likelihood knows one noise for all of them and must not trust any too much.
     problems : one sentence for each kind of readout left out
     """
 
@@ -237,16 +255,18 @@ def assemble(readouts: Sequence[Readout], encoding: Encoding) -> Assembled:
             "%d readouts lie outside of the encoded matrix of %d x %d x %d and are dropped",
             outside, nx, ny, nz,
         )  # fmt: skip
+    steps = {readout.header.idx.kspace_encode_step_2 for readout in readouts}
+    if nz == 1 and len(steps) > 1:
+        problems[f"its readouts are of {len(steps)} partitions, the header has one"] = None
     if outside and not partitions:
         problems[f"all readouts lie outside of the encoded matrix of {nx} x {ny} x {nz}"] = None
     kspace = np.zeros((channels, nz, ny, encoding.readout_points), np.complex64)
-    counts = [np.zeros(0, np.float32)]
+    fewest = np.inf  # readouts that a sample is the mean of
     for z, lines in partitions.items():
         plane, count = _plane(lines, (channels, ny, nx), problems)
         kspace[:, z] = with_field_of_view(plane, encoding.readout_points, -1)
-        counts.append(count[count > 0])
-    measured = np.concatenate(counts)
-    variance = round(float(np.mean(1 / measured)), 3) if measured.size else 1.0
+        fewest = min(fewest, count[count > 0].min(initial=np.inf))
+    variance = 1 / float(fewest) if np.isfinite(fewest) else 1.0
     return Assembled(kspace if nz > 1 else kspace[:, 0], variance, list(problems))
 
 

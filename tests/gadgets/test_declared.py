@@ -1,0 +1,126 @@
+"""Where the header and the data disagree: the data count, and it is told once."""
+
+import logging
+
+import ismrmrd
+import numpy as np
+import pytest
+from synthetic import acquisitions, header, letter, parsed
+
+from gadgets.stages.accumulate import accumulate
+from gadgets.stages.properties import Properties
+from scoremri_core.errors import InputError
+
+SHAPE = (24, 20)
+IMAGE = letter(*SHAPE)
+PLAIN = header(*SHAPE)
+STEP_2 = (
+    "<kspace_encoding_step_2><minimum>0</minimum><maximum>{}</maximum><center>{}</center>"
+    "</kspace_encoding_step_2><average>"
+)
+
+
+def frames(readouts, xml=PLAIN):
+    return list(accumulate(iter(readouts), parsed(xml), Properties()))
+
+
+def told(caplog, words, level=logging.WARNING):
+    return [r for r in caplog.records if words in r.getMessage() and r.levelno == level]
+
+
+def with_encoding(xml, other):
+    """A header with the encoding of another one behind its own."""
+    start, end = other.index("  <encoding>"), other.index("</ismrmrdHeader>")
+    return xml.replace("</ismrmrdHeader>", other[start:end] + "</ismrmrdHeader>")
+
+
+def navigators(count=4, **counters):
+    """Lines of an encoding space of their own, in the middle of a scan."""
+    lines = acquisitions(letter(8, 12), steps=range(count), last=False, **counters)
+    for line in lines:
+        line.encoding_space_ref = 1
+    return lines
+
+
+AUXILIARY = {
+    "Cartesian": header(8, 12),
+    "spiral": header(8, 12, trajectory="spiral"),
+    "without a size": header(8, 12, fx=0, fy=0),
+}
+
+
+@pytest.mark.parametrize("kind", AUXILIARY)
+@pytest.mark.parametrize("last", [False, True])
+def test_another_encoding_makes_no_image(kind, last, caplog):
+    extra = navigators(slice=0)
+    if last:
+        extra[-1].set_flag(ismrmrd.ACQ_LAST_IN_SLICE)
+    one, two = acquisitions(IMAGE, slice=0), acquisitions(IMAGE, slice=1)
+    xml = with_encoding(PLAIN, AUXILIARY[kind])
+    found = frames([*one[:9], *extra, *one[9:], *navigators(slice=1), *two], xml)
+    plain = frames([*one, *two])
+    assert [frame.header.idx.slice for frame in found] == [0, 1]
+    for frame, expected in zip(found, plain, strict=True):
+        np.testing.assert_array_equal(frame.kspace, expected.kspace)
+        assert frame.problem is None
+    assert len(told(caplog, "encoding space 1 make no image")) == 1
+
+
+def test_a_reference_scan_that_cannot_be_placed_is_told_and_left_out(caplog):
+    reference = navigators()
+    for line in reference:
+        line.set_flag(ismrmrd.ACQ_IS_PARALLEL_CALIBRATION)
+    xml = with_encoding(header(*SHAPE, mode="external"), header(8, 12, trajectory="spiral"))
+    (frame,) = frames([*reference, *acquisitions(IMAGE)], xml)
+    assert frame.calibration is None
+    assert frame.problem is None
+    assert len(told(caplog, "encoding space 1 are left out: encoding 1 of the ISMRMRD")) == 1
+
+
+def test_readouts_of_a_kind_that_makes_no_image_are_told_once(caplog):
+    extra = navigators()
+    for line in extra:
+        line.encoding_space_ref = 0
+        line.set_flag(ismrmrd.ACQ_IS_NAVIGATION_DATA)
+    with caplog.at_level("INFO"):
+        (frame,) = frames([*extra, *acquisitions(IMAGE), *extra])
+    np.testing.assert_array_equal(frame.kspace, frames(acquisitions(IMAGE))[0].kspace)
+    assert len(told(caplog, "Readouts of navigation data make no image", logging.INFO)) == 1
+
+
+def test_the_channels_of_the_data_count(caplog):
+    xml = PLAIN.replace(
+        "<relativeReceiver", "<receiverChannels>32</receiverChannels><relativeReceiver"
+    )
+    found = frames(acquisitions(IMAGE, slice=0) + acquisitions(IMAGE, slice=1), xml)
+    assert [len(frame.kspace) for frame in found] == [4, 4]
+    assert len(told(caplog, "announces 32 receiver channels, readouts have 4")) == 1
+    caplog.clear()
+    frames(acquisitions(IMAGE), xml.replace(">32<", ">4<"))
+    assert not caplog.records
+
+
+def test_steps_beyond_their_limits_are_taken_and_told(caplog):
+    (frame,) = frames(acquisitions(IMAGE), header(*SHAPE, last=19))
+    assert frame.kspace.any(axis=(0, 2)).all()
+    assert len(told(caplog, "limits kspace_encode_step_1 to 0 to 19, a readout has 20")) == 1
+
+
+def test_partitions_that_the_header_does_not_know_are_no_2d_image():
+    lines = [r for z in range(3) for r in acquisitions(IMAGE, kspace_encode_step_2=z)[:-1]]
+    (frame,) = frames(lines)
+    assert frame.problem == "its readouts are of 3 partitions, the header has one"
+
+
+def test_a_volume_that_ends_short_is_told(caplog):
+    xml = header(*SHAPE, ez=8).replace("<average>", STEP_2.format(7, 4))
+    lines = [r for z in range(3) for r in acquisitions(IMAGE, last=False, kspace_encode_step_2=z)]
+    (frame,) = frames(lines, xml)
+    assert frame.kspace.shape == (4, 8, *SHAPE)
+    assert len(told(caplog, "has 72 lines of the 192 that the header announces")) == 1
+
+
+@pytest.mark.parametrize("size", ["0", "-5", "INF", "NaN"])
+def test_a_field_of_view_that_is_no_size_is_refused(size):
+    with pytest.raises(InputError, match="fieldOfView_mm"):
+        frames(acquisitions(IMAGE), header(*SHAPE, fx=size))
