@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from xml.etree import ElementTree
 
-from gadgets.protocol.documents import parse
 from scoremri_core.errors import InputError
+from scoremri_core.scans.documents import decoded, parse
 
 PACKAGE = Path(__file__).resolve().parents[1]
 INSTALLED = Path(sysconfig.get_path("data")) / "share" / "gadgetron" / "config"
@@ -60,8 +60,8 @@ class Chain:
         if path is None:
             raise InputError(f"unknown chain '{name}': known are {', '.join(known())}")
         try:
-            xml = path.read_text(encoding="utf-8")
-        except (OSError, UnicodeDecodeError) as error:
+            xml = decoded(path.read_bytes(), str(path))
+        except OSError as error:
             raise InputError(f"{path}: cannot be read as a chain ({error})") from error
         _parse(xml, str(path))
         return cls(str(path), xml)

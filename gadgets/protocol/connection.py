@@ -15,9 +15,10 @@ from gadgetron.external import constants
 from gadgetron.external.connection import Connection
 
 from gadgets.protocol import wire
-from gadgets.protocol.documents import parse, read_header
+from gadgets.protocol.documents import read_header
 from gadgets.protocol.wire import Endpoint
 from scoremri_core.errors import InputError
+from scoremri_core.scans.documents import parse
 
 logger = logging.getLogger(__name__)
 

@@ -15,8 +15,8 @@ import numpy as np
 from gadgetron.external import constants
 from ismrmrd.image import dtype_mapping
 
-from gadgets.protocol.documents import parse
 from scoremri_core.errors import InputError
+from scoremri_core.scans.documents import decoded, parse
 
 # What a length field announces is never allocated at once: memory grows with what has arrived, at
 # most one chunk ahead of it, and up to these bounds.
@@ -29,6 +29,9 @@ QUIET_SECONDS = 3.0  # of a peer that still sends as the connection closes,
 DRAIN_SECONDS = 60.0  # and how long it may go on sending
 
 CONFIG_NAME_BYTES = 1024
+# documents, as messages name them
+CONFIGURATION, HEADER = "the configuration", "the ISMRMRD header"
+ATTRIBUTES = "the attributes of an image"
 FAILED = "the scan failed: "  # begins a text that tells a client why; message 8 would abort most
 
 # ismrmrd holds the 32-bit integers of the wire in 64 bits, and would send them so.
@@ -150,27 +153,36 @@ def message_id(endpoint: Endpoint, patient: bool = True) -> int:
 
 def read_text(endpoint: Endpoint, length: struct.Struct = constants.uint32) -> str:
     """Read a length and that many bytes of UTF-8."""
+    return _read_bytes(endpoint, length).rstrip(b"\0").decode("utf-8", "replace")
+
+
+def read_document(endpoint: Endpoint, name: str) -> str:
+    """Read a length and an XML document, in whatever encoding it declares."""
+    return decoded(bytes(_read_bytes(endpoint, constants.uint32)), name)
+
+
+def _read_bytes(endpoint: Endpoint, length: struct.Struct) -> bytearray:
     (size,) = length.unpack(endpoint.read(length.size))
     if size > MAX_TEXT:
         raise ChainError(f"a text message of {size} bytes was announced: at most {MAX_TEXT}")
-    return endpoint.read(size).rstrip(b"\0").decode("utf-8", "replace")
+    return endpoint.read(size)
 
 
 def read_config(endpoint: Endpoint) -> str:
     """Read the message of a configuration."""
-    return _expected(endpoint, constants.GADGET_MESSAGE_CONFIG)
+    return _expected(endpoint, constants.GADGET_MESSAGE_CONFIG, CONFIGURATION)
 
 
 def read_header(endpoint: Endpoint) -> str:
     """Read the message of an ISMRMRD header."""
-    return _expected(endpoint, constants.GADGET_MESSAGE_HEADER)
+    return _expected(endpoint, constants.GADGET_MESSAGE_HEADER, HEADER)
 
 
-def _expected(endpoint: Endpoint, number: int) -> str:
+def _expected(endpoint: Endpoint, number: int, name: str) -> str:
     came = message_id(endpoint)
     if came != number:
         raise ChainError(f"a message with id {came} came where {number} was expected")
-    return read_text(endpoint)
+    return read_document(endpoint, name)
 
 
 def read_config_name(endpoint: Endpoint) -> str:
@@ -220,9 +232,9 @@ def read_image(endpoint: Endpoint) -> ismrmrd.Image:
             f"an image of {x} x {y} x {z}, {header.channels} channels and {attribute_bytes} "
             "attribute bytes was announced: too large"
         )
-    attributes = endpoint.read(attribute_bytes).rstrip(b"\0").decode("utf-8", "replace")
-    if attributes and parse(attributes, "the attributes of an image").tag != "ismrmrdMeta":
-        raise ChainError("the attributes of an image are not an <ismrmrdMeta>")
+    attributes = decoded(bytes(endpoint.read(attribute_bytes)), ATTRIBUTES)
+    if attributes and parse(attributes, ATTRIBUTES).tag != "ismrmrdMeta":
+        raise ChainError(f"{ATTRIBUTES} are not an <ismrmrdMeta>")
     pixels = _array(endpoint, shape, dtype)
     try:
         return ismrmrd.Image(head, attributes, data=pixels)

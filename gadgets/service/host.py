@@ -12,11 +12,11 @@ from typing import Any
 from gadgets.protocol import wire
 from gadgets.protocol.chain import Chain, Node
 from gadgets.protocol.connection import NodeConnection, Target, run_target
-from gadgets.protocol.documents import parse
 from gadgets.protocol.wire import ChainError, Endpoint, StreamEnded
 from gadgets.service.shared import Shared
 from gadgets.stages.properties import Properties
 from scoremri_core.errors import InputError
+from scoremri_core.scans.documents import parse
 
 logger = logging.getLogger(__name__)
 

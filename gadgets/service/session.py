@@ -16,11 +16,12 @@ from gadgetron.external import constants
 from gadgets.protocol import wire
 from gadgets.protocol.chain import Chain
 from gadgets.protocol.connection import NodeConnection, describe, run_target
-from gadgets.protocol.documents import parse, read_header
+from gadgets.protocol.documents import read_header
 from gadgets.protocol.wire import ChainError, Endpoint, StreamEnded
 from gadgets.service.host import run_chain
 from gadgets.service.shared import Shared
 from scoremri_core.errors import InputError
+from scoremri_core.scans.documents import parse
 
 logger = logging.getLogger(__name__)
 
@@ -88,7 +89,7 @@ class Session:
             if number == constants.GADGET_MESSAGE_FILENAME:
                 config = self._named(wire.read_config_name(self.endpoint))
             elif number == constants.GADGET_MESSAGE_CONFIG:
-                config = self._sent(wire.read_text(self.endpoint))
+                config = self._sent(wire.read_document(self.endpoint, wire.CONFIGURATION))
             elif number == constants.GADGET_MESSAGE_QUERY:
                 self._answer()
             elif number == constants.GADGET_MESSAGE_TEXT:
@@ -99,7 +100,7 @@ class Session:
                 raise ChainError(
                     f"a message with id {number} came before a configuration and a header"
                 )
-        header = wire.read_text(self.endpoint)
+        header = wire.read_document(self.endpoint, wire.HEADER)
         self.started = True
         if isinstance(config, str):
             return self._node(config, header)

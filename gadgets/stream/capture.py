@@ -65,7 +65,7 @@ class Recording:
         stamp = datetime.now(timezone.utc).strftime("%Y%m%dT%H%M%S.%fZ")
         self.path = folder / f"scan_{stamp}.h5"
         self.partial = self.path.with_suffix(".partial.h5")
-        header = parse_header(header_xml.rstrip(b"\0"), "the header of the scan")
+        header = parse_header(header_xml, "the header of the scan")
         header.version = None  # a server hangs on a version other than its own
         self._file = h5py.File(self.partial, "x", locking=False)
         group = self._file.create_group("dataset")

@@ -20,6 +20,7 @@ from ismrmrd.file import Waveforms
 from ismrmrd.hdf5 import acquisition_dtype, acquisition_header_dtype, waveform_dtype
 
 from scoremri_core.errors import InputError
+from scoremri_core.scans.documents import decoded, undeclared
 from scoremri_core.scans.header import parse_header
 
 logger = logging.getLogger(__name__)
@@ -37,7 +38,7 @@ class Scan:
     ----------
     name : path and group, for messages
     header : the parsed ISMRMRD header
-    header_xml : the header as stored
+    header_xml : the header as stored, in no encoding any more
     """
 
     name: str
@@ -155,8 +156,8 @@ def open_scan(path: PathLike, group: str = "dataset") -> Iterator[Scan]:
         if scan["data"].shape[0] == 0:
             raise InputError(f"{name}: the dataset is empty, at least one acquisition is needed")
         document = np.ravel(scan["xml"][()])[0]
-        xml = document.decode() if isinstance(document, bytes) else str(document)
-        yield Scan(name, parse_header(xml.encode(), name), xml, scan)
+        xml = decoded(document, name) if isinstance(document, bytes) else undeclared(str(document))
+        yield Scan(name, parse_header(xml, name), xml, scan)
 
 
 @contextmanager

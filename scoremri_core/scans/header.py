@@ -12,10 +12,11 @@ from ismrmrd import xsd
 from xsdata.exceptions import ConverterWarning, ParserError
 
 from scoremri_core.errors import InputError
+from scoremri_core.scans.documents import decoded, parse, undeclared
 
 
 def parse_header(document: str | bytes, name: str) -> Any:
-    """Parse an ISMRMRD header.
+    """Parse an ISMRMRD header, given as text or as the bytes of a document.
 
     Names of an enumeration are taken in any case.  xsdata leaves a value that it cannot convert
     as text, with a warning; here it is an error.
@@ -23,16 +24,20 @@ def parse_header(document: str | bytes, name: str) -> Any:
     Raises
     ------
     InputError
-        Naming its source, and the field with its value or the element that is missing.
+        Naming its source, and the field with its value or the element that is missing; for a
+        DOCTYPE, and for an encoding that is not known.
     """
+    text = undeclared(document) if isinstance(document, str) else decoded(document, name)
+    invalid = f"{name}: the XML header is not a valid ISMRMRD header"
+    parse(text, invalid)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", ConverterWarning)
-            header = xsd.CreateFromDocument(document)
+            header = xsd.CreateFromDocument(text.encode("utf-8", "replace"))
     except TypeError as error:
         raise InputError(f"{name}: {_missing(str(error))}") from error
     except (ValueError, ParserError) as error:
-        raise InputError(f"{name}: the XML header is not a valid ISMRMRD header") from error
+        raise InputError(invalid) from error
     _check(header, name, "")
     return header
 

@@ -42,6 +42,15 @@ def test_the_chains_are_the_packages_own(tmp_path):
     assert shipped(package) == package / "config"
 
 
+def test_a_chain_is_read_in_the_encoding_that_it_declares(tmp_path):
+    text = chain(EXTERNAL.replace('value="1"', 'value="/Schädel"'))
+    for encoding in ("ISO-8859-1", "UTF-16"):
+        path = tmp_path / f"{encoding}.xml"
+        path.write_bytes(f'<?xml version="1.0" encoding="{encoding}"?>{text}'.encode(encoding))
+        (node,) = Chain.load(str(path)).nodes()
+        assert 'value="/Schädel"' in node.configuration
+
+
 def test_properties_are_set_and_added(tmp_path):
     loaded = Chain.load(written(tmp_path, chain(EXTERNAL)))
     (node,) = loaded.with_properties({"seed": "2", "prior": "<&>"}).nodes()

@@ -377,6 +377,29 @@ def test_every_scan_is_captured_where_the_server_says(tmp_path):
         assert list(saved) == scan(0)
 
 
+@pytest.mark.parametrize("encoding", ["ISO-8859-1", "UTF-16"])
+def test_documents_are_read_in_the_encoding_that_they_declare(tmp_path, encoding):
+    def document(number, xml):
+        content = xml.replace('version="1.0"', f'version="1.0" encoding="{encoding}"', 1)
+        content = content.encode(encoding)
+        return struct.pack("<HI", number, len(content) + 1) + content + b"\0"
+
+    named = (
+        "<measurementInformation><patientPosition>HFS</patientPosition>"
+        "<protocolName>Schädel</protocolName></measurementInformation><acquisitionSystem"
+    )
+    xml = header(*SHAPE).replace("<acquisitionSystem", named, 1)
+    with Served(Shared({}, capture=str(tmp_path))) as running, running.connect() as client:
+        client.socket.sendall(document(peer.CONFIG, '<?xml version="1.0"?>' + QUICK.xml))
+        client.socket.sendall(document(peer.HEADER, xml))
+        client.send_acquisitions(scan(0))
+        client.send(peer.CLOSE)
+        assert len(client.images()) == 1
+    (path,) = tmp_path.iterdir()
+    with open_scan(path) as saved:
+        assert saved.header.measurementInformation.protocolName == "Schädel"
+
+
 def test_a_full_disk_ends_the_capture_and_not_the_scan(tmp_path, monkeypatch, caplog):
     def full(*_):
         raise OSError(28, os.strerror(28))
