@@ -114,7 +114,7 @@ def _write_waveforms(path: Path, group: str, waveforms: Iterable[Any]) -> None:
     import h5py
     from ismrmrd.file import Waveforms
 
-    from gadgets.stream.capture import Table
+    from scoremri_core.scans.files import Table
 
     with h5py.File(path, "a") as file:
         table = Table(file.require_group(group), "waveforms", Waveforms)

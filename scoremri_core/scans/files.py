@@ -7,7 +7,7 @@ import os
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from itertools import islice
+from itertools import chain
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -16,8 +16,8 @@ import ismrmrd
 import numpy as np
 import numpy.typing as npt
 from ismrmrd import xsd
-from ismrmrd.file import Waveforms
-from ismrmrd.hdf5 import acquisition_dtype, acquisition_header_dtype, waveform_dtype
+from ismrmrd.file import Acquisitions, Waveforms
+from ismrmrd.hdf5 import acquisition_header_dtype
 
 from scoremri_core.errors import InputError
 from scoremri_core.scans.documents import decoded, undeclared
@@ -28,6 +28,7 @@ logger = logging.getLogger(__name__)
 PathLike = str | os.PathLike[str]
 
 BLOCK = 64  # readouts held at a time: variable-length rows are slow to read one by one
+RESERVE = 1 << 20  # bytes on top of a block, for what HDF5 writes besides
 
 
 @dataclass(frozen=True)
@@ -197,8 +198,7 @@ def write_scan(
     Parameters
     ----------
     path : file to write
-    header : ISMRMRD header, parsed or XML; its `version` is left out, since a server hangs on a
-        version other than its own
+    header : ISMRMRD header, parsed or XML
     acquisitions : consumed one block at a time
     group : group of the scan inside the file
     waveforms : written beside the acquisitions
@@ -206,29 +206,92 @@ def write_scan(
     """
     if isinstance(header, str | bytes):
         header = parse_header(header, "header to write")
-    version, header.version = header.version, None
-    try:
-        xml = xsd.ToXML(header)
-    finally:
-        header.version = version
     with replacing(path) as partial, h5py.File(partial, "w", locking=False) as file:
-        scan = file.create_group(group)
-        scan.create_dataset("xml", data=[xml.encode()], dtype=h5py.special_dtype(vlen=bytes))
-        _append(scan, "data", acquisition_dtype, map(_acquisition_row, acquisitions))
-        if rows := [Waveforms.to_numpy(waveform) for waveform in waveforms]:
-            scan.create_dataset("waveforms", data=np.array(rows, waveform_dtype), maxshape=(None,))
+        writer = ScanWriter(file, header, group)
+        for item in chain(acquisitions, waveforms):
+            writer.add(item)
+        writer.flush()
         for name, array in (arrays or {}).items():
             file.create_dataset(name, data=array)
 
 
-def _append(scan: h5py.Group, name: str, dtype: Any, rows: Iterator[tuple[Any, ...]]) -> None:
-    dataset = scan.create_dataset(name, (0,), dtype, maxshape=(None,), chunks=(BLOCK,))
-    while block := list(islice(rows, BLOCK)):
+class ScanWriter:
+    """Writes a scan into an open file as it comes, a block at a time.
+
+    Parameters
+    ----------
+    file : open for writing.
+    header : parsed; its `version` is left out, since a server hangs on a version other than its
+        own.
+    group : of the scan inside the file.
+    """
+
+    def __init__(self, file: h5py.File, header: Any, group: str = "dataset") -> None:
+        version, header.version = header.version, None
+        try:
+            xml = undeclared(xsd.ToXML(header)).encode()  # it would declare another encoding
+        finally:
+            header.version = version
+        scan = file.create_group(group)
+        scan.create_dataset("xml", data=[xml], dtype=h5py.special_dtype(vlen=bytes))
+        self._tables = {
+            ismrmrd.Acquisition: Table(scan, "data", Acquisitions),
+            ismrmrd.Waveform: Table(scan, "waveforms", Waveforms),
+        }
+        self._tables[ismrmrd.Acquisition].create()  # even where there are none
+
+    @property
+    def acquisitions(self) -> int:
+        """How many came."""
+        return self._tables[ismrmrd.Acquisition].count
+
+    def add(self, item: ismrmrd.Acquisition | ismrmrd.Waveform) -> None:
+        """Keep an acquisition or a waveform; OSError or RuntimeError where it cannot be written."""
+        self._tables[type(item)].add(item)
+
+    def flush(self) -> None:
+        """Write what was kept."""
+        for table in self._tables.values():
+            table.write()
+
+
+class Table:
+    """A dataset of acquisitions or waveforms that grows by blocks."""
+
+    def __init__(self, group: h5py.Group, name: str, rows: Any) -> None:
+        self.count = 0
+        self._group = group
+        self._name = name
+        self._rows = rows  # Acquisitions or Waveforms of ismrmrd.file
+        self._pending: list[Any] = []
+
+    def create(self) -> h5py.Dataset:
+        """Make the dataset, empty."""
+        return self._group.create_dataset(
+            self._name, (0,), self._rows.datatype, maxshape=(None,), chunks=(BLOCK,)
+        )
+
+    def add(self, item: Any) -> None:
+        """Keep an item; one by one, writing would take too long."""
+        self._pending.append(self._rows.to_numpy(item))
+        self.count += 1
+        if len(self._pending) == BLOCK:
+            self.write()
+
+    def write(self) -> None:
+        """Write what was kept."""
+        if not self._pending:
+            return
+        block = np.array(self._pending, self._rows.datatype)
+        reserve(self._group.file, sum(row[1].nbytes + row[-1].nbytes for row in self._pending))
+        dataset = self._group[self._name] if self._name in self._group else self.create()
         dataset.resize(len(dataset) + len(block), axis=0)
-        dataset[-len(block) :] = np.array(block, dtype)
+        dataset[-len(block) :] = block
+        self._group.file.flush()
+        self._pending.clear()
 
 
-def _acquisition_row(acquisition: ismrmrd.Acquisition) -> tuple[Any, ...]:
-    head = np.frombuffer(acquisition.getHead(), dtype=acquisition_header_dtype)[0]
-    data = np.ascontiguousarray(acquisition.data, np.complex64)
-    return head, np.ravel(acquisition.traj).astype(np.float32), np.ravel(data).view(np.float32)
+def reserve(file: h5py.File, count: int) -> None:
+    """Have the disk space for a block, or raise OSError: HDF5 crashes where it runs out of it."""
+    if hasattr(os, "posix_fallocate"):
+        os.posix_fallocate(file.id.get_vfd_handle(), file.id.get_filesize(), 2 * count + RESERVE)

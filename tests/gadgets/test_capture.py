@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from synthetic import acquisitions, header, letter
 
-from gadgets.stream.capture import BLOCK, capture
-from scoremri_core.scans.files import open_scan
+from gadgets.stream.capture import capture
+from scoremri_core.scans.files import BLOCK, open_scan
 
 XML = header(200, 16).encode() + b"\0"
 
