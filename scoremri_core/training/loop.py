@@ -22,6 +22,7 @@ from torch import Tensor, nn
 
 from scoremri_core.errors import InputError
 from scoremri_core.priors.residual_unet import ResidualUnet
+from scoremri_core.scans.files import replacing, writing
 from scoremri_core.training.augment import training_patch
 from scoremri_core.training.objective import Objective, log_normal_levels
 from scoremri_core.training.ranks import Ranks
@@ -116,7 +117,7 @@ def train(
                 }
                 _save(state, folder / CHECKPOINT)
                 record |= at_checkpoint(average)
-                with (folder / LOG).open("a") as log:
+                with writing(folder / LOG), (folder / LOG).open("a") as log:
                     log.write(json.dumps(record) + "\n")
                 logger.info("step %(step)d: loss %(loss).5f, %(samples_per_second).1f/s", record)
             interval.clear()
@@ -241,6 +242,6 @@ def read_checkpoint(path: Path, device: torch.device | str = "cpu") -> dict[str,
 
 
 def _save(state: dict[str, Any], path: Path) -> None:
-    partial = path.with_suffix(".tmp")
-    torch.save(state, partial)
-    partial.replace(path)
+    # through a file of ours: of its own, torch does not tell why it cannot be written
+    with replacing(path) as partial, partial.open("wb") as file:
+        torch.save(state, file)
