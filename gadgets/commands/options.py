@@ -75,8 +75,8 @@ CalibrationMode = Annotated[
 CalibrationLast = Annotated[
     bool,
     typer.Option(
-        "--calibration-last/--calibration-first",
-        help="Whether a reference scan comes after the imaging lines.",
+        "--calibration-last/--no-calibration-last",
+        help="A reference scan comes after the imaging lines.",
     ),
 ]
 PartialFourier = Annotated[
@@ -89,6 +89,8 @@ PartialEcho = Annotated[
 
 Group = Annotated[str, typer.Option("--group", help="Group of the scan in the file.")]
 Prior = Annotated[str, typer.Option("--prior", help="Name of a shipped prior, or a path.")]
-Device = Annotated[str, typer.Option("--device", metavar="auto|cpu|cuda|cuda:N", help="Where.")]
+Device = Annotated[
+    str, typer.Option("--device", metavar="auto|cpu|cuda|cuda:N", help="Where to compute.")
+]
 Samples = Annotated[int, typer.Option("--samples", help="Posterior samples.", min=1)]
 Seed = Annotated[int, typer.Option("--seed", help="Seed of all that is random.", min=0)]

@@ -205,6 +205,14 @@ def check_writable(path: PathLike, *sources: PathLike) -> None:
             raise InputError(f"{target}: the result would replace what it is made from")
 
 
+def check_folder(folder: PathLike) -> None:
+    """Refuse, with InputError, a folder for results that is not there and cannot be made."""
+    path = Path(folder).absolute()
+    there = next(place for place in (path, *path.parents) if place.exists())
+    if not there.is_dir() or not os.access(there, os.W_OK):
+        raise InputError(f"{folder}: no folder can be made there for the results")
+
+
 @contextmanager
 def writing(path: PathLike) -> Iterator[None]:
     """Tell of a disk that fills up as `path` is written: InputError."""

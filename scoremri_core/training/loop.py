@@ -207,16 +207,27 @@ def _resume(
     if not checkpoint.exists():
         return 0
     state = read_checkpoint(checkpoint, device)
+    _load(checkpoint, model, state["model"])
+    _load(checkpoint, average, state["average"])
+    optimizer.load_state_dict(state["optimizer"])
+    logger.info("resuming %s at step %d", checkpoint, state["step"])
+    return int(state["step"])
+
+
+def check_resumable(folder: Path, settings: Settings) -> None:
+    """Refuse, with InputError, a folder that holds the run of another network."""
+    if (folder / CHECKPOINT).exists():
+        state = read_checkpoint(folder / CHECKPOINT)
+        _load(folder / CHECKPOINT, settings.network(begin=False), state["model"])
+
+
+def _load(checkpoint: Path, network: Network, weights: dict[str, Tensor]) -> None:
     try:
-        model.load_state_dict(state["model"])
-        average.load_state_dict(state["average"])
+        network.load_state_dict(weights)
     except RuntimeError as error:
         raise InputError(
             f"{checkpoint}: expected the run of a network of the same architecture and size"
         ) from error
-    optimizer.load_state_dict(state["optimizer"])
-    logger.info("resuming %s at step %d", checkpoint, state["step"])
-    return int(state["step"])
 
 
 def read_checkpoint(path: Path, device: torch.device | str = "cpu") -> dict[str, Any]:
