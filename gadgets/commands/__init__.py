@@ -124,6 +124,9 @@ def _run(arguments: Sequence[str] | None) -> int:
             error.show()
             return int(error.exit_code)
         return _refused(error.format_message())
+    except OSError as error:  # of a file that was refused nowhere else
+        logger.debug("a file", exc_info=True)
+        return _refused(str(error))
     except (typer.Abort, KeyboardInterrupt):
         status = INTERRUPTED
     if status == INTERRUPTED:
