@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import _thread
 import importlib
 import logging
+import os
 import sys
+import threading
 from collections.abc import Sequence
-from typing import Annotated, Any
+from typing import Annotated, Any, NoReturn
 
 import typer
 
@@ -31,13 +34,14 @@ COMMANDS = (
 
 # The base of BadParameter is the usage error of the click that typer carries.
 UsageError: Any = typer.BadParameter.__mro__[1]
+INTERRUPTED = 130  # exit code after Ctrl-C
 
 app = typer.Typer(
     name="scoremri",
     help="Score-based MRI reconstruction with uncertainty, inside a Gadgetron stream.",
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
-    add_completion=False,
+    no_args_is_help=True,
 )
 
 
@@ -69,10 +73,11 @@ def configure_logging(level: int) -> None:
     """Send the package's log to stderr: in colour on a terminal, as plain lines elsewhere."""
     handler: logging.Handler
     if sys.stderr.isatty():
-        from rich.console import Console
         from rich.logging import RichHandler
 
-        handler = RichHandler(console=Console(stderr=True), show_path=False)
+        from gadgets.commands.progress import terminal
+
+        handler = RichHandler(console=terminal(), show_path=False)
         form = "%(message)s"
     else:
         handler = logging.StreamHandler()
@@ -91,25 +96,64 @@ def _in_one_sentence(record: logging.LogRecord) -> bool:
     return True
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
+def main(arguments: Sequence[str] | None = None) -> NoReturn:
     """Run the command line; bad input ends in one sentence on stderr and exit code 2.
 
     Parameters
     ----------
-    arguments : the command line without the program's name; None takes `sys.argv`
+    arguments : the command line without the program's name; None takes `sys.argv`, and the process
+        is then this command's alone
     """
+    if arguments is None:
+        sys.unraisablehook = _unraisable
+    status = _run(arguments)
+    if arguments is None:
+        _end_despite_threads(status)
+    sys.exit(status)
+
+
+def _run(arguments: Sequence[str] | None) -> int:
+    """The exit code of a command line."""
     try:
         status = app(args=arguments, prog_name="scoremri", standalone_mode=False)
     except InputError as error:
         logger.debug("bad input", exc_info=True)
-        _refuse(str(error))
+        return _refused(str(error))
     except UsageError as error:
-        _refuse(error.format_message())
-    except typer.Abort:
-        sys.exit(130)
-    sys.exit(status if isinstance(status, int) else 0)
+        if type(error).__name__ == "NoArgsIsHelpError":
+            error.show()
+            return int(error.exit_code)
+        return _refused(error.format_message())
+    except OSError as error:  # of a file that was refused nowhere else
+        logger.debug("a file", exc_info=True)
+        return _refused(str(error))
+    except (typer.Abort, KeyboardInterrupt):
+        status = INTERRUPTED
+    if status == INTERRUPTED:
+        typer.echo("scoremri: interrupted", err=True)
+    return status if isinstance(status, int) else 0
 
 
-def _refuse(message: str) -> None:
+def _refused(message: str) -> int:
     typer.echo(f"scoremri: {' '.join(message.split())}", err=True)
-    sys.exit(2)
+    return 2
+
+
+def _unraisable(dropped: Any) -> None:
+    """Repeat an interrupt that fell into a callback, whose exceptions Python drops."""
+    if isinstance(dropped.exc_value, KeyboardInterrupt):
+        threading.Timer(0.05, _thread.interrupt_main).start()  # when the callback is over
+    else:
+        sys.__unraisablehook__(dropped)
+
+
+def _end_despite_threads(status: int) -> None:
+    """End the process at once if a thread still computes for nobody.
+
+    At an ordinary end Python takes such a thread away in the midst of C++ code, which aborts.
+    """
+    if any(thread.daemon for thread in threading.enumerate()):
+        logging.shutdown()
+        for stream in (sys.stdout, sys.stderr):
+            stream.flush()
+        os._exit(status)

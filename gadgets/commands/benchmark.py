@@ -10,6 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
+from gadgets.commands.options import Acceleration, Calibration, Device, Mask, Prior, Seed
 from gadgets.commands.progress import progress
 from scoremri_core.errors import InputError
 
@@ -36,6 +37,7 @@ MAP_COLUMNS = {
     "MB": ("memory", ".0f"),
     "note": ("note", ""),
 }
+LEAST_CALIBRATION = 12  # lines, of which every package makes coil maps
 CAPTION = (
     "Seconds are medians, coil maps included, of which coil maps, denoiser and rest are the parts; "
     "ratio is to the first row, in the same round. MB is the peak of a process of the row's own, "
@@ -47,7 +49,9 @@ CAPTION = (
 def benchmark(
     data: Annotated[
         Path | None,
-        typer.Option(metavar="FULL.h5", help="Fully sampled ISMRMRD file; a phantom if none."),
+        typer.Option(
+            metavar="FULL.h5", help="Fully sampled ISMRMRD file.", show_default="a phantom"
+        ),
     ] = None,
     slice_: Annotated[int, typer.Option("--slice", help="Slice of that file, from 0.")] = 0,
     size: Annotated[
@@ -56,20 +60,19 @@ def benchmark(
     coils: Annotated[
         int | None, typer.Option(help="Coils of the phantom's scan.", show_default="8")
     ] = None,
-    acceleration: Annotated[
-        float, typer.Option("-R", "--acceleration", help="Equispaced, outside the calibration.")
-    ] = 4,
-    calibration: Annotated[int, typer.Option(help="Calibration lines.", min=12)] = 24,
+    mask: Mask = "equispaced",
+    acceleration: Acceleration = 4,
+    calibration: Calibration = 24,
     samples: Annotated[
         int | None, typer.Option(help="Posterior samples.", min=1, show_default="8")
     ] = None,
     steps: Annotated[
-        int | None, typer.Option(help="Noise levels; the sampler's own if none.", min=1)
+        int | None, typer.Option(help="Noise levels.", min=1, show_default="the sampler's own")
     ] = None,
-    prior: Annotated[str, typer.Option(help="Name of a shipped prior, or a path.")] = "default",
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
+    prior: Prior = "default",
+    device: Device = "auto",
     threads: Annotated[
-        int | None, typer.Option(help="CPU threads; the libraries' choice if none.", min=1)
+        int | None, typer.Option(help="CPU threads.", min=1, show_default="the libraries' choice")
     ] = None,
     repetitions: Annotated[
         int | None, typer.Option(help="Runs of each row, after one.", min=1, show_default="3")
@@ -82,34 +85,53 @@ def benchmark(
     ] = 1,
     espirit: Annotated[
         list[str] | None,
-        typer.Option(metavar="CxYxX", help="A further scan, for the coil maps; repeat."),
+        typer.Option(
+            metavar="CxYxX",
+            help="A further scan, for the coil maps; repeat.",
+            show_default="none",
+        ),
     ] = None,
     output: Annotated[
-        Path | None, typer.Option("-o", "--json", metavar="TABLE.json", help="All figures.")
+        Path | None,
+        typer.Option(
+            "-o",
+            "--output",
+            "--json",
+            metavar="TABLE.json",
+            help="All figures.",
+            show_default="none",
+        ),
     ] = None,
     quick: Annotated[
         bool, typer.Option("--quick", help="A tiny scan and one repetition: does all of it run?")
     ] = False,
-    seed: Annotated[int, typer.Option(help="Seed of phantom and samples.", min=0)] = 0,
+    seed: Seed = 0,
 ) -> None:
-    """Time every method on one frame, side by side, and compare with the machine's floor.
+    """Time every method on one frame, side by side.
 
-    Rows: the default sampler, the annealed Langevin sampler with the same network (a few noise
-    levels, scaled to all of them), SENSE, L1-wavelet, coil maps; with BART where it is installed.
-    Takes some minutes on two cores, which should have nothing else to do.
+    They are compared with the machine's floor. Rows: the default sampler, the annealed Langevin
+    sampler with the same network (a few noise levels, scaled to all of them), SENSE, L1-wavelet,
+    coil maps; with BART where it is installed. Takes some minutes on two cores, which should have
+    nothing else to do.
     """
     from scoremri_core import load_prior
     from scoremri_core.arguments import find_device
     from scoremri_core.benchmarks.case import from_file, simulated
     from scoremri_core.benchmarks.report import benchmark as measure
     from scoremri_core.benchmarks.report import work
-    from scoremri_core.scans.files import replacing
+    from scoremri_core.scans.files import check_writable, replacing
 
     def or_default(value: int | None, full: int, small: int) -> int:
         return value if value is not None else small if quick else full
 
-    load_prior(prior)  # refused before the work
+    # refused before the work
+    if calibration < LEAST_CALIBRATION:
+        raise InputError(f"calibration {calibration}: expected at least {LEAST_CALIBRATION} lines")
+    if output is not None:
+        check_writable(output, *filter(None, [data]))
+    load_prior(prior)
     settings: dict[str, Any] = {
+        "mask": mask,
         "samples": or_default(samples, 8, 2),
         "steps": 3 if quick and steps is None else steps,
         "prior": prior,
@@ -158,7 +180,8 @@ def _print(report: dict[str, Any]) -> None:
     console = Console(width=None if sys.stdout.isatty() else 150, highlight=False)
     scan, machine, settings = (report[key] for key in ("scan", "machine", "settings"))
     console.print(
-        f"{scan['name']}, true R {scan['true_acceleration']:.2f}, {settings['samples']} samples, "
+        f"{scan['name']}, {scan['mask']}, true R {scan['true_acceleration']:.2f}, "
+        f"{settings['samples']} samples, "
         f"prior {settings['prior']}, {settings['device']}; {machine['processor']}, "
         f"{machine['cores']} cores, threads {machine['threads'] or 'as the libraries choose'}, "
         f"torch {machine['torch']}"

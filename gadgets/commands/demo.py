@@ -9,8 +9,6 @@ from typing import Annotated, Any
 
 import typer
 
-from scoremri_core.errors import InputError
-
 logger = logging.getLogger(__name__)
 
 
@@ -18,23 +16,26 @@ def demo(
     output: Annotated[
         Path, typer.Option("-o", "--output", metavar="DIR", help="Folder for the results.")
     ] = Path("scoremri-demo"),
-    seed: Annotated[int, typer.Option(help="Seed of the head, another is another head.")] = 1,
+    seed: Annotated[
+        int, typer.Option(help="Seed of the head, another is another head.", min=0)
+    ] = 1,
 ) -> None:
-    """Simulate a head scan at R = 4, reconstruct it through the chain, and draw the result.
+    """Simulate a head scan at R = 4, reconstruct it and draw it.
 
-    DIR gets scan.h5 (the scan and its truth), out.h5 (the images) and demo.png.
+    It goes through the chain, as a scanner's would. DIR gets scan.h5 (the scan and its truth),
+    out.h5 (the images) and demo.png.
     """
     from gadgets.commands.replay import replay
     from gadgets.commands.simulate import simulate
     from scoremri_core.evaluation.pictures import comparison
-    from scoremri_core.scans.files import replacing
+    from scoremri_core.scans.files import check_folder, check_writable, replacing
 
     started = time.monotonic()
-    try:
-        output.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InputError(f"{output}: no folder can be made there for the results") from error
+    check_folder(output)
+    output.mkdir(parents=True, exist_ok=True)
     scan, images, picture = (output / name for name in ("scan.h5", "out.h5", "demo.png"))
+    for path in (scan, images, picture):
+        check_writable(path)
     simulate(scan, acceleration=4, seed=seed)
     replay(scan, images)
     title = "scoremri demo: simulated head, 8 coils, every 4th line and 24 calibration lines"

@@ -14,6 +14,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from gadgets.commands.options import (
+    Accelerations,
+    Calibration,
+    Group,
+    Masks,
+    Prior,
+    Samples,
+    Seed,
+)
 from gadgets.commands.progress import progress
 from scoremri_core.errors import InputError
 from scoremri_core.scans.masks import KINDS, lattice_factors
@@ -51,59 +60,74 @@ def evaluate(
     ] = None,
     data: Annotated[
         list[Path] | None,
-        typer.Option(help="Folder of such files, or a file; repeat. What is none is skipped."),
-    ] = None,
-    acceleration: Annotated[
-        list[float] | None,
         typer.Option(
-            "-R",
-            "--acceleration",
-            help="Repeat for several; 4, 6 and 8 if none (with --data 3 for scans of one coil).",
+            metavar="PATH",
+            help="Folder of such files, or a file; repeat. What is none is skipped.",
+            show_default="FULL.h5 alone",
         ),
     ] = None,
-    mask: Annotated[
-        list[str] | None,
-        typer.Option(
-            help=f"Sampling pattern: {', '.join(KINDS)} lines, or poisson-2d, samples of both axes;"
-            f" repeat. {EQUISPACED} if none; with --data all but gaussian."
-        ),
-    ] = None,
-    calibration: Annotated[int, typer.Option(help="Fully sampled lines around the centre.")] = 24,
+    acceleration: Accelerations = None,
+    mask: Masks = None,
+    calibration: Calibration = 24,
     slices: Annotated[
         int | None,
         typer.Option(
-            min=1, help="So many slices, evenly from the middle; all if none, 1 with --data."
+            min=1,
+            help="So many slices, evenly from the middle.",
+            show_default="all; 1 with --data",
         ),
     ] = None,
     slice_: Annotated[
-        list[int] | None, typer.Option("--slice", help="Slice of FULL.h5, from 0; repeat.")
+        list[int] | None,
+        typer.Option(
+            "--slice", help="Slice of FULL.h5, from 0; repeat.", show_default="as --slices"
+        ),
     ] = None,
-    samples: Annotated[int, typer.Option(help="Posterior samples.", min=1)] = 8,
-    steps: Annotated[int | None, typer.Option(help="Denoiser evaluations a sample.")] = None,
-    prior: Annotated[str, typer.Option(help="Name of a shipped prior, or a path.")] = "default",
-    seed: Annotated[int, typer.Option(help="Seed of the samples and of a random mask.")] = 0,
+    samples: Samples = 8,
+    steps: Annotated[
+        int | None,
+        typer.Option(
+            min=1, help="Denoiser evaluations a sample.", show_default="the sampler's own"
+        ),
+    ] = None,
+    prior: Prior = "default",
+    seed: Seed = 0,
     property_: Annotated[
         list[str] | None,
-        typer.Option("-p", metavar="KEY=VALUE", help="Any other option of reconstruct()."),
+        typer.Option(
+            "-p",
+            metavar="KEY=VALUE",
+            help="Any other option of reconstruct(); repeat.",
+            show_default="none",
+        ),
     ] = None,
     output: Annotated[
         Path | None,
         typer.Option(
-            "-o", "--output", "--json", metavar="TABLE.json", help="All scores, after every row."
+            "-o",
+            "--output",
+            "--json",
+            metavar="TABLE.json",
+            help="All scores, after every row.",
+            show_default="none",
         ),
     ] = None,
     picture: Annotated[
         Path | None,
-        typer.Option(metavar="OUT.png", help="Images of each scan where the gain is least."),
+        typer.Option(
+            metavar="OUT.png",
+            help="Images of each scan where the gain is least.",
+            show_default="none",
+        ),
     ] = None,
-    group: Annotated[str, typer.Option(help="Group of the scan in the file.")] = "dataset",
+    group: Group = "dataset",
 ) -> None:
-    """Score zero-filling, SENSE, L1-wavelet and the posterior mean against the full data.
+    """Score methods on full scans: zero-filled, SENSE, L1, ours.
 
-    A row for each scan, mask and acceleration. The reference is the MVUE of the full data with coil
-    maps from the calibration lines, or, where the object folds, the root sum of squares less its
-    noise. L1-wavelet gets the best lambda of three, chosen by its PSNR; nothing else sees the
-    reference.
+    Zero-filling, CG-SENSE, L1-wavelet and the posterior mean against the full data. A row for each
+    scan, mask and acceleration. The reference is the MVUE of the full data with coil maps from the
+    calibration lines, or, where the object folds, the root sum of squares less its noise.
+    L1-wavelet gets the best lambda of three, chosen by its PSNR; nothing else sees the reference.
     """
     from scoremri_core import load_prior, reconstruct
     from scoremri_core.evaluation.comparison import METHODS
@@ -117,7 +141,7 @@ def evaluate(
         summary,
         survey,
     )
-    from scoremri_core.scans.files import replacing
+    from scoremri_core.scans.files import check_writable, replacing
 
     paths = ([source] if source else []) + (data or [])
     if not paths:
@@ -131,7 +155,7 @@ def evaluate(
     settings = {"masks": masks, "calibration": calibration, "options": dict(options)}
     _check(masks, accelerations, options)
     for path in filter(None, (output, picture)):
-        _check_writable(path)
+        check_writable(path, *paths)
     if options.get("sampler") != "none" and isinstance(options["prior"], str):
         options["prior"] = load_prior(options["prior"])
 
@@ -228,13 +252,6 @@ def _check(
         options["steps"], {key: value for key, value in options.items() if key not in known}
     )
     find_device(options.get("device", "auto"))
-
-
-def _check_writable(path: Path) -> None:
-    if not path.parent.is_dir():
-        raise InputError(f"{path}: the folder {path.parent} does not exist")
-    if path.is_dir():
-        raise InputError(f"{path}: a folder, expected a file to write")
 
 
 def _gain(row: Row) -> float:

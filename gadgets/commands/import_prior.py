@@ -33,19 +33,27 @@ def import_prior(
         ),
     ] = False,
     licence: Annotated[
-        str | None, typer.Option(help="Licence of the weights, for the card.")
+        str | None,
+        typer.Option(help="Licence of the weights, for the card.", show_default="not stated"),
     ] = None,
 ) -> None:
-    """Import an NCSNv2 (plain, Deeper, Deepest): weights as safetensors, and a card beside them.
+    """Import an NCSNv2 as a prior, of a public checkpoint.
 
-    The moving average of the weights is taken where the checkpoint holds one. Nothing but tensors
-    is unpickled. The result is a prior for every command: --prior NAME.safetensors.
+    Plain, Deeper or Deepest: weights as safetensors, and a card beside them. The moving average of
+    the weights is taken where the checkpoint holds one. Nothing but tensors is unpickled. The
+    result is a prior for every command: --prior NAME.safetensors.
     """
     from scoremri_core.errors import InputError
     from scoremri_core.priors import save_prior
     from scoremri_core.priors.checkpoints import read_ncsnv2
     from scoremri_core.priors.storage import sha256
+    from scoremri_core.scans.files import check_folder, check_readable, check_writable, writing
 
+    path = output if output.suffix == ".safetensors" else Path(f"{output}.safetensors")
+    check_readable(checkpoint)
+    check_folder(path.parent)
+    if path.parent.is_dir():
+        check_writable(path, checkpoint)
     found = read_ncsnv2(checkpoint, rescaled)
     variant, channels = found.model.config["variant"], found.model.config["channels"]
     if channels != 2:
@@ -56,19 +64,15 @@ def import_prior(
     sigmas = found.model.sigmas
     source = {"file": checkpoint.name, "sha256": sha256(checkpoint), "weights": found.weights}
     training = {"epoch": found.epoch, "step": found.step}
-    path = output if output.suffix == ".safetensors" else Path(f"{output}.safetensors")
-    save_prior(
-        path,
-        found.model,
-        {
-            "description": f"NCSNv2 ({variant}) of Song and Ermon 2020, arXiv 2006.09011.",
-            "source": source | {k: v for k, v in training.items() if v is not None},
-            "sigma_range": [float(sigmas.min()), float(sigmas.max())],
-            "sigma_levels": len(sigmas),
-            "licence": licence or LICENCE,
-        },
-        half=False,
-    )
+    card = {
+        "description": f"NCSNv2 ({variant}) of Song and Ermon 2020, arXiv 2006.09011.",
+        "source": source | {k: v for k, v in training.items() if v is not None},
+        "sigma_range": [float(sigmas.min()), float(sigmas.max())],
+        "sigma_levels": len(sigmas),
+        "licence": licence or LICENCE,
+    }
+    with writing(path):
+        save_prior(path, found.model, card, half=False)
     logger.info(
         "%s: NCSNv2 (%s), %s, %d noise levels from %g to %g",
         path, variant, found.weights, len(sigmas), sigmas[0], sigmas[-1],

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import logging
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from gadgets.commands.options import Device
 from gadgets.commands.progress import progress
+from scoremri_core.errors import InputError
 
 if TYPE_CHECKING:
     from scoremri_core.training.manifest import Source
+
+logger = logging.getLogger(__name__)
 
 
 def measure(
@@ -27,18 +33,25 @@ def measure(
     name: Annotated[
         str, typer.Option(help="Of the prior that is written beside a checkpoint.")
     ] = "default",
-    cache: Annotated[Path | None, typer.Option(help="Folder of prepared slices.")] = None,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
+    cache: Annotated[
+        Path | None, typer.Option(help="Folder of prepared slices.", show_default="none")
+    ] = None,
+    device: Device = "auto",
 ) -> None:
-    """Measure the denoiser's error and the width of the samples, as at the end of a training.
+    """Measure a prior, as train does at its end, for its card.
 
-    A prior keeps its weights and gets a new card. From a checkpoint, of a run that has not ended
-    too, the moving average becomes the prior NAME.safetensors beside it.
+    Of the denoiser the error, of the samples the width. A prior keeps its weights and gets a new
+    card. From a checkpoint, of a run that has not ended too, the moving average becomes the prior
+    NAME.safetensors beside it.
     """
     from scoremri_core.arguments import find_device
+    from scoremri_core.scans.files import check_readable, check_writable
     from scoremri_core.training.card import write_prior
     from scoremri_core.training.manifest import find_sources, of_split
 
+    check_name(name)
+    check_readable(prior)
+    check_writable(prior.with_suffix(".json"))
     where = str(find_device(device))
     sources = find_sources(data)
     of_split(sources, "val")
@@ -50,9 +63,37 @@ def measure(
 
 
 def measured(path: Path, sources: Sequence[Source], cache: Path | None, device: str) -> None:
-    """Measure, and show how far that is."""
+    """Measure; show how far that is, and how long it will take."""
     from scoremri_core.training.card import measure_prior
     from scoremri_core.training.width import reconstructions
 
-    with progress("measuring the width of the samples", reconstructions()) as advance:
-        measure_prior(path, sources, cache, device, lambda done: advance(done, ""))
+    total = reconstructions()
+    logger.info("measuring %s: the denoiser's error, then %d reconstructions", path, total)
+    with progress("measuring", total) as advance:
+        started = 0.0
+
+        def tell(done: int) -> None:
+            nonlocal started
+            now = time.monotonic()
+            if done == 0:
+                started = now
+            if done == 1:
+                left = (now - started) * (total - 1)
+                logger.info("the other %d reconstructions take about %s", total - 1, span(left))
+            advance(done, "the width of the samples")
+
+        measure_prior(path, sources, cache, device, tell)
+
+
+def span(seconds: float) -> str:
+    """A time in words."""
+    for unit, size in (("h", 3600), ("min", 60)):
+        if seconds >= 2 * size:
+            return f"{seconds / size:.0f} {unit}"
+    return f"{seconds:.0f} s"
+
+
+def check_name(name: str) -> None:
+    """Refuse, with InputError, the name of a prior that is none for a file."""
+    if Path(name).name != name:
+        raise InputError(f"name {name!r}: expected the name of a file, without folders")

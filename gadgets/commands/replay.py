@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from gadgets.commands.options import Group
 from scoremri_core.errors import InputError
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 logger = logging.getLogger(__name__)
 
@@ -22,25 +27,34 @@ def replay(
     ] = "score_recon.xml",
     properties: Annotated[
         list[str] | None,
-        typer.Option("-p", "--property", metavar="KEY=VALUE", help="Property of the chain."),
+        typer.Option(
+            "-p",
+            "--property",
+            metavar="KEY=VALUE",
+            help="Property of the chain; repeat.",
+            show_default="as the chain says",
+        ),
     ] = None,
-    group: Annotated[str, typer.Option(help="Group of the scan, and of the images.")] = "dataset",
+    group: Group = "dataset",
     address: Annotated[
-        str | None, typer.Option(metavar="HOST:PORT", help="Use this Gadgetron server.")
+        str | None,
+        typer.Option(
+            metavar="HOST:PORT", help="Use this Gadgetron server.", show_default="this process"
+        ),
     ] = None,
 ) -> None:
-    """Stream a scan through a chain; OUT.h5 gets GROUP/image_SERIES/{data,header,attributes}.
+    """Stream a recorded scan through a chain into image series.
 
-    Waveforms of the scan are sent too, and those that come back are kept in GROUP/waveforms.
+    OUT.h5 gets GROUP/image_SERIES/{data,header,attributes}. Waveforms of the scan are sent too, and
+    those that come back are kept in GROUP/waveforms.
     """
     from gadgets.commands.progress import progress
     from gadgets.protocol.chain import Chain, find
     from gadgets.service.client import run_remote
     from gadgets.service.host import run_chain
-    from scoremri_core.scans.files import open_scan, replacing
+    from scoremri_core.scans.files import check_writable, open_scan, replacing
 
-    if output.exists() and output.samefile(source):
-        raise InputError(f"{output}: the images would replace the scan itself")
+    check_writable(output, source)
     values = _pairs(properties or [])
     chain: Chain | str = config
     if address is None or find(config) is not None:
@@ -50,19 +64,73 @@ def replay(
     with (
         open_scan(source, group) as scan,
         replacing(output) as partial,
-        progress("readouts sent", len(scan)) as report,
+        progress("frames", frames(scan.heads())) as advance,
     ):
-        items = in_time(_counted(scan, report), scan.waveforms())
+        course = Course(advance, len(scan))
+        items = in_time(course.sending(scan), scan.waveforms())
         if address is not None:
             received: Iterable[Any] = run_remote(address, chain, scan.header_xml, items)
         else:
             assert isinstance(chain, Chain)
             received = run_chain(chain, scan.header_xml, items)
-        counts = write_images(partial, group, received)
+        counts = write_images(partial, group, course.receiving(received))
         if not counts:
             raise InputError(f"{source}: no image came back from {config}")
     for name, count in counts.items():
         logger.info("%s: %d images in %s/%s", output, count, group, name)
+
+
+@dataclass
+class Course:
+    """How far a replay is, which the thread that sends and the one that receives tell.
+
+    Attributes
+    ----------
+    advance : see `progress`; in frames.
+    readouts : of the scan.
+    sent : of these.
+    frames : of which an image has come back.
+    """
+
+    advance: Callable[[float, str], None]
+    readouts: int
+    sent: int = 0
+    frames: float = 0
+
+    def sending(self, items: Iterable[Any]) -> Iterator[Any]:
+        """The readouts, counted as they go."""
+        for item in items:
+            yield item
+            self.sent += 1
+            self._show()
+
+    def receiving(self, items: Iterable[Any]) -> Iterator[Any]:
+        """What comes back; the first of the series has one image a frame."""
+        first = None
+        for item in items:
+            series = getattr(item, "image_series_index", None)
+            first = series if first is None else first
+            if series is not None and series == first:
+                self.frames += 1
+                self._show()
+            yield item
+
+    def _show(self) -> None:
+        waiting = self.sent < self.readouts
+        self.advance(
+            self.frames, f"{self.sent} of {self.readouts} readouts sent" if waiting else ""
+        )
+
+
+def frames(heads: NDArray[Any]) -> int:
+    """How many frames the readouts of a scan make, by their counters."""
+    import numpy as np
+
+    from scoremri_core.scans.flags import CALIBRATION, COUNTERS, NO_IMAGE
+
+    none = np.uint64(NO_IMAGE | CALIBRATION)
+    counters = heads["idx"][heads["flags"] & none == 0][list(COUNTERS)]
+    return len(np.unique(counters))
 
 
 def in_time(acquisitions: Iterable[Any], waveforms: Iterable[Any]) -> Iterator[Any]:
@@ -86,14 +154,17 @@ def write_images(path: Path, group: str, items: Iterable[Any]) -> dict[str, int]
     waveforms of the stream are written beside them.
     """
     import ismrmrd
+    from ismrmrd.file import Waveforms
 
-    waveforms = []
+    from scoremri_core.scans.files import Table, new_hdf5, reserve
+
     counts: dict[str, int] = {}
     shapes: dict[str, tuple[Any, ...]] = {}
-    with ismrmrd.Dataset(str(path), group, mode="w") as dataset:
+    with new_hdf5(path, locking=None) as file, ismrmrd.Dataset(str(path), group, mode="r+") as kept:
+        waveforms = Table(file.require_group(group), "waveforms", Waveforms)
         for image in items:
             if isinstance(image, ismrmrd.Waveform):
-                waveforms.append(image)
+                waveforms.add(image)
                 continue
             if not isinstance(image, ismrmrd.Image):
                 logger.debug("a %s came back and is not kept", type(image).__name__)
@@ -102,31 +173,12 @@ def write_images(path: Path, group: str, items: Iterable[Any]) -> dict[str, int]
             kind = (image.data.shape, image.data.dtype)
             if shapes.setdefault(name, kind) != kind:
                 name += "_" + "x".join(map(str, (*image.data.shape, image.data.dtype)))
-            dataset.append_image(name, image)
+            reserve(file, image.data.nbytes + len(image.attribute_string))
+            kept.append_image(name, image)
             counts[name] = counts.get(name, 0) + 1
             logger.debug("image %d of series %d", counts[name], image.image_series_index)
-    if waveforms:
-        _write_waveforms(path, group, waveforms)
+        waveforms.write()
     return counts
-
-
-def _write_waveforms(path: Path, group: str, waveforms: Iterable[Any]) -> None:
-    import h5py
-    from ismrmrd.file import Waveforms
-
-    from scoremri_core.scans.files import Table
-
-    with h5py.File(path, "a") as file:
-        table = Table(file.require_group(group), "waveforms", Waveforms)
-        for waveform in waveforms:
-            table.add(waveform)
-        table.write()
-
-
-def _counted(items: Iterable[Any], report: Callable[[int, str], None]) -> Iterator[Any]:
-    for number, item in enumerate(items, start=1):
-        yield item
-        report(number, "")
 
 
 def _pairs(properties: list[str]) -> dict[str, str]:

@@ -8,32 +8,47 @@ from typing import Annotated
 
 import typer
 
+from gadgets.commands.options import Device
 from scoremri_core.errors import InputError
 
 
 def serve(
     host: Annotated[
         list[str] | None,
-        typer.Option("--host", metavar="ADDRESS", help="Listen here; loopback if not given."),
+        typer.Option(
+            "--host", metavar="ADDRESS", help="Listen here; repeat.", show_default="loopback"
+        ),
     ] = None,
     port: Annotated[int, typer.Option(min=0, max=65535, help="Port; 0 takes a free one.")] = 9002,
     prior: Annotated[
         list[str] | None,
-        typer.Option("--prior", metavar="NAME_OR_PATH", help="Priors that scans may use."),
+        typer.Option(
+            "--prior",
+            metavar="NAME_OR_PATH",
+            help="Prior that scans may use; repeat.",
+            show_default="default",
+        ),
     ] = None,
-    device: Annotated[str, typer.Option(help="Where scans compute: auto, cpu, cuda.")] = "auto",
+    device: Device = "auto",
     chains: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="Folder of further chains.")
+        Path | None,
+        typer.Option(metavar="DIR", help="Folder of further chains.", show_default="none"),
     ] = None,
     capture: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="Save every scan here, for replay.")
+        Path | None,
+        typer.Option(
+            metavar="DIR", help="Save every scan here, for replay.", show_default="not saved"
+        ),
     ] = None,
     stall: Annotated[
         float,
         typer.Option(min=0.1, metavar="SECONDS", help="Pause allowed in the middle of a message."),
     ] = 60.0,
 ) -> None:
-    """Speak Gadgetron's protocol until SIGTERM or Ctrl-C, then let open scans finish."""
+    """Serve scans over Gadgetron's protocol until Ctrl-C.
+
+    SIGTERM does the same: open scans finish, new ones are refused.
+    """
     from gadgets.service.server import LOOPBACK, Server
     from gadgets.service.shared import Shared
 

@@ -8,8 +8,18 @@ from typing import Annotated
 
 import typer
 
+from gadgets.commands.options import (
+    Acceleration,
+    Axis,
+    Calibration,
+    CalibrationLast,
+    CalibrationMode,
+    Mask,
+    PartialEcho,
+    PartialFourier,
+    Seed,
+)
 from scoremri_core.errors import InputError
-from scoremri_core.scans.masks import CALIBRATION_MODES, KINDS
 
 logger = logging.getLogger(__name__)
 
@@ -36,10 +46,16 @@ def simulate(
         float, typer.Option(help="Encoded over reconstructed field of view along the lines.")
     ] = 1,
     recon_matrix: Annotated[
-        str | None, typer.Option(help="Matrix that the header asks for: N, or YxX.")
+        str | None,
+        typer.Option(
+            help="Matrix that the header asks for: N, or YxX.", show_default="that of --matrix"
+        ),
     ] = None,
     fov: Annotated[
-        str | None, typer.Option(help="Field of view in mm: N, or YxX; a small one folds.")
+        str | None,
+        typer.Option(
+            help="Field of view in mm: N, or YxX; a small one folds.", show_default="fits the head"
+        ),
     ] = None,
     snr: Annotated[
         float, typer.Option(help="Grey matter over the sd of each real component of the noise.")
@@ -47,35 +63,27 @@ def simulate(
     contrast: Annotated[
         str, typer.Option(help="Contrast: t1, t2 or flair; or several, as t1,t2.")
     ] = "t2",
-    acceleration: Annotated[
-        float, typer.Option("-R", "--acceleration", help="Acceleration outside the calibration.")
-    ] = 1,
-    calibration: Annotated[int, typer.Option(help="Calibration lines, when accelerated.")] = 24,
-    mask: Annotated[str, typer.Option(help=f"Sampling pattern: {', '.join(KINDS)}.")] = KINDS[0],
-    axis: Annotated[
-        str, typer.Option(help="Encode steps to drop: phase; of a 3D scan also partition, both.")
-    ] = "phase",
-    calibration_mode: Annotated[
-        str, typer.Option(help=f"How the calibration is scanned: {', '.join(CALIBRATION_MODES)}.")
-    ] = CALIBRATION_MODES[0],
-    calibration_last: Annotated[
-        bool, typer.Option(help="A reference scan comes after the imaging lines.")
-    ] = False,
-    partial_fourier: Annotated[
-        float, typer.Option(help="Share of the phase-encode lines that is acquired.")
-    ] = 1,
-    partial_echo: Annotated[float, typer.Option(help="Share of each readout acquired.")] = 1,
-    seed: Annotated[int, typer.Option(help="Seed of anatomy, noise and pattern.")] = 0,
+    acceleration: Acceleration = 1,
+    calibration: Calibration = 24,
+    mask: Mask = "equispaced",
+    axis: Axis = "phase",
+    calibration_mode: CalibrationMode = "embedded",
+    calibration_last: CalibrationLast = False,
+    partial_fourier: PartialFourier = 1,
+    partial_echo: PartialEcho = 1,
+    seed: Seed = 0,
 ) -> None:
-    """Simulate a multi-coil scan of a head phantom, noise scan included.
+    """Simulate a scan of a head phantom, with its truth.
 
-    The truth lies in the same file: truth/image (slice, y, x), truth/coil_maps (slice, coil, y, x)
-    and truth/noise_covariance (coil, coil); with several contrasts truth/image has a leading axis.
+    It has several coils, a noise scan is included, and lines are left out where -R is above 1. The
+    truth lies in the same file: truth/image (slice, y, x), truth/coil_maps (slice, coil, y, x) and
+    truth/noise_covariance (coil, coil); with several contrasts truth/image has a leading axis.
     """
-    from scoremri_core.scans.files import write_scan
+    from scoremri_core.scans.files import check_writable, write_scan
     from scoremri_core.scans.simulation import SimulatedScan
     from scoremri_core.scans.undersampling import accelerate
 
+    check_writable(output)
     scan = SimulatedScan(
         _sides("matrix", matrix),
         coils,

@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from gadgets.commands.measure import measured
-from gadgets.commands.progress import progress
+from gadgets.commands.measure import check_name, measured
+from gadgets.commands.options import Device, Seed, choice
+from gadgets.commands.progress import Advance, progress
 from scoremri_core.errors import InputError
+from scoremri_core.training import ARCHITECTURES, LOSSES
 
 if TYPE_CHECKING:
     from scoremri_core.training.ranks import Ranks
-
-Advance = Callable[[int, str], None]
 
 logger = logging.getLogger(__name__)
 
@@ -33,34 +32,46 @@ def train(
     output: Annotated[Path, typer.Option("-o", "--output", help="Folder of the run.")],
     name: Annotated[str, typer.Option(help="Name of the prior.")] = "default",
     cache: Annotated[
-        Path | None, typer.Option(help="Folder of prepared slices; RUN/cache if none.")
+        Path | None,
+        typer.Option(help="Folder of prepared slices.", show_default="RUN/cache"),
     ] = None,
     steps: Annotated[int, typer.Option(help="Optimiser steps.", min=1)] = 5000,
     batch: Annotated[int, typer.Option(help="Patches a step, over all processes.", min=1)] = 16,
     patch: Annotated[int, typer.Option(help="Side of a patch, pixels.", min=32)] = 128,
     learning_rate: Annotated[float, typer.Option(help="Peak learning rate.")] = 1e-3,
-    seed: Annotated[int, typer.Option(help="Random seed.", min=0)] = 0,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
+    seed: Seed = 0,
+    device: Device = "auto",
     architecture: Annotated[
-        str, typer.Option(help="unet, or residual-unet: the score network of Ramzi et al. 2020.")
+        str,
+        choice(ARCHITECTURES, help="residual-unet is the score network of Ramzi et al. 2020."),
     ] = "unet",
     channels: Annotated[
-        str | None, typer.Option(help="Width at each scale, such as 64,128,192,192.")
+        str | None,
+        typer.Option(
+            help="Width at each scale, such as 64,128,192,192.",
+            show_default="the architecture's own",
+        ),
     ] = None,
     blocks: Annotated[
-        str | None, typer.Option(help="Residual blocks per scale, such as 3,3,3,2.")
+        str | None,
+        typer.Option(
+            help="Residual blocks per scale, such as 3,3,3,2.",
+            show_default="the architecture's own",
+        ),
     ] = None,
     start: Annotated[
         str | None,
         typer.Option(
-            help="Prior to begin with, a name or a path; blocks that it lacks begin as identity."
+            help="Prior to begin with, a name or a path; blocks that it lacks begin as identity.",
+            show_default="none",
         ),
     ] = None,
     loss: Annotated[
         str,
-        typer.Option(
+        choice(
+            LOSSES,
             help="denoising: log-normal noise levels; signed: normal ones of either sign, as in "
-            "Ramzi et al. 2020 (residual-unet alone)."
+            "Ramzi et al. 2020 (residual-unet alone).",
         ),
     ] = "denoising",
     signed_sd: Annotated[
@@ -70,15 +81,20 @@ def train(
     compile_: Annotated[
         bool, typer.Option("--compile", help="Use torch.compile, which needs a C compiler.")
     ] = False,
+    measure: Annotated[
+        bool, typer.Option(help="Measure the prior at the end, for its card; takes a while.")
+    ] = True,
 ) -> None:
-    """Train a denoiser by score matching, measure it and write weights and card.
+    """Train a denoiser by score matching on one's own images.
 
-    A run in the same folder is resumed. It keeps checkpoint.pt, log.jsonl and denoised.png, a
-    picture of denoised validation patches. The result, NAME.safetensors with its card NAME.json,
-    is a prior for every command: --prior RUN/NAME.safetensors.
+    It is measured, and weights and card are written. A run in the same folder is resumed. It keeps
+    checkpoint.pt, log.jsonl and denoised.png, a picture of denoised validation patches. The result,
+    NAME.safetensors with its card NAME.json, is a prior for every command:
+    --prior RUN/NAME.safetensors.
 
     On several GPUs: torchrun --nproc-per-node N -m scoremri_core train ...
     """
+    from scoremri_core.scans.files import check_folder
     from scoremri_core.training import loop
     from scoremri_core.training.card import write_prior
     from scoremri_core.training.manifest import find_sources, of_split
@@ -103,7 +119,10 @@ def train(
         compile=compile_,
     )
     # what does not go together is refused before anything is read or written
+    check_name(name)
+    check_folder(output)
     settings.network()
+    loop.check_resumable(output, settings)
     cache = cache or output / "cache"
     with joined_ranks(device) as ranks:
         ranks.share(batch)
@@ -126,7 +145,10 @@ def train(
     if ranks.first:
         path = output / f"{name}.safetensors"
         write_prior(output / loop.CHECKPOINT, path, sources)
-        measured(path, sources, cache, ranks.device)
+        if measure:
+            measured(path, sources, cache, ranks.device)
+        else:
+            logger.info("wrote %s, not measured: scoremri measure does it later", path)
 
 
 def _progress(ranks: Ranks, task: str, total: int) -> AbstractContextManager[Advance]:

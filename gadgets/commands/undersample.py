@@ -8,7 +8,18 @@ from typing import Annotated
 
 import typer
 
-from scoremri_core.scans.masks import CALIBRATION_MODES, KINDS
+from gadgets.commands.options import (
+    Acceleration,
+    Axis,
+    Calibration,
+    CalibrationLast,
+    CalibrationMode,
+    Group,
+    Mask,
+    PartialEcho,
+    PartialFourier,
+    Seed,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -16,31 +27,22 @@ logger = logging.getLogger(__name__)
 def undersample(
     source: Annotated[Path, typer.Argument(metavar="IN.h5", help="Fully sampled ISMRMRD file.")],
     output: Annotated[Path, typer.Option("-o", "--output", metavar="OUT.h5", help="New file.")],
-    mask: Annotated[str, typer.Option(help=f"Sampling pattern: {', '.join(KINDS)}.")] = KINDS[0],
-    acceleration: Annotated[
-        float, typer.Option("-R", "--acceleration", help="Acceleration outside the calibration.")
-    ] = 4,
-    calibration: Annotated[int, typer.Option(help="Fully sampled lines around the centre.")] = 24,
-    axis: Annotated[
-        str, typer.Option(help="Encode steps to drop: phase; of a 3D scan also partition, both.")
-    ] = "phase",
-    seed: Annotated[int, typer.Option(help="Seed of a random pattern.")] = 0,
-    calibration_mode: Annotated[
-        str, typer.Option(help=f"How the calibration is scanned: {', '.join(CALIBRATION_MODES)}.")
-    ] = CALIBRATION_MODES[0],
-    calibration_last: Annotated[
-        bool, typer.Option(help="A reference scan comes after the imaging lines.")
-    ] = False,
-    partial_fourier: Annotated[
-        float, typer.Option(help="Share of the phase-encode lines that is acquired.")
-    ] = 1,
-    partial_echo: Annotated[float, typer.Option(help="Share of each readout acquired.")] = 1,
-    group: Annotated[str, typer.Option(help="Group of the scan in the file.")] = "dataset",
+    mask: Mask = "equispaced",
+    acceleration: Acceleration = 4,
+    calibration: Calibration = 24,
+    axis: Axis = "phase",
+    seed: Seed = 0,
+    calibration_mode: CalibrationMode = "embedded",
+    calibration_last: CalibrationLast = False,
+    partial_fourier: PartialFourier = 1,
+    partial_echo: PartialEcho = 1,
+    group: Group = "dataset",
 ) -> None:
-    """Drop lines of a fully sampled scan and set flags and header as a scanner would."""
-    from scoremri_core.scans.files import open_scan, write_scan
+    """Drop lines of a full scan, flags and header as a scanner's."""
+    from scoremri_core.scans.files import check_writable, open_scan, write_scan
     from scoremri_core.scans.undersampling import accelerate
 
+    check_writable(output, source)
     with open_scan(source, group) as scan:
         thinned = accelerate(
             scan,

@@ -10,6 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
+from gadgets.commands.options import Device, Seed
 from gadgets.commands.progress import progress
 
 COLUMNS = {
@@ -38,15 +39,18 @@ CAPTION = (
 
 def validate(
     output: Annotated[
-        Path | None, typer.Option("-o", "--output", metavar="TABLE.json", help="Scores.")
+        Path | None,
+        typer.Option(
+            "-o", "--output", "--json", metavar="TABLE.json", help="Scores.", show_default="none"
+        ),
     ] = None,
     quick: Annotated[
         bool, typer.Option("--quick", help="Small problems, in seconds: does all of it run?")
     ] = False,
-    seed: Annotated[int, typer.Option(help="Seed of truths, noise and samples.", min=0)] = 0,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "cpu",
+    seed: Seed = 0,
+    device: Device = "cpu",
 ) -> None:
-    """Score every sampler where the posterior is known in closed form.
+    """Score every sampler where the posterior is known exactly.
 
     Priors are Gaussian (32 x 32, at two noise levels) and mixtures of two Gaussians; scans have 4
     coils and R = 4 with calibration lines. Takes about ten minutes on two cores.

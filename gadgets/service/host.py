@@ -49,7 +49,7 @@ def run_chain(
     """
     nodes = chain.nodes()
     for node in nodes:
-        if node.module.partition(".")[0] == __package__:  # ours: told before anything starts
+        if node.module.partition(".")[0] == "gadgets":  # ours: told before anything starts
             properties = Properties.from_config(parse(node.configuration, node.name))
             if shared is not None:
                 shared.applied(properties)

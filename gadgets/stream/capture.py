@@ -13,7 +13,7 @@ import h5py
 import ismrmrd
 
 from scoremri_core.errors import InputError
-from scoremri_core.scans.files import ScanWriter
+from scoremri_core.scans.files import ScanWriter, release
 from scoremri_core.scans.header import parse_header
 
 logger = logging.getLogger(__name__)
@@ -71,6 +71,7 @@ class Recording:
     def close(self, complete: bool) -> None:
         """Write what is left; the file gets its name if the scan is complete."""
         self._writer.flush()
+        release(self._file)
         self._file.close()
         count = self._writer.acquisitions
         if complete:

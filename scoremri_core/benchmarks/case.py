@@ -29,6 +29,7 @@ class Case:
     device : the same, but for "auto".
     frames : frames reconstructed at once in the row that batches them.
     langevin_levels : noise levels of the Langevin sampler that are run.
+    mask : kind of sampling pattern, see `scoremri_core.scans.masks.make_mask`.
     """
 
     name: str
@@ -43,6 +44,7 @@ class Case:
     device: str = "cpu"
     frames: int = 1
     langevin_levels: int = 2
+    mask: str = "equispaced"
 
     @property
     def calibration_square(self) -> Image:
@@ -86,7 +88,7 @@ class Measurement:
 def simulated(
     shape: tuple[int, int, int], acceleration: float, calibration: int, seed: int, **settings: Any
 ) -> Case:
-    """Simulate a scan of the head phantom, equispaced lines and a calibration block.
+    """Simulate a scan of the head phantom, undersampled but for a calibration block.
 
     Parameters
     ----------
@@ -139,13 +141,14 @@ def _undersampled(
 ) -> Case:
     from scoremri_core.scans.masks import make_mask
 
-    mask = make_mask("equispaced", kspace.shape[1:2], acceleration, calibration).sampled
+    kind = settings.get("mask", Case.mask)
+    lines = make_mask(kind, kspace.shape[1:2], acceleration, calibration, seed=seed).sampled
     received = np.any(kspace != 0, axis=(0, 2))
     return Case(
         name,
-        (kspace * mask[:, None]).astype(np.complex64),
+        (kspace * lines[:, None]).astype(np.complex64),
         np.asarray(truth, np.complex64),
-        float(received.sum() / (received & mask).sum()),
+        float(received.sum() / (received & lines).sum()),
         calibration,
         seed=seed,
         **settings,

@@ -122,6 +122,7 @@ def benchmark(
         "scan": {
             "name": case.name,
             "shape": list(case.kspace.shape),
+            "mask": case.mask,
             "true_acceleration": case.true_acceleration,
         },
         "frame": [asdict(row) for row in rows],

@@ -45,16 +45,13 @@ REFERENCES = ("MVUE", "root sum of squares")
 Image = NDArray[np.complex64]
 
 
-@dataclass(frozen=True)
-class Score:
-    """One method on one undersampled slice; what a method does not have is None.
+@dataclass(frozen=True, kw_only=True)
+class Figures:
+    """What is told of a reconstruction, of one slice or on average; None where it is not known.
 
     Attributes
     ----------
-    method : one of METHODS.
-    slice : index of the slice.
-    acceleration : R as asked for; `true_acceleration` counts the calibration lines too.
-    psnr, ssim, masked_psnr, masked_ssim : see `scoremri_core.evaluation.metrics`.
+    true_acceleration : calibration lines counted.
     sd_to_error : posterior sd over error of the complex mean, `sd_to_error_magnitude` that of the
         magnitudes in the head; the noise that the reference alone has is taken off the error.
         Against a root sum of squares both are that of the magnitudes.
@@ -64,19 +61,9 @@ class Score:
     crps : continuous ranked probability score over the reference's maximum.
     misfit, sigma_thermal, sigma_n : of the reconstruction's `Info`, the last two over its scale.
     seconds : of the reconstruction, its coil maps included for the posterior mean alone.
-    reference : one of REFERENCES.
-    note : the lambda that was chosen, or why there are no samples.
     """
 
-    method: str
-    slice: int
-    acceleration: float
-    true_acceleration: float
-    psnr: float
-    ssim: float
-    masked_psnr: float
-    masked_ssim: float
-    seconds: float
+    true_acceleration: float | None = None
     sd_to_error: float | None = None
     sd_to_error_magnitude: float | None = None
     coverage_50: float | None = None
@@ -85,6 +72,30 @@ class Score:
     misfit: float | None = None
     sigma_thermal: float | None = None
     sigma_n: float | None = None
+    seconds: float | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Score(Figures):
+    """One method on one undersampled slice.
+
+    Attributes
+    ----------
+    method : one of METHODS.
+    slice : index of the slice.
+    acceleration : R as asked for.
+    psnr, ssim, masked_psnr, masked_ssim : see `scoremri_core.evaluation.metrics`.
+    reference : one of REFERENCES.
+    note : the lambda that was chosen, or why there are no samples.
+    """
+
+    method: str
+    slice: int
+    acceleration: float
+    psnr: float
+    ssim: float
+    masked_psnr: float
+    masked_ssim: float
     reference: str = REFERENCES[0]
     note: str = ""
 
@@ -199,15 +210,15 @@ class Evaluation:
             images[method] = image
             scores.append(
                 Score(
-                    method,
-                    self.index,
-                    acceleration,
-                    true_acceleration,
-                    psnr(image, reference),
-                    ssim(image, reference),
-                    psnr(image, reference, masked=True),
-                    ssim(image, reference, masked=True),
-                    seconds,
+                    method=method,
+                    slice=self.index,
+                    acceleration=acceleration,
+                    true_acceleration=true_acceleration,
+                    psnr=psnr(image, reference),
+                    ssim=ssim(image, reference),
+                    masked_psnr=psnr(image, reference, masked=True),
+                    masked_ssim=ssim(image, reference, masked=True),
+                    seconds=seconds,
                     reference=REFERENCES[folds],
                     **({"note": note} | (rest if method == METHODS[-1] else {})),
                 )

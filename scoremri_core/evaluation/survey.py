@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from scoremri_core.errors import InputError
-from scoremri_core.evaluation.comparison import METHODS, REFERENCES, Comparison, Evaluation, Score
+from scoremri_core.evaluation.comparison import (
+    METHODS,
+    REFERENCES,
+    Comparison,
+    Evaluation,
+    Figures,
+    Score,
+)
 from scoremri_core.scans.gridding import fully_sampled_kspace
 from scoremri_core.scans.masks import KINDS
 from scoremri_core.scans.retrospective import BOTH_AXES
@@ -44,7 +51,7 @@ class FullScan:
 
 
 @dataclass(frozen=True)
-class Row:
+class Row(Figures):
     """One mask and acceleration of a scan, means over its slices; None where not known.
 
     Attributes
@@ -52,8 +59,7 @@ class Row:
     scan, mask, acceleration, slices : what was reconstructed
     gain : PSNR of the posterior mean less that of L1-wavelet, in dB
     psnr, ssim, masked_ssim : of each method
-    true_acceleration, sd_to_error, sd_to_error_magnitude, coverage_50, coverage_90, crps, misfit,
-        sigma_thermal, sigma_n, seconds, reference : of the posterior mean's `Score`
+    reference : that of the posterior mean's scores, as the figures are
     fallback : why there are no samples
     error : why there is nothing at all
     scores : of every slice and method
@@ -63,38 +69,18 @@ class Row:
     mask: str
     acceleration: float
     slices: list[int]
-    true_acceleration: float | None = None
     gain: float | None = None
     psnr: dict[str, float] = field(default_factory=dict)
     ssim: dict[str, float] = field(default_factory=dict)
     masked_ssim: dict[str, float] = field(default_factory=dict)
-    sd_to_error: float | None = None
-    sd_to_error_magnitude: float | None = None
-    coverage_50: float | None = None
-    coverage_90: float | None = None
-    crps: float | None = None
-    misfit: float | None = None
-    sigma_thermal: float | None = None
-    sigma_n: float | None = None
-    seconds: float | None = None
     reference: str = REFERENCES[0]
     fallback: str = ""
     error: str = ""
     scores: list[Score] = field(default_factory=list)
 
 
-AVERAGED = (
-    "true_acceleration",
-    "sd_to_error",
-    "sd_to_error_magnitude",
-    "coverage_50",
-    "coverage_90",
-    "crps",
-    "misfit",
-    "sigma_thermal",
-    "sigma_n",
-    "seconds",
-)
+AVERAGED = tuple(figure.name for figure in fields(Figures))
+OF_METHODS = ("psnr", "ssim", "masked_ssim")
 
 
 def find_files(paths: Sequence[Path]) -> list[Path]:
@@ -243,7 +229,7 @@ def summary(rows: Sequence[Row]) -> dict[str, Any]:
         for name in ("gain", *AVERAGED)
     }
     medians: dict[str, Any] = {name: _median(values) for name, values in columns.items()}
-    for name in ("psnr", "ssim", "masked_ssim"):
+    for name in OF_METHODS:
         medians[name] = {
             method: _median(_known(rows, lambda row: getattr(row, name).get(method)))  # noqa: B023
             for method in METHODS
@@ -279,16 +265,13 @@ def _row(scan: FullScan, mask: str, factor: float, scores: list[Score]) -> Row:
         return None if None in values or not np.isfinite(values).all() else float(np.mean(values))
 
     values: dict[str, Any] = {name: averaged(name) for name in AVERAGED}
-    psnr = of_methods("psnr")
+    values |= {name: of_methods(name) for name in OF_METHODS}
     return Row(
         scan.name,
         mask,
         factor,
         list(scan.slices),
-        gain=_gain(psnr),
-        psnr=psnr,
-        ssim=of_methods("ssim"),
-        masked_ssim=of_methods("masked_ssim"),
+        gain=_gain(values["psnr"]),
         reference=max((score.reference for score in own), key=REFERENCES.index),
         fallback=", ".join(dict.fromkeys(score.note for score in own if score.note)),
         scores=scores,

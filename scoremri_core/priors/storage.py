@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import nn
 
 from scoremri_core.errors import InputError
@@ -108,8 +108,8 @@ def save_prior(path: Path, model: nn.Module, card: dict[str, Any], half: bool = 
     # neither file is in place before both are written
     partial, partial_card = path.with_suffix(".partial"), path.with_suffix(".json.partial")
     try:
-        save_file(weights, partial)
-        partial.chmod(0o644)  # safetensors lets nobody else read it
+        # not by safetensors, which lets nobody else read it and does not tell of a full disk
+        partial.write_bytes(save(weights))
         card = {
             **card,
             "name": path.stem,

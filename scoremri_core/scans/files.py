@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 from collections.abc import Iterable, Iterator, Mapping
@@ -28,7 +29,8 @@ logger = logging.getLogger(__name__)
 PathLike = str | os.PathLike[str]
 
 BLOCK = 64  # readouts held at a time: variable-length rows are slow to read one by one
-RESERVE = 1 << 20  # bytes on top of a block, for what HDF5 writes besides
+RESERVE = 1 << 20  # bytes that HDF5 may write on top of the data
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # of a disk, a quota, a limit on files
 
 
 @dataclass(frozen=True)
@@ -110,10 +112,9 @@ def open_hdf5(path: PathLike) -> Iterator[h5py.File]:
     Raises
     ------
     InputError
-        Where there is no such file or it is not HDF5.
+        Where there is no such file, it may not be read, or it is not HDF5.
     """
-    if not Path(path).is_file():
-        raise InputError(f"{path}: no such file")
+    check_readable(path)
     try:
         file = _unlocked(path)
     except OSError as error:
@@ -161,6 +162,52 @@ def open_scan(path: PathLike, group: str = "dataset") -> Iterator[Scan]:
         yield Scan(name, parse_header(xml, name), xml, scan)
 
 
+def check_readable(path: PathLike) -> None:
+    """Refuse, with InputError, what is no file or may not be read."""
+    if Path(path).is_dir():
+        raise InputError(f"{path}: a folder, expected a file")
+    if not Path(path).is_file():
+        raise InputError(f"{path}: no such file")
+    if not os.access(path, os.R_OK):
+        raise InputError(f"{path}: no permission to read it")
+
+
+def check_writable(path: PathLike, *sources: PathLike) -> None:
+    """Refuse, with InputError, a path where no file can be written, or that is one of `sources`.
+
+    Called before the work whose outcome is written.
+    """
+    target = Path(path)
+    if not target.parent.is_dir():
+        raise InputError(f"{target}: the folder {target.parent} does not exist")
+    if target.is_dir():
+        raise InputError(f"{target}: a folder, expected a file to write")
+    if not os.access(target.parent, os.W_OK):
+        raise InputError(f"{target}: no permission to write in {target.parent}")
+    for source in map(Path, sources):
+        if target.exists() and source.exists() and target.samefile(source):
+            raise InputError(f"{target}: the result would replace what it is made from")
+
+
+def check_folder(folder: PathLike) -> None:
+    """Refuse, with InputError, a folder for results that is not there and cannot be made."""
+    path = Path(folder).absolute()
+    there = next(place for place in (path, *path.parents) if place.exists())
+    if not there.is_dir() or not os.access(there, os.W_OK):
+        raise InputError(f"{folder}: no folder can be made there for the results")
+
+
+@contextmanager
+def writing(path: PathLike) -> Iterator[None]:
+    """Tell of a disk that fills up as `path` is written: InputError."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in FULL:
+            raise
+        raise InputError(f"{path}: cannot be written: {os.strerror(error.errno)}") from error
+
+
 @contextmanager
 def replacing(path: PathLike) -> Iterator[Path]:
     """Give a temporary path beside `path` that takes its place once the block succeeds.
@@ -168,20 +215,48 @@ def replacing(path: PathLike) -> Iterator[Path]:
     Raises
     ------
     InputError
-        Where the folder of `path` cannot be written to.
+        Where the folder of `path` cannot be written to, or the disk is full.
     """
+    check_writable(path)
     target = Path(path)
-    if not target.parent.is_dir():
-        raise InputError(f"{target}: the folder {target.parent} does not exist")
-    if target.is_dir() or not os.access(target.parent, os.W_OK):
-        raise InputError(f"{target}: cannot be written")
     # The suffix stays, since some writers choose the format by it.
     partial = target.with_name(f".{target.stem}.{os.getpid()}{target.suffix}")
     try:
-        yield partial
-        os.replace(partial, target)
+        with writing(target):
+            yield partial
+            os.replace(partial, target)
     finally:
         partial.unlink(missing_ok=True)
+
+
+@contextmanager
+def new_hdf5(path: PathLike, locking: bool | None = False) -> Iterator[h5py.File]:
+    """Create an HDF5 file; what is written to it is to be announced to `reserve`.
+
+    HDF5 crashes where a disk is full: it is never let come to that.
+    """
+    with open(path, "wb") as beginning:
+        _allocate(beginning.fileno(), 0, RESERVE)
+    with h5py.File(path, "w", locking=locking) as file:
+        reserve(file, 0)
+        yield file
+        release(file)
+
+
+def reserve(file: h5py.File, count: int) -> None:
+    """Have the disk space for so many bytes more, or raise OSError."""
+    _allocate(file.id.get_vfd_handle(), file.id.get_filesize(), 2 * count + RESERVE)
+
+
+def release(file: h5py.File) -> None:
+    """Give back what was reserved and not needed."""
+    file.flush()
+    os.ftruncate(file.id.get_vfd_handle(), file.id.get_filesize())
+
+
+def _allocate(descriptor: int, start: int, count: int) -> None:
+    if hasattr(os, "posix_fallocate"):
+        os.posix_fallocate(descriptor, start, count)
 
 
 def write_scan(
@@ -206,12 +281,13 @@ def write_scan(
     """
     if isinstance(header, str | bytes):
         header = parse_header(header, "header to write")
-    with replacing(path) as partial, h5py.File(partial, "w", locking=False) as file:
+    with replacing(path) as partial, new_hdf5(partial) as file:
         writer = ScanWriter(file, header, group)
         for item in chain(acquisitions, waveforms):
             writer.add(item)
         writer.flush()
         for name, array in (arrays or {}).items():
+            reserve(file, array.nbytes)
             file.create_dataset(name, data=array)
 
 
@@ -289,9 +365,3 @@ class Table:
         dataset[-len(block) :] = block
         self._group.file.flush()
         self._pending.clear()
-
-
-def reserve(file: h5py.File, count: int) -> None:
-    """Have the disk space for a block, or raise OSError: HDF5 crashes where it runs out of it."""
-    if hasattr(os, "posix_fallocate"):
-        os.posix_fallocate(file.id.get_vfd_handle(), file.id.get_filesize(), 2 * count + RESERVE)

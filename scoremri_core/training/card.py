@@ -15,7 +15,7 @@ from scoremri_core.errors import InputError
 from scoremri_core.priors.model import ModelPrior
 from scoremri_core.priors.storage import ARCHITECTURES, load_prior, save_prior
 from scoremri_core.priors.unet import DenoisingUnet
-from scoremri_core.scans.files import replacing
+from scoremri_core.scans.files import replacing, writing
 from scoremri_core.training import measure
 from scoremri_core.training.loop import LOG, read_checkpoint
 from scoremri_core.training.manifest import Source, described, of_split
@@ -133,7 +133,8 @@ def limits(card: dict[str, Any]) -> list[str]:
 
 def _save(path: Path, model: Network, card: dict[str, Any]) -> None:
     # batch statistics do not fit half precision
-    save_prior(path, model.eval(), card, half=isinstance(model, DenoisingUnet))
+    with writing(path):
+        save_prior(path, model.eval(), card, half=isinstance(model, DenoisingUnet))
 
 
 def _provenance(card: dict[str, Any]) -> dict[str, Any]:

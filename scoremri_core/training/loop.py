@@ -22,6 +22,7 @@ from torch import Tensor, nn
 
 from scoremri_core.errors import InputError
 from scoremri_core.priors.residual_unet import ResidualUnet
+from scoremri_core.scans.files import replacing, writing
 from scoremri_core.training.augment import training_patch
 from scoremri_core.training.objective import Objective, log_normal_levels
 from scoremri_core.training.ranks import Ranks
@@ -116,7 +117,7 @@ def train(
                 }
                 _save(state, folder / CHECKPOINT)
                 record |= at_checkpoint(average)
-                with (folder / LOG).open("a") as log:
+                with writing(folder / LOG), (folder / LOG).open("a") as log:
                     log.write(json.dumps(record) + "\n")
                 logger.info("step %(step)d: loss %(loss).5f, %(samples_per_second).1f/s", record)
             interval.clear()
@@ -206,16 +207,27 @@ def _resume(
     if not checkpoint.exists():
         return 0
     state = read_checkpoint(checkpoint, device)
+    _load(checkpoint, model, state["model"])
+    _load(checkpoint, average, state["average"])
+    optimizer.load_state_dict(state["optimizer"])
+    logger.info("resuming %s at step %d", checkpoint, state["step"])
+    return int(state["step"])
+
+
+def check_resumable(folder: Path, settings: Settings) -> None:
+    """Refuse, with InputError, a folder that holds the run of another network."""
+    if (folder / CHECKPOINT).exists():
+        state = read_checkpoint(folder / CHECKPOINT)
+        _load(folder / CHECKPOINT, settings.network(begin=False), state["model"])
+
+
+def _load(checkpoint: Path, network: Network, weights: dict[str, Tensor]) -> None:
     try:
-        model.load_state_dict(state["model"])
-        average.load_state_dict(state["average"])
+        network.load_state_dict(weights)
     except RuntimeError as error:
         raise InputError(
             f"{checkpoint}: expected the run of a network of the same architecture and size"
         ) from error
-    optimizer.load_state_dict(state["optimizer"])
-    logger.info("resuming %s at step %d", checkpoint, state["step"])
-    return int(state["step"])
 
 
 def read_checkpoint(path: Path, device: torch.device | str = "cpu") -> dict[str, Any]:
@@ -241,6 +253,6 @@ def read_checkpoint(path: Path, device: torch.device | str = "cpu") -> dict[str,
 
 
 def _save(state: dict[str, Any], path: Path) -> None:
-    partial = path.with_suffix(".tmp")
-    torch.save(state, partial)
-    partial.replace(path)
+    # through a file of ours: of its own, torch does not tell why it cannot be written
+    with replacing(path) as partial, partial.open("wb") as file:
+        torch.save(state, file)

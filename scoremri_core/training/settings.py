@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -13,14 +14,13 @@ from scoremri_core.errors import InputError
 from scoremri_core.priors.residual_unet import ResidualUnet
 from scoremri_core.priors.storage import load_prior
 from scoremri_core.priors.unet import DenoisingUnet
+from scoremri_core.training import ARCHITECTURES, LOSSES
 from scoremri_core.training.objective import SIGMA_RANGE
 
 Network = DenoisingUnet | ResidualUnet
-NETWORKS: dict[str, type[DenoisingUnet] | type[ResidualUnet]] = {
-    "unet": DenoisingUnet,
-    "residual-unet": ResidualUnet,
-}
-LOSSES = ("denoising", "signed")
+NETWORKS: dict[str, type[DenoisingUnet] | type[ResidualUnet]] = dict(
+    zip(ARCHITECTURES, (DenoisingUnet, ResidualUnet), strict=True)
+)
 
 
 @dataclass(frozen=True)
@@ -69,7 +69,7 @@ class Settings:
         if self.loss == "signed" and self.architecture != "residual-unet":
             raise InputError("loss 'signed': expected with the architecture 'residual-unet'")
         for name, number in (("signed_sd", self.signed_sd), ("learning_rate", self.learning_rate)):
-            if not number > 0:
+            if not 0 < number < math.inf:
                 raise InputError(f"{name} is {number}: expected above 0")
         for name, sizes in (("channels", self.channels), ("blocks", self.blocks)):
             if sizes is not None and not (sizes and min(sizes) > 0):

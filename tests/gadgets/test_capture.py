@@ -27,6 +27,7 @@ def test_a_scan_is_saved_whole(tmp_path):
     (path,) = (tmp_path / "new").iterdir()
     assert path.suffixes[-1] == ".h5"
     assert "partial" not in path.name
+    assert path.stat().st_size < 2**19  # nothing is left of the space that was reserved
     with open_scan(path) as saved:
         assert list(saved) == scan()
         assert list(saved.waveforms()) == [waveform(1), waveform(2)]
