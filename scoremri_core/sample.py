@@ -27,7 +27,7 @@ BATCH_VALUES = {"cpu": 2**22, "cuda": 2**28}
 OUTER = 0.4, 0.9  # of Nyquist's frequency: nearer to DC maps err, farther out vendors filter
 DOUBTFUL = 3.0  # mean square of what samples leave of the data, over that of the noise
 FARTHER = 1.5  # from the data than the classical image is: no posterior mean
-TORN = 8.0  # mean square that samples leave of a line, over that of the usual line
+TORN = 5.0  # mean square that samples leave of a line, over that of the usual line
 TORN_SHARE = 0.03  # of the line's own power: near DC errors of the maps leave more than the noise
 FEWEST = 8  # samples of a line that is looked at alone
 
