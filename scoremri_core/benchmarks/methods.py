@@ -90,11 +90,13 @@ def langevin(case: Case) -> Run:
         end = watch.now()
         _refuse_fallback(result, unfit=True)
         # each step but the last ends with the next one's beginning
-        per_image = (watch.starts[-1] - watch.starts[0]) / sum(watch.images[:-1])
+        images = sum(watch.images[:-1])
+        per_image = (watch.starts[-1] - watch.starts[0]) / images
         return _split(
             scaled(watch.starts[0] - start, per_image * case.samples, evaluations),
             _seconds_of_maps(case.kspace, str(device)),
-            scaled(0, sum(watch.seconds) / sum(watch.images) * case.samples, evaluations),
+            # of the same steps: the network's share is never more than the whole
+            scaled(0, sum(watch.seconds[:-1]) / images * case.samples, evaluations),
             evaluations=evaluations,
             gpu_memory=_gpu_memory(device),
             note=f"scaled from {sum(watch.images) // case.samples} evaluations",
