@@ -78,7 +78,7 @@ def _images(
     from gadgets.stages.emit import emit
     from gadgets.stages.frame import Frame
     from gadgets.stages.posterior import posterior
-    from scoremri_core.arguments import find_device
+    from scoremri_core.request import find_device
 
     together = find_device(properties.device).type != "cpu"
     # closed, so that a turn ends whatever happens in it

@@ -65,9 +65,9 @@ def _kind(item: Any) -> tuple[Any, ...] | None:
 def _check_steps(properties: Properties) -> None:
     """Refuse what the sampler does not take, with InputError: no frame would be to blame."""
     if properties.sampler != "none":
-        from scoremri_core.samplers.registry import REGISTRY
+        from scoremri_core.samplers.registry import find_sampler
 
-        REGISTRY[properties.sampler].configured(properties.steps, {})
+        find_sampler(properties.sampler, properties.steps, {})
 
 
 def _prior(properties: Properties) -> Any:
@@ -75,7 +75,7 @@ def _prior(properties: Properties) -> Any:
     if properties.sampler == "none" or not isinstance(properties.prior, str):
         return properties.prior
     from scoremri_core import load_prior
-    from scoremri_core.arguments import find_device
+    from scoremri_core.request import find_device
 
     return load_prior(properties.prior).to(find_device(properties.device))
 
@@ -111,7 +111,7 @@ def _made(frames: list[Frame], properties: Properties, prior: Any) -> list[Recon
     else:
         results = _slices(frames, seeds, common)
     if first.problem is not None:
-        results = [replace(r, info=replace(r.info, fallback=first.problem)) for r in results]
+        results = [replace(r, info=replace(r.info, fallback=(first.problem,))) for r in results]
     return [
         result.resized(frame.recon_shape, frame.fov_fraction)
         for frame, result in zip(frames, results, strict=True)
@@ -151,10 +151,11 @@ def _plain(frame: Frame, properties: Properties) -> Reconstruction:
             seed=frame.seed(properties.seed),
             steps=0,
             evaluations=0,
-            sigma_n=float("nan"),
-            scale=float("nan"),
-            fallback=frame.problem,
-            seconds=0.0,
+            sigma_n=(float("nan"),),
+            sigma_thermal=(float("nan"),),
+            misfit=(float("nan"),),
+            scale=(float("nan"),),
+            fallback=(frame.problem,),
         ),
     ).resized(frame.recon_shape, frame.fov_fraction)
 
@@ -205,7 +206,7 @@ def _log(frame: Frame, result: Reconstruction) -> None:
         float(np.mean(info.sigma_thermal)),
         float(np.mean(info.misfit)),
         frame.acceleration,
-        f"fallback: {info.fallback}" if info.fallback else done,
+        f"fallback: {info.reason}" if info.reason else done,
         ", ".join(f"{stage} {seconds:.2f} s" for stage, seconds in frame.seconds.items()),
     )
     logger.debug(

@@ -75,5 +75,5 @@ def test_the_frame_without_counters_has_the_seed_itself_and_both_are_told():
 @pytest.mark.parametrize("seed", [2**44 + 1, 2**62, 2**63 - 1, 2**63, 2**70, -1])
 def test_any_seed_samples(seed):
     for _, result in sampled({}, {"slice": 1}, seed=seed):
-        assert result.info.fallback is None
+        assert result.info.reason is None
         assert 0 <= result.info.seed < 2**63
