@@ -130,7 +130,7 @@ def as_measured(encoding: Encoding, readouts: Sequence[Readout]) -> Encoding:
     if not steps or min(steps) <= encoding.center[0] <= max(steps):
         return encoding
     noted = {int(readout.header.idx.user[5]) for readout in flagged}
-    energy = [float(np.linalg.norm(readout.data)) for readout in flagged]
+    energy = [np.linalg.norm(readout.data.astype(np.complex128)) for readout in flagged]
     center = noted.pop() if len(noted) == 1 else -1
     if not min(steps) <= center <= max(steps):
         center = steps[int(np.argmax(energy))]
