@@ -263,6 +263,7 @@ class FrameSorter:
         covariance = None
         try:
             covariance = self.noise.covariance(len(kspace), head.sample_time_us, variance)
+            covariance = self.noise.checked(covariance, kspace)
         except InputError as error:
             problems.append(str(error))
         frame = Frame(
