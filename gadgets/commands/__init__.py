@@ -6,6 +6,7 @@ import _thread
 import importlib
 import logging
 import os
+import signal
 import sys
 import threading
 from collections.abc import Sequence
@@ -104,11 +105,14 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     arguments : the command line without the program's name; None takes `sys.argv`, and the process
         is then this command's alone
     """
-    if arguments is None:
+    alone = arguments is None
+    if alone:
         sys.unraisablehook = _unraisable
+        if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # nobody ignores it
+            signal.signal(signal.SIGINT, _interrupt)
     status = _run(arguments)
-    if arguments is None:
-        _end_despite_threads(status)
+    if alone and (status == INTERRUPTED or any(t.daemon for t in threading.enumerate())):
+        _end_at_once(status)
     sys.exit(status)
 
 
@@ -139,6 +143,11 @@ def _refused(message: str) -> int:
     return 2
 
 
+def _interrupt(*_: Any) -> NoReturn:
+    logging.disable()  # what threads say of it is nobody's concern
+    raise KeyboardInterrupt
+
+
 def _unraisable(dropped: Any) -> None:
     """Repeat an interrupt that fell into a callback, whose exceptions Python drops."""
     if isinstance(dropped.exc_value, KeyboardInterrupt):
@@ -147,13 +156,13 @@ def _unraisable(dropped: Any) -> None:
         sys.__unraisablehook__(dropped)
 
 
-def _end_despite_threads(status: int) -> None:
-    """End the process at once if a thread still computes for nobody.
+def _end_at_once(status: int) -> NoReturn:
+    """End the process where Python would abort, or die of a signal that was dealt with.
 
-    At an ordinary end Python takes such a thread away in the midst of C++ code, which aborts.
+    It takes a thread that still computes away in the midst of C++ code, and remembers an interrupt
+    of some imports.
     """
-    if any(thread.daemon for thread in threading.enumerate()):
-        logging.shutdown()
-        for stream in (sys.stdout, sys.stderr):
-            stream.flush()
-        os._exit(status)
+    logging.shutdown()
+    for stream in (sys.stdout, sys.stderr):
+        stream.flush()
+    os._exit(status)
