@@ -70,7 +70,7 @@ def text(path):
 def other_hdf5(path):
     with h5py.File(path, "w") as file:
         file["numbers"] = np.zeros(3)
-    return "no group 'dataset'|written by torch.save|not a checkpoint|no dataset 'image'"
+    return "no group 'dataset'|written by torch.save|not a checkpoint|expected a dataset 'image'"
 
 
 def cut_off(path):
@@ -125,7 +125,7 @@ def test_a_place_where_nothing_can_be_written(run, folder, monkeypatch, command,
     if makes_folders and place != "full.h5/new.h5":
         pytest.skip("it makes the folder")
     sentence = refused(run, command, *(part.format(out=place) for part in WRITES[command]))
-    assert place in sentence
+    assert Path(place).parts[0] in sentence
 
 
 @pytest.mark.parametrize("command", ["replay", "undersample", "evaluate"])
@@ -136,10 +136,10 @@ def test_a_group_that_is_none(run, folder, command, group):
     assert f"full.h5: no group '{group}' (groups of this file: dataset)" in sentence
 
 
-@pytest.mark.parametrize("command", ["replay", "undersample", "evaluate", "import-prior"])
+@pytest.mark.parametrize("command", ["replay", "undersample", "evaluate"])
 def test_the_result_never_replaces_its_source(run, folder, command):
     sentence = refused(run, command, "full.h5", "-o", "full.h5")
-    assert "would replace" in sentence or "full.h5.safetensors" not in sentence
+    assert sentence == "scoremri: full.h5: the result would replace what it is made from"
 
 
 @pytest.mark.parametrize(
@@ -163,12 +163,12 @@ def test_the_result_never_replaces_its_source(run, folder, command):
         *(("evaluate", option, value) for option, value in (
             ("-R", "0"), ("-R", "nan"), ("-R", "inf"), ("--calibration", "-1"), ("--slices", "0"),
             ("--slice", "-1"), ("--samples", "0"), ("--steps", "0"), ("--seed", "-1"),
-            ("-p", "scale=-1"), ("-p", "colour=1"), ("--prior", "none"), ("--group", "none"),
+            ("-p", "colour=1"), ("--group", "none"),
         )),
         *(("benchmark", option, value) for option, value in (
             ("--size", "0"), ("--coils", "-1"), ("--samples", "0"), ("--steps", "0"),
             ("--threads", "0"), ("--repetitions", "0"), ("--frames", "0"), ("--espirit", "0x8x8"),
-            ("--langevin-levels", "0"), ("--slice", "-1"), ("--prior", "none"),
+            ("--langevin-levels", "0"), ("--prior", "none"),
         )),
         ("validate", "--seed", "-1"),
         ("validate", "--device", "abacus"),
@@ -192,7 +192,7 @@ def test_a_value_that_is_out_of_range(run, folder, command, option, value):
         "serve": (),
         "demo": ("-o", "new"),
         "validate": ("--quick",),
-        "benchmark": ("--quick", "--data", "full.h5", "-o", "new.json"),
+        "benchmark": ("--quick", "-o", "new.json"),
     }
     takes = usual.get(command) or TAKES.get(command, ())
     file = "volumes.csv" if command == "train" else "full.h5"

@@ -48,7 +48,9 @@ def test_a_replay_shows_its_frames_and_whole_log_lines(tmp_path):
     )
     bars = [line for line in lines if "━" in line]
     assert bars
-    assert all(re.fullmatch(r"\s*frames [━╸╺]+ [0-3]/3 0:\d\d:\d\d left \S+ .*", b) for b in bars), bars
+    assert all(
+        re.fullmatch(r"\s*frames [━╸╺]+ [0-3]/3 0:\d\d:\d\d left \S+ .*", b) for b in bars
+    ), bars
     said = [line for line in lines if "INFO" in line]
     assert sum("assembly" in line for line in said) == 3  # one line a frame, whole
     assert "3 images in dataset/image_1" in said[-1]
