@@ -110,37 +110,37 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
         sys.unraisablehook = _unraisable
         if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # nobody ignores it
             signal.signal(signal.SIGINT, _interrupt)
-    status = _run(arguments)
-    if alone and (status == INTERRUPTED or any(t.daemon for t in threading.enumerate())):
+    status, last_words = _run(arguments)
+    threads = any(thread.daemon for thread in threading.enumerate())
+    if alone and threads:
+        logging.disable()  # what they still say would be the last line
+    if last_words:
+        typer.echo(f"scoremri: {' '.join(last_words.split())}", err=True)
+    if alone and (threads or status == INTERRUPTED):
         _end_at_once(status)
     sys.exit(status)
 
 
-def _run(arguments: Sequence[str] | None) -> int:
-    """The exit code of a command line."""
+def _run(arguments: Sequence[str] | None) -> tuple[int, str]:
+    """The exit code of a command line, and the sentence that it ends with, if there is one."""
     try:
         status = app(args=arguments, prog_name="scoremri", standalone_mode=False)
     except InputError as error:
         logger.debug("bad input", exc_info=True)
-        return _refused(str(error))
+        return 2, str(error)
     except UsageError as error:
         if type(error).__name__ == "NoArgsIsHelpError":
             error.show()
-            return int(error.exit_code)
-        return _refused(error.format_message())
+            return int(error.exit_code), ""
+        return 2, error.format_message()
     except OSError as error:  # of a file that was refused nowhere else
         logger.debug("a file", exc_info=True)
-        return _refused(str(error))
+        return 2, str(error)
     except (typer.Abort, KeyboardInterrupt):
         status = INTERRUPTED
     if status == INTERRUPTED:
-        typer.echo("scoremri: interrupted", err=True)
-    return status if isinstance(status, int) else 0
-
-
-def _refused(message: str) -> int:
-    typer.echo(f"scoremri: {' '.join(message.split())}", err=True)
-    return 2
+        return INTERRUPTED, "interrupted"
+    return status if isinstance(status, int) else 0, ""
 
 
 def _interrupt(*_: Any) -> NoReturn:
