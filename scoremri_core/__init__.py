@@ -5,14 +5,42 @@ The front door is `reconstruct`; `load_prior` gives a trained denoiser.
 
 from __future__ import annotations
 
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from scoremri_core.priors import load_prior
     from scoremri_core.reconstruction import reconstruct
     from scoremri_core.result import Info, Reconstruction
+    from scoremri_core.samplers.hmc import HmcOptions
+    from scoremri_core.samplers.langevin import LangevinOptions
+    from scoremri_core.samplers.posterior import PosteriorOptions
+    from scoremri_core.samplers.pula import PulaOptions
+    from scoremri_core.volume import reconstruct_volume
 
-__all__ = ["Info", "Reconstruction", "load_prior", "reconstruct"]
+_WHERE = {
+    "HmcOptions": "samplers.hmc",
+    "Info": "result",
+    "LangevinOptions": "samplers.langevin",
+    "PosteriorOptions": "samplers.posterior",
+    "PulaOptions": "samplers.pula",
+    "Reconstruction": "result",
+    "load_prior": "priors",
+    "reconstruct": "reconstruction",
+    "reconstruct_volume": "volume",
+}
+
+__all__ = [
+    "HmcOptions",
+    "Info",
+    "LangevinOptions",
+    "PosteriorOptions",
+    "PulaOptions",
+    "Reconstruction",
+    "load_prior",
+    "reconstruct",
+    "reconstruct_volume",
+]
 
 __version__: str
 
@@ -23,8 +51,6 @@ def __getattr__(name: str) -> Any:
         from importlib.metadata import version
 
         return version("scoremri")
-    if name not in __all__:
+    if name not in _WHERE:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from scoremri_core import priors, reconstruction
-
-    return getattr(priors if name == "load_prior" else reconstruction, name)
+    return getattr(import_module(f"{__name__}.{_WHERE[name]}"), name)

@@ -3,38 +3,41 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from scoremri_core.mri.fourier import resample
 
+if TYPE_CHECKING:
+    import torch
+
 
 @dataclass(frozen=True)
 class Info:
     """What was run.
+
+    The last five hold an entry for each slice; of a volume, whose positions share them, one.
 
     Attributes
     ----------
     sampler, samples, prior, seed : as asked for.
     steps : noise levels visited.
     evaluations : denoiser evaluations per sample.
-    sigma_n : sd of each real component of the k-space noise that the likelihood allowed for, root
-        mean square over coils and measured samples.
-    scale : image value that the prior saw as 1.
-    fallback : why a classical image was sent instead, or None.
     seconds : time of the whole call.
     effective_samples : independent samples whose mean would stray as far from the posterior mean;
         infinite where the samples' random numbers balance.
     variance_scale, inflation : factors on the prior's error variance (see `PosteriorOptions`); None
         with samplers that have none.
+    unacquired : share of the matrix in which no sample is near, as partial Fourier leaves it.
+    sigma_n : sd of each real component of the k-space noise that the likelihood allowed for, root
+        mean square over coils and measured samples.
     sigma_thermal : sd of the noise as it was given, or as the edges of k-space show it.
     misfit : mean square of what the samples leave of the measured values, over that of the
         thermal noise: about 1 where noise is all that the model does not explain.
-    unacquired : share of the matrix in which no sample is near, as partial Fourier leaves it.
-
-    For a stack of several slices `sigma_n`, `sigma_thermal`, `misfit`, `scale` and, where any
-    slice fell back, `fallback` are tuples with an entry per slice.
+    scale : image value that the prior saw as 1.
+    fallback : why a classical image was sent instead, or None.
     """
 
     sampler: str
@@ -43,19 +46,27 @@ class Info:
     seed: int
     steps: int
     evaluations: int
-    sigma_n: float | tuple[float, ...]
-    scale: float | tuple[float, ...]
-    fallback: str | tuple[str | None, ...] | None
-    seconds: float
+    seconds: float = 0.0
     effective_samples: float = float("nan")
     variance_scale: float | None = None
     inflation: float | None = None
-    sigma_thermal: float | tuple[float, ...] = float("nan")
-    misfit: float | tuple[float, ...] = float("nan")
     unacquired: float = 0.0
+    sigma_n: tuple[float, ...] = ()
+    sigma_thermal: tuple[float, ...] = ()
+    misfit: tuple[float, ...] = ()
+    scale: tuple[float, ...] = ()
+    fallback: tuple[str | None, ...] = ()
+
+    @property
+    def reason(self) -> str | None:
+        """Why the first slice that fell back did, None where none did."""
+        return next((reason for reason in self.fallback if reason), None)
 
 
-@dataclass(frozen=True)
+PER_SLICE = ("sigma_n", "sigma_thermal", "misfit", "scale", "fallback")
+
+
+@dataclass(frozen=True, repr=False)
 class Reconstruction:
     """Posterior samples and their moments, in units of the k-space under an orthonormal FFT.
 
@@ -81,10 +92,7 @@ class Reconstruction:
         """One slice of a stack, as if it had been reconstructed alone."""
         only = slice(index, index + 1)
         info = self.info
-        own = {
-            name: value[index] if isinstance(value := getattr(info, name), tuple) else value
-            for name in ("sigma_n", "sigma_thermal", "misfit", "scale", "fallback")
-        }
+        own = {name: getattr(info, name)[only] for name in PER_SLICE}
         return Reconstruction(
             self.mean[only],
             self.std[only],
@@ -92,6 +100,25 @@ class Reconstruction:
             self.maps[only],
             replace(info, seconds=info.seconds / len(self.mean), **own),
         )
+
+    def as_tensors(self, device: torch.device) -> Reconstruction:
+        """The same with torch tensors in place of arrays."""
+        import torch
+
+        arrays: dict[str, Any] = {
+            name: torch.from_numpy(getattr(self, name)).to(device)
+            for name in ("mean", "std", "samples", "maps")
+        }
+        return replace(self, **arrays)
+
+    def __repr__(self) -> str:
+        """In one line: the arrays are too long to be shown."""
+        info = self.info
+        fallen = sum(reason is not None for reason in info.fallback)
+        done = f"{info.samples} samples by {info.sampler}, prior {info.prior}"
+        told = f", {fallen} of them classical: {info.reason}" if fallen else ""
+        slices, ny, nx = self.mean.shape
+        return f"<Reconstruction of {slices} x {ny} x {nx}: {done}{told}>"
 
     def resized(
         self, shape: tuple[int, ...], fov_fraction: tuple[float, ...] = (1.0, 1.0)
@@ -123,4 +150,6 @@ def standard_deviation(
     count = samples.shape[1]
     if count < 2:
         return np.full((samples.shape[0], *samples.shape[2:]), np.nan, np.float32)
-    return samples.std(1, ddof=count / effective_samples).astype(np.float32)
+    # whatever the unit, no square leaves the range of float32
+    unit = np.float32(np.max(np.abs(samples), initial=0, where=np.isfinite(samples))) or 1
+    return (samples / unit).std(1, ddof=count / effective_samples).astype(np.float32) * unit

@@ -17,7 +17,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from scoremri_core.arguments import find_device
 from scoremri_core.errors import InputError
 from scoremri_core.mri import noise
 from scoremri_core.mri.classical import best_classical, root_sum_of_squares
@@ -25,6 +24,7 @@ from scoremri_core.mri.coil_maps import calibration_extent, estimate_coil_maps
 from scoremri_core.mri.fourier import to_image
 from scoremri_core.priors import Denoiser, load_prior
 from scoremri_core.reconstruction import reconstruct
+from scoremri_core.request import TINY, as_complex, find_device, scaled, unit_of
 from scoremri_core.result import Info, Reconstruction
 
 logger = logging.getLogger(__name__)
@@ -87,11 +87,25 @@ def reconstruct_volume(
     if maps not in (1, 2, "auto"):
         raise InputError(f"maps is {maps!r}: expected 1 or 2 sets, or auto")
     where = find_device(device)
-    stack = _Stack.of(kspace, calibration)
+    if len(np.shape(kspace)) != 4 or 0 in np.shape(kspace):
+        raise InputError(f"kspace has shape {np.shape(kspace)}: expected (coil, z, y, x)")
+    if calibration is not None and np.shape(calibration) != np.shape(kspace):
+        raise InputError(
+            f"calibration has shape {np.shape(calibration)}: expected that of kspace, "
+            f"{np.shape(kspace)}"
+        )
+    volume = as_complex("kspace", kspace)
+    # as in a request: no square leaves the range of float32
+    unit = unit_of(volume)
+    stack = _Stack.of(
+        scaled(volume, unit),
+        None if calibration is None else scaled(as_complex("calibration", calibration), unit),
+    )
     if noise_covariance is None:
         noise_covariance = stack.noise_covariance()
-    if scale is None:
-        scale = stack.scale()
+    else:
+        noise_covariance = np.asarray(noise_covariance) / unit**2
+    scale = stack.scale() if scale is None else scale / unit
     nearest = stack.nearest_with_signal(noise_covariance)
     if problem := stack.problem(nearest):
         logger.warning("classical volume instead of samples: %s", problem)
@@ -120,14 +134,14 @@ def reconstruct_volume(
         parts[0].info,
         seed=seed,
         evaluations=max(part.info.evaluations for part in parts),
-        sigma_n=_mean(parts, "sigma_n"),
-        sigma_thermal=noise.noise_sigma(noise_covariance),
-        misfit=_mean(parts, "misfit"),
-        scale=float(scale),
-        fallback=problem or _fallback(parts),
+        sigma_n=(_mean(parts, "sigma_n") * unit,),
+        sigma_thermal=(noise.noise_sigma(noise_covariance) * unit,),
+        misfit=(_mean(parts, "misfit"),),
+        scale=(float(scale) * unit,),
+        fallback=(problem or _fallback(parts),),
         seconds=time.perf_counter() - start,
     )
-    return stack.assembled(parts, info)
+    return stack.assembled(parts, info, np.float32(unit))
 
 
 def _told(positions: int) -> Iterator[slice]:
@@ -160,17 +174,14 @@ def _in_phase(part: Reconstruction, maps: Array, virtual_coil: Array) -> Reconst
 
 def _mean(parts: list[Reconstruction], name: str) -> float:
     """Of a field of `Info`, over the positions where it is known."""
-    values = np.concatenate([np.atleast_1d(getattr(part.info, name)) for part in parts])
+    values = np.concatenate([getattr(part.info, name) for part in parts])
     known = values[np.isfinite(values)]
     return float(known.mean()) if len(known) else float("nan")
 
 
 def _fallback(parts: list[Reconstruction]) -> str | None:
     """Why some positions were not sampled, None where all were."""
-    reasons: list[str | None] = []
-    for part in parts:
-        told = part.info.fallback
-        reasons += told if isinstance(told, tuple) else [told] * len(part.mean)
+    reasons = [reason for part in parts for reason in part.info.fallback]
     failed = [reason for reason in reasons if reason]
     if not failed:
         return None
@@ -194,11 +205,8 @@ class _Stack:
     finite: bool
 
     @classmethod
-    def of(cls, kspace: ArrayLike, calibration: ArrayLike | None) -> _Stack:
-        """Transform along the axis that is complete."""
-        ksp = np.asarray(kspace, np.complex64)
-        if ksp.ndim != 4 or 0 in ksp.shape:
-            raise InputError(f"kspace has shape {ksp.shape}: expected (coil, z, y, x)")
+    def of(cls, ksp: Array, other: Array | None) -> _Stack:
+        """Transform k-space, and that of the calibration, along the axis that is complete."""
         valid = np.isfinite(ksp).all(axis=0)
         finite = bool(valid.all())
         if not finite:
@@ -212,14 +220,9 @@ class _Stack:
         # Without noise the transform can be zero; a sample that is zero counts as not measured.
         plane = measured.any(axis=axis - 1)
         empty = plane & (stack == 0).all(axis=1)
-        np.moveaxis(stack, 1, -1)[empty] = np.finfo(np.float32).tiny
-        if calibration is None:
+        np.moveaxis(stack, 1, -1)[empty] = TINY
+        if other is None:
             return cls(stack, stack, axis, finite)
-        other = np.asarray(calibration, np.complex64)
-        if other.shape != ksp.shape:
-            raise InputError(
-                f"calibration has shape {other.shape}: expected that of kspace, {ksp.shape}"
-            )
         finite = finite and bool(np.isfinite(other).all())
         return cls(stack, _transformed(other, axis), axis, finite)
 
@@ -296,16 +299,18 @@ class _Stack:
                 maps = None
             images.append(best_classical(ksp, maps, covariance))
         mean = np.stack(images)
-        info = Info("none", 0, "none", 0, 0, 0, 0.0, 0.0, None, 0.0)
+        info = Info("none", 0, "none", 0, 0, 0, sigma_n=(0.0,))
         empty = np.empty((len(mean), 0, *mean.shape[1:]), np.complex64)
         std = np.full(mean.shape, np.nan, np.float32)
         return Reconstruction(mean, std, empty, empty, info)
 
-    def assembled(self, parts: list[Reconstruction], info: Info) -> Reconstruction:
-        """The volume of its positions."""
-        drawn = np.concatenate([part.samples for part in parts])
-        mean = np.concatenate([part.mean for part in parts])
-        std = np.concatenate([part.std for part in parts])
+    def assembled(
+        self, parts: list[Reconstruction], info: Info, unit: np.float32
+    ) -> Reconstruction:
+        """The volume of its positions, in the caller's units."""
+        drawn = np.concatenate([part.samples for part in parts]) * unit
+        mean = np.concatenate([part.mean for part in parts]) * unit
+        std = np.concatenate([part.std for part in parts]) * unit
         shape = list(self.kspace.shape)
         if self.axis == READOUT:
             drawn = np.moveaxis(drawn, 0, -1).swapaxes(0, 1)  # (sample, z, y, x) to (z, sample, ..)

@@ -99,10 +99,10 @@ def benchmark(
     Takes some minutes on two cores, which should have nothing else to do.
     """
     from scoremri_core import load_prior
-    from scoremri_core.arguments import find_device
     from scoremri_core.benchmarks.case import from_file, simulated
     from scoremri_core.benchmarks.report import benchmark as measure
     from scoremri_core.benchmarks.report import work
+    from scoremri_core.request import find_device
     from scoremri_core.scans.files import replacing
 
     def or_default(value: int | None, full: int, small: int) -> int:

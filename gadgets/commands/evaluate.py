@@ -206,7 +206,7 @@ def _check(
 ) -> None:
     """Refuse what no scan can be evaluated with, before hours are spent on it."""
     from scoremri_core import reconstruct
-    from scoremri_core.arguments import find_device
+    from scoremri_core.request import find_device
     from scoremri_core.samplers.registry import REGISTRY
     from scoremri_core.scans.retrospective import MASKS
 

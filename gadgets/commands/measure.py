@@ -35,7 +35,7 @@ def measure(
     A prior keeps its weights and gets a new card. From a checkpoint, of a run that has not ended
     too, the moving average becomes the prior NAME.safetensors beside it.
     """
-    from scoremri_core.arguments import find_device
+    from scoremri_core.request import find_device
     from scoremri_core.training.card import write_prior
     from scoremri_core.training.manifest import find_sources, of_split
 

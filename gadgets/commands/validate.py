@@ -51,9 +51,9 @@ def validate(
     Priors are Gaussian (32 x 32, at two noise levels) and mixtures of two Gaussians; scans have 4
     coils and R = 4 with calibration lines. Takes about ten minutes on two cores.
     """
-    from scoremri_core.arguments import find_device
     from scoremri_core.evaluation.validation import validate as measure
     from scoremri_core.evaluation.validation import work
+    from scoremri_core.request import find_device
     from scoremri_core.scans.files import replacing
 
     where = str(find_device(device))

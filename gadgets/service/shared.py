@@ -38,7 +38,7 @@ class Shared:
             As `load_prior`, and where there is no such device.
         """
         from scoremri_core import load_prior
-        from scoremri_core.arguments import find_device
+        from scoremri_core.request import find_device
 
         loaded = {name: load_prior(name) for name in priors}
         return cls(loaded, device, Turns(find_device(device).type != "cpu"), capture)

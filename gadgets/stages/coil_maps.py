@@ -42,9 +42,9 @@ def _maps(frame: Frame, properties: Properties) -> np.ndarray:
 
 
 def _estimated(frame: Frame, properties: Properties) -> np.ndarray:
-    from scoremri_core.arguments import find_device
     from scoremri_core.mri.coil_maps import estimate_coil_maps
     from scoremri_core.mri.noise import covariance_from_edges
+    from scoremri_core.request import find_device
 
     covariance = frame.noise_covariance
     if covariance is None:

@@ -41,7 +41,7 @@ def emit(items: Iterable[Any], properties: Properties) -> Iterator[Any]:
 
 def images(frame: Frame, result: Reconstruction, properties: Properties) -> Iterator[ismrmrd.Image]:
     """Images of one frame, float32 (z, y, x)."""
-    sampled = result.info.samples > 0 and not result.info.fallback
+    sampled = result.info.samples > 0 and not result.info.reason
     series = series_indices(properties)
     known = [name for name in properties.outputs if name != "std" or result.info.samples > 1]
     wanted = known if sampled else ["mean"]
@@ -92,10 +92,10 @@ def _attributes(
     info = result.info
     description = DESCRIPTIONS[output]
     comment = f"{description}, {info.samples} samples by {info.sampler}, prior {info.prior}"
-    if not info.samples or info.fallback:
+    if not info.samples or info.reason:
         description = comment = "classical reconstruction"
-    if info.fallback:
-        comment = f"{comment}: {info.fallback}"
+    if info.reason:
+        comment = f"{comment}: {info.reason}"
     width = max(float(np.percentile(pixels, 99.5)), float(np.finfo(np.float32).tiny))
     center, width = (0.0, 2 * np.pi) if output == "phase" else (width / 2, width)
     attributes: dict[str, Any] = {
@@ -128,8 +128,8 @@ def _attributes(
     if frame.coil_loss is not None:
         attributes["coils"] = len(frame.kspace)
         attributes["coil_compression_loss"] = f"{frame.coil_loss:.3g}"
-    if info.fallback:
-        attributes["fallback"] = info.fallback
+    if info.reason:
+        attributes["fallback"] = info.reason
     return {name: _ascii(value) for name, value in attributes.items()}
 
 

@@ -85,7 +85,7 @@ def _reconstructed(frames: list[Frame], properties: Properties, prior: Any) -> l
     }
     results = _volume(first, common, properties) if first.is_volume else _slices(frames, common)
     if first.problem is not None:
-        results = [replace(r, info=replace(r.info, fallback=first.problem)) for r in results]
+        results = [replace(r, info=replace(r.info, fallback=(first.problem,))) for r in results]
     seconds = (time.perf_counter() - start) / len(frames)
     for frame in frames:
         frame.seconds["sampling"] = seconds
@@ -130,7 +130,7 @@ def _log(frame: Frame, result: Reconstruction) -> None:
         float(np.mean(info.sigma_thermal)),
         float(np.mean(info.misfit)),
         frame.acceleration,
-        f"fallback: {info.fallback}" if info.fallback else done,
+        f"fallback: {info.reason}" if info.reason else done,
         ", ".join(f"{stage} {seconds:.2f} s" for stage, seconds in frame.seconds.items()),
     )
     logger.debug(

@@ -19,8 +19,8 @@ LAMBDAS = (0.003, 0.01, 0.03)  # L1-wavelet gets the best of these, as in `score
 def posterior(case: Case, frames: int = 1) -> Run:
     """The default sampler, from k-space to its samples; `frames` copies of the frame at once."""
     from scoremri_core import load_prior, reconstruct
-    from scoremri_core.arguments import find_device
     from scoremri_core.benchmarks.stopwatch import Stopwatch
+    from scoremri_core.request import find_device
 
     device = find_device(case.device)
     watch = Stopwatch(device)
@@ -65,8 +65,8 @@ def langevin(case: Case) -> Run:
     likelihood, random numbers.  What comes before the first step counts once.
     """
     from scoremri_core import load_prior, reconstruct
-    from scoremri_core.arguments import find_device
     from scoremri_core.benchmarks.stopwatch import Stopwatch
+    from scoremri_core.request import find_device
     from scoremri_core.samplers.langevin import LangevinOptions
 
     device = find_device(case.device)
@@ -213,8 +213,8 @@ def bart_ecalib(case: Case) -> Run:
 def convolutions(case: Case) -> Run:
     """The machine's convolution rate at the network's own widths, and the network's FLOPs."""
     from scoremri_core import load_prior
-    from scoremri_core.arguments import find_device
     from scoremri_core.benchmarks.floor import PRECISIONS, evaluation_flops, heaviest_convolutions
+    from scoremri_core.request import find_device
 
     device = find_device(case.device)
     prior, shape = load_prior(case.prior), (case.kspace.shape[1], case.kspace.shape[2])
@@ -277,7 +277,7 @@ def _seconds_of_maps(kspace: Image, device: str) -> float:
 
 def _refuse_fallback(result: Any, unfit: bool = False) -> None:
     """Raise where nothing was sampled; with `unfit`, samples that miss the data will do."""
-    reason = result.select(0).info.fallback
+    reason = result.info.reason
     if reason is not None and not (unfit and np.isfinite(result.info.misfit)):
         raise RuntimeError(f"no samples: {reason}")
 

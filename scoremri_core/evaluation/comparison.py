@@ -190,7 +190,7 @@ class Evaluation:
             uncertainty, std, error = self._uncertainty(result, folds, kspace, reconstruct)
             rest |= uncertainty
         else:
-            rest["note"] = str(_only(result.info.fallback) or "no samples")
+            rest["note"] = result.info.reason or "no samples"
             std, error = result.std[0], abs(abs(result.mean[0]) - abs(reference))
 
         scores, images = [], {}
@@ -297,24 +297,16 @@ def _folds(result: Any) -> bool:
 
 def _of_info(info: Any) -> dict[str, float | None]:
     """What a table has of `Info`: noise levels in units of the scale."""
-    scale = _only(info.scale)
 
-    def number(name: str, unit: float | None = 1.0) -> float | None:
-        value = _only(getattr(info, name, None))
-        if value is None or not unit or not np.isfinite(value / unit):
-            return None
-        return float(value / unit)
+    def number(name: str, unit: float = 1.0) -> float | None:
+        value = getattr(info, name)[0] / unit
+        return float(value) if np.isfinite(value) else None
 
     return {
         "misfit": number("misfit"),
-        "sigma_thermal": number("sigma_thermal", scale),
-        "sigma_n": number("sigma_n", scale),
+        "sigma_thermal": number("sigma_thermal", info.scale[0]),
+        "sigma_n": number("sigma_n", info.scale[0]),
     }
-
-
-def _only(value: Any) -> Any:
-    """The entry of a slice that was reconstructed alone."""
-    return value[0] if isinstance(value, tuple) else value
 
 
 def _baselines(

@@ -12,8 +12,8 @@ from datetime import timedelta
 import torch
 import torch.distributed as dist
 
-from scoremri_core.arguments import find_device
 from scoremri_core.errors import InputError
+from scoremri_core.request import find_device
 
 
 @dataclass(frozen=True)

@@ -1,12 +1,11 @@
 from dataclasses import replace
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 from scipy.sparse.linalg import LinearOperator, cg
 
-from scoremri_core import reconstruct
+from scoremri_core import Info, reconstruct
 from scoremri_core.errors import InputError
 from scoremri_core.evaluation.comparison import METHODS, Evaluation
 from scoremri_core.evaluation.metrics import head_mask, psnr, reference_noise_variance
@@ -193,15 +192,14 @@ def test_without_samples_there_is_no_uncertainty(problem):
     assert scores[-1].coverage_90 is None
 
 
-@pytest.mark.parametrize("info", [0.3, (0.3,)])
-def test_info_of_a_slice_is_scored_in_units_of_its_scale(problem, info):
+def test_info_of_a_slice_is_scored_in_units_of_its_scale(problem):
     _, _, kspace = problem
     evaluation = Evaluation(kspace, calibration=16)
 
     def told(kspace):
         result = reconstruct(kspace, sampler="none", scale=500.0)
-        known = {**vars(result.info), "misfit": info, "sigma_thermal": info, "scale": 500.0}
-        return SimpleNamespace(**{**vars(result), "info": SimpleNamespace(**known)})
+        known = {**vars(result.info), "misfit": (0.3,), "sigma_thermal": (0.3,), "scale": (500.0,)}
+        return replace(result, info=Info(**known))
 
     posterior = evaluation.run("equispaced", 4, told)[0][-1]
     assert posterior.misfit == 0.3

@@ -75,8 +75,8 @@ def test_a_masked_background_is_told_and_does_no_harm(full, prior):
     result = sampled(data, prior)
     baseline = best_of_l1_wavelet(data, estimate_coil_maps(data)[0], reference)
     assert psnr(result.mean[0], reference) > baseline - AS_GOOD
-    assert result.info.misfit > 4
-    assert result.info.sigma_n > 2 * result.info.sigma_thermal
+    assert result.info.misfit[0] > 4
+    assert result.info.sigma_n[0] > 2 * result.info.sigma_thermal[0]
 
 
 def test_a_filter_of_the_vendor_does_no_harm(full, prior):
@@ -95,7 +95,7 @@ def well_informed(full, prior):
     """PSNR with the true noise covariance, and the covariance."""
     covariance = covariance_from_edges(full)
     result = sampled(undersampled(full), prior, noise_covariance=covariance)
-    return psnr(result.mean[0], reference_of(full)), result.info.sigma_n, covariance
+    return psnr(result.mean[0], reference_of(full)), result.info.sigma_n[0], covariance
 
 
 @pytest.mark.parametrize("factor", [10, 100])
@@ -105,27 +105,20 @@ def test_noise_that_is_given_too_small_is_mended_and_told(
     expected, sigma_n, covariance = well_informed
     result = sampled(undersampled(full), prior, noise_covariance=covariance / factor)
     assert psnr(result.mean[0], reference_of(full)) > expected - 1
-    assert result.info.misfit > 0.5 * factor
-    assert result.info.sigma_n == pytest.approx(sigma_n, rel=0.3)
+    assert result.info.misfit[0] > 0.5 * factor
+    assert result.info.sigma_n[0] == pytest.approx(sigma_n, rel=0.3)
     # more than a factor of two between what is given and the edges of k-space is told
     assert "the edges of k-space show" in caplog.text
 
 
-@pytest.mark.parametrize(
-    "axis",
-    [
-        0,
-        # known to fall short: 1.2 dB below L1-wavelet and not marked
-        pytest.param(1, marks=pytest.mark.xfail(strict=True, reason="motion along the readout")),
-    ],
-)
+@pytest.mark.parametrize("axis", [0, 1])
 def test_a_patient_who_moved_after_the_calibration(full, prior, axis):
     """Two pixels along the lines or the readout; there is no one truth: the nearer one counts."""
     shift = np.exp(-2j * np.pi * 2 * (np.arange(N) - N // 2) / N)
     moved = full * (shift[:, None] if axis == 0 else shift)
     data = undersampled(np.where(MASK.calibration[:, None], full, moved))
     result = sampled(data, prior)
-    if result.info.fallback is not None:
+    if result.info.reason is not None:
         return
     references = [reference_of(full), reference_of(moved)]
     baseline = best_of_l1_wavelet(data, estimate_coil_maps(data)[0], *references)
@@ -143,7 +136,7 @@ def test_a_patient_who_moved_after_a_separate_calibration(full, prior):
     reference = mvue(moved, maps)
     baseline = best_of_l1_wavelet(undersampled(moved), maps, reference)
     assert psnr(result.mean[0], reference) > baseline - AS_GOOD
-    assert result.info.misfit > 2
+    assert result.info.misfit[0] > 2
     ratio = sd_to_error(result.std[0], result.info.effective_samples, result.mean[0], reference)
     assert ratio > 0.7
 
@@ -205,7 +198,7 @@ NOT_FINITE = {"nan": lambda x: x * np.nan, "infinite": lambda x: x * np.inf}
 def test_a_prior_that_is_not_finite_falls_back_and_says_so(known, change):
     data, maps, _, _ = known
     result = sampled(data, Broken(change), maps=maps)
-    assert "not finite" in result.info.fallback
+    assert "not finite" in result.info.reason
     assert np.isfinite(result.mean).all()
     assert np.isnan(result.std).all()
     assert np.isnan(result.samples).all()
@@ -245,7 +238,7 @@ def test_no_mean_leaves_that_is_far_from_the_data_and_not_marked(known, change):
     data, maps, theirs, _ = known
     result = sampled(data, Broken(change), maps=maps)
     assert np.isfinite(result.mean).all()
-    if result.info.fallback is None:
+    if result.info.reason is None:
         assert distance(result.mean[0], data, maps) < 2 * theirs
 
 
@@ -261,6 +254,6 @@ def test_an_object_that_folds_gets_two_sets_of_maps(prior):
     reference = np.linalg.norm(to_image(full), axis=0)
     found = sampled(data, prior)
     assert found.maps.shape[1] == 2
-    assert found.info.fallback is None
+    assert found.info.reason is None
     two = sampled(data, prior, maps=2)
     assert psnr(found.mean[0], reference) > psnr(two.mean[0], reference) - 0.5

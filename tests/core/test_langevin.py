@@ -195,7 +195,7 @@ def test_the_front_door_knows_them(prior, operator, data, sampler, options, eval
     assert result.info.evaluations == evaluations
     # two noise levels may end far from the data: then a classical image comes, marked
     assert np.isfinite(result.mean).all()
-    assert result.info.fallback is not None or np.isfinite(result.samples).all()
+    assert result.info.reason is not None or np.isfinite(result.samples).all()
 
 
 def test_schedule_is_geometric():

@@ -285,7 +285,7 @@ def test_reconstructs_with_the_default_sampler(tmp_path):
         steps=4,
         scale=1.0,
     )
-    assert result.info.fallback is None
+    assert result.info.reason is None
     assert (result.info.prior, result.info.evaluations) == ("tiny", 4)
     # fully sampled: the data decide, whatever the prior says
     assert np.abs(result.mean[0] - truth).max() < 0.08

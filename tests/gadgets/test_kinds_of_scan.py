@@ -338,11 +338,11 @@ def test_flaws_are_told_in_one_sentence_and_no_frame_is_lost(kind, sentence):
     found = accumulate(scan, parsed(header(24, 20)), properties)
     batches = [list(add_coil_maps([frame], properties)) for frame in found]
     (bad, classical), (good, sampled) = posterior(batches[:2], properties)
-    assert bad.problem == classical.info.fallback == sentence
+    assert bad.problem == classical.info.reason == sentence
     assert np.isfinite(classical.mean).all()
     assert np.corrcoef(np.abs(classical.mean[0]).ravel(), letter(24, 20).ravel())[0, 1] > 0.8
     assert good.problem is None
-    assert sampled.info.fallback is None
+    assert sampled.info.reason is None
 
 
 def test_frames_that_wait_are_sampled_together_whatever_lies_between(monkeypatch, caplog):

@@ -1,0 +1,209 @@
+"""From a request to slices that can be sampled: their noise, coil maps and scale."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from scoremri_core.errors import InputError
+from scoremri_core.mri import misfit, noise
+from scoremri_core.mri.acquired import Box
+from scoremri_core.mri.classical import zero_filled
+from scoremri_core.mri.coil_maps import estimate_coil_maps
+from scoremri_core.request import Request
+
+logger = logging.getLogger(__name__)
+
+Array = NDArray[np.complex64]
+Covariance = NDArray[np.complex128]
+
+CONTRADICTION = 2.0  # between the noise given and the edges of k-space
+MISPLACED = 100.0  # power at the corners of k-space over that at its centre
+
+
+@dataclass
+class Slice:
+    """One slice on its way to the sampler, on the box that its samples reach.
+
+    Attributes
+    ----------
+    kspace : (coil, y, x).
+    seed : of its samples.
+    thermal : noise covariance as given, or as the quiet edges of k-space show it.
+    covariance : the same, raised to what the data show that the maps do not explain.
+    before : `covariance` before any sampling, which classical images and comparisons go by.
+    maps : (set, coil, y, x).
+    scale : image value that the prior sees as 1.
+    fallback : why it is not sampled, or None.
+    samples : (sample, y, x), drawn.
+    misfit : mean square of what the samples leave of the measured values, over that of the noise
+        in `covariance`.
+    distance : norm of what their mean leaves, in whitened values.
+    left : covariance of what a sample leaves, away from DC, where errors of the maps count less.
+    worst_line : mean square of what a sample leaves of the line that fits worst, over that of
+        the usual line.
+    """
+
+    kspace: Array
+    seed: int
+    thermal: Covariance | None = None
+    covariance: Covariance | None = None
+    before: Covariance | None = None
+    maps: Array | None = None
+    scale: float = float("nan")
+    fallback: str | None = None
+    samples: Array | None = None
+    misfit: float = float("nan")
+    distance: float = float("nan")
+    left: Covariance | None = None
+    worst_line: float = float("nan")
+
+    def give_up(self, reason: str) -> None:
+        """Mark as a slice that cannot be sampled."""
+        self.fallback = reason
+        logger.warning("classical image instead of samples: %s", reason)
+
+    @property
+    def sigma_thermal(self) -> float:
+        """Sd of each real component of the thermal noise; NaN where it is not known."""
+        return sigma(self.thermal)
+
+    @property
+    def sigma_used(self) -> float:
+        """Sd of the noise that the likelihood allowed for in the end, over the measured samples."""
+        more = self.misfit if np.isfinite(self.misfit) else 1.0
+        return sigma(self.covariance) * float(np.sqrt(max(1.0, more)))
+
+    @property
+    def thermal_misfit(self) -> float:
+        """Mean square of what the samples leave of the data, over that of the thermal noise."""
+        thermal = self.sigma_thermal
+        return self.misfit * (sigma(self.covariance) / thermal) ** 2 if thermal else float("nan")
+
+
+def sigma(covariance: Covariance | None) -> float:
+    """Sd of each real component of the noise, root mean square over the coils."""
+    return float("nan") if covariance is None else noise.noise_sigma(covariance)
+
+
+def prepare(request: Request) -> tuple[list[Slice], Box]:
+    """Slices with their noise, maps and scale, or the reason why one cannot be sampled."""
+    box = Box((request.kspace != 0).any((0, 1)))
+    slices = [
+        Slice(box.kspace(kspace), seed)
+        for kspace, seed in zip(request.kspace, request.seeds, strict=True)
+    ]
+    for own in slices:
+        _find_noise(own, request)
+    if request.maps is None:
+        blocks = [None if own is None else box.kspace(own) for own in request.calibrations]
+        _estimate_maps(slices, blocks, request.sets, str(request.device))
+    else:
+        for own, known in zip(slices, request.maps, strict=True):
+            own.maps = box.maps(known)
+            _face_misfit([own])
+    for own in slices:
+        _find_scale(own, None if request.scale is None else request.scale * box.factor)
+    return slices, box
+
+
+def _find_noise(own: Slice, request: Request) -> None:
+    """The noise as it is given, or as the edges of k-space show it."""
+    given = request.noise_covariance
+    own.thermal = own.covariance = own.before = given
+    if not np.isfinite(own.kspace).all():
+        own.give_up("k-space holds values that are not finite")
+        return
+    if _is_misplaced(own.kspace):
+        own.give_up("the largest values lie at the corners of k-space: expected DC at its centre")
+        return
+    # the positions of a volume, whose scale is given, have no edges of their own to compare with
+    if given is not None and request.scale is not None:
+        return
+    try:
+        edges = noise.covariance_from_edges(own.kspace)
+    except InputError as error:
+        if given is None:
+            own.give_up(str(error))
+        return
+    if given is None:
+        own.thermal = own.covariance = own.before = edges
+    elif not 1 / CONTRADICTION < sigma(edges) / sigma(given) < CONTRADICTION:
+        logger.warning(
+            "the noise given has sd %.4g, the edges of k-space show %.4g: one of them is wrong, or "
+            "the background is masked",
+            sigma(given) * request.unit,
+            sigma(edges) * request.unit,
+        )
+
+
+def _is_misplaced(kspace: Array) -> bool:
+    """Whether DC seems to be at the corner: k-space as an FFT gives it, not shifted."""
+    power = np.sum(np.abs(kspace) ** 2, axis=0)
+    centre = tuple(slice(n // 2 - n // 16, n // 2 + n // 16 + 1) for n in power.shape)
+    corners = np.fft.fftshift(power)[centre].sum()
+    return bool(corners > MISPLACED * power[centre].sum() and corners > power.sum() / 2)
+
+
+def _estimate_maps(
+    slices: Sequence[Slice], calibrations: Sequence[Array | None], sets: int | str, device: str
+) -> None:
+    """Coil maps of all slices in one call, or one by one where not all of them have any."""
+    pairs = [pair for pair in zip(slices, calibrations, strict=True) if pair[0].fallback is None]
+    if not pairs:
+        return
+    sources = np.stack([own.kspace if block is None else block for own, block in pairs])
+
+    def estimate() -> None:
+        covariances = np.stack([np.asarray(own.covariance) for own, _ in pairs])
+        maps = estimate_coil_maps(sources, sets, covariances, device=device)
+        for (own, _), found in zip(pairs, maps, strict=True):
+            # a slice in which nothing folds has no second set, though its neighbour has
+            own.maps = found if sets != "auto" or found[-1].any() else found[:1]
+
+    try:
+        estimate()
+        if _face_misfit([own for own, _ in pairs]):
+            estimate()
+    except InputError as error:
+        if len(pairs) == 1:
+            pairs[0][0].give_up(str(error))
+            return
+        for own, block in pairs:
+            _estimate_maps([own], [block], sets, device)
+
+
+def _face_misfit(slices: Sequence[Slice]) -> bool:
+    """Raise the noise to what the data show under the maps; tell whether any was raised."""
+    changed = False
+    for own in slices:
+        if own.fallback is not None or own.maps is None:
+            continue
+        before = own.covariance
+        shown = misfit.residual_covariance(own.kspace, own.maps)
+        own.covariance = misfit.raised(before, shown)  # type: ignore[arg-type]
+        if own.covariance is not before:
+            changed = True
+            logger.info(
+                "the calibration lines show %.2f times the sd of noise that was thought",
+                sigma(own.covariance) / own.sigma_thermal,
+            )
+    return changed
+
+
+def _find_scale(own: Slice, given: float | None) -> None:
+    """The image value that the prior sees as 1, and the least noise that goes with it."""
+    if own.fallback is not None or own.maps is None:
+        return
+    if given is None:
+        given = float(np.percentile(np.abs(zero_filled(own.kspace, own.maps[0])), 99))
+    own.scale = given
+    if not given > 0:
+        own.give_up("the image is zero")
+        return
+    own.covariance = misfit.with_least_level(own.covariance, given)  # type: ignore[arg-type]
+    own.before = own.covariance

@@ -1,0 +1,221 @@
+"""From prepared slices to posterior samples, sampled again or given up where they do not fit."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from scoremri_core.mri import misfit, noise
+from scoremri_core.mri.classical import cg_sense
+from scoremri_core.mri.fourier import to_kspace
+from scoremri_core.mri.sense import SenseOperator
+from scoremri_core.prepare import Slice, sigma
+from scoremri_core.samplers.noise import SampleNoise
+from scoremri_core.samplers.registry import Drawing
+
+logger = logging.getLogger(__name__)
+
+# complex values in flight at once (images x coils x pixels), which bounds the memory
+BATCH_VALUES = {"cpu": 2**22, "cuda": 2**28}
+
+OUTER = 0.4, 0.9  # of Nyquist's frequency: nearer to DC maps err, farther out vendors filter
+DOUBTFUL = 3.0  # mean square of what samples leave of the data, over that of the noise
+FARTHER = 1.5  # from the data than the classical image is: no posterior mean
+TORN = 5.0  # mean square that samples leave of a line, over that of the usual line
+TORN_SHARE = 0.03  # of the line's own power: near DC errors of the maps leave more than the noise
+FEWEST = 8  # samples of a line that is looked at alone
+
+
+def sample(
+    slices: Sequence[Slice],
+    drawing: Drawing,
+    denoiser: Any,
+    samples: int,
+    device: torch.device,
+) -> int:
+    """Draw the samples of all slices that can be sampled; returns the evaluations per sample.
+
+    Where they show that the noise was far too low, or miss the data, they are drawn again with
+    more of it.  A slice whose samples do not fit the data all the same is given up.
+    """
+    able = [own for own in slices if own.fallback is None]
+
+    def draw(some: list[Slice]) -> int:
+        return _draw(some, samples, device, partial(_sample, denoiser, drawing))
+
+    evaluations = draw(able)
+    if drawing.sampler.follows_noise:
+        draw([own for own in able if _learn_noise(own)])
+        worse = [own for own in able if _farther_than_classical(own)]
+        for own in worse:
+            # a likelihood that its own samples contradict is not to be trusted as it is
+            logger.warning("the samples miss the data: sampled again with more noise")
+            more = float(np.clip(np.nan_to_num(own.misfit, nan=100.0), 4, 100))
+            own.covariance = more * np.asarray(own.covariance, np.complex128)
+        draw(worse)
+    for own in able:
+        if own.fallback is not None:
+            continue
+        if not np.isfinite(np.asarray(own.samples)).all():
+            own.give_up("the samples are not finite")
+        elif _farther_than_classical(own):
+            own.give_up("the samples are farther from the data than a classical image is")
+        elif drawing.sampler.follows_noise and own.worst_line > TORN:
+            own.give_up(
+                f"lines of k-space contradict each other by {own.worst_line**0.5:.1f} times the "
+                "noise: the patient may have moved"
+            )
+    return evaluations
+
+
+def _draw(
+    slices: list[Slice],
+    samples: int,
+    device: torch.device,
+    draw: Callable[[Sequence[Slice], SampleNoise], int],
+) -> int:
+    """Sample slices in batches that fit the memory; returns the evaluations per sample."""
+    evaluations = 0
+    batches: list[list[Slice]] = []
+    for sets in sorted({len(own.maps) for own in slices if own.maps is not None}):
+        alike = [own for own in slices if own.maps is not None and len(own.maps) == sets]
+        per_batch = max(1, BATCH_VALUES[device.type] // (samples * alike[0].kspace.size))
+        batches += [alike[i : i + per_batch] for i in range(0, len(alike), per_batch)]
+    while batches:
+        batch = batches.pop(0)
+        seeds = [own.seed for own in batch]
+        # one stream serves all slices that share a seed
+        random = SampleNoise(seeds[:1] if len(set(seeds)) == 1 else seeds, samples, device)
+        try:
+            evaluations = max(evaluations, draw(batch, random))
+        except (MemoryError, RuntimeError) as error:
+            if not _out_of_memory(error):
+                raise
+            logger.warning("%d slices at once: out of memory on %s", len(batch), device)
+            if len(batch) > 1:
+                half = len(batch) // 2
+                batches[:0] = [batch[:half], batch[half:]]
+            else:
+                batch[0].fallback = f"out of memory on {device}"
+    return evaluations
+
+
+@torch.no_grad()
+def _sample(prior: Any, drawing: Drawing, slices: Sequence[Slice], random: SampleNoise) -> int:
+    """Sample slices of one shape as one batch; returns the evaluations per sample."""
+
+    def tensor(arrays: list[Any]) -> torch.Tensor:
+        return torch.from_numpy(np.stack(arrays)).to(random.device)
+
+    # with unit noise after whitening, the noise in units of the prior is 1 / scale
+    matrices = [noise.whitening_matrix(own.covariance) for own in slices]  # type: ignore[arg-type]
+    white = list(zip(slices, matrices, strict=True))
+    maps = tensor([noise.whiten(own.maps, matrix) for own, matrix in white])  # type: ignore[arg-type]
+    data = tensor(
+        [noise.whiten(own.kspace, matrix) / np.float32(own.scale) for own, matrix in white]
+    )
+    operator = SenseOperator(maps, tensor([(own.kspace != 0).any(0) for own in slices]))
+    scales = tensor([np.float32(own.scale) for own in slices])
+    images, evaluations = drawing.sampler.draw(
+        operator, data, 1 / scales, prior, random, drawing.options
+    )
+    count = operator.mask.sum((1, 2, 3, 4)) * maps.shape[2] * 2
+    reduced = operator.reduced(data)[:, None]
+    left = operator.residual_power(reduced, images).mean(1).sum((1, 2)) * scales**2 / count
+    mean = operator.residual_power(reduced, images.mean(1, keepdim=True)).sum((1, 2, 3))
+    rest = (operator.forward(images[:, :1])[:, 0] - data) * scales.view(-1, 1, 1, 1)
+    mask = operator.mask[:, 0, 0]
+    y, x = (torch.linspace(-1, 1, n, device=random.device) for n in data.shape[-2:])
+    radius = torch.hypot(y[:, None], x)
+    outer = mask & (radius > OUTER[0]) & (radius < OUTER[1])
+    for i, (own, matrix) in enumerate(white):
+        values = rest[i][:, outer[i]].cpu().numpy().astype(np.complex128)
+        back = np.linalg.inv(matrix) @ values
+        own.left = back @ back.conj().T / max(1, values.shape[1])
+        own.samples = (_combined(images[i]) * own.scale).cpu().numpy()
+        own.misfit = float(left[i])
+        own.distance = float(mean[i].sqrt()) * own.scale
+        own.worst_line = _worst_line(
+            *(values[i].cpu().numpy() for values in (rest, data * scales.view(-1, 1, 1, 1), mask))
+        )
+    return evaluations
+
+
+def _worst_line(
+    rest: NDArray[np.complex64], data: NDArray[np.complex64], mask: NDArray[np.bool_]
+) -> float:
+    """Power per sample of the line that fits worst, over that of the noise or the usual line.
+
+    Lines of a patient who moved contradict their neighbours through the coils alone, most where
+    lines of both positions are near, which an average over k-space does not show.
+
+    Parameters
+    ----------
+    rest : (coil, y, x), what a sample leaves of the data, in sd of the noise.
+    data : (coil, y, x), in the same units.
+    mask : (y, x), measured.
+    """
+    worst = 0.0
+    for axis in (0, 1):
+        count = mask.sum(axis)
+        long = count >= FEWEST
+        if not long.any():
+            continue
+        left, held = (
+            np.sum(np.mean(np.abs(values) ** 2, axis=0) / 2 * mask, axis)[long] / count[long]
+            for values in (rest, data)
+        )
+        torn = left[left > TORN_SHARE * held]
+        worst = max(worst, float(torn.max(initial=0) / max(1.0, np.median(left))))
+    return worst
+
+
+def _learn_noise(own: Slice) -> bool:
+    """Raise the noise to what the samples leave of the data; tell whether it was far too low.
+
+    The sampler follows the level of the noise by itself, but not how it is spread over the coils.
+    """
+    if own.fallback is not None or not np.isfinite(own.misfit):
+        return False
+    more = misfit.raised(own.covariance, own.left)  # type: ignore[arg-type]
+    ratio = sigma(more) / sigma(own.covariance)
+    if ratio**2 < DOUBTFUL:
+        return False
+    logger.info("the samples show %.2f times the sd of noise that was thought: again", ratio)
+    own.covariance = more
+    return True
+
+
+def _farther_than_classical(own: Slice) -> bool:
+    """Whether the samples' mean misses the measured lines by more than a classical image does."""
+    if own.fallback is not None:
+        return False
+    # what the samples leave, in units of the noise before it was raised to fit them
+    raised = (sigma(own.covariance) / sigma(own.before)) ** 2
+    if own.misfit * raised < DOUBTFUL:
+        return False
+    ksp, maps = own.kspace, np.asarray(own.maps)
+    image = cg_sense(ksp, maps, own.before)  # (set, y, x)
+    rest = (to_kspace((maps * image[:, None]).sum(0)) - ksp) * (ksp != 0).any(0)
+    whitening = noise.whitening_matrix(np.asarray(own.covariance))
+    theirs = float(np.linalg.norm(noise.whiten(rest, whitening)))
+    return not own.distance < FARTHER * theirs
+
+
+def _combined(images: torch.Tensor) -> torch.Tensor:
+    """One image of the sets (..., set, y, x): root sum of squares with the first set's phase."""
+    if images.shape[-3] == 1:
+        return images[..., 0, :, :]
+    magnitude = images.abs().square().sum(-3).sqrt()
+    return torch.polar(magnitude, images[..., 0, :, :].angle())
+
+
+def _out_of_memory(error: Exception) -> bool:
+    # torch has no class of its own for a failed allocation on the CPU
+    return isinstance(error, (MemoryError, torch.OutOfMemoryError)) or "allocate" in str(error)
