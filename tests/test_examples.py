@@ -31,7 +31,7 @@ def command(*arguments):
 def test_the_mean_is_nearer_than_zero_filling(name, steps, prior, gain):
     example = importlib.import_module(name)
     truth, zero_filled, result = example.main(samples=4, steps=steps, size=96)
-    assert (result.info.prior, result.info.fallback) == (prior, None)
+    assert (result.info.prior, result.info.reason) == (prior, None)
     assert result.samples.shape == (1, 4, *truth.shape)
     assert psnr(result.mean[0], truth) > psnr(zero_filled, truth) + gain
     error = np.abs(result.mean[0]) - np.abs(truth)  # phase is relative to that of the coil maps
