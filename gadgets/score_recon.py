@@ -64,12 +64,13 @@ def _reconstruct(frames: Frames, connection: Any, on_loss: OnLoss) -> None:
     outbox = Outbox()
     stream = frames(items, connection.header, properties)
     with closing(read_ahead(stream, on_loss=on_loss)) as waiting, closing(iter(outbox)) as images:
-        outbox.fill(_images(turns.batches(waiting, outbox.wait_for_room, Frame), properties))
+        batches = turns.batches(waiting, outbox.wait_for_room, Frame)
+        outbox.fill(_images(batches, connection.header, properties))
         for image in images:
             connection.send(image)
 
 
-def _images(batches: Generator[list[Any]], properties: Any) -> Generator[Any]:
+def _images(batches: Generator[list[Any]], header: Any, properties: Any) -> Generator[Any]:
     from contextlib import closing
 
     from gadgets.stages.coil_compression import compress_coils
@@ -81,7 +82,7 @@ def _images(batches: Generator[list[Any]], properties: Any) -> Generator[Any]:
         mapped = (
             list(add_coil_maps(compress_coils(items, properties), properties)) for items in batches
         )
-        yield from emit(posterior(mapped, properties), properties)
+        yield from emit(posterior(mapped, properties), properties, header)
 
 
 def _frames_of_either(items: Iterator[Any], header: Any, properties: Any) -> Iterator[Any]:

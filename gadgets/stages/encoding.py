@@ -6,7 +6,7 @@ import logging
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import ismrmrd
 import numpy as np
@@ -22,6 +22,7 @@ CALIBRATING = flag_bits(
     ismrmrd.ACQ_IS_PARALLEL_CALIBRATION, ismrmrd.ACQ_IS_PARALLEL_CALIBRATION_AND_IMAGING
 )
 CARTESIAN = ("cartesian", "epi")
+Space = TypeVar("Space")
 MAX_VALUES = 1 << 31  # of the k-space of a frame, 16 GiB, however many coils its readouts have
 
 
@@ -126,8 +127,8 @@ def as_measured(encoding: Encoding, readouts: Sequence[Readout]) -> Encoding:
     return replace(encoding, center=(center, encoding.center[1]))
 
 
-def numbered(spaces: Sequence[Encoding], number: int) -> Encoding:
-    """The encoding space of that number; the first where there is none."""
+def numbered(spaces: Sequence[Space], number: int) -> Space:
+    """What belongs to the encoding space of that number; to the first where there is none."""
     return spaces[number if number < len(spaces) else 0]
 
 

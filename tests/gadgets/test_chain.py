@@ -26,8 +26,9 @@ def test_chains_are_found_by_name_and_by_path():
 
 
 def test_an_unknown_chain_lists_the_known():
-    assert {"score_recon.xml", "score_recon_generic.xml"} <= set(known())
-    with pytest.raises(InputError, match=r"unknown chain 'nope'.*score_recon.xml, score_recon_gen"):
+    shipped_ones = {f"score_recon{kind}.xml" for kind in ("", "_dicom", "_generic", "_resident")}
+    assert shipped_ones <= set(known())
+    with pytest.raises(InputError, match=f"unknown chain 'nope'.*{', '.join(sorted(known()))}"):
         Chain.load("nope")
 
 
