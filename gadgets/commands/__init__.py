@@ -19,6 +19,7 @@ COMMANDS = (
     "demo",
     "replay",
     "serve",
+    "check",
     "simulate",
     "undersample",
     "evaluate",
