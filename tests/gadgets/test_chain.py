@@ -73,7 +73,7 @@ def test_what_the_host_cannot_run_is_refused_by_name(tmp_path, text, told):
 
 
 def test_the_chain_that_ends_in_dicom_keeps_the_sd_a_number():
-    """As Gadgetron spells it in FloatToFixPointGadget.h, DicomFinishGadget.h, DicomImageWriter.h."""
+    """Spelt as in the headers of FloatToFixPoint, DicomFinishGadget and DicomImageWriter."""
     chain = Chain.load("score_recon_dicom")
     root = ElementTree.fromstring(chain.xml)
     stream = [(part.findtext("dll"), part.findtext("classname")) for part in root.find("stream")]

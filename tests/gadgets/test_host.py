@@ -6,6 +6,7 @@ import ismrmrd
 import numpy as np
 import pytest
 import synthetic
+from ismrmrd import xsd
 from synthetic import acquisitions, header, letter
 
 from gadgets.protocol import wire
@@ -100,7 +101,7 @@ def test_images_are_scaled_and_numbered_by_the_scan():
     simulated = SimulatedScan((24, 20), 3, slices=2, repetitions=2, snr=50)
     scan = sorted(simulated, key=lambda line: -line.idx.slice)  # the last slice comes first
     options = {"samples": 2, "steps": 2, "noise": "estimate", "scale": "auto"}
-    images = list(run_chain(chain(RECON, **options), simulated.header.toXML(), scan))
+    images = list(run_chain(chain(RECON, **options), xsd.ToXML(simulated.header), scan))
     assert len(images) == 8
     assert len({image.meta["GADGETRON_ScaleRatio"] for image in images}) == 1
     assert [image.slice for image in images[::2]] == [1, 1, 0, 0]
