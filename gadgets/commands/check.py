@@ -11,13 +11,12 @@ from collections.abc import Iterator
 from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated, Any
-from xml.etree.ElementTree import Element
+from xml.etree.ElementTree import Element, fromstring
 
 import typer
 
 import gadgets
 from gadgets.protocol.chain import Chain, Foreign, Node
-from gadgets.protocol.documents import parse
 from gadgets.stages.properties import Properties
 from scoremri_core.errors import InputError
 
@@ -72,7 +71,7 @@ def _tell(part: Foreign) -> None:
         typer.echo(f"gadget  {part.name} needs a Gadgetron server")
         return
     typer.echo(f"node    connects to port {part.port}: scoremri serve must run there already")
-    for problem in _set_wrongly(parse(part.configuration, part.name)):
+    for problem in _set_wrongly(fromstring(part.configuration)):
         typer.echo(f"        which will refuse its {problem}")
 
 
@@ -81,7 +80,7 @@ def _node(node: Node) -> Iterator[str]:
     problems = list(_loading(node))
     ours = node.module.partition(".")[0] == gadgets.__name__
     if ours:
-        configuration = parse(node.configuration, node.name)
+        configuration = fromstring(node.configuration)
         wrong = list(_set_wrongly(configuration))
         problems += wrong or _missing(Properties.from_config(configuration))
     typer.echo(f"node    {node.name} {'has problems' if problems else 'is well'}")
