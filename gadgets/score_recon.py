@@ -65,12 +65,12 @@ def _reconstruct(frames: Frames, connection: Any, on_loss: OnLoss) -> None:
     stream = frames(items, connection.header, properties)
     with closing(read_ahead(stream, on_loss=on_loss)) as waiting, closing(iter(outbox)) as images:
         batches = turns.batches(waiting, outbox.wait_for_room, Frame)
-        outbox.fill(_images(batches, connection.header, properties))
+        outbox.fill(_images(batches, properties, connection.header))
         for image in images:
             connection.send(image)
 
 
-def _images(batches: Generator[list[Any]], header: Any, properties: Any) -> Generator[Any]:
+def _images(batches: Generator[list[Any]], properties: Any, header: Any = None) -> Generator[Any]:
     from contextlib import closing
 
     from gadgets.stages.coil_compression import compress_coils
