@@ -22,6 +22,7 @@ COMMANDS = (
     "demo",
     "replay",
     "serve",
+    "check",
     "simulate",
     "undersample",
     "evaluate",
