@@ -45,7 +45,7 @@ def emit(items: Iterable[Any], properties: Properties, header: Any = None) -> It
     for item in items:
         if isinstance(item, tuple) and isinstance(item[0], Frame):
             frame, result = item
-            scale.see(frame, np.abs(result.mean))
+            scale.see(frame, result.mean)
             number = numbers.of(frame, len(result.mean))
             for output, pixels, index in _pixels(result, number, properties):
                 yield _image(frame, result, output, pixels, index, properties, scale.factor)

@@ -38,9 +38,11 @@ class Scale:
         self._choose = wanted == "auto"
         self._told = False
 
-    def see(self, frame: Frame, magnitude: np.ndarray) -> None:
+    def see(self, frame: Frame, mean: np.ndarray) -> None:
         """Choose the factor by the first frame that has a signal; tell of images too bright."""
-        bright = float(np.percentile(magnitude, PERCENTILE))
+        if self.factor is None and not self._choose:
+            return
+        bright = float(np.percentile(np.abs(mean), PERCENTILE))
         if self._choose and 0 < bright < np.inf:
             self.factor, self._choose = BRIGHT / bright, False
             logger.info("%s: images are scaled by %.6g from here on", frame.identity, self.factor)
