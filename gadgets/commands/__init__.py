@@ -23,6 +23,7 @@ COMMANDS = (
     "demo",
     "replay",
     "serve",
+    "check",
     "simulate",
     "undersample",
     "evaluate",
