@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import _thread
 import importlib
 import logging
 import os
 import signal
 import sys
 import threading
+import warnings
 from collections.abc import Sequence
 from typing import Annotated, Any, NoReturn
 
@@ -145,14 +145,17 @@ def _run(arguments: Sequence[str] | None) -> tuple[int, str]:
 
 
 def _interrupt(*_: Any) -> NoReturn:
-    logging.disable()  # what threads say of it is nobody's concern
+    logging.disable()  # what threads say of it is nobody's concern,
+    warnings.simplefilter("ignore")  # nor are files that imports leave open
     raise KeyboardInterrupt
 
 
 def _unraisable(dropped: Any) -> None:
     """Repeat an interrupt that fell into a callback, whose exceptions Python drops."""
     if isinstance(dropped.exc_value, KeyboardInterrupt):
-        threading.Timer(0.05, _thread.interrupt_main).start()  # when the callback is over
+        # when the callback is over; to the thread, for one that waits hears of no other signal
+        again = (threading.main_thread().ident, signal.SIGINT)
+        threading.Timer(0.05, signal.pthread_kill, again).start()
     else:
         sys.__unraisablehook__(dropped)
 

@@ -138,7 +138,7 @@ class Dropped:
 
 def work(**_):
     Dropped()
-    time.sleep(30)
+    time.sleep(1000)
 
 commands.app = work
 commands.main()
