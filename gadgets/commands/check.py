@@ -24,7 +24,7 @@ from scoremri_core.errors import InputError
 def check(
     chain: Annotated[str, typer.Argument(metavar="CHAIN", help="Chain, by path or by name.")],
 ) -> int:
-    """Check that a chain will run here: modules, targets, properties, prior and device.
+    """Check that a chain will run here, from modules to device.
 
     A Gadgetron server shows its client no image and no message where a module is not found. This
     says why: run it with the Python and in the environment that the server has. Ends with exit

@@ -39,6 +39,8 @@ class Process:
                 [sys.executable, "-c", PROGRAM, *map(str, command)],
                 stdout=subprocess.DEVNULL,
                 stderr=file,
+                # whatever started the tests may ignore it, as a shell makes its background do
+                preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
             )
         self.wait_for(lambda: "started" in self.said())
 
