@@ -14,6 +14,7 @@ import time
 from collections.abc import Sequence
 
 from gadgets.protocol import wire
+from gadgets.protocol.chain import Chain
 from gadgets.protocol.wire import Endpoint
 from gadgets.service.session import Session
 from gadgets.service.shared import Shared
@@ -37,11 +38,12 @@ class Server:
     port : 0 takes a free one.
     stall : seconds that a client may pause in the middle of a message.
     chains : folder of chains besides those that come with the package.
+    default : name of the chain for clients that ask for one which is not known; None refuses them.
 
     Raises
     ------
     InputError
-        Where the port is in use or an address cannot be listened on.
+        Where the port is in use, an address cannot be listened on, or there is no such chain.
     """
 
     def __init__(
@@ -51,9 +53,11 @@ class Server:
         *,
         stall: float = STALL_SECONDS,
         chains: str | None = None,
+        default: str | None = None,
     ) -> None:
         self.stall = stall
         self.chains = chains
+        self.default = None if default is None else Chain.served(default, chains)
         self._listeners: list[socket.socket] = []
         self._wake, self._woken = socket.socketpair()
         self._sessions: dict[threading.Thread, Session] = {}
@@ -145,7 +149,7 @@ class Server:
             return
         connected.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
         endpoint = Endpoint(connected, self.stall)
-        session = Session(endpoint, f"connection {number}", shared, self.chains)
+        session = Session(endpoint, f"connection {number}", shared, self.chains, self.default)
         thread = threading.Thread(
             target=self._serve, args=(session,), name=session.name, daemon=True
         )

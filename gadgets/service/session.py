@@ -12,14 +12,17 @@ from typing import Any
 
 import ismrmrd
 from gadgetron.external import constants
+from gadgetron.external.connection import Connection
 
 from gadgets.protocol import wire
-from gadgets.protocol.chain import Chain
-from gadgets.protocol.connection import NodeConnection, describe, run_target
+from gadgets.protocol.chain import Chain, UnknownChain
+from gadgets.protocol.connection import NodeConnection, describe, run_target, tell
 from gadgets.protocol.documents import read_header
 from gadgets.protocol.wire import ChainError, Endpoint, StreamEnded
-from gadgets.service.host import run_chain
+from gadgets.service.choice import choose
+from gadgets.service.host import checked, run_chain
 from gadgets.service.shared import Shared
+from gadgets.stages.buffers import read_recon_data
 from scoremri_core.errors import InputError
 from scoremri_core.scans.documents import parse
 
@@ -30,6 +33,12 @@ WRITERS = {
     "WaveformWriter": ismrmrd.Waveform,
     "AcquisitionWriter": ismrmrd.Acquisition,
 }
+READERS = {  # of what a Gadgetron server sends to a node
+    **Connection._default_readers(),
+    **wire.READERS,
+    constants.GADGET_MESSAGE_RECON_DATA: read_recon_data,
+}
+MAX_WORDS = 1000  # characters of a sentence that repeats what a client sent
 
 
 @dataclass
@@ -42,6 +51,7 @@ class Session:
     name : of the connection, for the log.
     shared : what all sessions have in common.
     chains : folder of further chains that a client may name, or None.
+    default : chain for clients that name one which is not known, or None to refuse them.
     started : whether a scan has begun.
     """
 
@@ -49,7 +59,9 @@ class Session:
     name: str
     shared: Shared
     chains: str | None = None
+    default: Chain | None = None
     started: bool = False
+    _is_node: bool = False  # of a Gadgetron server, which must not be sent a TEXT
 
     def run(self) -> bool:
         """Serve the connection to its end; says whether all went well."""
@@ -87,9 +99,10 @@ class Session:
                 self.endpoint.finished = True
                 return True  # a client that only asked, for instance for stored noise
             if number == constants.GADGET_MESSAGE_FILENAME:
-                config = self._named(wire.read_config_name(self.endpoint))
+                config = self._sent(wire.read_config_name(self.endpoint), named=True)
             elif number == constants.GADGET_MESSAGE_CONFIG:
                 config = self._sent(wire.read_document(self.endpoint, wire.CONFIGURATION))
+                self._is_node = isinstance(config, str)
             elif number == constants.GADGET_MESSAGE_QUERY:
                 self._answer()
             elif number == constants.GADGET_MESSAGE_TEXT:
@@ -106,20 +119,21 @@ class Session:
             return self._node(config, header)
         return self._scan(config, header)
 
-    def _named(self, name: str) -> Chain | Exception:
-        # What is wrong is told with the header: until then, a client may only want to ask.
-        try:
-            return Chain.served(name, self.chains)
-        except InputError as error:
-            return error
+    def _named(self, name: str) -> Chain:
+        return Chain.served(name, self.chains)
 
-    def _sent(self, xml: str) -> Chain | str | Exception:
-        """A chain; or, as it is, the `<configuration>` of one node of a Gadgetron server."""
+    def _sent(self, text: str, named: bool = False) -> Chain | str | Exception:
+        """A chain by name or as XML; or the `<configuration>` of one node of a Gadgetron server.
+
+        What is wrong is told with the header: until then, a client may only want to ask.
+        """
         try:
-            root = parse(xml, "the configuration") if xml.strip() else None
+            if named or (text.strip() and "<" not in text):  # as FIRE's customconfig may come
+                return self._named(text.strip())
+            root = parse(text, "the configuration") if text.strip() else None
             if root is None or (root.tag == "configuration" and root.find("stream") is None):
-                return xml
-            return Chain("the chain that came", xml).checked(self.chains)
+                return text
+            return Chain("the chain that came", text).checked(self.chains)
         except InputError as error:
             return error
 
@@ -136,25 +150,19 @@ class Session:
 
         logger.info("%s: a node of a Gadgetron server", self.name)
         self._counts["node"] = 1
-        try:
-            connection = NodeConnection(
-                self.endpoint.socket, config, header, stall=self.endpoint.stall, shared=self.shared
-            )
-        except InputError as error:
-            wire.write_error(self.endpoint, str(error))
-            raise
+        connection = NodeConnection(
+            self.endpoint.socket, config, header, stall=self.endpoint.stall, shared=self.shared
+        )
         return run_target(reconstruct, self.name, connection) is None
 
     def _scan(self, config: Chain | Exception, header: str) -> bool:
         stream = _Stream(self.endpoint, self._counts)
         failure: Exception | None = None
         try:
-            if isinstance(config, Exception):
-                raise config
-            logger.info("%s: a scan through %s", self.name, config.name)
-            read_header(header)  # what is wrong with it is told before anything starts
-            accepted = tuple(WRITERS[name] for name in config.writers() if name in WRITERS)
-            with contextlib.closing(run_chain(config, header, stream, self.shared)) as items:
+            chain = self._chosen(config, header, stream)
+            logger.info("%s: a scan through %s", self.name, chain.name)
+            accepted = tuple(WRITERS[name] for name in chain.writers() if name in WRITERS)
+            with contextlib.closing(run_chain(chain, header, stream, self.shared)) as items:
                 for item in items:
                     if isinstance(item, accepted):
                         wire.write_item(self.endpoint, item)
@@ -171,9 +179,40 @@ class Session:
         stream.drain()
         return failure is None
 
+    def _chosen(self, config: Chain | Exception, header: str, stream: _Stream) -> Chain:
+        if isinstance(config, Chain):
+            checked(config, self.shared)
+        elif not isinstance(config, UnknownChain):
+            raise config
+        elif self.default is None and not self.endpoint.comes():
+            raise config  # a text that names another did not follow
+        read_header(header)  # all is told at once, before a scanner has sent anything
+        text = stream.opening()
+        if text is not None:
+            logger.info("%s: the client says: %s", self.name, _words(text))
+        return choose(
+            config, text, self._note, named=self._named, default=self.default, shared=self.shared
+        )
+
+    def _note(self, sentence: str) -> None:
+        """Tell a client whose scan goes on."""
+        logger.warning("%s: %s", self.name, _words(sentence))
+        wire.write_text(self.endpoint, _words(sentence))
+
     def _tell(self, error: Exception) -> None:
+        """Tell the peer that its scan failed."""
         with contextlib.suppress(OSError):
-            wire.write_text(self.endpoint, f"{wire.FAILED}{describe(error)}")
+            if self._is_node:
+                self.endpoint.in_step = self.started
+                tell(self.endpoint, READERS, error)
+            else:
+                wire.write_text(self.endpoint, _words(f"{wire.FAILED}{describe(error)}"))
+
+
+def _words(text: str) -> str:
+    """A text that may hold what a client sent, as one line of bounded length."""
+    line = "".join(c if c.isprintable() else " " for c in text)
+    return line if len(line) <= MAX_WORDS else f"{line[:MAX_WORDS]} ..."
 
 
 class _Stream:
@@ -184,25 +223,39 @@ class _Stream:
         self._endpoint = endpoint
         self._counts = counts
         self._ended = False
+        self._first: Any = None  # read already
         self._lock = threading.Lock()
 
     def __iter__(self) -> _Stream:
         return self
 
+    def opening(self) -> str | None:
+        """The text that the stream begins with, if it begins with one."""
+        with self._lock:
+            item = self._read()
+            if isinstance(item, str):
+                return item
+            self._first = item
+            return None
+
     def __next__(self) -> Any:
         with self._lock:
-            while not self._ended:
-                try:
-                    item = wire.read_message(self._endpoint)
-                except Exception as error:
-                    self._ended, self.error = True, error
-                    raise
-                if item is None:
-                    self._ended = True
-                elif not isinstance(item, str):
-                    self._counts[f"{type(item).__name__.lower()}s received"] += 1
-                    return item
-            raise StopIteration
+            item, self._first = self._first, None
+            while item is None or isinstance(item, str):
+                if self._ended:
+                    raise StopIteration
+                item = self._read()
+            self._counts[f"{type(item).__name__.lower()}s received"] += 1
+            return item
+
+    def _read(self) -> Any:
+        try:
+            item = wire.read_message(self._endpoint)
+        except Exception as error:
+            self._ended, self.error = True, error
+            raise
+        self._ended = item is None
+        return item
 
     def drain(self) -> None:
         """Drop what still comes, until CLOSE or an end without it."""

@@ -1,4 +1,5 @@
 import contextlib
+import itertools
 import os
 import socket
 import struct
@@ -7,6 +8,7 @@ import sys
 import threading
 import time
 import tracemalloc
+from types import SimpleNamespace
 
 import ismrmrd
 import numpy as np
@@ -16,7 +18,9 @@ import torch
 from peer import Peer
 from synthetic import acquisitions, header, letter
 
+from gadgets.protocol import wire
 from gadgets.protocol.chain import Chain
+from gadgets.protocol.connection import receive, tell
 from gadgets.service.client import run_remote
 from gadgets.service.server import Server
 from gadgets.service.shared import Shared
@@ -167,9 +171,72 @@ def test_a_node_of_gadgetron_with_recon_data(served):
 )
 def test_a_node_is_told_by_message_8(served, properties, told):
     with gadgetron_node(served, **properties) as node:
+        node.send_acquisitions(scan(0))
+        node.hears_nothing()  # an error while input flows often ends Gadgetron's process
+        node.send_acquisitions(scan(1))
+        node.send(peer.CLOSE)
         ((number, text),) = node.receive()
     assert number == peer.ERROR
     assert told in text
+    assert len(served.run()) == 1
+
+
+@pytest.mark.parametrize(
+    ("config", "xml", "told"),
+    [
+        ("<configuration/>", "<ismrmrd", "not well-formed"),
+        ("<configuration/>", header(65535, 65535), "encodedSpace 65535 x 65535"),
+        ("<configuration/>", header(*SHAPE, trajectory="spiral"), "trajectory spiral"),
+    ],
+)
+def test_a_node_is_never_told_by_text(served, config, xml, told):
+    with served.connect() as node:  # to Gadgetron an illegal message, that hides what was wrong
+        node.send_text(peer.CONFIG, config)
+        node.send_text(peer.HEADER, xml)
+        node.send_acquisitions(scan(0))
+        node.hears_nothing()
+        node.send(peer.CLOSE)
+        ((number, words),) = node.receive()
+    assert number == peer.ERROR
+    assert told in words
+
+
+def test_a_node_that_lost_its_place_is_told_once_its_peer_pauses(served, monkeypatch):
+    monkeypatch.setattr(wire, "QUIET_SECONDS", 1.0)
+    for sent in (text(3, header(*SHAPE)) + struct.pack("<H", 1234), struct.pack("<H", 1234)):
+        with served.connect() as node:
+            node.send_text(peer.CONFIG, peer.configuration(sampler="none"))
+            node.socket.sendall(sent)
+            for _ in range(4):
+                node.send_acquisitions(scan(0)[:3])
+                node.hears_nothing(0.2)
+            ((number, words),) = node.receive()
+        assert number == peer.ERROR
+        assert "id 1234" in words
+
+
+def test_what_a_failed_node_was_sent_is_read_by_one_thread_at_a_time():
+    for seed in range(20):
+        chance = np.random.default_rng(seed)
+        ours, theirs = map(wire.Endpoint, socket.socketpair())
+        threading.Thread(target=wire.write_item, args=(ours, scan(0)[0]), daemon=True).start()
+        connection = SimpleNamespace(socket=theirs, readers=wire.READERS)
+        ahead = threading.Thread(target=list, args=(itertools.islice(receive(connection), 7),))
+        ahead.start()
+        telling = threading.Thread(
+            target=tell, args=(theirs, wire.READERS, InputError("why")), daemon=True
+        )
+        telling.start()
+        for readout in scan(0)[1:20]:
+            time.sleep(chance.choice([0, 1e-4]))
+            wire.write_item(ours, readout)
+        wire.write_close(ours)
+        with pytest.raises(wire.ChainError, match="why"):
+            wire.read_message(ours)
+        telling.join(10)
+        ahead.join(10)
+        ours.abandon()
+        theirs.abandon()
 
 
 def text(number, xml):
