@@ -44,6 +44,7 @@ def _reconstruct(frames: Frames, connection: Any, on_loss: OnLoss) -> None:
     from gadgets.protocol.documents import check_matrices
     from gadgets.stages.buffers import read_recon_data
     from gadgets.stages.properties import Properties
+    from gadgets.stages.watch import Watch
     from gadgets.stream.capture import capture
     from gadgets.stream.outbox import Outbox
     from gadgets.stream.read_ahead import read_ahead
@@ -61,15 +62,20 @@ def _reconstruct(frames: Frames, connection: Any, on_loss: OnLoss) -> None:
     # Three threads: one reads, one computes (two would fight over the cores of a CPU), and this
     # one sends, so that none of the three waits for another as long as there is room.
     outbox = Outbox()
-    stream = frames(items, connection.header, properties)
-    with closing(read_ahead(stream, on_loss=on_loss)) as waiting, closing(iter(outbox)) as images:
-        outbox.fill(_images(turns, waiting, outbox.wait_for_room, properties))
-        for image in images:
-            connection.send(image)
+    with closing(Watch() if shared is None else shared.watch()) as watch:
+        stream = watch.arriving(frames(items, connection.header, properties))
+        with closing(read_ahead(stream, on_loss=on_loss)) as waiting, closing(iter(outbox)) as sent:
+            outbox.fill(_images(turns, waiting, outbox.wait_for_room, properties, watch))
+            for image in sent:
+                connection.send(image)
 
 
 def _images(
-    turns: Any, waiting: Iterable[list[Any]], ready: Callable[[], None], properties: Any
+    turns: Any,
+    waiting: Iterable[list[Any]],
+    ready: Callable[[], None],
+    properties: Any,
+    watch: Any,
 ) -> Generator[Any]:
     from contextlib import closing
 
@@ -86,7 +92,7 @@ def _images(
         mapped = (
             list(add_coil_maps(compress_coils(items, properties), properties)) for items in batches
         )
-        yield from emit(posterior(mapped, properties), properties)
+        yield from emit(watch.finishing(posterior(mapped, properties)), properties)
 
 
 def _frames_of_either(items: Iterator[Any], header: Any, properties: Any) -> Iterator[Any]:

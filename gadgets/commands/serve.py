@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import signal
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated
 
@@ -76,6 +78,16 @@ def serve(
         float,
         typer.Option(min=0.1, metavar="SECONDS", help="Pause allowed in the middle of a message."),
     ] = 60.0,
+    status_port: Annotated[
+        int | None,
+        typer.Option(
+            metavar="N",
+            min=0,
+            max=65535,
+            help="Answer /healthz, /readyz and /metrics here; 0 takes a free one.",
+            show_default="not answered",
+        ),
+    ] = None,
     logfile: Annotated[
         str | None,
         typer.Option(
@@ -99,13 +111,15 @@ def serve(
     """
     from gadgets.service.server import LOOPBACK, Server
     from gadgets.service.shared import Shared
+    from gadgets.stages.watch import Watch
 
     _log(logfile, crlf, verbose)
     for folder in (chains, capture):
         if folder is not None and not folder.is_dir():
             raise InputError(f"{folder}: no such folder")
+    hosts = host or LOOPBACK
     server = Server(
-        host or LOOPBACK,
+        hosts,
         port,
         stall=stall,
         chains=str(chains) if chains else None,
@@ -113,12 +127,19 @@ def serve(
     )
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: server.stop())
-    try:  # clients may come while the weights are loaded: they wait
-        shared = Shared.load(prior or ["default"], device, str(capture or ""))
-    except InputError:
-        server.close()
-        raise
-    server.run(shared)
+    with contextlib.ExitStack() as ends:
+        watch: Callable[[], Watch] = Watch
+        try:  # clients may come while the weights are loaded: they wait
+            if status_port is not None:
+                from gadgets.service.status import Status
+
+                status = ends.enter_context(contextlib.closing(Status(hosts, status_port, server)))
+                watch = status.metrics.scan
+            shared = Shared.load(prior or ["default"], device, str(capture or ""), watch)
+        except InputError:
+            server.close()
+            raise
+        server.run(shared)
 
 
 def _log(path: str | None, crlf: bool, verbose: bool) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import errno
 import itertools
 import logging
 import os
@@ -16,13 +15,12 @@ from collections.abc import Sequence
 from gadgets.protocol import wire
 from gadgets.protocol.chain import Chain
 from gadgets.protocol.wire import Endpoint
+from gadgets.service.listening import LOOPBACK, listen, written
 from gadgets.service.session import Session
 from gadgets.service.shared import Shared
-from scoremri_core.errors import InputError
 
 logger = logging.getLogger(__name__)
 
-LOOPBACK = ("127.0.0.1", "::1")
 PORT = 9002
 STALL_SECONDS = 60.0
 HEALTH_SECONDS = 60.0
@@ -58,34 +56,14 @@ class Server:
         self.stall = stall
         self.chains = chains
         self.default = None if default is None else Chain.served(default, chains)
-        self._listeners: list[socket.socket] = []
+        self._listeners = listen(hosts, port)
         self._wake, self._woken = socket.socketpair()
         self._sessions: dict[threading.Thread, Session] = {}
         self._stops = 0
+        self._shared: Shared | None = None
+        self._counting = threading.Lock()
         self._served = self._failed = 0
-        try:
-            for host in hosts:
-                self._listen(host, self.port if self._listeners else port, hosts is LOOPBACK)
-        except InputError:
-            self.close()
-            raise
-
-    def _listen(self, host: str, port: int, optional: bool) -> None:
-        try:
-            for family, _, _, _, address in socket.getaddrinfo(
-                host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-            ):
-                listener = socket.create_server(address[:2], family=family, backlog=MAX_SESSIONS)
-                self._listeners.append(listener)
-        except OSError as error:
-            if error.errno == errno.EADDRINUSE:
-                raise InputError(
-                    f"port {port} of {host} is in use: choose another with --port"
-                ) from error
-            if optional and self._listeners:
-                logger.debug("not listening on %s: %s", host, error)
-                return
-            raise InputError(f"cannot listen on {host}, port {port}: {error}") from error
+        self.scans_done = dict.fromkeys(("complete", "failed"), 0)
 
     @property
     def port(self) -> int:
@@ -95,12 +73,29 @@ class Server:
     @property
     def addresses(self) -> list[str]:
         """Where it listens, as ADDRESS:PORT."""
-        return [_written(listener.getsockname()) for listener in self._listeners]
+        return [written(listener.getsockname()) for listener in self._listeners]
 
     @property
     def listening(self) -> bool:
         """Whether new connections are taken."""
         return self._listeners[0].fileno() >= 0
+
+    @property
+    def state(self) -> str:
+        """One of loading, ready, and draining, in which open scans finish and none begins."""
+        if self._stops:
+            return "draining"
+        return "loading" if self._shared is None else "ready"
+
+    @property
+    def scans_open(self) -> int:
+        """Scans under way."""
+        return sum(session.started for session in self.open_connections)
+
+    @property
+    def scans_waiting(self) -> int:
+        """Scans that wait for the device."""
+        return 0 if self._shared is None else self._shared.turns.waiting
 
     @property
     def open_connections(self) -> list[Session]:
@@ -110,6 +105,7 @@ class Server:
     def run(self, shared: Shared) -> None:
         """Serve until `stop`; connections that came earlier have waited."""
         names = itertools.count(1)
+        self._shared = shared
         logger.info("Serving on %s", " and ".join(self.addresses))
         with selectors.DefaultSelector() as selector:
             for listener in (*self._listeners, self._woken):
@@ -163,18 +159,18 @@ class Server:
                 pass
             endpoint.abandon()
             return
-        logger.info(
-            "%s: from %s, %d open", session.name, _written(address), len(self._sessions) + 1
-        )
+        logger.info("%s: from %s, %d open", session.name, written(address), len(self._sessions) + 1)
         self._sessions[thread] = session
         thread.start()
 
     def _serve(self, session: Session) -> None:
         try:
-            if session.run():
-                self._served += 1
-            else:
-                self._failed += 1
+            well = session.run()
+            with self._counting:
+                self._served += well
+                self._failed += not well
+                if session.scanned:
+                    self.scans_done["complete" if well else "failed"] += 1
         finally:
             del self._sessions[threading.current_thread()]
 
@@ -207,11 +203,6 @@ class Server:
                 self._failed,
                 _memory(),
             )
-
-
-def _written(address: tuple[str, int]) -> str:
-    host, port = address[:2]
-    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 def _memory() -> str:

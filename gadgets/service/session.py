@@ -52,7 +52,8 @@ class Session:
     shared : what all sessions have in common.
     chains : folder of further chains that a client may name, or None.
     default : chain for clients that name one which is not known, or None to refuse them.
-    started : whether a scan has begun.
+    started : whether a scan is under way.
+    scanned : whether there was one.
     """
 
     endpoint: Endpoint
@@ -61,6 +62,7 @@ class Session:
     chains: str | None = None
     default: Chain | None = None
     started: bool = False
+    scanned: bool = False
     _is_node: bool = False  # of a Gadgetron server, which must not be sent a TEXT
 
     def run(self) -> bool:
@@ -114,7 +116,7 @@ class Session:
                     f"a message with id {number} came before a configuration and a header"
                 )
         header = wire.read_document(self.endpoint, wire.HEADER)
-        self.started = True
+        self.started = self.scanned = True
         if isinstance(config, str):
             return self._node(config, header)
         return self._scan(config, header)
