@@ -78,6 +78,12 @@ def serve(
         float,
         typer.Option(min=0.1, metavar="SECONDS", help="Pause allowed in the middle of a message."),
     ] = 60.0,
+    keep: Annotated[
+        int, typer.Option(min=0, help="Scans of later=true whose images are kept.")
+    ] = 20,
+    keep_seconds: Annotated[
+        float, typer.Option(min=1, metavar="SECONDS", help="How long they are kept.")
+    ] = 3600.0,
     status_port: Annotated[
         int | None,
         typer.Option(
@@ -109,6 +115,7 @@ def serve(
     SIGTERM does the same: open scans finish, new ones are refused. The short options are those of
     FIRE's servers.
     """
+    from gadgets.service.later import Later
     from gadgets.service.server import LOOPBACK, Server
     from gadgets.service.shared import Shared
     from gadgets.stages.watch import Watch
@@ -124,6 +131,7 @@ def serve(
         stall=stall,
         chains=str(chains) if chains else None,
         default=default_chain,
+        later=Later(keep, keep_seconds),
     )
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: server.stop())

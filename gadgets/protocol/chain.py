@@ -135,6 +135,22 @@ class Chain:
                 element.set("value", value)
         return Chain(self.name, ElementTree.tostring(root, encoding="unicode"))
 
+    def values(self, name: str) -> set[str]:
+        """Values that nodes have for a property."""
+        every = _parse(self.xml, self.name).iter("property")
+        return {each.get("value") or "" for each in every if each.get("name") == name}
+
+    def without(self, name: str) -> Chain:
+        """The same chain, its nodes without a property."""
+        if not self.values(name):
+            return self
+        root = _parse(self.xml, self.name)
+        for configuration in root.iter("configuration"):
+            for each in configuration.findall("property"):
+                if each.get("name") == name:
+                    configuration.remove(each)
+        return Chain(self.name, ElementTree.tostring(root, encoding="unicode"))
+
     def nodes(self) -> list[Node]:
         """The nodes of a chain that consists of Python nodes alone.
 

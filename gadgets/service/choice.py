@@ -15,6 +15,7 @@ from scoremri_core.errors import InputError
 
 Note = Callable[[str], None]
 ON = "; the scan goes on without it"
+LATER = "later"  # a property for the server, that no node knows
 
 
 def choose(
@@ -72,9 +73,30 @@ def with_properties(chain: Chain, values: Mapping[str, str], note: Note, shared:
             if not f"{name}{values[name]}".isprintable():
                 raise InputError(f"parameter '{name}' has characters that cannot be printed")
             changed = chain.with_properties({name: values[name]})
-            checked(changed, shared)
+            valid(changed, shared)
         except InputError as error:
             note(f"{error}{ON}")
         else:
             chain = changed
     return chain
+
+
+def valid(chain: Chain, shared: Shared) -> None:
+    """Raise InputError for a property that is not known or has a bad value."""
+    wants_later(chain)
+    checked(chain.without(LATER), shared)
+
+
+def wants_later(chain: Chain) -> bool:
+    """Whether the posterior images are to be fetched when the scan has gone by.
+
+    Raises
+    ------
+    InputError
+        Where a chain says neither.
+    """
+    values = chain.values(LATER)
+    for value in values:
+        if value.strip().lower() not in ("true", "false"):
+            raise InputError(f"property {LATER}='{value}': expected true or false")
+    return "true" in {value.strip().lower() for value in values}

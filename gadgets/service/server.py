@@ -15,6 +15,7 @@ from collections.abc import Sequence
 from gadgets.protocol import wire
 from gadgets.protocol.chain import Chain
 from gadgets.protocol.wire import Endpoint
+from gadgets.service.later import Later
 from gadgets.service.listening import LOOPBACK, listen, written
 from gadgets.service.session import Session
 from gadgets.service.shared import Shared
@@ -37,6 +38,7 @@ class Server:
     stall : seconds that a client may pause in the middle of a message.
     chains : folder of chains besides those that come with the package.
     default : name of the chain for clients that ask for one which is not known; None refuses them.
+    later : keeps images for clients that do not wait.
 
     Raises
     ------
@@ -52,10 +54,12 @@ class Server:
         stall: float = STALL_SECONDS,
         chains: str | None = None,
         default: str | None = None,
+        later: Later | None = None,
     ) -> None:
         self.stall = stall
         self.chains = chains
         self.default = None if default is None else Chain.served(default, chains)
+        self.later = Later() if later is None else later
         self._listeners = listen(hosts, port)
         self._wake, self._woken = socket.socketpair()
         self._sessions: dict[threading.Thread, Session] = {}
@@ -145,7 +149,14 @@ class Server:
             return
         connected.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
         endpoint = Endpoint(connected, self.stall)
-        session = Session(endpoint, f"connection {number}", shared, self.chains, self.default)
+        session = Session(
+            endpoint,
+            f"connection {number}",
+            shared,
+            chains=self.chains,
+            default=self.default,
+            later=self.later,
+        )
         thread = threading.Thread(
             target=self._serve, args=(session,), name=session.name, daemon=True
         )
@@ -185,6 +196,7 @@ class Server:
         for session in list(self._sessions.values()):
             logger.warning("%s: ended in the middle of its scan", session.name)
             session.endpoint.abandon()
+        self.later.close()
         self._wake.close()
         logger.info("Stopped: %d connections served, %d failed", self._served, self._failed)
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import threading
 import time
 from collections import Counter
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, field
 from typing import Any
 
 import ismrmrd
@@ -19,10 +19,13 @@ from gadgets.protocol.chain import Chain, UnknownChain
 from gadgets.protocol.connection import NodeConnection, describe, run_target, tell
 from gadgets.protocol.documents import read_header
 from gadgets.protocol.wire import ChainError, Endpoint, StreamEnded
-from gadgets.service.choice import choose
-from gadgets.service.host import checked, run_chain
+from gadgets.service.choice import LATER, choose, valid, wants_later
+from gadgets.service.host import run_chain
+from gadgets.service.incoming import Incoming
+from gadgets.service.later import FETCH, Kept, Later, measurement_id
 from gadgets.service.shared import Shared
 from gadgets.stages.buffers import read_recon_data
+from gadgets.stream.capture import capture
 from scoremri_core.errors import InputError
 from scoremri_core.scans.documents import parse
 
@@ -52,6 +55,7 @@ class Session:
     shared : what all sessions have in common.
     chains : folder of further chains that a client may name, or None.
     default : chain for clients that name one which is not known, or None to refuse them.
+    later : keeps images for clients that do not wait.
     started : whether a scan is under way.
     scanned : whether there was one.
     """
@@ -61,8 +65,10 @@ class Session:
     shared: Shared
     chains: str | None = None
     default: Chain | None = None
+    later: Later = field(default_factory=Later)
     started: bool = False
     scanned: bool = False
+    _fetches: bool = False
     _is_node: bool = False  # of a Gadgetron server, which must not be sent a TEXT
 
     def run(self) -> bool:
@@ -119,6 +125,8 @@ class Session:
         self.started = self.scanned = True
         if isinstance(config, str):
             return self._node(config, header)
+        if self._fetches:
+            return self._fetch(header)
         return self._scan(config, header)
 
     def _named(self, name: str) -> Chain:
@@ -131,7 +139,8 @@ class Session:
         """
         try:
             if named or (text.strip() and "<" not in text):  # as FIRE's customconfig may come
-                return self._named(text.strip())
+                self._fetches = text.strip().removesuffix(".xml") == FETCH
+                return Chain(FETCH, "") if self._fetches else self._named(text.strip())
             root = parse(text, "the configuration") if text.strip() else None
             if root is None or (root.tag == "configuration" and root.find("stream") is None):
                 return text
@@ -158,32 +167,95 @@ class Session:
         return run_target(reconstruct, self.name, connection) is None
 
     def _scan(self, config: Chain | Exception, header: str) -> bool:
-        stream = _Stream(self.endpoint, self._counts)
-        failure: Exception | None = None
-        try:
+        stream = Incoming(self.endpoint, self._counts)
+        with self._telling(stream) as failures, contextlib.ExitStack() as ends:
             chain = self._chosen(config, header, stream)
+            kept = self._kept(chain, header)
+            chain = chain.without(LATER)
+            items: Iterator[Any] = stream
+            if kept is not None:
+                ends.callback(kept.folder.cleanup)
+                kept.chain, chain = chain, chain.with_properties({"sampler": "none"})
+                items = capture(stream, header.encode(), kept.folder.name)
             logger.info("%s: a scan through %s", self.name, chain.name)
-            accepted = tuple(WRITERS[name] for name in chain.writers() if name in WRITERS)
-            with contextlib.closing(run_chain(chain, header, stream, self.shared)) as items:
-                for item in items:
-                    if isinstance(item, accepted):
-                        wire.write_item(self.endpoint, item)
-                        self._counts[f"{type(item).__name__.lower()}s sent"] += 1
+            self._run_chain(chain, header, items, kept)
+            if kept is not None and self._keep(kept):
+                ends.pop_all()
+        # A client that still sends would lose our words if we closed now.
+        stream.drain()
+        return not failures
+
+    def _run_chain(
+        self, chain: Chain, header: str, items: Iterator[Any], kept: Kept | None
+    ) -> None:
+        accepted = tuple(WRITERS[name] for name in chain.writers() if name in WRITERS)
+        with contextlib.closing(run_chain(chain, header, items, self.shared)) as made:
+            for item in made:
+                if isinstance(item, accepted):
+                    if kept is not None and isinstance(item, ismrmrd.Image):
+                        kept.mark(item)
+                    self._send(item)
+
+    def _send(self, item: Any) -> None:
+        wire.write_item(self.endpoint, item)
+        self._counts[f"{type(item).__name__.lower()}s sent"] += 1
+
+    @contextlib.contextmanager
+    def _telling(self, stream: Incoming) -> Iterator[list[Exception]]:
+        """Tell a client what its scan fails with, and keep it in the list."""
+        failures: list[Exception] = []
+        try:
+            yield failures
         except InputError as error:
             if isinstance(stream.error, StreamEnded):
                 raise stream.error from error
-            failure = error
+            failures.append(error)
             logger.error("%s: %s", self.name, error)
             self._tell(error)
             self.started = False  # a server that stops need not wait for the rest,
             self.endpoint.patient = False  # nor anyone for long
-        # A client that still sends would lose our words if we closed now.
-        stream.drain()
-        return failure is None
 
-    def _chosen(self, config: Chain | Exception, header: str, stream: _Stream) -> Chain:
+    def _kept(self, chain: Chain, header: str) -> Kept | None:
+        """What will become of a scan whose client does not wait, or None if it does."""
+        if not wants_later(chain):
+            return None
+        measurement = measurement_id(read_header(header))
+        if not measurement or not self.later.keep:
+            lacks = "the header has no measurementID" if self.later.keep else "nothing is kept here"
+            self._note(f"{LATER}=true is not possible, {lacks}: the images come now")
+            return None
+        return Kept(measurement, chain)
+
+    def _keep(self, kept: Kept) -> bool:
+        if kept.recording is None:
+            self._note("the scan could not be recorded: its posterior images will not be made")
+            return False
+        self.later.add(kept, self.shared)
+        return True
+
+    def _fetch(self, header: str) -> bool:
+        """Send what was made of an earlier scan, as soon as it is."""
+        stream = Incoming(self.endpoint, self._counts)
+        with self._telling(stream) as failures:
+            measurement = measurement_id(read_header(header))
+            kept = self.later.find(measurement)
+            if kept is None:
+                raise InputError(
+                    f"no images of measurement '{measurement}' are kept: a scan with {LATER}=true "
+                    f"makes them, for {self.later.seconds:g} s and {self.later.keep} scans in all"
+                )
+            stream.drain()
+            kept.done.wait()
+            if kept.error is not None:
+                raise InputError(f"measurement '{measurement}': {describe(kept.error)}")
+            for image in kept.images:
+                self._send(image)
+        stream.drain()
+        return not failures
+
+    def _chosen(self, config: Chain | Exception, header: str, stream: Incoming) -> Chain:
         if isinstance(config, Chain):
-            checked(config, self.shared)
+            valid(config, self.shared)
         elif not isinstance(config, UnknownChain):
             raise config
         elif self.default is None and not self.endpoint.comes():
@@ -215,52 +287,3 @@ def _words(text: str) -> str:
     """A text that may hold what a client sent, as one line of bounded length."""
     line = "".join(c if c.isprintable() else " " for c in text)
     return line if len(line) <= MAX_WORDS else f"{line[:MAX_WORDS]} ..."
-
-
-class _Stream:
-    """What a client sends, until its CLOSE: for a thread that feeds a chain, then for another."""
-
-    def __init__(self, endpoint: Endpoint, counts: Counter[str]) -> None:
-        self.error: Exception | None = None
-        self._endpoint = endpoint
-        self._counts = counts
-        self._ended = False
-        self._first: Any = None  # read already
-        self._lock = threading.Lock()
-
-    def __iter__(self) -> _Stream:
-        return self
-
-    def opening(self) -> str | None:
-        """The text that the stream begins with, if it begins with one."""
-        with self._lock:
-            item = self._read()
-            if isinstance(item, str):
-                return item
-            self._first = item
-            return None
-
-    def __next__(self) -> Any:
-        with self._lock:
-            item, self._first = self._first, None
-            while item is None or isinstance(item, str):
-                if self._ended:
-                    raise StopIteration
-                item = self._read()
-            self._counts[f"{type(item).__name__.lower()}s received"] += 1
-            return item
-
-    def _read(self) -> Any:
-        try:
-            item = wire.read_message(self._endpoint)
-        except Exception as error:
-            self._ended, self.error = True, error
-            raise
-        self._ended = item is None
-        return item
-
-    def drain(self) -> None:
-        """Drop what still comes, until CLOSE or an end without it."""
-        with contextlib.suppress(InputError, OSError):
-            for _ in self:
-                pass
