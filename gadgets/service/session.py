@@ -122,7 +122,7 @@ class Session:
                     f"a message with id {number} came before a configuration and a header"
                 )
         header = wire.read_document(self.endpoint, wire.HEADER)
-        self.started = self.scanned = True
+        self.started, self.scanned = True, not self._fetches
         if isinstance(config, str):
             return self._node(config, header)
         if self._fetches:
@@ -137,6 +137,7 @@ class Session:
 
         What is wrong is told with the header: until then, a client may only want to ask.
         """
+        self._fetches = False
         try:
             if named or (text.strip() and "<" not in text):  # as FIRE's customconfig may come
                 self._fetches = text.strip().removesuffix(".xml") == FETCH

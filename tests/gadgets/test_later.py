@@ -111,6 +111,8 @@ def test_no_more_is_kept_than_is_said():
         with pytest.raises(InputError, match=r"no images of measurement '1' are kept.* 2 scans"):
             running.fetch("1")
         assert len(running.fetch("2")) == len(running.fetch("3")) == 2
+        running.wait(lambda: not running.server.open_connections)
+        assert running.server.scans_done == {"complete": 3, "failed": 0}  # to fetch is no scan
 
 
 def test_nothing_is_kept_for_longer_than_is_said():
