@@ -12,7 +12,6 @@ import threading
 import time
 from collections.abc import Sequence
 
-from gadgets.protocol import wire
 from gadgets.protocol.chain import Chain
 from gadgets.protocol.wire import Endpoint
 from gadgets.service.later import Later
@@ -149,6 +148,12 @@ class Server:
             return
         connected.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
         endpoint = Endpoint(connected, self.stall)
+        full = len(self._sessions) >= MAX_SESSIONS
+        if full:
+            logger.warning("%d connections are open: one more is refused", len(self._sessions))
+        if len(self._sessions) >= 2 * MAX_SESSIONS:  # as many may be told so
+            endpoint.abandon()
+            return
         session = Session(
             endpoint,
             f"connection {number}",
@@ -156,20 +161,11 @@ class Server:
             chains=self.chains,
             default=self.default,
             later=self.later,
+            refusal="the server has too many connections" if full else None,
         )
         thread = threading.Thread(
             target=self._serve, args=(session,), name=session.name, daemon=True
         )
-        if len(self._sessions) >= MAX_SESSIONS:
-            logger.warning("%d connections are open: one more is refused", len(self._sessions))
-            connected.setblocking(False)
-            try:
-                wire.write_text(endpoint, f"{wire.FAILED}the server has too many connections")
-                wire.write_close(endpoint)
-            except OSError:
-                pass
-            endpoint.abandon()
-            return
         logger.info("%s: from %s, %d open", session.name, written(address), len(self._sessions) + 1)
         self._sessions[thread] = session
         thread.start()

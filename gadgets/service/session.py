@@ -56,6 +56,7 @@ class Session:
     chains : folder of further chains that a client may name, or None.
     default : chain for clients that name one which is not known, or None to refuse them.
     later : keeps images for clients that do not wait.
+    refusal : why no scan is taken, or None to take it.
     started : whether a scan is under way.
     scanned : whether there was one.
     """
@@ -66,8 +67,10 @@ class Session:
     chains: str | None = None
     default: Chain | None = None
     later: Later = field(default_factory=Later)
+    refusal: str | None = None
     started: bool = False
     scanned: bool = False
+    _has_header: bool = False
     _fetches: bool = False
     _is_node: bool = False  # of a Gadgetron server, which must not be sent a TEXT
 
@@ -122,6 +125,9 @@ class Session:
                     f"a message with id {number} came before a configuration and a header"
                 )
         header = wire.read_document(self.endpoint, wire.HEADER)
+        self._has_header = True
+        if self.refusal is not None:
+            raise ChainError(self.refusal)
         self.started, self.scanned = True, not self._fetches
         if isinstance(config, str):
             return self._node(config, header)
@@ -278,7 +284,7 @@ class Session:
         """Tell the peer that its scan failed."""
         with contextlib.suppress(OSError):
             if self._is_node:
-                self.endpoint.in_step = self.started
+                self.endpoint.in_step = self._has_header
                 tell(self.endpoint, READERS, error)
             else:
                 wire.write_text(self.endpoint, _words(f"{wire.FAILED}{describe(error)}"))

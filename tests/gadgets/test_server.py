@@ -435,6 +435,27 @@ def test_open_scans_finish_when_the_server_stops():
         assert not running.thread.is_alive()
 
 
+def test_one_connection_too_many_is_refused_as_its_peer_can_be_told(monkeypatch):
+    monkeypatch.setattr("gadgets.service.server.MAX_SESSIONS", 1)
+    with Served() as running, running.connect() as first:
+        first.send_text(peer.CONFIG, QUICK.xml)
+        first.send_text(peer.HEADER, header(*SHAPE))
+        running.wait(lambda: running.server.scans_open == 1)
+        with pytest.raises(InputError, match="the server has too many connections"):
+            running.run()
+        running.wait(lambda: len(running.server.open_connections) == 1)
+        with gadgetron_node(running, sampler="none") as node:
+            node.send_acquisitions(scan(0))
+            node.hears_nothing()
+            running.connect().__exit__()  # more than can be told
+            node.send(peer.CLOSE)
+            assert node.receive() == [(peer.ERROR, "the server has too many connections")]
+        running.wait(lambda: len(running.server.open_connections) == 1)
+        first.send_acquisitions(scan(0))
+        first.send(peer.CLOSE)
+        assert len(first.images()) == 1
+
+
 def test_every_scan_is_captured_where_the_server_says(tmp_path):
     elsewhere = QUICK.with_properties({"capture": str(tmp_path / "not here")})
     with Served(Shared({}, capture=str(tmp_path))) as running:
