@@ -65,7 +65,7 @@ def _reconstruct(frames: Frames, connection: Any, on_loss: OnLoss) -> None:
     with closing(Watch() if shared is None else shared.watch()) as watch:
         stream = watch.arriving(frames(items, connection.header, properties))
         with closing(read_ahead(stream, on_loss=on_loss)) as waiting, closing(iter(outbox)) as sent:
-            outbox.fill(_images(turns, waiting, outbox.wait_for_room, properties, watch))
+            outbox.fill(_images(turns, waiting, outbox.wait_for_room, properties, watch.finishing))
             for image in sent:
                 connection.send(image)
 
@@ -75,7 +75,7 @@ def _images(
     waiting: Iterable[list[Any]],
     ready: Callable[[], None],
     properties: Any,
-    watch: Any,
+    finishing: Callable[[Iterable[Any]], Iterable[Any]] = iter,
 ) -> Generator[Any]:
     from contextlib import closing
 
@@ -92,7 +92,7 @@ def _images(
         mapped = (
             list(add_coil_maps(compress_coils(items, properties), properties)) for items in batches
         )
-        yield from emit(watch.finishing(posterior(mapped, properties)), properties)
+        yield from emit(finishing(posterior(mapped, properties)), properties)
 
 
 def _frames_of_either(items: Iterator[Any], header: Any, properties: Any) -> Iterator[Any]:
