@@ -44,6 +44,7 @@ def _reconstruct(frames: Frames, connection: Any, on_loss: OnLoss) -> None:
     from gadgets.protocol.documents import check_matrices
     from gadgets.stages.buffers import read_recon_data
     from gadgets.stages.properties import Properties
+    from gadgets.stages.watch import Watch
     from gadgets.stream.capture import capture
     from gadgets.stream.outbox import Outbox
     from gadgets.stream.read_ahead import read_ahead
@@ -61,12 +62,20 @@ def _reconstruct(frames: Frames, connection: Any, on_loss: OnLoss) -> None:
     # Three threads: one reads, one computes (two would fight over the cores of a CPU), and this
     # one sends, so that none of the three waits for another as long as there is room.
     outbox = Outbox()
-    stream = frames(items, connection.header, properties)
-    with closing(read_ahead(stream, on_loss=on_loss)) as waiting, closing(iter(outbox)) as images:
-        made = _images(turns, waiting, outbox.wait_for_room, properties, connection.header)
-        outbox.fill(made)
-        for image in images:
-            connection.send(image)
+    with closing(Watch() if shared is None else shared.watch()) as watch:
+        stream = watch.arriving(frames(items, connection.header, properties))
+        with closing(read_ahead(stream, on_loss=on_loss)) as waiting, closing(iter(outbox)) as sent:
+            made = _images(
+                turns,
+                waiting,
+                outbox.wait_for_room,
+                properties,
+                connection.header,
+                watch.finishing,
+            )
+            outbox.fill(made)
+            for image in sent:
+                connection.send(image)
 
 
 def _images(
@@ -75,6 +84,7 @@ def _images(
     ready: Callable[[], None],
     properties: Any,
     header: Any = None,
+    finishing: Callable[[Iterable[Any]], Iterable[Any]] = iter,
 ) -> Generator[Any]:
     from contextlib import closing
 
@@ -91,7 +101,7 @@ def _images(
         mapped = (
             list(add_coil_maps(compress_coils(items, properties), properties)) for items in batches
         )
-        yield from emit(posterior(mapped, properties), properties, header)
+        yield from emit(finishing(posterior(mapped, properties)), properties, header)
 
 
 def _frames_of_either(items: Iterator[Any], header: Any, properties: Any) -> Iterator[Any]:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import logging
 import signal
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated
 
@@ -12,14 +15,34 @@ from gadgets.commands.options import Device
 from scoremri_core.errors import InputError
 
 
+def _plain(text: str) -> str:
+    """A value as FIRE's start scripts write it, -H=0.0.0.0, without the sign."""
+    return text.removeprefix("=")
+
+
+def _port(text: str | int) -> int:
+    plain = _plain(str(text))
+    if not plain.isdecimal() or int(plain) > 65535:
+        raise InputError(f"'{plain}' is no port: expected a whole number from 0 to 65535")
+    return int(plain)
+
+
 def serve(
     host: Annotated[
         list[str] | None,
         typer.Option(
-            "--host", metavar="ADDRESS", help="Listen here; repeat.", show_default="loopback"
+            "-H",
+            "--host",
+            metavar="ADDRESS",
+            parser=_plain,
+            help="Listen here; repeat.",
+            show_default="loopback",
         ),
     ] = None,
-    port: Annotated[int, typer.Option(min=0, max=65535, help="Port; 0 takes a free one.")] = 9002,
+    port: Annotated[
+        int,
+        typer.Option("-p", "--port", metavar="N", parser=_port, help="Port; 0 takes a free one."),
+    ] = 9002,
     prior: Annotated[
         list[str] | None,
         typer.Option(
@@ -34,6 +57,17 @@ def serve(
         Path | None,
         typer.Option(metavar="DIR", help="Folder of further chains.", show_default="none"),
     ] = None,
+    default_chain: Annotated[
+        str | None,
+        typer.Option(
+            "-d",
+            "--default-chain",
+            metavar="NAME",
+            parser=_plain,
+            help="Chain in place of one that is not known.",
+            show_default="such a scan is refused",
+        ),
+    ] = None,
     capture: Annotated[
         Path | None,
         typer.Option(
@@ -44,23 +78,91 @@ def serve(
         float,
         typer.Option(min=0.1, metavar="SECONDS", help="Pause allowed in the middle of a message."),
     ] = 60.0,
+    keep: Annotated[
+        int, typer.Option(min=0, help="Scans of later=true whose images are kept.")
+    ] = 20,
+    keep_seconds: Annotated[
+        float, typer.Option(min=1, metavar="SECONDS", help="How long they are kept.")
+    ] = 3600.0,
+    status_port: Annotated[
+        int | None,
+        typer.Option(
+            metavar="N",
+            min=0,
+            max=65535,
+            help="Answer /healthz, /readyz and /metrics here; 0 takes a free one.",
+            show_default="not answered",
+        ),
+    ] = None,
+    logfile: Annotated[
+        str | None,
+        typer.Option(
+            "-l",
+            "--logfile",
+            metavar="FILE",
+            parser=_plain,
+            help="Write the log here too.",
+            show_default="stderr alone",
+        ),
+    ] = None,
+    crlf: Annotated[
+        bool, typer.Option("-r", "--crlf", help="End the lines of that file as Windows does.")
+    ] = False,
+    verbose: Annotated[bool, typer.Option("-v", "--verbose", help="Log details.")] = False,
 ) -> None:
     """Serve scans over Gadgetron's protocol until Ctrl-C.
 
-    SIGTERM does the same: open scans finish, new ones are refused.
+    SIGTERM does the same: open scans finish, new ones are refused. The short options are those of
+    FIRE's servers.
     """
+    from gadgets.service.later import Later
     from gadgets.service.server import LOOPBACK, Server
     from gadgets.service.shared import Shared
+    from gadgets.stages.watch import Watch
 
+    _log(logfile, crlf, verbose)
     for folder in (chains, capture):
         if folder is not None and not folder.is_dir():
             raise InputError(f"{folder}: no such folder")
-    server = Server(host or LOOPBACK, port, stall=stall, chains=str(chains) if chains else None)
+    hosts = host or LOOPBACK
+    server = Server(
+        hosts,
+        port,
+        stall=stall,
+        chains=str(chains) if chains else None,
+        default=default_chain,
+        later=Later(keep, keep_seconds),
+    )
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: server.stop())
-    try:  # clients may come while the weights are loaded: they wait
-        shared = Shared.load(prior or ["default"], device, str(capture or ""))
-    except InputError:
-        server.close()
-        raise
-    server.run(shared)
+    with contextlib.ExitStack() as ends:
+        watch: Callable[[], Watch] = Watch
+        try:  # clients may come while the weights are loaded: they wait
+            if status_port is not None:
+                from gadgets.service.status import Status
+
+                status = ends.enter_context(contextlib.closing(Status(hosts, status_port, server)))
+                watch = status.metrics.scan
+            shared = Shared.load(prior or ["default"], device, str(capture or ""), watch)
+        except InputError:
+            server.close()
+            raise
+        server.run(shared)
+
+
+def _log(path: str | None, crlf: bool, verbose: bool) -> None:
+    """Write the log to a file as well, and with its details."""
+    from gadgets.commands import configure_logging
+
+    if verbose:
+        configure_logging(logging.DEBUG)
+    if path is None:
+        return
+    end = "\r" if crlf else ""
+    try:
+        Path(path).parent.mkdir(parents=True, exist_ok=True)
+        handler = logging.FileHandler(path, encoding="utf-8")
+    except OSError as error:
+        raise InputError(f"{path}: the log cannot be written ({error.strerror})") from error
+    handler.setFormatter(logging.Formatter(f"%(asctime)s %(levelname)s %(name)s: %(message)s{end}"))
+    logging.getLogger().addHandler(handler)

@@ -25,6 +25,10 @@ def shipped(package: Path) -> Path:
 SHIPPED = shipped(PACKAGE)
 
 
+class UnknownChain(InputError):  # noqa: N818  (it says what it is, like StopIteration)
+    """A name that no chain has; the sentence lists those that there are."""
+
+
 @dataclass(frozen=True)
 class Node:
     """A Python node of a chain: where its target is, and its `<configuration>` as XML."""
@@ -88,15 +92,16 @@ class Chain:
 
         Raises
         ------
+        UnknownChain
+            Where there is none of that name, which a path never is.
         InputError
-            As `load`, and for a name that is a path.
+            As `load`.
         """
-        if Path(name).name == name and name not in ("", ".", ".."):
-            for place in _folders(folder):
-                for candidate in (name, f"{name}.xml"):
-                    if (place / candidate).is_file():
-                        return cls.load(str(place / candidate))
-        raise InputError(f"unknown chain '{name}': known are {', '.join(known(folder))}")
+        paths = {p.name: p for place in _folders(folder)[::-1] for p in place.glob("*.xml")}
+        for candidate in (name, f"{name}.xml"):
+            if candidate in paths:
+                return cls.load(str(paths[candidate]))
+        raise UnknownChain(f"unknown chain '{name}': known are {', '.join(known(folder))}")
 
     def checked(self, folder: str | None = None) -> Chain:
         """The same chain, if it names no targets but those of the chains that `served` finds.
@@ -144,6 +149,22 @@ class Chain:
                 if element is None:
                     element = ElementTree.SubElement(configuration, "property", name=key)
                 element.set("value", value)
+        return Chain(self.name, ElementTree.tostring(root, encoding="unicode"))
+
+    def values(self, name: str) -> set[str]:
+        """Values that nodes have for a property."""
+        every = _parse(self.xml, self.name).iter("property")
+        return {each.get("value") or "" for each in every if each.get("name") == name}
+
+    def without(self, name: str) -> Chain:
+        """The same chain, its nodes without a property."""
+        if not self.values(name):
+            return self
+        root = _parse(self.xml, self.name)
+        for configuration in root.iter("configuration"):
+            for each in configuration.findall("property"):
+                if each.get("name") == name:
+                    configuration.remove(each)
         return Chain(self.name, ElementTree.tostring(root, encoding="unicode"))
 
     def nodes(self) -> list[Node]:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import logging
 import queue
 import socket
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 from xml.etree.ElementTree import Element
 
@@ -35,6 +36,12 @@ class NodeConnection(Connection):
     config, header : their XML; an empty configuration has no properties.
     stall : see `Endpoint`.
     shared : what the scans of this process have in common, for the target.
+    embedded : whether the peer is this package's own host, which may be told of a failure at once.
+
+    Raises
+    ------
+    InputError
+        For a document that cannot be read; the socket is left as it was.
     """
 
     def __init__(
@@ -45,22 +52,22 @@ class NodeConnection(Connection):
         *,
         stall: float | None = None,
         shared: Any = None,
+        embedded: bool = False,
     ) -> None:
-        self._xml = config, header
+        root = parse(config, "the configuration of the node") if config.strip() else None
+        self._documents = (root, config.encode()), (read_header(header), header.encode())
         super().__init__(connected)
         self.socket = Endpoint(connected, stall)
         self.readers.update(wire.READERS)
         self.shared = shared
+        self.embedded = embedded
         self.failure: Exception | None = None  # what a guarded target has told by itself
 
     def _read_config(self) -> tuple[Element | None, bytes]:
-        xml = self._xml[0]
-        root = parse(xml, "the configuration of the node") if xml.strip() else None
-        return root, xml.encode()
+        return self._documents[0]
 
     def _read_header(self) -> tuple[Any, bytes]:
-        xml = self._xml[1]
-        return read_header(xml), xml.encode()
+        return self._documents[1]
 
 
 def run_target(target: Target, name: str, connection: NodeConnection) -> Exception | None:
@@ -78,7 +85,7 @@ def run_target(target: Target, name: str, connection: NodeConnection) -> Excepti
                 raise
             except Exception as error:
                 logger.error("%s failed: %s", name, describe(error), exc_info=error)
-                wire.write_error(connection.socket, describe(error))
+                _tell(connection, error)
                 return error
     except OSError as error:
         logger.debug("%s lost its connection: %s", name, error)
@@ -89,10 +96,10 @@ def run_target(target: Target, name: str, connection: NodeConnection) -> Excepti
 def guarded(target: Callable[[Any, OnLoss], None]) -> Target:
     """Make a target that tells its failures: a traceback in the log, message 8, then CLOSE.
 
-    The CLOSE is sent as the connection's own context ends.  A peer that went away cannot be told
-    anything: the error is raised, so that the process ends.  The target gets, beside the
-    connection, a function to call where its reading thread finds the peer gone: then the error
-    is raised at once, whatever is being computed.
+    Message 8 waits for the peer's CLOSE, see `tell`.  Our CLOSE is sent as the connection's own
+    context ends.  A peer that went away cannot be told anything: the error is raised, so that the
+    process ends.  The target gets, beside the connection, a function to call where its reading
+    thread finds the peer gone: then the error is raised at once, whatever is being computed.
     """
 
     @functools.wraps(target)
@@ -120,9 +127,35 @@ def guarded(target: Callable[[Any, OnLoss], None]) -> Target:
         if error is not None:
             logger.error("The node failed: %s", describe(error), exc_info=error)
             connection.failure = error
-            wire.write_error(endpoint, describe(error))
+            _tell(connection, error)
 
     return run
+
+
+def _tell(connection: Any, error: Exception) -> None:
+    if getattr(connection, "embedded", False):
+        wire.write_error(connection.socket, describe(error))
+    else:
+        tell(connection.socket, connection.readers, error)
+
+
+def tell(endpoint: Endpoint, readers: Mapping[int, Callable[[Any], Any]], error: Exception) -> None:
+    """Send message 8 to a Gadgetron server, once it has said CLOSE.
+
+    Until then it sends, and an error that comes while it does often ends its process before it
+    has told its own client: what still comes is read and dropped.
+
+    Raises
+    ------
+    ConnectionError
+        Where the peer has gone.
+    """
+    with contextlib.suppress(InputError):
+        for _ in _messages(endpoint, readers):
+            pass
+    if not endpoint.finished:  # nobody can say where a message begins: the peer's pause has to do
+        endpoint.drop()
+    wire.write_error(endpoint, describe(error))
 
 
 def describe(error: Exception) -> str:
@@ -140,20 +173,35 @@ def receive(connection: Any) -> Iterator[Any]:
     StreamEnded
         At end of file without CLOSE.
     """
+    return _messages(connection.socket, connection.readers)
+
+
+def _messages(endpoint: Endpoint, readers: Mapping[int, Callable[[Any], Any]]) -> Iterator[Any]:
     while True:
-        number = wire.message_id(connection.socket)
-        if number == constants.GADGET_MESSAGE_CLOSE:
-            connection.socket.finished = True
-            return
-        if number not in connection.readers:
-            raise InputError(
-                f"a message with id {number} came, which this node cannot read: "
-                f"known are {sorted(connection.readers)}"
-            )
-        try:
-            item = connection.readers[number](connection.socket)
-        except (ValueError, TypeError, IndexError) as error:
-            if isinstance(error, InputError):
-                raise
-            raise InputError(f"a message with id {number} is damaged: {error}") from error
+        with endpoint.reading:  # a thread that reads ahead may still be at it as another drops
+            if endpoint.finished:
+                return
+            if not endpoint.in_step:
+                raise InputError("what comes now is no message any more")
+            endpoint.in_step = False
+            number = wire.message_id(endpoint)
+            if number == constants.GADGET_MESSAGE_CLOSE:
+                endpoint.finished = True
+                return
+            item = _read(number, endpoint, readers)
+            endpoint.in_step = True
         yield item
+
+
+def _read(number: int, endpoint: Endpoint, readers: Mapping[int, Callable[[Any], Any]]) -> Any:
+    if number not in readers:
+        raise InputError(
+            f"a message with id {number} came, which this node cannot read: "
+            f"known are {sorted(readers)}"
+        )
+    try:
+        return readers[number](endpoint)
+    except (ValueError, TypeError, IndexError) as error:
+        if isinstance(error, InputError):
+            raise
+        raise InputError(f"a message with id {number} is damaged: {error}") from error

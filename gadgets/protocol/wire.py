@@ -7,6 +7,7 @@ import ctypes
 import math
 import socket
 import struct
+import threading
 import time
 from typing import Any
 
@@ -69,6 +70,8 @@ class Endpoint:
         self.patient = True  # between messages: a scanner may pause there
         self.received = 0  # bytes
         self.finished = False  # the peer's CLOSE was read
+        self.reading = threading.Lock()  # of whoever reads one message of a stream
+        self.in_step = True  # the next byte begins a message: not so where one could not be read
         self._closed = False
 
     def read(self, count: int, patient: bool = False) -> bytearray:
@@ -101,6 +104,25 @@ class Endpoint:
             self.received += len(part)
         return parts
 
+    def comes(self) -> bool:
+        """Whether the peer sends something, or goes, before it has paused for too long."""
+        try:
+            self.socket.recv(1, socket.MSG_PEEK)
+        except TimeoutError:
+            return False
+        except OSError:
+            pass  # reading tells what it is
+        return True
+
+    def drop(self) -> None:
+        """Read and drop whatever comes, until CLOSE was read, the peer pauses or has gone."""
+        deadline = time.monotonic() + DRAIN_SECONDS
+        self.socket.settimeout(QUIET_SECONDS)
+        with contextlib.suppress(OSError):
+            while not self.finished and self.socket.recv(CHUNK):
+                if time.monotonic() > deadline:
+                    break
+
     def write(self, data: Any) -> None:
         """Send all of a bytes-like object.
 
@@ -125,14 +147,10 @@ class Endpoint:
         if self._closed:
             return
         self._closed = True
-        deadline = time.monotonic() + DRAIN_SECONDS
         try:
             self.write(constants.GadgetMessageIdentifier.pack(constants.GADGET_MESSAGE_CLOSE))
             self.socket.shutdown(socket.SHUT_WR)
-            self.socket.settimeout(QUIET_SECONDS)
-            while not self.finished and self.socket.recv(CHUNK):
-                if time.monotonic() > deadline:
-                    break
+            self.drop()
         except OSError:
             pass  # the peer is gone, and there is nothing left to tell it
         finally:

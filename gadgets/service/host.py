@@ -16,6 +16,7 @@ from gadgets.protocol.wire import ChainError, Endpoint, StreamEnded
 from gadgets.service.shared import Shared
 from gadgets.stages.properties import Properties
 from scoremri_core.errors import InputError
+from scoremri_core.samplers.registry import find_sampler
 from scoremri_core.scans.documents import parse
 
 logger = logging.getLogger(__name__)
@@ -47,12 +48,7 @@ def run_chain(
         Where the chain needs a Gadgetron server, a target cannot be loaded, or a node fails (the
         message is the node's own).
     """
-    nodes = chain.nodes()
-    for node in nodes:
-        if node.module.partition(".")[0] == "gadgets":  # ours: told before anything starts
-            properties = Properties.from_config(parse(node.configuration, node.name))
-            if shared is not None:
-                shared.applied(properties)
+    nodes = checked(chain, shared)  # told before anything starts
     targets = [_load(node) for node in nodes]
     ends: list[Endpoint] = []
     failures: list[Exception] = []
@@ -72,6 +68,25 @@ def run_chain(
     finally:
         for end in ends:
             end.abandon()
+
+
+def checked(chain: Chain, shared: Shared | None = None) -> list[Node]:
+    """Nodes of a chain, the properties of those that are this package's seen to be valid.
+
+    Raises
+    ------
+    InputError
+        Where the chain needs a Gadgetron server, or a property is not known or has a bad value.
+    """
+    nodes = chain.nodes()
+    for node in nodes:
+        if node.module.partition(".")[0] == "gadgets":
+            properties = Properties.from_config(parse(node.configuration, node.name))
+            if shared is not None:
+                properties = shared.applied(properties)
+            if properties.sampler != "none":
+                find_sampler(properties.sampler, properties.steps, {})
+    return nodes
 
 
 def messages(endpoint: Endpoint, name: str) -> Iterator[Any]:
@@ -123,7 +138,7 @@ def _serve(node: Node, target: Target, there: socket.socket, shared: Shared | No
     endpoint = Endpoint(there)
     try:
         config, header = wire.read_config(endpoint), wire.read_header(endpoint)
-        connection = NodeConnection(there, config, header, shared=shared)
+        connection = NodeConnection(there, config, header, shared=shared, embedded=True)
     except OSError as error:
         logger.debug("%s got no stream: %s", node.name, error)
         endpoint.abandon()

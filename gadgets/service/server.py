@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import errno
 import itertools
 import logging
 import os
@@ -13,15 +12,15 @@ import threading
 import time
 from collections.abc import Sequence
 
-from gadgets.protocol import wire
+from gadgets.protocol.chain import Chain
 from gadgets.protocol.wire import Endpoint
+from gadgets.service.later import Later
+from gadgets.service.listening import LOOPBACK, listen, written
 from gadgets.service.session import Session
 from gadgets.service.shared import Shared
-from scoremri_core.errors import InputError
 
 logger = logging.getLogger(__name__)
 
-LOOPBACK = ("127.0.0.1", "::1")
 PORT = 9002
 STALL_SECONDS = 60.0
 HEALTH_SECONDS = 60.0
@@ -37,11 +36,13 @@ class Server:
     port : 0 takes a free one.
     stall : seconds that a client may pause in the middle of a message.
     chains : folder of chains besides those that come with the package.
+    default : name of the chain for clients that ask for one which is not known; None refuses them.
+    later : keeps images for clients that do not wait.
 
     Raises
     ------
     InputError
-        Where the port is in use or an address cannot be listened on.
+        Where the port is in use, an address cannot be listened on, or there is no such chain.
     """
 
     def __init__(
@@ -51,37 +52,21 @@ class Server:
         *,
         stall: float = STALL_SECONDS,
         chains: str | None = None,
+        default: str | None = None,
+        later: Later | None = None,
     ) -> None:
         self.stall = stall
         self.chains = chains
-        self._listeners: list[socket.socket] = []
+        self.default = None if default is None else Chain.served(default, chains)
+        self.later = Later() if later is None else later
+        self._listeners = listen(hosts, port)
         self._wake, self._woken = socket.socketpair()
         self._sessions: dict[threading.Thread, Session] = {}
         self._stops = 0
+        self._shared: Shared | None = None
+        self._counting = threading.Lock()
         self._served = self._failed = 0
-        try:
-            for host in hosts:
-                self._listen(host, self.port if self._listeners else port, hosts is LOOPBACK)
-        except InputError:
-            self.close()
-            raise
-
-    def _listen(self, host: str, port: int, optional: bool) -> None:
-        try:
-            for family, _, _, _, address in socket.getaddrinfo(
-                host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-            ):
-                listener = socket.create_server(address[:2], family=family, backlog=MAX_SESSIONS)
-                self._listeners.append(listener)
-        except OSError as error:
-            if error.errno == errno.EADDRINUSE:
-                raise InputError(
-                    f"port {port} of {host} is in use: choose another with --port"
-                ) from error
-            if optional and self._listeners:
-                logger.debug("not listening on %s: %s", host, error)
-                return
-            raise InputError(f"cannot listen on {host}, port {port}: {error}") from error
+        self.scans_done = dict.fromkeys(("complete", "failed"), 0)
 
     @property
     def port(self) -> int:
@@ -91,12 +76,29 @@ class Server:
     @property
     def addresses(self) -> list[str]:
         """Where it listens, as ADDRESS:PORT."""
-        return [_written(listener.getsockname()) for listener in self._listeners]
+        return [written(listener.getsockname()) for listener in self._listeners]
 
     @property
     def listening(self) -> bool:
         """Whether new connections are taken."""
         return self._listeners[0].fileno() >= 0
+
+    @property
+    def state(self) -> str:
+        """One of loading, ready, and draining, in which open scans finish and none begins."""
+        if self._stops:
+            return "draining"
+        return "loading" if self._shared is None else "ready"
+
+    @property
+    def scans_open(self) -> int:
+        """Scans under way."""
+        return sum(session.started for session in self.open_connections)
+
+    @property
+    def scans_waiting(self) -> int:
+        """Scans that wait for the device."""
+        return 0 if self._shared is None else self._shared.turns.waiting
 
     @property
     def open_connections(self) -> list[Session]:
@@ -106,6 +108,7 @@ class Server:
     def run(self, shared: Shared) -> None:
         """Serve until `stop`; connections that came earlier have waited."""
         names = itertools.count(1)
+        self._shared = shared
         logger.info("Serving on %s", " and ".join(self.addresses))
         with selectors.DefaultSelector() as selector:
             for listener in (*self._listeners, self._woken):
@@ -145,32 +148,36 @@ class Server:
             return
         connected.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
         endpoint = Endpoint(connected, self.stall)
-        session = Session(endpoint, f"connection {number}", shared, self.chains)
+        full = len(self._sessions) >= MAX_SESSIONS
+        if full:
+            logger.warning("%d connections are open: one more is refused", len(self._sessions))
+        if len(self._sessions) >= 2 * MAX_SESSIONS:  # as many may be told so
+            endpoint.abandon()
+            return
+        session = Session(
+            endpoint,
+            f"connection {number}",
+            shared,
+            chains=self.chains,
+            default=self.default,
+            later=self.later,
+            refusal="the server has too many connections" if full else None,
+        )
         thread = threading.Thread(
             target=self._serve, args=(session,), name=session.name, daemon=True
         )
-        if len(self._sessions) >= MAX_SESSIONS:
-            logger.warning("%d connections are open: one more is refused", len(self._sessions))
-            connected.setblocking(False)
-            try:
-                wire.write_text(endpoint, f"{wire.FAILED}the server has too many connections")
-                wire.write_close(endpoint)
-            except OSError:
-                pass
-            endpoint.abandon()
-            return
-        logger.info(
-            "%s: from %s, %d open", session.name, _written(address), len(self._sessions) + 1
-        )
+        logger.info("%s: from %s, %d open", session.name, written(address), len(self._sessions) + 1)
         self._sessions[thread] = session
         thread.start()
 
     def _serve(self, session: Session) -> None:
         try:
-            if session.run():
-                self._served += 1
-            else:
-                self._failed += 1
+            well = session.run()
+            with self._counting:
+                self._served += well
+                self._failed += not well
+                if session.scanned:
+                    self.scans_done["complete" if well else "failed"] += 1
         finally:
             del self._sessions[threading.current_thread()]
 
@@ -185,6 +192,7 @@ class Server:
         for session in list(self._sessions.values()):
             logger.warning("%s: ended in the middle of its scan", session.name)
             session.endpoint.abandon()
+        self.later.close()
         self._wake.close()
         logger.info("Stopped: %d connections served, %d failed", self._served, self._failed)
 
@@ -203,11 +211,6 @@ class Server:
                 self._failed,
                 _memory(),
             )
-
-
-def _written(address: tuple[str, int]) -> str:
-    host, port = address[:2]
-    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 def _memory() -> str:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 from gadgets.stages.properties import Properties
+from gadgets.stages.watch import Watch
 from gadgets.stream.turns import Turns
 from scoremri_core.errors import InputError
 
@@ -21,15 +22,23 @@ class Shared:
     device : where scans compute that leave it to the server.
     turns : at the device.
     capture : folder where each scan is saved; empty saves nothing.
+    watch : makes what watches one scan.
     """
 
     priors: Mapping[str, Any]
     device: str = "auto"
     turns: Turns = field(default_factory=Turns)
     capture: str = ""
+    watch: Callable[[], Watch] = Watch
 
     @classmethod
-    def load(cls, priors: Iterable[str], device: str = "auto", capture: str = "") -> Shared:
+    def load(
+        cls,
+        priors: Iterable[str],
+        device: str = "auto",
+        capture: str = "",
+        watch: Callable[[], Watch] = Watch,
+    ) -> Shared:
         """Load priors, and see what the device is.
 
         Raises
@@ -41,7 +50,8 @@ class Shared:
         from scoremri_core.request import find_device
 
         where = find_device(device)
-        return cls({name: load_prior(name).to(where) for name in priors}, device, capture=capture)
+        loaded = {name: load_prior(name).to(where) for name in priors}
+        return cls(loaded, device, capture=capture, watch=watch)
 
     def applied(self, properties: Properties) -> Properties:
         """The properties of a scan as they are served here.

@@ -10,6 +10,7 @@ beyond what has been read.
 import logging
 import random
 import re
+import socket
 import struct
 import sys
 import time
@@ -43,9 +44,9 @@ class Memory:
         self.data = data
         self.position = 0
 
-    def recv(self, count):
+    def recv(self, count, flags=0):
         part = self.data[self.position : self.position + count]
-        self.position += len(part)
+        self.position += len(part) * (flags != socket.MSG_PEEK)
         return part
 
     def settimeout(self, seconds):

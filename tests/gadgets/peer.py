@@ -54,6 +54,15 @@ class Peer:
             parts += part
         return parts
 
+    def hears_nothing(self, seconds=0.5):
+        self.socket.settimeout(seconds)
+        try:
+            early = self.socket.recv(1000)
+        except TimeoutError:
+            self.socket.settimeout(120)
+        else:
+            raise AssertionError(f"{early!r} came while input flows")
+
     def unpack(self, form):
         return struct.unpack(form, self.read(struct.calcsize(form)))
 

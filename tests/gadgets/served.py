@@ -1,6 +1,7 @@
 """A server in a thread, and what its tests send."""
 
 import socket
+import struct
 import threading
 import time
 
@@ -19,6 +20,10 @@ QUICK = Chain.load("score_recon.xml").with_properties({"sampler": "none"})
 
 def scan(*slices):
     return [r for n in slices for r in acquisitions(letter(*SHAPE), noise=0.002, slice=n)]
+
+
+def text(number, xml):
+    return struct.pack("<HI", number, len(xml)) + xml.encode()
 
 
 class Served:

@@ -1,22 +1,27 @@
 """Clients of the server, and how it begins and ends."""
 
 import contextlib
+import itertools
 import os
+import socket
 import struct
 import subprocess
 import sys
 import threading
 import time
+from types import SimpleNamespace
 
 import ismrmrd
 import numpy as np
 import peer
 import pytest
 import torch
-from served import QUICK, SHAPE, Served, scan
+from served import QUICK, SHAPE, Served, scan, text
 from synthetic import acquisitions, header, letter
 
+from gadgets.protocol import wire
 from gadgets.protocol.chain import Chain
+from gadgets.protocol.connection import receive, tell
 from gadgets.service.client import run_remote
 from gadgets.service.server import Server
 from gadgets.service.shared import Shared
@@ -108,9 +113,72 @@ def test_a_node_of_gadgetron_with_recon_data(served):
 )
 def test_a_node_is_told_by_message_8(served, properties, told):
     with gadgetron_node(served, **properties) as node:
+        node.send_acquisitions(scan(0))
+        node.hears_nothing()  # an error while input flows often ends Gadgetron's process
+        node.send_acquisitions(scan(1))
+        node.send(peer.CLOSE)
         ((number, text),) = node.receive()
     assert number == peer.ERROR
     assert told in text
+    assert len(served.run()) == 1
+
+
+@pytest.mark.parametrize(
+    ("config", "xml", "told"),
+    [
+        ("<configuration/>", "<ismrmrd", "not well-formed"),
+        ("<configuration/>", header(65535, 65535), "encodedSpace 65535 x 65535"),
+        ("<configuration/>", header(*SHAPE, trajectory="spiral"), "trajectory spiral"),
+    ],
+)
+def test_a_node_is_never_told_by_text(served, config, xml, told):
+    with served.connect() as node:  # to Gadgetron an illegal message, that hides what was wrong
+        node.send_text(peer.CONFIG, config)
+        node.send_text(peer.HEADER, xml)
+        node.send_acquisitions(scan(0))
+        node.hears_nothing()
+        node.send(peer.CLOSE)
+        ((number, words),) = node.receive()
+    assert number == peer.ERROR
+    assert told in words
+
+
+def test_a_node_that_lost_its_place_is_told_once_its_peer_pauses(served, monkeypatch):
+    monkeypatch.setattr(wire, "QUIET_SECONDS", 1.0)
+    for sent in (text(3, header(*SHAPE)) + struct.pack("<H", 1234), struct.pack("<H", 1234)):
+        with served.connect() as node:
+            node.send_text(peer.CONFIG, peer.configuration(sampler="none"))
+            node.socket.sendall(sent)
+            for _ in range(4):
+                node.send_acquisitions(scan(0)[:3])
+                node.hears_nothing(0.2)
+            ((number, words),) = node.receive()
+        assert number == peer.ERROR
+        assert "id 1234" in words
+
+
+def test_what_a_failed_node_was_sent_is_read_by_one_thread_at_a_time():
+    for seed in range(20):
+        chance = np.random.default_rng(seed)
+        ours, theirs = map(wire.Endpoint, socket.socketpair())
+        threading.Thread(target=wire.write_item, args=(ours, scan(0)[0]), daemon=True).start()
+        connection = SimpleNamespace(socket=theirs, readers=wire.READERS)
+        ahead = threading.Thread(target=list, args=(itertools.islice(receive(connection), 7),))
+        ahead.start()
+        telling = threading.Thread(
+            target=tell, args=(theirs, wire.READERS, InputError("why")), daemon=True
+        )
+        telling.start()
+        for readout in scan(0)[1:20]:
+            time.sleep(chance.choice([0, 1e-4]))
+            wire.write_item(ours, readout)
+        wire.write_close(ours)
+        with pytest.raises(wire.ChainError, match="why"):
+            wire.read_message(ours)
+        telling.join(10)
+        ahead.join(10)
+        ours.abandon()
+        theirs.abandon()
 
 
 class CarefulPrior:
@@ -175,6 +243,27 @@ def test_open_scans_finish_when_the_server_stops():
         idle.socket.close()
         running.thread.join(20)
         assert not running.thread.is_alive()
+
+
+def test_one_connection_too_many_is_refused_as_its_peer_can_be_told(monkeypatch):
+    monkeypatch.setattr("gadgets.service.server.MAX_SESSIONS", 1)
+    with Served() as running, running.connect() as first:
+        first.send_text(peer.CONFIG, QUICK.xml)
+        first.send_text(peer.HEADER, header(*SHAPE))
+        running.wait(lambda: running.server.scans_open == 1)
+        with pytest.raises(InputError, match="the server has too many connections"):
+            running.run()
+        running.wait(lambda: len(running.server.open_connections) == 1)
+        with gadgetron_node(running, sampler="none") as node:
+            node.send_acquisitions(scan(0))
+            node.hears_nothing()
+            running.connect().__exit__()  # more than can be told
+            node.send(peer.CLOSE)
+            assert node.receive() == [(peer.ERROR, "the server has too many connections")]
+        running.wait(lambda: len(running.server.open_connections) == 1)
+        first.send_acquisitions(scan(0))
+        first.send(peer.CLOSE)
+        assert len(first.images()) == 1
 
 
 def test_every_scan_is_captured_where_the_server_says(tmp_path):

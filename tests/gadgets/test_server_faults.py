@@ -10,13 +10,8 @@ import ismrmrd
 import numpy as np
 import peer
 import pytest
-from served import QUICK, SHAPE, scan
+from served import QUICK, SHAPE, scan, text
 from synthetic import header
-
-
-def text(number, xml):
-    return struct.pack("<HI", number, len(xml)) + xml.encode()
-
 
 BOMB = '<!DOCTYPE a [<!ENTITY x "y"><!ENTITY z "&x;&x;&x;&x;">]>'
 ENTITY = '<!DOCTYPE a [<!ENTITY x SYSTEM "file:///etc/passwd">]>'

@@ -161,11 +161,22 @@ def test_a_bad_property_is_told_by_message_8(properties, told):
         node.start(header(*SHAPE), **properties)
         # More than a socket buffers: the node must not lose its words by closing over it.
         node.send_acquisitions(acquisitions(letter(*SHAPE), coils=32, samples=2000))
+        # An error that comes while input flows often ends Gadgetron's process.
+        wait_until_logged(node, told)
+        node.hears_nothing()
+        node.send_acquisitions(acquisitions(letter(*SHAPE)))
+        node.send(peer.CLOSE)
         ((number, text),) = node.receive()
         assert number == peer.ERROR
         assert told in text
         node.process.wait(20)
         assert "Traceback" in node.process.stderr.read()
+
+
+def wait_until_logged(node, words):
+    for line in node.process.stderr:
+        if words in line:
+            break
 
 
 def test_an_unknown_message_is_told_by_message_8():
@@ -180,6 +191,9 @@ def test_an_unknown_message_is_told_by_message_8():
 def test_a_header_without_cartesian_encoding_is_told_by_message_8():
     with Server("reconstruct_acquisitions") as node:
         node.start(header(*SHAPE, trajectory="spiral"))
+        wait_until_logged(node, "trajectory spiral")
+        node.hears_nothing()
+        node.send(peer.CLOSE)
         ((number, text),) = node.receive()
     assert number == peer.ERROR
     assert "trajectory spiral" in text

@@ -1,0 +1,102 @@
+"""Health, readiness and metrics of a server, over HTTP."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Sequence
+from http import HTTPStatus
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import TYPE_CHECKING, Any
+
+from gadgets.service.listening import listen, written
+from gadgets.service.metrics import Metrics
+
+if TYPE_CHECKING:
+    from gadgets.service.server import Server
+
+logger = logging.getLogger(__name__)
+
+PLAIN = "text/plain; charset=utf-8"
+REQUEST_SECONDS = 10  # for a client to say what it wants
+
+
+class Status:
+    """Answers from when it is made until it is closed.
+
+    `/healthz` says that the process lives, `/readyz` whether scans are taken (503 while the
+    weights are loaded, and while open scans finish after SIGTERM), `/metrics` what was done.
+
+    Parameters
+    ----------
+    hosts, port : see `listen`.
+    server : that it tells of.
+
+    Raises
+    ------
+    InputError
+        As `listen` and `Metrics`.
+    """
+
+    def __init__(self, hosts: Sequence[str], port: int, server: Server) -> None:
+        self.metrics = Metrics(server)
+        self._answers: list[ThreadingHTTPServer] = []
+
+        class Handler(_Handler):
+            status = self
+            serves = server
+
+        for listener in listen(hosts, port, "--status-port"):
+            http = ThreadingHTTPServer(listener.getsockname()[:2], Handler, False)
+            http.socket.close()
+            http.socket = listener
+            threading.Thread(target=http.serve_forever, name="status", daemon=True).start()
+            self._answers.append(http)
+        logger.info(
+            "Status on %s", " and ".join(f"http://{written(each)}" for each in self.addresses)
+        )
+
+    @property
+    def addresses(self) -> list[tuple[str, int]]:
+        """Where it answers."""
+        return [http.socket.getsockname()[:2] for http in self._answers]
+
+    def close(self) -> None:
+        """Give the port back."""
+        for http in self._answers:
+            http.shutdown()
+            http.server_close()
+
+
+class _Handler(BaseHTTPRequestHandler):
+    status: Status
+    serves: Server
+    timeout = REQUEST_SECONDS
+    server_version, sys_version = "scoremri", ""
+
+    def do_GET(self) -> None:
+        path = self.path.partition("?")[0]
+        if path == "/healthz":
+            self._answer(HTTPStatus.OK, b"alive\n")
+        elif path == "/readyz":
+            state = self.serves.state
+            ready = HTTPStatus.OK if state == "ready" else HTTPStatus.SERVICE_UNAVAILABLE
+            self._answer(ready, f"{state}\n".encode())
+        elif path == "/metrics":
+            self._answer(HTTPStatus.OK, *self.status.metrics.text())
+        else:
+            self._answer(HTTPStatus.NOT_FOUND, b"known are /healthz, /readyz and /metrics\n")
+
+    do_HEAD = do_GET  # noqa: N815
+
+    def _answer(self, status: HTTPStatus, body: bytes, kind: str = PLAIN) -> None:
+        self.send_response(status)
+        self.send_header("Content-Type", kind)
+        self.send_header("Content-Length", str(len(body)))
+        self.send_header("Cache-Control", "no-store")
+        self.end_headers()
+        if self.command != "HEAD":
+            self.wfile.write(body)
+
+    def log_message(self, form: str, *arguments: Any) -> None:
+        logger.debug(form, *arguments)

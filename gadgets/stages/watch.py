@@ -1,0 +1,38 @@
+"""Who is told what becomes of the frames of a scan."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING, Any
+
+from gadgets.stages.frame import Frame
+
+if TYPE_CHECKING:
+    from scoremri_core import Reconstruction
+
+
+class Watch:
+    """Watches one scan, whose items pass through it; this one keeps nothing of them."""
+
+    def arriving(self, items: Iterable[Any]) -> Iterator[Any]:
+        """Frames as they are read, with whatever else the stream holds."""
+        for item in items:
+            if isinstance(item, Frame):
+                self.arrived()
+            yield item
+
+    def finishing(self, items: Iterable[Any]) -> Iterator[Any]:
+        """Each (Frame, Reconstruction) as it is made, with whatever else the stream holds."""
+        for item in items:
+            if isinstance(item, tuple) and isinstance(item[0], Frame):
+                self.finished(*item)
+            yield item
+
+    def arrived(self) -> None:
+        """A frame waits for its reconstruction."""
+
+    def finished(self, frame: Frame, result: Reconstruction) -> None:
+        """A frame has it."""
+
+    def close(self) -> None:
+        """The scan has ended, whether or not all its frames were made."""

@@ -1,0 +1,197 @@
+import json
+import os
+import tempfile
+import threading
+import time
+from pathlib import Path
+
+import numpy as np
+import peer
+import pytest
+from synthetic import header
+from test_server import SHAPE, Served, scan
+
+from gadgets.protocol.chain import Chain
+from gadgets.service.client import run_remote
+from gadgets.service.later import Later
+from gadgets.service.shared import Shared
+from scoremri_core.errors import InputError
+
+SAMPLED = Chain.load("score_recon.xml").with_properties({"samples": "2", "steps": "2"})
+LATER = SAMPLED.with_properties({"later": "true"})
+
+
+def named(measurement):
+    information = (
+        f"<measurementInformation><measurementID>{measurement}</measurementID>"
+        "<patientPosition>HFS</patientPosition></measurementInformation><acquisitionSystem"
+    )
+    return header(*SHAPE).replace("<acquisitionSystem", information, 1)
+
+
+class Normal:
+    """A prior that waits until it may go on."""
+
+    name = "normal"
+
+    def __init__(self):
+        self.go = threading.Event()
+        self.go.set()
+
+    def denoise(self, x, sigma):
+        assert self.go.wait(60)
+        return x / (1 + sigma.reshape(-1, 1, 1).to(x.device) ** 2)
+
+
+class Patient(Served):
+    def __init__(self, *later, **options):
+        self.prior = Normal()
+        self.later = Later(*later)
+        super().__init__(Shared({"default": self.prior}, "cpu"), later=self.later, **options)
+
+    def scan(self, measurement, chain=LATER, slices=(0, 1)):
+        address = f"127.0.0.1:{self.port}"
+        return list(run_remote(address, chain, named(measurement), scan(*slices)))
+
+    def fetch(self, measurement):
+        address = f"127.0.0.1:{self.port}"
+        return list(run_remote(address, "score_recon_fetch", named(measurement), []))
+
+
+@pytest.fixture(autouse=True)
+def folders(tmp_path, monkeypatch):
+    """Nothing of a scan may be left behind."""
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    yield
+    assert not list(tmp_path.glob("scoremri_*"))
+
+
+def test_the_scan_goes_by_and_its_images_are_fetched():
+    with Patient() as running:
+        running.prior.go.clear()
+        first = running.scan("45_6_ä")
+        assert [image.slice for image in first] == [0, 1]
+        for image in first:
+            assert image.meta["sampler"] == "none"
+            assert image.meta["later"].startswith("score_recon_fetch has the posterior images")
+        running.prior.go.set()
+        for _ in range(2):  # a connection that broke may ask again
+            fetched = running.fetch("45_6_ä")
+            expected = running.scan("other", SAMPLED)
+            assert len(fetched) == 4
+            for image, other in zip(fetched, expected, strict=True):
+                np.testing.assert_array_equal(image.data, other.data)
+                assert image.meta["sampler"] == "posterior"
+                assert "later" not in image.meta
+
+
+def test_a_fire_client_asks_by_a_parameter():
+    with Patient() as running:
+        with running.connect() as client:
+            client.send(peer.FILENAME, b"score_recon".ljust(1024, b"\0"))
+            client.send_text(peer.HEADER, named(7))
+            asked = {"later": True, "samples": 2, "steps": 2}
+            client.send_text(peer.TEXT, json.dumps({"parameters": asked}))
+            client.send_acquisitions(scan(0))
+            client.send(peer.CLOSE)
+            ((_, _, meta),) = client.images()
+        assert "measurement 7" in meta["later"]
+        with running.connect() as client:
+            client.send(peer.FILENAME, b"score_recon_fetch.xml".ljust(1024, b"\0"))
+            client.send_text(peer.HEADER, named(7))
+            client.send_acquisitions(scan(0))  # whatever it sends
+            client.send(peer.CLOSE)
+            assert len(client.images()) == 2
+
+
+def test_no_more_is_kept_than_is_said():
+    with Patient(2) as running:
+        for measurement in "123":
+            running.scan(measurement, slices=[0])
+        with pytest.raises(InputError, match=r"no images of measurement '1' are kept.* 2 scans"):
+            running.fetch("1")
+        assert len(running.fetch("2")) == len(running.fetch("3")) == 2
+        running.wait(lambda: not running.server.open_connections)
+        assert running.server.scans_done == {"complete": 3, "failed": 0}  # to fetch is no scan
+
+
+def test_nothing_is_kept_for_longer_than_is_said():
+    with Patient(20, 0.5) as running:
+        running.scan("1", slices=[0])
+        kept = running.later.find("1")
+        running.wait(lambda: running.later.find("1") is None)
+        assert kept is not None
+        assert kept.done.is_set()
+        with pytest.raises(InputError, match=r"no images of measurement '1' .* for 0.5 s"):
+            running.fetch("1")
+
+
+@pytest.mark.parametrize(("measurement", "keep"), [("", 20), ("1", 0)])
+def test_where_nothing_can_be_fetched_the_images_come_at_once(measurement, keep, caplog):
+    with Patient(keep) as running:
+        images = running.scan(measurement, slices=[0])
+    assert [image.meta["sampler"] for image in images] == ["posterior"] * 2
+    assert "later=true is not possible" in caplog.text
+
+
+def test_a_value_that_is_neither_is_told():
+    with Patient() as running, pytest.raises(InputError, match="later='soon': expected true or"):
+        running.scan("1", SAMPLED.with_properties({"later": "soon"}))
+
+
+def test_a_scan_that_fails_is_not_kept():
+    with Patient() as running:
+        with running.connect() as client:
+            client.send_text(peer.CONFIG, LATER.xml)
+            client.send_text(peer.HEADER, named("1"))
+            client.send_acquisitions(scan(0)[:5])
+            client.send(1234)
+            client.receive()
+        assert running.later.find("1") is None
+        with running.connect() as client:
+            client.send_text(peer.CONFIG, LATER.xml)
+            client.send_text(peer.HEADER, named("2"))
+            client.send_acquisitions(scan(0)[:5])
+        running.wait(lambda: not running.server.open_connections)
+        assert running.later.find("2") is None
+
+
+def test_a_full_disk_costs_the_posterior_and_not_the_scan(monkeypatch, caplog):
+    def full(*_):
+        raise OSError(28, os.strerror(28))
+
+    monkeypatch.setattr(os, "posix_fallocate", full)
+    with Patient() as running:
+        (image,) = running.scan("1", slices=[0])
+        assert image.meta["sampler"] == "none"
+    assert "its posterior images will not be made" in caplog.text
+
+
+def test_whoever_waits_as_a_server_stops_gets_the_images():
+    with Patient() as running:
+        running.prior.go.clear()
+        running.scan("1", slices=[0])
+        running.wait(lambda: not running.server.open_connections)
+        got = []
+        asking = threading.Thread(target=lambda: got.extend(running.fetch("1")))
+        asking.start()
+        running.wait(lambda: [s.started for s in running.server.open_connections] == [True])
+        running.server.stop()
+        time.sleep(0.3)
+        running.prior.go.set()
+        asking.join(30)
+        running.thread.join(30)
+        assert not running.thread.is_alive()
+        assert len(got) == 2
+        assert running.later.find("1") is None
+
+
+def test_the_recording_is_removed_once_the_images_are_made():
+    with Patient() as running:
+        running.prior.go.clear()
+        running.scan("1", slices=[0])
+        kept = running.later.find("1")
+        assert Path(kept.folder.name).stat().st_mode & 0o077 == 0
+        running.prior.go.set()
+        running.fetch("1")
+        assert not Path(kept.folder.name).exists()
