@@ -21,6 +21,7 @@ logger = logging.getLogger(__name__)
 COMMANDS = (
     "demo",
     "replay",
+    "stream",
     "serve",
     "simulate",
     "undersample",
