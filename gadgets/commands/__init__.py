@@ -31,6 +31,7 @@ COMMANDS = (
     "train",
     "measure",
     "import-prior",
+    "openrecon",
 )
 
 # The base of BadParameter is the usage error of the click that typer carries.

@@ -33,7 +33,7 @@ def stream(
             show_default="as the chain says",
         ),
     ] = None,
-    form: Annotated[
+    format: Annotated[
         str, choice(FORMATS, "--format", help="Version of MRD; auto tells it by the first bytes.")
     ] = "auto",
 ) -> None:
@@ -53,7 +53,7 @@ def stream(
     accepted = tuple(WRITERS[name] for name in chain.writers() if name in WRITERS)
     sent = 0
     with standard_pipe() as pipe:
-        scan = _opened(pipe, form)
+        scan = _opened(pipe, format)
         with contextlib.closing(run_chain(chain, scan.header(), scan.items())) as items:
             for item in items:
                 if isinstance(item, accepted):
@@ -65,13 +65,13 @@ def stream(
     logger.info("%d images sent", sent)
 
 
-def _opened(pipe: Pipe, form: str) -> Format:
+def _opened(pipe: Pipe, version: str) -> Format:
     from gadgets.service.mrd_v2 import MAGIC, Version2
     from gadgets.service.pipe import INPUT, Version1
 
-    if form == "auto":
+    if version == "auto":
         beginning = pipe.peek(2)  # no message of version 1 is shorter
         if not beginning:
             raise InputError(f"{INPUT} is empty: expected an MRD stream")
-        form = "v2" if MAGIC.startswith(beginning) else "v1"
-    return Version2(pipe) if form == "v2" else Version1(pipe)
+        version = "v2" if MAGIC.startswith(beginning) else "v1"
+    return Version2(pipe) if version == "v2" else Version1(pipe)

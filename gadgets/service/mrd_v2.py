@@ -253,7 +253,7 @@ def _reading() -> Iterator[None]:
         yield
     except InputError:
         raise
-    except EOFError as error:
+    except (EOFError, BufferError) as error:  # the latter where the end cuts a value in two
         raise InputError(
             f"{INPUT} ended before the scan did: the MRD v2 stream has no end"
         ) from error
