@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 from pathlib import Path
 from typing import Annotated
@@ -46,9 +47,10 @@ def openrecon(
     if there and not overwrite:
         raise InputError(f"{output / there[0]} is there already: --overwrite replaces it")
     output.mkdir(parents=True, exist_ok=True)
-    for name, write in files.items():
-        with replacing(output / name) as partial:
+    with contextlib.ExitStack() as stack:  # all are written before the first takes its place
+        for name, write in files.items():
+            partial = stack.enter_context(replacing(output / name))
             write(partial)
             if name.endswith(".sh"):
                 partial.chmod(0o755)
-        logger.info("%s", output / name)
+    logger.info("%s: %s", output, ", ".join(files))

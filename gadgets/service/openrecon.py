@@ -324,7 +324,7 @@ def manual(bundle: Bundle, description: Mapping[str, Any]) -> list[tuple[str, li
                 "neural network has learned it. Their mean is the image that is sent, their "
                 "standard deviation the map of its uncertainty.",
                 "A frame that cannot be sampled, for instance one without calibration lines, is "
-                "sent as a classical image and marked 'fallback' in its comment. No frame is lost.",
+                "sent as a classical image and says so in its comment. No frame is lost.",
             ],
         ),
         (
