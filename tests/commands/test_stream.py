@@ -156,21 +156,34 @@ def header_2(header):
     return out
 
 
+def set_time(item, name, ticks):
+    """mrd-python 2.1 counts ticks, of a millisecond as its tools have it; 2.2 nanoseconds."""
+    if hasattr(item, name):
+        setattr(item, name, ticks)
+    else:
+        setattr(item, f"{name}_ns", 10**6 * ticks)
+
+
 def item_2(item):
     head = item.getHead()
     if isinstance(item, ismrmrd.Waveform):
-        out = mrd.WaveformUint32(data=item.data, time_stamp=head.time_stamp)
+        out = mrd.WaveformUint32(data=item.data)
+        set_time(out, "time_stamp", head.time_stamp)
         return mrd.StreamItem.WaveformUint32(out)
     out = mrd.Acquisition(data=item.data)
     out.head.flags = mrd.AcquisitionFlags(head.flags)
     counters = ("slice", "contrast", "phase", "repetition", "set", "average", "segment")
     for name in ("kspace_encode_step_1", "kspace_encode_step_2", *counters):
         setattr(out.head.idx, name, getattr(head.idx, name))
-    for name in ("measurement_uid", "scan_counter", "acquisition_time_stamp", "center_sample"):
+    for name in ("measurement_uid", "scan_counter", "center_sample"):
         setattr(out.head, name, getattr(head, name))
+    set_time(out.head, "acquisition_time_stamp", head.acquisition_time_stamp)
     for name in ("position", "read_dir", "phase_dir", "slice_dir", "patient_table_position"):
         setattr(out.head, name, np.array(getattr(head, name), np.float32))
-    out.head.sample_time_us = head.sample_time_us
+    if hasattr(out.head, "sample_time_us"):
+        out.head.sample_time_us = head.sample_time_us
+    else:
+        out.head.sample_time_ns = round(1000 * head.sample_time_us)
     return mrd.StreamItem.Acquisition(out)
 
 
@@ -220,8 +233,12 @@ def test_version_2_gives_the_images_of_replay(scan, replayed):
         np.testing.assert_array_equal(image.data, expected.data)
         head, other = image.head, expected.getHead()
         assert head.image_type == mrd.ImageType.MAGNITUDE
-        for name in ("image_series_index", "image_index", "slice", "acquisition_time_stamp"):
+        for name in ("image_series_index", "image_index", "slice"):
             assert getattr(head, name) == getattr(other, name)
+        wanted = mrd.ImageHeader(image_type=mrd.ImageType.MAGNITUDE)
+        set_time(wanted, "acquisition_time_stamp", other.acquisition_time_stamp)
+        for name in {"acquisition_time_stamp", "acquisition_time_stamp_ns"} & set(vars(wanted)):
+            assert getattr(head, name) == getattr(wanted, name) > 0
         for name in ("field_of_view", "position", "slice_dir", "patient_table_position"):
             np.testing.assert_array_equal(getattr(head, name), list(getattr(other, name)))
         np.testing.assert_array_equal(head.col_dir, list(other.read_dir))
