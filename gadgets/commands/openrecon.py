@@ -14,7 +14,7 @@ from scoremri_core.errors import InputError
 
 logger = logging.getLogger(__name__)
 
-DEVICES = ("cuda", "cpu")  # of gadgets.service.openrecon, slower to import
+DEVICES = ("cuda", "cpu")  # of gadgets.service.openrecon.bundle, slower to import
 
 
 def openrecon(
@@ -31,26 +31,27 @@ def openrecon(
         bool, typer.Option("--overwrite", help="Replace files that are there.")
     ] = False,
 ) -> None:
-    """Write the label, manual and Dockerfile of an OpenRecon bundle.
+    """Write what packs the server for OpenRecon.
 
-    FOLDER gets OpenReconLabel.json, OpenRecon_VENDOR_scoremri_VX.Y.Z.{Dockerfile,pdf}, and
-    build.sh, which makes the .tar and .zip of that name where Docker is. The bundle is for
-    research: its label says so.
+    FOLDER gets the label, OpenReconLabel.json; the Dockerfile and the manual,
+    OpenRecon_VENDOR_scoremri_VX.Y.Z.{Dockerfile,pdf}; and build.sh, which makes the .tar and .zip
+    of that name where Docker is. The bundle is for research: its label says so.
     """
-    from gadgets.service.openrecon import Bundle
+    from gadgets.service.openrecon.bundle import Bundle
+    from gadgets.service.openrecon.files import files
     from scoremri_core.scans.files import check_folder, replacing
 
     bundle = Bundle(vendor, device)
     check_folder(output)
-    files = bundle.files()
-    there = [name for name in files if (output / name).exists()]
+    writers = files(bundle)
+    there = [name for name in writers if (output / name).exists()]
     if there and not overwrite:
         raise InputError(f"{output / there[0]} is there already: --overwrite replaces it")
     output.mkdir(parents=True, exist_ok=True)
     with contextlib.ExitStack() as stack:  # all are written before the first takes its place
-        for name, write in files.items():
+        for name, write in writers.items():
             partial = stack.enter_context(replacing(output / name))
             write(partial)
             if name.endswith(".sh"):
                 partial.chmod(0o755)
-    logger.info("%s: %s", output, ", ".join(files))
+    logger.info("%s: %s", output, ", ".join(writers))

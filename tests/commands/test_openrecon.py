@@ -21,8 +21,11 @@ import scoremri_core
 from gadgets.commands import app
 from gadgets.commands.openrecon import DEVICES
 from gadgets.protocol.chain import Chain
-from gadgets.service import openrecon
-from gadgets.service.openrecon import Bundle, label, manual, pages
+from gadgets.service.openrecon import bundle as names
+from gadgets.service.openrecon import files, image, manual
+from gadgets.service.openrecon.bundle import CAUTION, Bundle
+from gadgets.service.openrecon.label import OUTPUTS as CHOICES
+from gadgets.service.openrecon.label import label
 from gadgets.stages.properties import OUTPUTS, Properties
 
 jsonschema = pytest.importorskip("jsonschema", reason="jsonschema is not installed")
@@ -99,7 +102,7 @@ def test_the_schema_refuses_what_the_scanner_would(validator, path, value):
 def test_the_schema_takes_at_most_14_parameters_all_different(validator):
     description = label(Bundle("scoremri"))
     (first, *_) = description["parameters"]
-    assert len(description["parameters"]) <= openrecon.MOST_PARAMETERS == 14
+    assert len(description["parameters"]) <= 14
     description["parameters"] = [{**first, "id": f"p{i}"} for i in range(14)]
     assert not list(validator.iter_errors(description))
     description["parameters"].append({**first, "id": "p14"})
@@ -128,7 +131,7 @@ def test_whatever_can_be_chosen_is_a_property_or_a_chain():
 
 
 def test_every_output_can_be_chosen():
-    chosen = {name for names in openrecon.OUTPUTS for name in names.split(",")}
+    chosen = {name for names in CHOICES for name in names.split(",")}
     assert chosen == set(OUTPUTS)
 
 
@@ -218,16 +221,16 @@ def test_the_manual_is_a_pdf_that_names_whatever_can_be_chosen(run, tmp_path):
     assert written.rstrip().endswith(b"%%EOF")
     bundle = Bundle("scoremri")
     description = label(bundle)
-    sheets = pages(manual(bundle, description))
+    sheets = manual.pages(manual.manual(bundle, description))
     assert len(re.findall(rb"/Type /Page\b", written)) == len(sheets) > 1
     text = " ".join(line for sheet in sheets for _, line in sheet)
     for each in description["parameters"]:
         assert f"({each['id']})" in text
-    assert openrecon.CAUTION in text
+    assert CAUTION in text
     for sheet in sheets:
-        assert len(sheet) <= openrecon.LINES
-        assert sheet[-1][0] == openrecon.TEXT
-        assert max(len(line) for _, line in sheet) <= openrecon.WIDTH
+        assert len(sheet) <= manual.LINES
+        assert sheet[-1][0] == manual.TEXT
+        assert max(len(line) for _, line in sheet) <= manual.WIDTH
 
 
 def test_no_line_of_the_manual_leaves_the_page():
@@ -235,10 +238,10 @@ def test_no_line_of_the_manual_leaves_the_page():
     from matplotlib.textpath import TextPath
 
     bundle = Bundle("scoremri")
-    points = 72 * (openrecon.PAGE[0] - 2 * openrecon.MARGIN)
-    for sheet in pages(manual(bundle, label(bundle))):
+    points = 72 * (manual.PAGE[0] - 2 * manual.MARGIN)
+    for sheet in manual.pages(manual.manual(bundle, label(bundle))):
         for size, line in sheet:
-            font = FontProperties(weight="bold" if size > openrecon.TEXT else "normal")
+            font = FontProperties(weight="bold" if size > manual.TEXT else "normal")
             if line:
                 assert TextPath((0, 0), line, size, prop=font).get_extents().width <= points, line
 
@@ -261,7 +264,7 @@ def test_nothing_is_left_half_written(run, tmp_path, monkeypatch):
         path.write_bytes(b"%PDF half")
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(openrecon, "write_manual", fail)
+    monkeypatch.setattr(files, "write_manual", fail)
     code, _, told = run("openrecon", "-o", tmp_path)
     assert code == 2
     assert "No space left on device" in told
@@ -294,4 +297,4 @@ def test_the_version_is_a_semantic_one(monkeypatch, validator, version, semantic
 
 
 def test_the_devices_are_those_of_the_package():
-    assert openrecon.DEVICES == DEVICES == tuple(openrecon.TORCH)
+    assert names.DEVICES == DEVICES == tuple(image.TORCH)
