@@ -63,13 +63,18 @@ def _reconstruct(frames: Frames, connection: Any, on_loss: OnLoss) -> None:
     outbox = Outbox()
     stream = frames(items, connection.header, properties)
     with closing(read_ahead(stream, on_loss=on_loss)) as waiting, closing(iter(outbox)) as images:
-        outbox.fill(_images(turns, waiting, outbox.wait_for_room, properties))
+        made = _images(turns, waiting, outbox.wait_for_room, properties, connection.header)
+        outbox.fill(made)
         for image in images:
             connection.send(image)
 
 
 def _images(
-    turns: Any, waiting: Iterable[list[Any]], ready: Callable[[], None], properties: Any
+    turns: Any,
+    waiting: Iterable[list[Any]],
+    ready: Callable[[], None],
+    properties: Any,
+    header: Any = None,
 ) -> Generator[Any]:
     from contextlib import closing
 
@@ -86,7 +91,7 @@ def _images(
         mapped = (
             list(add_coil_maps(compress_coils(items, properties), properties)) for items in batches
         )
-        yield from emit(posterior(mapped, properties), properties)
+        yield from emit(posterior(mapped, properties), properties, header)
 
 
 def _frames_of_either(items: Iterator[Any], header: Any, properties: Any) -> Iterator[Any]:

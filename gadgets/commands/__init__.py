@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import _thread
 import importlib
 import logging
 import os
+import signal
 import sys
 import threading
+import warnings
 from collections.abc import Sequence
 from typing import Annotated, Any, NoReturn
 
@@ -23,6 +24,7 @@ COMMANDS = (
     "replay",
     "stream",
     "serve",
+    "check",
     "simulate",
     "undersample",
     "evaluate",
@@ -106,56 +108,67 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     arguments : the command line without the program's name; None takes `sys.argv`, and the process
         is then this command's alone
     """
-    if arguments is None:
+    alone = arguments is None
+    if alone:
         sys.unraisablehook = _unraisable
-    status = _run(arguments)
-    if arguments is None:
-        _end_despite_threads(status)
+        if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # nobody ignores it
+            signal.signal(signal.SIGINT, _interrupt)
+    status, last_words = _run(arguments)
+    threads = any(thread.daemon for thread in threading.enumerate())
+    if alone and threads:
+        logging.disable()  # what they still say would be the last line
+    if last_words:
+        typer.echo(f"scoremri: {' '.join(last_words.split())}", err=True)
+    if alone and (threads or status == INTERRUPTED):
+        _end_at_once(status)
     sys.exit(status)
 
 
-def _run(arguments: Sequence[str] | None) -> int:
-    """The exit code of a command line."""
+def _run(arguments: Sequence[str] | None) -> tuple[int, str]:
+    """The exit code of a command line, and the sentence that it ends with, if there is one."""
     try:
         status = app(args=arguments, prog_name="scoremri", standalone_mode=False)
     except InputError as error:
         logger.debug("bad input", exc_info=True)
-        return _refused(str(error))
+        return 2, str(error)
     except UsageError as error:
         if type(error).__name__ == "NoArgsIsHelpError":
             error.show()
-            return int(error.exit_code)
-        return _refused(error.format_message())
+            return int(error.exit_code), ""
+        return 2, error.format_message()
     except OSError as error:  # of a file that was refused nowhere else
         logger.debug("a file", exc_info=True)
-        return _refused(str(error))
+        return 2, str(error)
     except (typer.Abort, KeyboardInterrupt):
         status = INTERRUPTED
     if status == INTERRUPTED:
-        typer.echo("scoremri: interrupted", err=True)
-    return status if isinstance(status, int) else 0
+        return INTERRUPTED, "interrupted"
+    return status if isinstance(status, int) else 0, ""
 
 
-def _refused(message: str) -> int:
-    typer.echo(f"scoremri: {' '.join(message.split())}", err=True)
-    return 2
+def _interrupt(*_: Any) -> NoReturn:
+    logging.disable()  # what threads say of it is nobody's concern,
+    warnings.simplefilter("ignore")  # nor are files that imports leave open
+    raise KeyboardInterrupt
 
 
 def _unraisable(dropped: Any) -> None:
     """Repeat an interrupt that fell into a callback, whose exceptions Python drops."""
     if isinstance(dropped.exc_value, KeyboardInterrupt):
-        threading.Timer(0.05, _thread.interrupt_main).start()  # when the callback is over
+        # when the callback is over; to the thread, for one that waits hears of no other signal
+        again = (threading.main_thread().ident, signal.SIGINT)
+        threading.Timer(0.05, signal.pthread_kill, again).start()
     else:
         sys.__unraisablehook__(dropped)
 
 
-def _end_despite_threads(status: int) -> None:
-    """End the process at once if a thread still computes for nobody.
+def _end_at_once(status: int) -> NoReturn:
+    """End the process where Python would abort, or die of a signal that was dealt with.
 
-    At an ordinary end Python takes such a thread away in the midst of C++ code, which aborts.
+    It takes a thread that still computes away in the midst of C++ code, and remembers an interrupt
+    of some imports.
     """
-    if any(thread.daemon for thread in threading.enumerate()):
-        logging.shutdown()
-        for stream in (sys.stdout, sys.stderr):
-            stream.flush()
-        os._exit(status)
+    logging.shutdown()
+    for stream in (sys.stdout, sys.stderr):
+        stream.flush()
+    os._exit(status)

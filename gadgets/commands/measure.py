@@ -75,11 +75,11 @@ def measured(path: Path, sources: Sequence[Source], cache: Path | None, device: 
         def tell(done: int) -> None:
             nonlocal started
             now = time.monotonic()
-            if done == 0:
-                started = now
             if done == 1:
-                left = (now - started) * (total - 1)
-                logger.info("the other %d reconstructions take about %s", total - 1, span(left))
+                started = now
+            if done == 2:
+                left = (now - started) * (total - 2)
+                logger.info("the other %d reconstructions take about %s", total - 2, span(left))
             advance(done, "the width of the samples")
 
         measure_prior(path, sources, cache, device, tell)

@@ -126,10 +126,10 @@ def frames(heads: NDArray[Any]) -> int:
     """How many frames the readouts of a scan make, by their counters."""
     import numpy as np
 
-    from scoremri_core.scans.flags import CALIBRATION, COUNTERS, NO_IMAGE
+    from scoremri_core.scans.flags import CALIBRATION, COUNTERS, imaging_lines
 
-    none = np.uint64(NO_IMAGE | CALIBRATION)
-    counters = heads["idx"][heads["flags"] & none == 0][list(COUNTERS)]
+    imaging = imaging_lines(heads) & (heads["flags"] & np.uint64(CALIBRATION) == 0)
+    counters = heads["idx"][imaging][list(COUNTERS)]
     return len(np.unique(counters))
 
 

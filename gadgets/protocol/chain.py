@@ -40,6 +40,22 @@ class Node:
 
 
 @dataclass(frozen=True)
+class Foreign:
+    """A part of a chain that is no Python node of its own process.
+
+    Attributes
+    ----------
+    name : class of a C++ gadget, or what the part is.
+    port : where a node that runs already is connected to, or None.
+    configuration : of the node, as XML.
+    """
+
+    name: str
+    port: str | None = None
+    configuration: str = "<configuration/>"
+
+
+@dataclass(frozen=True)
 class Chain:
     """A configuration: the name it was asked by and its XML."""
 
@@ -138,23 +154,46 @@ class Chain:
         InputError
             Naming the first part that only a Gadgetron server can run.
         """
+        nodes = []
+        for element in self._stream():
+            part = self._part(element)
+            if isinstance(part, Foreign):
+                raise InputError(
+                    f"{self.name}: {part.name} needs a Gadgetron server (see --address)"
+                )
+            nodes.append(part)
+        return nodes
+
+    def parts(self) -> list[Node | Foreign]:
+        """Everything that data passes on its way, in the order of the XML; branches are opened.
+
+        Raises
+        ------
+        InputError
+            Where there is nothing, or a Python node lacks its module or target.
+        """
+        tags = ("gadget", "external", "branch", "merge", "distributor")
+        return [self._part(element) for element in self._stream().iter() if element.tag in tags]
+
+    def _stream(self) -> ElementTree.Element:
         stream = _parse(self.xml, self.name).find("stream")
         if stream is None or not len(stream):
             raise InputError(f"{self.name}: the chain has no <stream> with nodes")
-        return [self._node(element) for element in stream]
+        return stream
 
-    def _node(self, element: ElementTree.Element) -> Node:
-        execute = element.find("execute")
-        if element.tag != "external" or execute is None or execute.get("type") != "python":
-            part = element.findtext("classname") or f"<{element.tag}>"
-            raise InputError(f"{self.name}: {part} needs a Gadgetron server (see --address)")
-        module, target = execute.get("name"), execute.get("target")
-        if not module or not target:
-            raise InputError(f"{self.name}: an <execute> lacks its name= or target=")
+    def _part(self, element: ElementTree.Element) -> Node | Foreign:
         configuration = element.find("configuration")
         if configuration is None:
             configuration = ElementTree.Element("configuration")
-        return Node(module, target, ElementTree.tostring(configuration, encoding="unicode"))
+        text = ElementTree.tostring(configuration, encoding="unicode")
+        execute, connect = element.find("execute"), element.find("connect")
+        if element.tag != "external" or execute is None or execute.get("type") != "python":
+            name = element.findtext("classname") or f"<{element.tag}>"
+            return Foreign(name, None if connect is None else connect.get("port"), text)
+        module, target = execute.get("name"), execute.get("target")
+        if not module or not target:
+            raise InputError(f"{self.name}: an <execute> lacks its name= or target=")
+        return Node(module, target, text)
 
 
 def find(name: str) -> Path | None:

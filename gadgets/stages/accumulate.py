@@ -166,15 +166,18 @@ class FrameSorter:
         if readout.header.flags & (LAST_IN_SLICE | LAST_OF_ALL):
             yield from self._served()
 
-    def finish(self) -> Iterator[Frame]:
-        """Whatever has imaging lines and was not sent, in the order of arrival."""
+    def complete(self) -> Iterator[Frame]:
+        """Take what has imaging lines as whole; what lacks a reference scan waits on for it."""
         for key, lines in list(self._open.items()):
             if lines.imaging:
                 yield from self._close(key)
-            else:
-                logger.warning(
-                    "%d calibration lines came without imaging lines", len(lines.readouts)
-                )
+        yield from self._served()
+
+    def finish(self) -> Iterator[Frame]:
+        """Whatever has imaging lines and was not sent, in the order of arrival."""
+        yield from self.complete()
+        for lines in self._open.values():
+            logger.warning("%d calibration lines came without imaging lines", len(lines.readouts))
         while self._waiting:
             yield self._numbered(self._waiting.pop(0))
 
@@ -263,6 +266,7 @@ class FrameSorter:
         covariance = None
         try:
             covariance = self.noise.covariance(len(kspace), head.sample_time_us, variance)
+            covariance = self.noise.checked(covariance, kspace)
         except InputError as error:
             problems.append(str(error))
         frame = Frame(

@@ -63,6 +63,8 @@ def frames_of_buffers(items: Iterable[Any], header: Any, properties: Properties)
             if sorter is None:
                 continue
             yield from _frames(bit, sorter)
+    if sorter is not None:
+        yield from sorter.finish()  # not before: a reference scan may come after repetitions
 
 
 def _sorter(buffer: ReconBuffer, header: Any, properties: Properties) -> FrameSorter:
@@ -92,7 +94,7 @@ def _frames(bit: ReconBit, sorter: FrameSorter) -> Iterator[Any]:
             CALIBRATION_AND_IMAGING | CALIBRATION | LAST
         )  # a buffer is complete as it ends
         yield from sorter.add(readout)
-    yield from sorter.finish()
+    yield from sorter.complete()
 
 
 def _readouts(buffer: ReconBuffer) -> Iterator[Readout]:
@@ -115,8 +117,14 @@ def _readouts(buffer: ReconBuffer) -> Iterator[Readout]:
 
 
 def _placed(head: Any, sampling: Any, samples: int, measured: np.ndarray) -> Any:
-    """Give a header the sample of DC and the filled range that the line has in its buffer."""
-    center = sampling.sampling_limits[0].center
+    """Give a header the sample of DC and the filled range that the line has in its buffer.
+
+    The limits are those of the readout.  A buffer on the encoded matrix holds all of it, another
+    one only what was acquired of a partial echo.
+    """
+    limits = sampling.sampling_limits[0]
+    cropped = samples == limits.max - limits.min + 1
+    center = limits.center - (limits.min if cropped else 0)
     head.number_of_samples = samples
     head.center_sample = center if 0 < center < samples else samples // 2
     head.discard_pre = int(measured[0])

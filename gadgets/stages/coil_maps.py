@@ -41,15 +41,17 @@ def _maps(frame: Frame, properties: Properties) -> np.ndarray:
 def _estimated(frame: Frame, properties: Properties) -> np.ndarray:
     from scoremri_core.mri.coil_maps import estimate_coil_maps
     from scoremri_core.mri.noise import covariance_from_edges
-    from scoremri_core.request import find_device
+    from scoremri_core.request import find_device, scaled, unit_of
 
     covariance = frame.noise_covariance
     if covariance is None:
         covariance = covariance_from_edges(frame.kspace)
+    source = frame.kspace if frame.calibration is None else frame.calibration
+    unit = unit_of(source)  # in the scanner's own, squares may leave the range of float32
     maps: np.ndarray = estimate_coil_maps(
-        frame.kspace if frame.calibration is None else frame.calibration,
+        scaled(source, unit),
         sets=properties.maps,
-        noise_covariance=covariance,
+        noise_covariance=covariance / unit**2,
         device=str(find_device(properties.device)),
     )
     return maps

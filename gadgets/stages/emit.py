@@ -9,7 +9,9 @@ import ismrmrd
 import numpy as np
 
 from gadgets.stages.frame import Frame
+from gadgets.stages.numbering import ImageNumbers
 from gadgets.stages.properties import Properties
+from gadgets.stages.scaling import Scale
 
 if TYPE_CHECKING:
     from scoremri_core import Reconstruction
@@ -20,44 +22,53 @@ DESCRIPTIONS = {
     "phase": "phase of the posterior mean",
     "samples": "posterior sample",
 }
+# Gadgetron names DICOM files by role, counters and number: no two outputs may share a role.
+ROLES = {"mean": "Image", "std": "STD_MAP", "phase": "Phase", "samples": ["Image", "Sample"]}
 MAX_INDEX = 65_535  # image_index is 16 bits wide
 
 
-def emit(items: Iterable[Any], properties: Properties) -> Iterator[Any]:
+def emit(items: Iterable[Any], properties: Properties, header: Any = None) -> Iterator[Any]:
     """Images of each (Frame, Reconstruction); anything else in the stream passes on.
 
     The mean is the series `properties.series`, the standard deviation the next one, and the rest
     follow in the order of `properties.outputs`.  A frame that could not be sampled is sent as
     one image in the series of the mean: an unknown standard deviation is not a number to send,
     nor is that of a single sample.
+
+    Parameters
+    ----------
+    items : of one scan.
+    properties : of the node.
+    header : the ISMRMRD header, whose limits number the images.
     """
+    scale, numbers = Scale(properties.scale), ImageNumbers(header)
     for item in items:
         if isinstance(item, tuple) and isinstance(item[0], Frame):
             frame, result = item
-            yield from images(frame, result, properties)
+            scale.see(frame, result.mean)
+            number = numbers.of(frame, len(result.mean))
+            for output, pixels, index in _pixels(result, number, properties):
+                yield _image(frame, result, output, pixels, index, properties, scale.factor)
         else:
             yield item
 
 
-def images(frame: Frame, result: Reconstruction, properties: Properties) -> Iterator[ismrmrd.Image]:
-    """Images of one frame, float32 (z, y, x)."""
+def _pixels(
+    result: Reconstruction, number: int, properties: Properties
+) -> Iterator[tuple[str, np.ndarray, int]]:
+    """The outputs of one frame: what they are, float (z, y, x), and their number."""
     sampled = result.info.samples > 0 and not result.info.reason
-    series = series_indices(properties)
     known = [name for name in properties.outputs if name != "std" or result.info.samples > 1]
-    wanted = known if sampled else ["mean"]
-    for output in wanted:
-        number = series[output]
+    for output in known if sampled else ["mean"]:
         if output == "samples":
             drawn = np.abs(result.samples).swapaxes(0, 1)
-            for i, sample in enumerate(drawn):
-                index = frame.index * len(drawn) + i
-                yield _image(frame, result, output, sample, number, index, properties.seed)
-            continue
-        if output == "std":
-            pixels: np.ndarray = result.std
+            for i, sample in enumerate(drawn, start=1):
+                yield output, sample, (number - 1) * len(drawn) + i
+        elif output == "std":
+            yield output, result.std, number
         else:
-            pixels = np.angle(result.mean) if output == "phase" else np.abs(result.mean)
-        yield _image(frame, result, output, pixels, number, frame.index, properties.seed)
+            part = np.angle if output == "phase" else np.abs
+            yield output, part(result.mean), number
 
 
 def series_indices(properties: Properties) -> dict[str, int]:
@@ -71,20 +82,55 @@ def _image(
     result: Reconstruction,
     output: str,
     pixels: np.ndarray,
-    series: int,
-    index: int,
-    seed: int,
+    number: int,
+    properties: Properties,
+    factor: float | None,
 ) -> ismrmrd.Image:
+    if output == "phase":
+        factor = None
+    scaled = pixels if factor is None else pixels * np.float32(factor)
     image = ismrmrd.Image.from_array(
-        np.ascontiguousarray(pixels, np.float32),
+        np.ascontiguousarray(scaled, np.float32),
         acquisition=frame.header,
         image_type=ismrmrd.IMTYPE_PHASE if output == "phase" else ismrmrd.IMTYPE_MAGNITUDE,
-        image_series_index=series,
-        image_index=index % MAX_INDEX + 1,
+        image_series_index=series_indices(properties)[output],
+        image_index=(number - 1) % MAX_INDEX + 1,
         field_of_view=frame.field_of_view,
     )
-    image.meta = ismrmrd.Meta(_attributes(frame, result, output, image.data, seed))
+    attributes = _attributes(frame, result, output, image.data, properties.seed)
+    attributes |= _for_gadgetron(attributes, output, image, factor)
+    image.meta = ismrmrd.Meta({name: _ascii(value) for name, value in attributes.items()})
     return image
+
+
+def _for_gadgetron(
+    attributes: dict[str, Any], output: str, image: ismrmrd.Image, factor: float | None
+) -> dict[str, Any]:
+    """What the gadgets of a Gadgetron server read of an image, as they spell it.
+
+    They read a window as whole numbers, so that one too narrow for these is left to them; and
+    they turn phase into whole numbers by a rule of their own, which a window in radians does not
+    know of.
+    """
+    comment, units = [attributes["ImageComment"]], "k-space"
+    told: dict[str, Any] = {
+        "GADGETRON_ImageNumber": image.image_index,
+        "GADGETRON_DataRole": ROLES[output],
+        "GADGETRON_SeqDescription": attributes["SeriesDescription"],
+    }
+    center, width = (float(attributes[name]) for name in ("WindowCenter", "WindowWidth"))
+    if output != "phase" and width >= 1:
+        told["GADGETRON_WindowCenter"] = round(center)
+        told["GADGETRON_WindowWidth"] = round(width)
+    if factor is not None:
+        told["GADGETRON_ScaleRatio"] = f"{factor:.9g}"
+        comment.append(f"x{factor:.6g}")  # all that DICOM keeps of it
+        units = "k-space times GADGETRON_ScaleRatio"
+    if output == "phase":
+        units = "radians"
+    told["GADGETRON_ImageComment"] = comment
+    told["units"] = f"pixels and window: {units}; sigma_n, sigma_thermal and scale: k-space"
+    return told
 
 
 def _attributes(
@@ -132,7 +178,7 @@ def _attributes(
         attributes["coil_compression_loss"] = f"{frame.coil_loss:.3g}"
     if info.reason:
         attributes["fallback"] = info.reason
-    return {name: _ascii(value) for name, value in attributes.items()}
+    return attributes
 
 
 def _number(value: Any) -> str:

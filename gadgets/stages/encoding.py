@@ -7,7 +7,7 @@ import math
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 
@@ -19,6 +19,7 @@ from scoremri_core.scans.gridding import along_readout, with_field_of_view
 logger = logging.getLogger(__name__)
 
 CARTESIAN = ("cartesian", "epi")
+Space = TypeVar("Space")
 MAX_VALUES = 1 << 31  # of the k-space of a frame, 16 GiB, however many coils its readouts have
 
 
@@ -130,7 +131,7 @@ def as_measured(encoding: Encoding, readouts: Sequence[Readout]) -> Encoding:
     if not steps or min(steps) <= encoding.center[0] <= max(steps):
         return encoding
     noted = {int(readout.header.idx.user[5]) for readout in flagged}
-    energy = [float(np.linalg.norm(readout.data)) for readout in flagged]
+    energy = [np.linalg.norm(readout.data.astype(np.complex128)) for readout in flagged]
     center = noted.pop() if len(noted) == 1 else -1
     if not min(steps) <= center <= max(steps):
         center = steps[int(np.argmax(energy))]
@@ -142,8 +143,8 @@ def as_measured(encoding: Encoding, readouts: Sequence[Readout]) -> Encoding:
     return replace(encoding, center=(center, encoding.center[1]))
 
 
-def numbered(spaces: Sequence[Encoding], number: int) -> Encoding:
-    """The encoding space of that number; the first where there is none."""
+def numbered(spaces: Sequence[Space], number: int) -> Space:
+    """What belongs to the encoding space of that number; to the first where there is none."""
     return spaces[number if number < len(spaces) else 0]
 
 

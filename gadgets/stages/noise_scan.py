@@ -62,6 +62,30 @@ class NoiseScan:
             self._known[key] = None if single is None else variance * single
         return self._known[key]
 
+    def checked(self, covariance: np.ndarray | None, kspace: np.ndarray) -> np.ndarray | None:
+        """The covariance, or None where a noise scan is louder than all of the frame it is for.
+
+        Raises
+        ------
+        InputError
+            Where the noise scan was asked for.
+        """
+        if covariance is None or isinstance(self._source, float):
+            return covariance
+        loudest = float(np.abs(kspace).max(initial=0))
+        sigma = float(np.sqrt(np.mean(np.diagonal(covariance).real)))
+        if not loudest or sigma <= loudest:
+            return covariance
+        self._refused(
+            InputError(f"the noise scan has sd {sigma:.3g}, the largest sample is {loudest:.3g}")
+        )
+        return None
+
+    def _refused(self, error: InputError) -> None:
+        if self._source == "scan":
+            raise InputError(f"noise=scan: {error}") from error
+        logger.warning("Noise is estimated from the data: %s", error)
+
     def _computed(self, channels: int, dwell: float) -> np.ndarray | None:
         if isinstance(self._source, float):
             return 2 * self._source**2 * np.eye(channels, dtype=complex)
@@ -72,9 +96,7 @@ class NoiseScan:
         try:
             return self._scanned(channels, dwell)
         except InputError as error:
-            if self._source == "scan":
-                raise InputError(f"noise=scan: {error}") from error
-            logger.warning("Noise is estimated from the data: %s", error)
+            self._refused(error)
             return None
 
     def _scanned(self, channels: int, dwell: float) -> np.ndarray:

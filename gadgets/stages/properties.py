@@ -34,6 +34,8 @@ class Properties:
         deviation of each real component in the units of the k-space.
     outputs : of mean, std, phase and samples.
     series : index of the first image series.
+    scale : off, or the factor of the images: a number, or auto, which chooses one for the whole
+        scan (not the `scale` of `reconstruct`, which is the prior's).
     capture : folder where each scan is saved as ISMRMRD; empty saves nothing.
     """
 
@@ -48,6 +50,7 @@ class Properties:
     noise: str | float = "auto"
     outputs: tuple[str, ...] = ("mean", "std")
     series: int = 1
+    scale: str | float = "off"
     capture: str = ""
 
     @classmethod
@@ -127,16 +130,19 @@ def _device(text: str) -> str:
     return text
 
 
-def _noise(text: str) -> str | float:
-    if text in NOISE_SOURCES:
-        return text
-    try:
-        sigma = float(text)
-    except ValueError:
-        sigma = math.nan
-    if not 0 < sigma < math.inf:
-        raise ValueError(f"one of {', '.join(NOISE_SOURCES)}, or a positive number")
-    return sigma
+def _choice_or_number(*known: str) -> Callable[[str], str | float]:
+    def parse(text: str) -> str | float:
+        if text in known:
+            return text
+        try:
+            number = float(text)
+        except ValueError:
+            number = math.nan
+        if not 0 < number < math.inf:
+            raise ValueError(f"one of {', '.join(known)}, or a positive number")
+        return number
+
+    return parse
 
 
 def _outputs(text: str) -> tuple[str, ...]:
@@ -161,8 +167,9 @@ _PARSERS: dict[str, Callable[[str], Any]] = {
     "device": _device,
     "maps": _maps,
     "coils": _integer(0, 1024),
-    "noise": _noise,
+    "noise": _choice_or_number(*NOISE_SOURCES),
     "outputs": _outputs,
     "series": _integer(0, 65_000),
+    "scale": _choice_or_number("off", "auto"),
     "capture": str,
 }

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import ismrmrd
+import numpy as np
+import numpy.typing as npt
 
 
 def flag_bits(*flags: int) -> int:
@@ -35,3 +39,12 @@ NO_IMAGE = sum(NOT_IMAGING)
 
 STEPS = ("kspace_encode_step_1", "kspace_encode_step_2")  # lines and partitions of an image
 COUNTERS = ("slice", "contrast", "phase", "repetition", "set")  # each value is an image of its own
+
+
+def imaging_lines(heads: npt.NDArray[Any]) -> npt.NDArray[np.bool_]:
+    """Which of the headers, a structured array, are of lines of the image or its calibration.
+
+    Further encoding spaces serve navigators, or a reference scan.
+    """
+    found: npt.NDArray[np.bool_] = heads["flags"] & np.uint64(NO_IMAGE) == 0
+    return found & (heads["encoding_space_ref"] == 0)

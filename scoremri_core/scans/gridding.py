@@ -11,7 +11,7 @@ import numpy.typing as npt
 from scoremri_core.errors import InputError
 from scoremri_core.mri.fourier import change_field_of_view, remove_oversampling
 from scoremri_core.scans.files import PathLike, Readable, open_scan
-from scoremri_core.scans.flags import COUNTERS, NO_IMAGE, REVERSE, STEPS
+from scoremri_core.scans.flags import COUNTERS, REVERSE, STEPS, imaging_lines
 
 
 @dataclass(frozen=True)
@@ -106,7 +106,7 @@ def zero_filled_kspace(scan: Readable) -> npt.NDArray[np.complex64]:
     if size.z > 1:
         raise InputError(f"{scan.name}: a 3D scan, expected 2D slices")
     heads = scan.heads()
-    imaging = heads["flags"] & np.uint64(NO_IMAGE) == 0
+    imaging = imaging_lines(heads)
     for counter in COUNTERS[1:]:
         imaging &= heads["idx"][counter] == heads["idx"][counter][imaging].min(initial=65535)
     if not imaging.any():

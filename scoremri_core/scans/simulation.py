@@ -364,9 +364,13 @@ def _header(scan: SimulatedScan) -> Any:
         return xsd.limitType(minimum=0, maximum=count - 1, center=center)
 
     encoded = scan.lines, nx * scan.oversampling
+    # Gadgetron keeps noise scans by subject, and takes an ID of four parts for those of device,
+    # subject, session and measurement.
+    subject = f"phantom{scan.seed}"
     return xsd.ismrmrdHeader(
+        subjectInformation=xsd.subjectInformationType(patientID=subject),
         measurementInformation=xsd.measurementInformationType(
-            measurementID="1",
+            measurementID=f"simulation_{subject}_1_1",
             patientPosition=xsd.patientPositionType.HFS,
             protocolName=f"head phantom {scan.contrast}",
         ),
@@ -375,6 +379,9 @@ def _header(scan: SimulatedScan) -> Any:
             systemModel="simulation",
             relativeReceiverNoiseBandwidth=NOISE_BANDWIDTH,
             receiverChannels=scan.coils,
+            coilLabel=[
+                xsd.coilLabelType(coilNumber=i, coilName=f"loop {i + 1}") for i in range(scan.coils)
+            ],
         ),
         experimentalConditions=xsd.experimentalConditionsType(H1resonanceFrequency_Hz=123_200_000),
         encoding=[

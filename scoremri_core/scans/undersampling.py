@@ -19,10 +19,10 @@ from scoremri_core.scans.flags import (
     CALIBRATION_AND_IMAGING,
     COUNTERS,
     LAST_IN_SLICE,
-    NO_IMAGE,
     REVERSE,
     STEPS,
     flag_bits,
+    imaging_lines,
 )
 from scoremri_core.scans.gridding import Limits, encoding_limits
 from scoremri_core.scans.masks import CALIBRATION_MODES, Mask, make_mask
@@ -159,7 +159,7 @@ def accelerate(
     if not 0.5 < echo <= 1:
         raise InputError(f"partial echo {echo:g}: expected more than 0.5, at most 1")
     heads = scan.heads()
-    imaging = heads["flags"] & np.uint64(NO_IMAGE) == 0
+    imaging = imaging_lines(heads)
     limits = [encoding_limits(scan.header, step) for step in STEPS]
     _check_fully_sampled(scan.name, heads[imaging], limits)
     axes = AXES[axis]

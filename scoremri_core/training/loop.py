@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import io
 import json
 import logging
 import math
@@ -253,6 +254,8 @@ def read_checkpoint(path: Path, device: torch.device | str = "cpu") -> dict[str,
 
 
 def _save(state: dict[str, Any], path: Path) -> None:
-    # through a file of ours: of its own, torch does not tell why it cannot be written
-    with replacing(path) as partial, partial.open("wb") as file:
-        torch.save(state, file)
+    # by way of the memory: torch does not tell why a file cannot be written
+    checkpoint = io.BytesIO()
+    torch.save(state, checkpoint)
+    with replacing(path) as partial:
+        partial.write_bytes(checkpoint.getbuffer())

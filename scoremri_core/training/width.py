@@ -58,8 +58,7 @@ def calibrate_variance(
     Parameters
     ----------
     device : where to sample.
-    progress : called before the first reconstruction and after each with the number done, of
-        `reconstructions` in all.
+    progress : called after each reconstruction with the number done, `reconstructions` in all.
 
     Returns
     -------
@@ -69,7 +68,6 @@ def calibrate_variance(
     rng = np.random.default_rng(seed)
     scans = [_simulated_scan(s, i, rng) for i, s in enumerate(spread(slices, SCANS))]
     table: list[dict[str, float]] = []
-    progress(0)
 
     def tried(variance_scale: float, inflation: float) -> dict[str, float]:
         done = len(table) * len(scans)

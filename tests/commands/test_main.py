@@ -27,7 +27,6 @@ def test_every_command_has_help(run, command):
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        ((), "Missing command"),
         (("nonsense",), "No such command 'nonsense'"),
         (("simulate",), "Missing option"),
         (("simulate", "-o", "x.h5", "--coils", "many"), "--coils"),
@@ -39,6 +38,15 @@ def test_bad_input_is_one_line_and_exit_code_2(run, arguments, words):
     assert (code, out) == (2, "")
     assert words in err
     assert err.count("\n") == 1
+
+
+def test_an_unexpected_error_of_a_file_is_one_line_too(run, monkeypatch, tmp_path):
+    def broken(*_):
+        raise OSError(5, "Input/output error", "scan.h5")
+
+    monkeypatch.setattr("scoremri_core.scans.files.open_hdf5", broken)
+    code, _, err = run("undersample", "scan.h5", "-o", tmp_path / "x.h5")
+    assert (code, err) == (2, "scoremri: [Errno 5] Input/output error: 'scan.h5'\n")
 
 
 def test_verbose_shows_the_traceback(run):

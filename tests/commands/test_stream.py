@@ -378,6 +378,8 @@ def test_an_interrupt_ends_it(scan, sent):
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
+        # whatever started the tests may ignore it, as a shell makes its background do
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     ) as process:
         process.stdin.write(version_1(scan)[:sent])
         process.stdin.flush()

@@ -2,17 +2,19 @@
 
 import csv
 import json
+from types import SimpleNamespace
 
 import h5py
 import nibabel
 import numpy as np
 import pytest
 
+from gadgets.commands import measure as commands
 from scoremri_core.priors import load_prior
 from scoremri_core.priors.residual_unet import ResidualUnetPrior
 from scoremri_core.priors.storage import sha256
 from scoremri_core.training import card as cards
-from scoremri_core.training import measure
+from scoremri_core.training import measure, width
 
 SMALL = ("--batch", 2, "--patch", 32, "--device", "cpu", "--channels", "8,8", "--blocks", "1,1")
 
@@ -148,3 +150,59 @@ def test_data_without_a_split_is_refused(volumes, run, tmp_path):
         assert code == 2
         assert f"no file of split '{split}'" in message
     assert not (tmp_path / "run").exists()
+
+
+def test_the_measurement_can_be_left_for_later(volumes, run, tmp_path, monkeypatch):
+    def measured(*_):
+        raise AssertionError("not to be measured")
+
+    monkeypatch.setattr(cards, "measure_prior", measured)
+    code, _, log = run(
+        *("train", "--data", volumes, "-o", tmp_path / "run", "--steps", 1, *SMALL),
+        "--no-measure",
+    )
+    assert code == 0
+    assert "default.safetensors, not measured: scoremri measure does it later" in log
+    assert load_prior(tmp_path / "run" / "default.safetensors").card["steps"] == 1
+
+
+def test_the_measurement_says_how_long_it_will_take(volumes, run, quick, tmp_path, monkeypatch):
+    def calibrate(prior, slices, device, progress):
+        for done in (1, 2, 3):
+            progress(done)
+            clock.append(clock[-1] + 100)
+        return {"inflation": 1.0, "variance_scale": 1.0, "variance_calibration": []}
+
+    clock = [0.0]
+    monkeypatch.setattr(commands, "time", SimpleNamespace(monotonic=lambda: clock[-1]))
+    monkeypatch.setattr(cards, "calibrate_variance", calibrate)
+    train = ("train", "--data", volumes, "-o", tmp_path / "run", "--steps", 1, *SMALL)
+    code, _, log = run(*train)
+    assert code == 0
+    told = [line.partition(": ")[2] for line in log.splitlines() if "commands.measure: " in line]
+    total = width.reconstructions()
+    assert told[0].endswith(f"the denoiser's error, then {total} reconstructions")
+    assert told[1] == f"the other {total - 2} reconstructions take about 67 min"
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        (("--channels", "8,16"), "the same architecture and size"),
+        (("--name", "a/b"), "name 'a/b'"),
+        (("--device", "abacus"), "device 'abacus'"),
+        (("--batch", "0"), "--batch"),
+    ],
+)
+def test_nothing_is_read_before_a_refusal(volumes, run, tmp_path, monkeypatch, options, told):
+    begin = ("train", "--data", volumes, "-o", tmp_path / "run", "--steps", 1, *SMALL)
+    assert run(*begin, "--no-measure")[0] == 0
+
+    def read(*_):
+        raise AssertionError("no data are to be read")
+
+    monkeypatch.setattr("scoremri_core.training.slices.load_slices", read)
+    code, _, err = run(*begin, *options)
+    assert code == 2
+    assert told in err
+    assert err.count("\n") == 1

@@ -58,6 +58,27 @@ def test_of_several_repetitions_the_first_is_taken():
     assert np.array_equal(zero_filled_kspace(scan), zero_filled_kspace(first))
 
 
+def test_lines_of_another_encoding_space_make_no_image():
+    """Navigators, whose steps count something else."""
+    plain = SimulatedScan(matrix=(20, 16), coils=2)
+
+    class WithNavigators(SimulatedScan):
+        def heads(self):
+            heads = super().heads()
+            navigators = heads[-3:].copy()
+            navigators["encoding_space_ref"] = 1
+            navigators["idx"]["kspace_encode_step_1"] = 0
+            navigators["idx"]["slice"] = 5
+            return np.concatenate([heads[:40], navigators, heads[40:]])
+
+        def __iter__(self):
+            lines = list(plain)
+            yield from [*lines[:40], *lines[-3:], *lines[40:]]
+
+    found = zero_filled_kspace(WithNavigators(matrix=(20, 16), coils=2))
+    np.testing.assert_array_equal(found, zero_filled_kspace(plain))
+
+
 def test_missing_lines_are_told(tmp_path):
     scan = SimulatedScan((20, 16), coils=2)
     write_scan(tmp_path / "s.h5", scan.header, list(scan)[:-3])

@@ -1,3 +1,5 @@
+import re
+
 import numpy as np
 import pytest
 
@@ -117,6 +119,18 @@ def test_noise_differs_between_repetitions_and_comes_back_with_the_seed():
     first, again = list(scan), list(SimulatedScan((16, 16), coils=2, repetitions=2, seed=4))
     assert first == again
     assert not np.array_equal(first[-1].data, first[-17].data)
+
+
+def test_gadgetron_finds_the_subject_and_the_coils():
+    """By IsmrmrdContextVariables, and by the labels that NoiseAdjustGadget compares."""
+    header = SimulatedScan((16, 16), coils=3, seed=5).header
+    parts = re.fullmatch(
+        "([^_]+)_([^_]+)_([^_]+)_([^_]+)", header.measurementInformation.measurementID
+    )
+    assert parts[2] == header.subjectInformation.patientID == "phantom5"
+    labels = header.acquisitionSystemInformation.coilLabel
+    assert [label.coilNumber for label in labels] == [0, 1, 2]
+    assert len({label.coilName for label in labels}) == 3
 
 
 def test_a_coil_sees_best_what_lies_near_it():

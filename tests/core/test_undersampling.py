@@ -82,6 +82,17 @@ def test_flags_move_within_their_slice_when_slices_are_interleaved():
     assert [kept.index(a) for a in kept if a.is_flag_set(25)] == [len(kept) - 1]
 
 
+def test_lines_of_another_encoding_space_are_kept_as_they_are():
+    lines = list(FLAT)
+    extra = [ismrmrd.Acquisition(line.getHead(), line.data) for line in lines[-3:]]
+    for number, line in enumerate(extra):
+        line.encoding_space_ref = 1
+        line.idx.kspace_encode_step_1 = 900 + number
+    thinned = list(accelerate(Listed(FLAT.header, lines + extra), "equispaced", 4, 8))
+    assert thinned[-3:] == extra
+    assert thinned[:-3] == list(accelerate(FLAT, "equispaced", 4, 8))
+
+
 def test_the_header_says_how_it_was_accelerated():
     thinned = accelerate(FLAT, "equispaced", 4, 9)
     parallel = thinned.header.encoding[0].parallelImaging

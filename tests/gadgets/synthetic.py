@@ -91,6 +91,17 @@ def kspace(image, ky, kx, oversampling=1):
     return (along_y @ image @ along_x).astype(np.complex64)
 
 
+def expected(image, ky=None, coils=4):
+    """k-space (coil, y, x) without oversampling, DC at n // 2, by summing over pixels."""
+    ny, nx = image.shape
+    maps = coil_maps(coils, ny, nx)
+    ksp = kspace(maps * image, np.arange(ny) - ny // 2, np.arange(nx) - nx // 2)
+    if ky is not None:
+        absent = np.setdiff1d(np.arange(ny), np.asarray(ky) + ny // 2)
+        ksp[:, absent] = 0
+    return ksp
+
+
 def acquisitions(
     image,
     *,

@@ -1,6 +1,10 @@
+from xml.etree import ElementTree
+
 import pytest
 
 from gadgets.protocol.chain import Chain, Node, find, known, shipped
+from gadgets.stages.properties import Properties
+from gadgets.stages.scaling import MOST
 from scoremri_core.errors import InputError
 
 EXTERNAL = """<external><execute name="a.b" target="c" type="python"/>
@@ -26,8 +30,9 @@ def test_chains_are_found_by_name_and_by_path():
 
 
 def test_an_unknown_chain_lists_the_known():
-    assert {"score_recon.xml", "score_recon_generic.xml"} <= set(known())
-    with pytest.raises(InputError, match=r"unknown chain 'nope'.*score_recon.xml, score_recon_gen"):
+    shipped_ones = {f"score_recon{kind}.xml" for kind in ("", "_dicom", "_generic", "_resident")}
+    assert shipped_ones <= set(known())
+    with pytest.raises(InputError, match=f"unknown chain 'nope'.*{', '.join(sorted(known()))}"):
         Chain.load("nope")
 
 
@@ -74,6 +79,56 @@ def test_properties_are_set_and_added(tmp_path):
 def test_what_the_host_cannot_run_is_refused_by_name(tmp_path, text, told):
     with pytest.raises(InputError, match=told):
         Chain.load(written(tmp_path, text)).nodes()
+
+
+def test_the_chain_that_ends_in_dicom_keeps_the_sd_a_number():
+    """Spelt as in the headers of FloatToFixPoint, DicomFinishGadget and DicomImageWriter."""
+    chain = Chain.load("score_recon_dicom")
+    root = ElementTree.fromstring(chain.xml)
+    stream = [(part.findtext("dll"), part.findtext("classname")) for part in root.find("stream")]
+    assert stream == [
+        (None, None),
+        ("gadgetron_mricore", "FloatToUShortGadget"),
+        ("gadgetron_dicom", "DicomFinishGadget"),
+    ]
+    (writer,) = root.findall("writers/writer")
+    assert (writer.findtext("dll"), writer.findtext("classname")) == (
+        "gadgetron_dicom",
+        "DicomImageWriter",
+    )
+    node = Properties.from_config(root.find("stream/external/configuration"))
+    assert node == Properties(scale="auto")
+    fixed = {p.get("name"): int(p.get("value")) for p in root.findall("stream/gadget/property")}
+    # 15 bits for magnitude; phase is moved and spread by the offset, and must not be clipped
+    assert fixed["max_intensity"] == MOST
+    assert fixed["min_intensity"] == 0
+    assert 0 < 2 * fixed["intensity_offset"] <= fixed["max_intensity"]
+    with pytest.raises(InputError, match="FloatToUShortGadget needs a Gadgetron server"):
+        chain.nodes()
+
+
+def test_the_generic_chain_prepares_readouts_as_gadgetrons_own():
+    """NoiseAdjust, AsymmetricEchoAdjustRO, RemoveROOversampling: Generic_Cartesian_Grappa.xml."""
+    parts = [part.name for part in Chain.load("score_recon_generic").parts()]
+    assert parts == [
+        "NoiseAdjustGadget",
+        "AsymmetricEchoAdjustROGadget",
+        "RemoveROOversamplingGadget",
+        "AcquisitionAccumulateTriggerGadget",
+        "BucketToBufferGadget",
+        "gadgets.score_recon.reconstruct_buffers",
+    ]
+
+
+def test_parts_are_found_in_branches(tmp_path):
+    gadget = "<gadget><classname>A</classname></gadget>"
+    text = chain(
+        f"<parallel><branch><classname>B</classname></branch><stream>{EXTERNAL}{gadget}</stream>"
+        "<merge><classname>M</classname></merge></parallel><external><connect port='7'/></external>"
+    )
+    parts = Chain.load(written(tmp_path, text)).parts()
+    assert [part.name for part in parts] == ["B", "a.b.c", "A", "M", "<external>"]
+    assert parts[-1].port == "7"
 
 
 @pytest.mark.parametrize(

@@ -130,6 +130,28 @@ def test_lines_that_are_no_numbers_leave_an_image_of_the_others(lines):
     assert "not finite" in image.meta["fallback"]
 
 
+@pytest.mark.parametrize("factor", [1e4, 1e25])
+def test_a_noise_scan_louder_than_the_image_is_not_believed(factor, caplog):
+    readout = noise_readout(0.01)
+    readout.data[:] *= np.float32(factor)
+    (image,) = sent([readout, *scan()])
+    assert "fallback" not in image.meta
+    assert like(image)
+    assert any("the largest sample is" in w for w in warnings(caplog))
+    (image,) = sent([readout, *scan()], noise="scan")
+    assert "noise=scan: the noise scan has sd" in image.meta["fallback"]
+    assert like(image)
+
+
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")
+def test_a_noise_scan_far_too_quiet_costs_no_frame():
+    for factor in (1e-8, 1e-25):
+        readout = noise_readout(0.01)
+        readout.data[:] *= np.float32(factor)
+        (image,) = sent([readout, *scan()])
+        assert like(image)
+
+
 @pytest.mark.parametrize("noise", ["auto", "estimate", 0.01])
 @pytest.mark.parametrize("coils", [0, 2])
 def test_readouts_of_zeros_are_an_image_of_zeros(noise, coils):

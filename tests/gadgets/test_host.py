@@ -6,6 +6,7 @@ import ismrmrd
 import numpy as np
 import pytest
 import synthetic
+from ismrmrd import xsd
 from synthetic import acquisitions, header, letter
 
 from gadgets.protocol import wire
@@ -14,6 +15,7 @@ from gadgets.service.client import run_remote
 from gadgets.service.host import run_chain
 from scoremri_core.errors import InputError
 from scoremri_core.priors import load_prior
+from scoremri_core.scans.simulation import SimulatedScan
 
 SHAPE = (48, 40)
 
@@ -93,6 +95,20 @@ def test_outputs_are_series_in_their_order():
     card = load_prior("default").card
     assert float(meta["variance_scale"]) == card["variance_scale"]
     assert float(meta["inflation"]) == card["inflation"]
+
+
+def test_images_are_scaled_and_numbered_by_the_scan():
+    simulated = SimulatedScan((24, 20), 3, slices=2, repetitions=2, snr=50)
+    scan = sorted(simulated, key=lambda line: -line.idx.slice)  # the last slice comes first
+    options = {"samples": 2, "steps": 2, "noise": "estimate", "scale": "auto"}
+    images = list(run_chain(chain(RECON, **options), xsd.ToXML(simulated.header), scan))
+    assert len(images) == 8
+    assert len({image.meta["GADGETRON_ScaleRatio"] for image in images}) == 1
+    assert [image.slice for image in images[::2]] == [1, 1, 0, 0]
+    for image in images:
+        assert image.image_index == 2 * image.repetition + image.slice + 1
+        assert image.meta["GADGETRON_ImageNumber"] == str(image.image_index)
+    assert np.percentile(images[0].data, 99.5) == pytest.approx(2048, rel=1e-5)
 
 
 def test_a_frame_is_the_same_alone_and_in_company():

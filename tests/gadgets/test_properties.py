@@ -20,6 +20,7 @@ def test_every_property_is_read():
         "noise": "0.5",
         "outputs": "mean, std,samples",
         "series": "10",
+        "scale": "0.25",
         "capture": "/tmp/scans",
     }
     assert Properties.parse(values) == Properties(
@@ -34,6 +35,7 @@ def test_every_property_is_read():
         noise=0.5,
         outputs=("mean", "std", "samples"),
         series=10,
+        scale=0.25,
         capture="/tmp/scans",
     )
 
@@ -45,6 +47,11 @@ def test_the_chains_list_the_defaults(chain):
     assert Properties.from_config(element) == Properties()
     listed = {each.get("name") for each in element}
     assert listed == set(Properties.__dataclass_fields__)
+
+
+@pytest.mark.parametrize("text", ["off", "auto"])
+def test_scale_may_be_a_word(text):
+    assert Properties.parse({"scale": text}).scale == text
 
 
 def test_no_configuration_is_the_defaults():
@@ -71,6 +78,9 @@ def test_an_unknown_name_lists_the_known():
         ("outputs", "mean,colour", "mean, std, phase, samples"),
         ("outputs", "", "comma list"),
         ("prior", "", "a name or a path"),
+        ("scale", "on", "one of off, auto, or a positive number"),
+        ("scale", "0", "positive number"),
+        ("scale", "inf", "positive number"),
     ],
 )
 def test_a_bad_value_says_what_is_expected(name, value, told):

@@ -1,0 +1,142 @@
+"""Check that a chain will run, before a scanner asks for it."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import platform
+import shutil
+import sys
+from collections.abc import Iterator
+from importlib.metadata import version
+from pathlib import Path
+from typing import Annotated, Any
+from xml.etree.ElementTree import Element, fromstring
+
+import typer
+
+import gadgets
+from gadgets.protocol.chain import Chain, Foreign, Node
+from gadgets.stages.properties import Properties
+from scoremri_core.errors import InputError
+
+
+def check(
+    chain: Annotated[str, typer.Argument(metavar="CHAIN", help="Chain, by path or by name.")],
+) -> int:
+    """Check that a chain will run here, from modules to device.
+
+    A Gadgetron server shows its client no image and no message where a module is not found. This
+    says why: run it with the Python and in the environment that the server has. Ends with exit
+    code 2 and one sentence for each problem.
+    """
+    found = Chain.load(chain)
+    parts = found.parts()
+    typer.echo(f"chain   {Path(found.name).resolve()}")
+    problems = list(_machine())
+    for part in parts:
+        if isinstance(part, Foreign):
+            _tell(part)
+        else:
+            problems += _node(part)
+    for problem in problems:
+        typer.echo(f"scoremri: {' '.join(problem.split())}", err=True)
+    return 2 if problems else 0
+
+
+def _machine() -> Iterator[str]:
+    """Say what runs here; yield what is wrong with it."""
+    typer.echo(f"Python  {platform.python_version()}, {sys.executable}")
+    # As Gadgetron looks for it; links are not followed, for they are what makes an environment.
+    first = shutil.which("python") or shutil.which("python3")
+    if first and Path(first).absolute().parent != Path(sys.executable).absolute().parent:
+        typer.echo(f"        Gadgetron takes the first on its PATH, here another: {first}")
+    home = Path(gadgets.__file__).parent
+    typer.echo(f"module  scoremri {version('scoremri')}, {home}; gadgetron {version('gadgetron')}")
+    try:
+        import torch
+
+        from scoremri_core.request import find_device
+    except Exception as error:  # noqa: BLE001  (a broken installation fails in many ways)
+        yield f"torch cannot be imported: {_described(error)}"
+        return
+    device = find_device("auto")
+    name = f" ({torch.cuda.get_device_name(device)})" if device.type == "cuda" else ""
+    typer.echo(f"torch   {torch.__version__}, device {device}{name}")
+
+
+def _tell(part: Foreign) -> None:
+    """Say what a part needs beside this Python, which cannot see whether it is there."""
+    if part.port is None:
+        typer.echo(f"gadget  {part.name} needs a Gadgetron server")
+        return
+    typer.echo(f"node    connects to port {part.port}: scoremri serve must run there already")
+    for problem in _set_wrongly(fromstring(part.configuration)):
+        typer.echo(f"        which will refuse its {problem}")
+
+
+def _node(node: Node) -> Iterator[str]:
+    """Say what a node is; yield what is wrong with it."""
+    problems = list(_loading(node))
+    ours = node.module.partition(".")[0] == gadgets.__name__
+    if ours:
+        configuration = fromstring(node.configuration)
+        wrong = list(_set_wrongly(configuration))
+        problems += wrong or _missing(Properties.from_config(configuration))
+    typer.echo(f"node    {node.name} {'has problems' if problems else 'is well'}")
+    for problem in problems:
+        yield f"{node.name}: {problem}"
+
+
+def _loading(node: Node) -> Iterator[str]:
+    try:
+        module = importlib.import_module(node.module)
+    except ModuleNotFoundError as error:
+        absent = error.name or node.module
+        if node.module == absent or node.module.startswith(f"{absent}."):
+            places = ", ".join(place or os.getcwd() for place in sys.path)
+            yield (
+                f"there is no module '{absent}' on sys.path ({places}): install it for "
+                f"{sys.executable}, or put its folder on PYTHONPATH"
+            )
+        else:
+            yield f"the module imports '{absent}', which {sys.executable} does not have"
+    except Exception as error:  # noqa: BLE001  (anybody's module)
+        yield f"the module cannot be imported: {_described(error)}"
+    else:
+        target = getattr(module, node.target, None)
+        if target is None:
+            yield f"{module.__file__} has no '{node.target}'"
+        elif isinstance(target, type) and not hasattr(target, "handle"):
+            yield f"the class '{node.target}' has no method handle(connection)"
+        elif not callable(target):
+            yield f"'{node.target}' is neither a function nor a class"
+
+
+def _set_wrongly(configuration: Element) -> Iterator[str]:
+    for element in configuration.iter("property"):
+        alone = Element("configuration")
+        alone.append(element)
+        try:
+            Properties.from_config(alone)
+        except InputError as error:
+            yield str(error)
+
+
+def _missing(properties: Properties) -> Iterator[str]:
+    """What the properties ask for and this machine does not have."""
+    from scoremri_core import load_prior
+    from scoremri_core.request import find_device
+
+    wanted: list[tuple[Any, str]] = [(find_device, properties.device)]
+    if properties.sampler != "none":
+        wanted.append((load_prior, properties.prior))
+    for get, name in wanted:
+        try:
+            get(name)
+        except (InputError, OSError) as error:
+            yield str(error)
+
+
+def _described(error: Exception) -> str:
+    return f"{type(error).__name__}: {error}"

@@ -1,0 +1,151 @@
+"""Ctrl-C, as a terminal sends it to a process of its own."""
+
+import signal
+import subprocess
+import sys
+import time
+
+import nibabel
+import numpy as np
+import pytest
+
+from scoremri_core.scans.files import write_scan
+from scoremri_core.scans.simulation import SimulatedScan
+
+WAIT = 60  # seconds; a machine may be busy
+PROGRAM = """
+import sys
+from gadgets.commands import main
+print("started", file=sys.stderr, flush=True)
+main()
+"""
+
+
+@pytest.fixture(scope="module")
+def scan(tmp_path_factory):
+    path = tmp_path_factory.mktemp("scan") / "scan.h5"
+    full = SimulatedScan(matrix=(96, 96), coils=4, slices=3)
+    write_scan(path, full.header, full)
+    return path
+
+
+class Process:
+    """A command in a process of its own, whose stderr goes to a file."""
+
+    def __init__(self, log, *command):
+        self._log = log
+        with log.open("w") as file:
+            self._process = subprocess.Popen(
+                [sys.executable, "-c", PROGRAM, *map(str, command)],
+                stdout=subprocess.DEVNULL,
+                stderr=file,
+                # whatever started the tests may ignore it, as a shell makes its background do
+                preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+            )
+        self.wait_for(lambda: "started" in self.said())
+
+    def said(self):
+        return self._log.read_text()
+
+    def wait_for(self, happened):
+        end = time.monotonic() + WAIT
+        while not happened():
+            assert self._process.poll() is None, self.said()
+            assert time.monotonic() < end
+            time.sleep(0.01)
+
+    def assert_interrupt_ends_it(self):
+        assert self._process.poll() is None, self.said()
+        before = len(self.said())
+        self._process.send_signal(signal.SIGINT)
+        try:
+            code = self._process.wait(WAIT)
+        finally:
+            self._process.kill()
+        # what was computed at that moment may still be told
+        last = [line for line in self.said()[before:].splitlines() if " INFO " not in line]
+        assert (code, last) == (130, ["scoremri: interrupted"])
+
+
+@pytest.fixture
+def start(tmp_path_factory):
+    log = tmp_path_factory.mktemp("log") / "stderr"
+    return lambda *command: Process(log, *command)
+
+
+# seconds after the output was begun: torch is being loaded, coil maps estimated, samples drawn
+@pytest.mark.parametrize("seconds", [0, 0.5, 1, 2, 4])
+def test_replay_while_it_loads_and_samples(start, scan, tmp_path, seconds):
+    process = start("replay", scan, "-o", tmp_path / "out.h5", "-p", "samples=64")
+    process.wait_for(lambda: list(tmp_path.iterdir()))
+    time.sleep(seconds)
+    process.assert_interrupt_ends_it()
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("repetition", range(2))
+def test_replay_while_images_come_back(start, scan, tmp_path, repetition):
+    many = tmp_path / "many.h5"
+    full = SimulatedScan(matrix=(64, 64), coils=4, repetitions=40)
+    write_scan(many, full.header, full)
+    process = start("replay", many, "-o", tmp_path / "out.h5", "-p", "sampler=none")
+    process.wait_for(lambda: "frame 2 " in process.said())
+    process.assert_interrupt_ends_it()
+    assert list(tmp_path.iterdir()) == [many]
+
+
+@pytest.mark.parametrize("seconds", [0, 3])
+def test_demo(start, tmp_path, seconds):
+    process = start("demo", "-o", tmp_path / "demo")
+    process.wait_for(lambda: list(tmp_path.glob("demo/.out*")))
+    time.sleep(seconds)
+    process.assert_interrupt_ends_it()
+    assert [path.name for path in (tmp_path / "demo").iterdir()] == ["scan.h5"]
+
+
+@pytest.mark.parametrize("seconds", [0.5, 1.5, 4])
+def test_evaluate(start, scan, tmp_path, seconds):
+    process = start("evaluate", scan, "--samples", 64, "-o", tmp_path / "table.json")
+    time.sleep(seconds)
+    process.assert_interrupt_ends_it()
+    assert {path.name for path in tmp_path.iterdir()} <= {"table.json"}
+
+
+@pytest.mark.parametrize("seconds", [0, 0.5])
+def test_train_keeps_its_checkpoint(start, tmp_path, seconds):
+    for split in ("one", "two"):
+        volume = np.random.default_rng(0).uniform(50, 100, (40, 40, 4)).astype(np.float32)
+        nibabel.save(nibabel.Nifti1Image(volume, np.eye(4)), tmp_path / f"{split}.nii.gz")
+    run = tmp_path / "run"
+    small = ("--batch", 2, "--patch", 32, "--channels", "8,8", "--blocks", "1,1")
+    process = start(
+        *("train", "--data", tmp_path, "-o", run, "--checkpoint-every", 5, *small),
+        *("--cache", tmp_path / "cache", "--steps", 100_000),
+    )
+    process.wait_for((run / "checkpoint.pt").exists)
+    time.sleep(seconds)
+    process.assert_interrupt_ends_it()
+    assert {path.name for path in run.iterdir()} <= {"checkpoint.pt", "log.jsonl", "denoised.png"}
+
+
+def test_an_interrupt_that_falls_into_a_callback_is_not_lost():
+    program = """
+import signal, time
+from gadgets import commands
+
+class Dropped:
+    def __del__(self):  # Python drops what is raised here
+        signal.raise_signal(signal.SIGINT)
+        time.sleep(0.1)
+
+def work(**_):
+    Dropped()
+    time.sleep(1000)
+
+commands.app = work
+commands.main()
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, timeout=WAIT
+    )
+    assert (done.returncode, done.stderr) == (130, "scoremri: interrupted\n")
