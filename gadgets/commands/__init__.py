@@ -22,6 +22,7 @@ logger = logging.getLogger(__name__)
 COMMANDS = (
     "demo",
     "replay",
+    "stream",
     "serve",
     "check",
     "simulate",
@@ -32,6 +33,7 @@ COMMANDS = (
     "train",
     "measure",
     "import-prior",
+    "openrecon",
 )
 
 # The base of BadParameter is the usage error of the click that typer carries.

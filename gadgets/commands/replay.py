@@ -55,7 +55,7 @@ def replay(
     from scoremri_core.scans.files import check_writable, open_scan, replacing
 
     check_writable(output, source)
-    values = _pairs(properties or [])
+    values = pairs(properties or [])
     chain: Chain | str = config
     if address is None or find(config) is not None:
         chain = Chain.load(config).with_properties(values)
@@ -181,7 +181,8 @@ def write_images(path: Path, group: str, items: Iterable[Any]) -> dict[str, int]
     return counts
 
 
-def _pairs(properties: list[str]) -> dict[str, str]:
+def pairs(properties: list[str]) -> dict[str, str]:
+    """Properties given as KEY=VALUE."""
     values = {}
     for text in properties:
         name, separator, value = text.partition("=")
