@@ -32,6 +32,7 @@ def dockerfile(bundle: Bundle, description: Mapping[str, Any]) -> str:
     """Instructions for an image with the package, its label and `serve` as its command."""
     encoded = base64.b64encode(json.dumps(description).encode()).decode()
     command = ["scoremri", "serve", "--host", "0.0.0.0", "--port", str(PORT)]
+    command += ["--default-chain", "score_recon.xml"]  # whatever name a scanner sends
     cupy = ' "cupy-cuda11x>=13,<14"' if bundle.device == "cuda" else ""
     return f"""\
 # {NAME} {bundle.version} for OpenRecon ({bundle.device}); build.sh builds the bundle with it.
