@@ -43,9 +43,11 @@ def read_stacks(source: Source) -> list[Stack]:
 
 
 def _nifti(source: Source) -> list[NDArray[Any]]:
-    import nibabel
-    from nibabel.filebasedimages import ImageFileError
-
+    try:
+        import nibabel
+        from nibabel.filebasedimages import ImageFileError
+    except ImportError as error:
+        raise InputError(f"{source.path}: NIfTI needs NiBabel, of the extra `train`") from error
     try:
         image: Any = nibabel.load(source.path)
         volume = np.asanyarray(image.dataobj)
@@ -73,8 +75,10 @@ def _photograph(path: Path) -> list[NDArray[Any]]:
 
     Green and blue are cut out along an outline, as a body is by the air around it.
     """
-    from PIL import Image, UnidentifiedImageError
-
+    try:
+        from PIL import Image, UnidentifiedImageError
+    except ImportError as error:
+        raise InputError(f"{path}: photographs need Pillow, of the extra `train`") from error
     try:
         with Image.open(path) as opened:
             photograph = opened.convert("RGB")

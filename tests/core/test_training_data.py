@@ -2,6 +2,7 @@
 
 import csv
 import os
+import sys
 
 import h5py
 import nibabel
@@ -143,6 +144,13 @@ def test_volumes_that_are_none_are_named(tmp_path):
     ):
         with pytest.raises(InputError, match=rf"{name}: .*{told}"):
             read_stacks(Source(tmp_path / name, "s", "train"))
+
+
+def test_a_reader_that_is_not_installed_is_named_with_its_extra(tmp_path, monkeypatch):
+    path = save_nifti(tmp_path / "a.nii.gz", noise_volume())
+    monkeypatch.setitem(sys.modules, "nibabel", None)
+    with pytest.raises(InputError, match=r"a\.nii\.gz: NIfTI needs NiBabel, of the extra `train`"):
+        read_stacks(Source(path, "s", "train"))
 
 
 def test_complex_images_keep_their_phase(tmp_path):
