@@ -29,6 +29,11 @@ def scan(tmp_path_factory):
     return path
 
 
+def heed():
+    """Heed Ctrl-C: what started the tests may ignore it, as a shell makes its background do."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 class Process:
     """A command in a process of its own, whose stderr goes to a file."""
 
@@ -39,8 +44,7 @@ class Process:
                 [sys.executable, "-c", PROGRAM, *map(str, command)],
                 stdout=subprocess.DEVNULL,
                 stderr=file,
-                # whatever started the tests may ignore it, as a shell makes its background do
-                preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+                preexec_fn=heed,
             )
         self.wait_for(lambda: "started" in self.said())
 
@@ -146,6 +150,10 @@ commands.app = work
 commands.main()
 """
     done = subprocess.run(
-        [sys.executable, "-c", program], capture_output=True, text=True, timeout=WAIT
+        [sys.executable, "-c", program],
+        capture_output=True,
+        text=True,
+        timeout=WAIT,
+        preexec_fn=heed,
     )
     assert (done.returncode, done.stderr) == (130, "scoremri: interrupted\n")
