@@ -87,6 +87,20 @@ PartialEcho = Annotated[
     float, typer.Option("--partial-echo", help="Share of each readout acquired.")
 ]
 
+Config = Annotated[
+    str, typer.Option("-c", "--config", metavar="NAME_OR_PATH.xml", help="Chain to run.")
+]
+ChainProperties = Annotated[
+    list[str] | None,
+    typer.Option(
+        "-p",
+        "--property",
+        metavar="KEY=VALUE",
+        help="Property of the chain; repeat.",
+        show_default="as the chain says",
+    ),
+]
+
 Group = Annotated[str, typer.Option("--group", help="Group of the scan in the file.")]
 Prior = Annotated[str, typer.Option("--prior", help="Name of a shipped prior, or a path.")]
 Device = Annotated[

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from gadgets.commands.options import Group
+from gadgets.commands.options import ChainProperties, Config, Group
 from scoremri_core.errors import InputError
 
 if TYPE_CHECKING:
@@ -22,19 +22,8 @@ logger = logging.getLogger(__name__)
 def replay(
     source: Annotated[Path, typer.Argument(metavar="IN.h5", help="Recorded ISMRMRD scan.")],
     output: Annotated[Path, typer.Option("-o", "--output", metavar="OUT.h5", help="Images.")],
-    config: Annotated[
-        str, typer.Option("-c", "--config", metavar="NAME_OR_PATH.xml", help="Chain to run.")
-    ] = "score_recon.xml",
-    properties: Annotated[
-        list[str] | None,
-        typer.Option(
-            "-p",
-            "--property",
-            metavar="KEY=VALUE",
-            help="Property of the chain; repeat.",
-            show_default="as the chain says",
-        ),
-    ] = None,
+    config: Config = "score_recon.xml",
+    properties: ChainProperties = None,
     group: Group = "dataset",
     address: Annotated[
         str | None,

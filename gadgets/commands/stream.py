@@ -6,9 +6,7 @@ import contextlib
 import logging
 from typing import TYPE_CHECKING, Annotated
 
-import typer
-
-from gadgets.commands.options import choice
+from gadgets.commands.options import ChainProperties, Config, choice
 from scoremri_core.errors import InputError
 
 if TYPE_CHECKING:
@@ -20,19 +18,8 @@ FORMATS = ("auto", "v1", "v2")
 
 
 def stream(
-    config: Annotated[
-        str, typer.Option("-c", "--config", metavar="NAME_OR_PATH.xml", help="Chain to run.")
-    ] = "score_recon.xml",
-    properties: Annotated[
-        list[str] | None,
-        typer.Option(
-            "-p",
-            "--property",
-            metavar="KEY=VALUE",
-            help="Property of the chain; repeat.",
-            show_default="as the chain says",
-        ),
-    ] = None,
+    config: Config = "score_recon.xml",
+    properties: ChainProperties = None,
     format: Annotated[
         str, choice(FORMATS, "--format", help="Version of MRD; auto tells it by the first bytes.")
     ] = "auto",
