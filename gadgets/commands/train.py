@@ -62,7 +62,16 @@ def train(
     start: Annotated[
         str | None,
         typer.Option(
-            help="Prior to begin with, a name or a path; blocks that it lacks begin as identity.",
+            help="Prior to begin with, a name or a path; blocks that it lacks begin as identity, "
+            "those that it has too many are left out.",
+            show_default="none",
+        ),
+    ] = None,
+    teacher: Annotated[
+        str | None,
+        typer.Option(
+            help="Prior whose denoised images are learned instead of the clean ones, a name or a "
+            "path: for a smaller network.",
             show_default="none",
         ),
     ] = None,
@@ -116,12 +125,14 @@ def train(
         loss=loss,
         signed_sd=signed_sd,
         start=start,
+        teacher=teacher,
         compile=compile_,
     )
     # what does not go together is refused before anything is read or written
     check_name(name)
     check_folder(output)
     settings.network()
+    settings.teaching()
     loop.check_resumable(output, settings)
     cache = cache or output / "cache"
     with joined_ranks(device) as ranks:

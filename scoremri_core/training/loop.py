@@ -73,7 +73,8 @@ def train(
     )
     folder.mkdir(parents=True, exist_ok=True)
     start = _resume(folder / CHECKPOINT, model, average, optimizer, device)
-    objective = _shared(model, ranks, settings.compile)
+    teacher = settings.teaching(device)
+    objective = _shared(Objective(model, teacher), ranks, settings.compile)
 
     smooth: float | None = None
     interval: list[float] = []
@@ -177,9 +178,8 @@ def _levels(step: int, settings: Settings) -> Tensor:
     return log_normal_levels(settings.batch, generator)
 
 
-def _shared(model: Network, ranks: Ranks, compiled: bool) -> Callable[..., tuple[Tensor, Tensor]]:
+def _shared(objective: Any, ranks: Ranks, compiled: bool) -> Callable[..., tuple[Tensor, Tensor]]:
     """The objective, its gradients averaged over the processes."""
-    objective: Any = Objective(model)
     if ranks.count > 1:
         objective = nn.parallel.DistributedDataParallel(objective)
     return torch.compile(objective) if compiled else objective

@@ -19,22 +19,28 @@ class Objective(nn.Module):
     Parameters
     ----------
     network : a `DenoisingUnet` or a `ResidualUnet`.
+    teacher : a `DenoisingUnet` whose mean a `DenoisingUnet` learns, see `denoising_loss`.
     """
 
-    def __init__(self, network: nn.Module) -> None:
+    def __init__(self, network: nn.Module, teacher: DenoisingUnet | None = None) -> None:
         super().__init__()
         self.network = network
+        self.teacher = teacher
 
     def forward(self, clean: Tensor, sigma: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
         """Loss to minimise and loss to report; `clean` and `noise` (batch, 2, y, x)."""
         if isinstance(self.network, DenoisingUnet):
-            return denoising_loss(self.network, clean, sigma, noise)
+            return denoising_loss(self.network, clean, sigma, noise, self.teacher)
         loss = score_loss(self.network, clean, sigma, noise)
         return loss, loss.detach()
 
 
 def denoising_loss(
-    model: DenoisingUnet, clean: Tensor, sigma: Tensor, noise: Tensor
+    model: DenoisingUnet,
+    clean: Tensor,
+    sigma: Tensor,
+    noise: Tensor,
+    teacher: DenoisingUnet | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Denoising score matching with EDM weighting, and the likelihood of the error variance.
 
@@ -46,22 +52,29 @@ def denoising_loss(
     clean : (batch, 2, y, x).
     sigma : (batch,).
     noise : (batch, 2, y, x), of sd 1.
+    teacher : a network whose mean is learned instead of the clean image.  What the clean image has
+        beyond its expectation is noise to whoever learns (distillation, Hinton et al. 2015), so
+        that a smaller network gets there in fewer steps.  The error variance is the network's own.
 
     Returns
     -------
-    loss to minimise, and its mean-square part (1 = no better than the preconditioning alone).
+    loss to minimise, and the mean square error against the clean image (1 = no better than the
+    preconditioning alone).
     """
     noisy = clean + sigma.view(-1, 1, 1, 1) * noise
     skip, out, _ = model.preconditioning(sigma)
     target = (clean - skip * noisy) / out
+    seen = noisy.contiguous(memory_format=torch.channels_last)
     with torch.autocast(clean.device.type, torch.bfloat16):
-        residual, log_variance = model.residual(
-            noisy.contiguous(memory_format=torch.channels_last), sigma
-        )
+        residual, log_variance = model.residual(seen, sigma)
+        if teacher is not None:
+            with torch.no_grad():
+                taught = teacher.residual(seen, sigma)[0]
     error = (residual.float() - target).square()
     mse = error.mean()
     likelihood = (log_variance + error.detach().mean(1, keepdim=True) / log_variance.exp()).mean()
-    return mse + 0.02 * likelihood, mse.detach()
+    learned = mse if teacher is None else (residual.float() - taught.float()).square().mean()
+    return learned + 0.02 * likelihood, mse.detach()
 
 
 def log_normal_levels(count: int, generator: torch.Generator) -> Tensor:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import nn
 
 from scoremri_core.errors import InputError
@@ -34,7 +36,8 @@ class Settings:
     learning_rate : at its peak, after `warmup` steps.
     channels, blocks : of the network; None takes the architecture's own.
     start : prior whose weights to begin with (a name or a path); None begins at random.  Blocks
-        that it lacks are added as the identity.
+        that it lacks are added as the identity, the last ones of a scale that has more left out.
+    teacher : prior whose denoised image is learned instead of the clean one (a name or a path).
     architecture : one of `NETWORKS`.
     loss : "denoising", at log-normal noise levels, or "signed", at normal ones of either sign,
         which takes the residual U-Net.
@@ -57,6 +60,7 @@ class Settings:
     loss: str = "denoising"
     signed_sd: float = 0.5
     start: str | None = None
+    teacher: str | None = None
     compile: bool = False
 
     def __post_init__(self) -> None:
@@ -107,7 +111,10 @@ class Settings:
             command += f" --channels {_text(self.channels)}"
         if self.blocks is not None:
             command += f" --blocks {_text(self.blocks)}"
-        return command if self.start is None else f"{command} --start {Path(self.start).stem}"
+        for option, prior in (("--start", self.start), ("--teacher", self.teacher)):
+            if prior is not None:
+                command += f" {option} {Path(prior).stem}"
+        return command
 
     def network(self, begin: bool = True) -> Network:
         """The network before the first step.
@@ -134,16 +141,38 @@ class Settings:
             _begin_with(network, load_prior(self.start).model, self.start)
         return network
 
+    def teaching(self, device: torch.device | str = "cpu") -> DenoisingUnet | None:
+        """The network to learn from, if there is one.
+
+        Raises
+        ------
+        InputError : it is no prior, or not a `DenoisingUnet` of the same preconditioning.
+        """
+        if self.teacher is None:
+            return None
+        taught, model = self.network(begin=False), load_prior(self.teacher).model
+        if not (
+            isinstance(taught, DenoisingUnet)
+            and isinstance(model, DenoisingUnet)
+            and taught.sigma_data == model.sigma_data
+            and self.patch % model.multiple == 0
+        ):
+            raise InputError(
+                f"teacher {self.teacher!r}: expected a prior of the architecture unet, for one too"
+            )
+        model = model.requires_grad_(False).eval()
+        return model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+
 
 def _begin_with(network: nn.Module, other: nn.Module, name: str) -> None:
-    """Copy the weights of `other`; what it lacks of `network` must be whole residual blocks."""
+    """Copy the weights of `other`; they may differ in whole residual blocks."""
     weights = other.state_dict()
     try:
         lacking, foreign = network.load_state_dict(weights, strict=False)
     except RuntimeError:  # other shapes
         lacking, foreign = [], list(weights)
     # a residual block begins as the identity, with its last convolution at zero
-    if foreign or not all(key.startswith(("down.", "up.")) for key in lacking):
+    if not all(re.match(r"(down|up)\.\d+\.\d+\.", key) for key in (*lacking, *foreign)):
         raise InputError(f"start {name!r}: expected a prior of the same architecture and channels")
 
 

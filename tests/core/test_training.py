@@ -13,6 +13,7 @@ import torch
 from scoremri_core.errors import InputError
 from scoremri_core.priors import load_prior
 from scoremri_core.priors.gaussian import GaussianPrior
+from scoremri_core.priors.storage import save_prior
 from scoremri_core.priors.unet import DenoisingUnet
 from scoremri_core.training import card, measure, width
 from scoremri_core.training.augment import complex_patch
@@ -144,6 +145,39 @@ def test_training_learns_to_denoise(tmp_path):
     assert after < 0.35 * before
 
 
+def test_the_gradient_of_learning_from_a_teacher_vanishes_at_the_teacher():
+    """While that of the mean square error against clean images does not."""
+    torch.manual_seed(0)
+    teacher = Settings(**TINY).network()
+    pupil = Settings(**TINY).network()
+    for network in (teacher, pupil):
+        torch.nn.init.normal_(network.tail.weight, generator=torch.Generator().manual_seed(1))
+    pupil.load_state_dict(teacher.state_dict())
+    generator = torch.Generator().manual_seed(2)
+    clean, noise = torch.randn((2, 4, 2, 32, 32), generator=generator)
+    sigma = log_normal_levels(4, generator)
+    sizes = []
+    for taught in (teacher, None):
+        loss, reported = denoising_loss(pupil, clean, sigma, noise, taught)
+        pupil.zero_grad()
+        loss.backward()
+        sizes.append(float(pupil.tail.bias.grad[:8].norm()))  # of the mean, not of the variance
+        assert float(reported) > 0.1
+    assert sizes[0] < 1e-4 * sizes[1]
+
+
+def test_a_network_begins_with_the_first_blocks_of_a_deeper_one(tmp_path):
+    deep = Settings(**(TINY | {"blocks": (2, 1)})).network()
+    for parameter in deep.parameters():
+        torch.nn.init.normal_(parameter, std=0.1)
+    path = tmp_path / "deep.safetensors"
+    save_prior(path, deep, {}, half=False)
+    shallow = Settings(start=str(path), **TINY).network()
+    weights = deep.state_dict()
+    for name, value in shallow.state_dict().items():
+        assert torch.equal(value, weights[name])
+
+
 def test_a_loss_that_is_not_finite_ends_the_run(tmp_path):
     slices = [Slice(np.full((48, 48), np.nan, np.float16), "s", "")]
     with pytest.raises(InputError, match="step 0: the loss is nan"):
@@ -166,15 +200,21 @@ def test_sizes_that_do_not_go_together_are_refused(changes, told):
         Settings(**{**TINY, **changes}).network()
 
 
+def test_a_teacher_of_another_architecture_is_refused():
+    settings = Settings(**(TINY | {"architecture": "residual-unet"}), teacher="default")
+    with pytest.raises(InputError, match="teacher 'default': expected a prior of the architecture"):
+        settings.teaching()
+
+
 def test_settings_are_read_back_from_earlier_versions():
-    settings = Settings(steps=7, start="default", **TINY)
+    settings = Settings(steps=7, start="default", teacher="RUN/other.safetensors", **TINY)
     assert Settings.from_json(settings.to_json()) == settings
     assert Settings.from_json('{"steps": 3, "blocks": [1, 2], "gone": 1}') == Settings(
         steps=3, blocks=(1, 2)
     )
     assert settings.command == (
         "scoremri train --data DATA -o RUN --steps 7 --batch 4 --patch 32 --learning-rate 0.001 "
-        "--seed 0 --channels 16,16 --blocks 1,1 --start default"
+        "--seed 0 --channels 16,16 --blocks 1,1 --start default --teacher other"
     )
 
 
