@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -13,7 +14,14 @@ from gadgets.commands.measure import check_name, measured
 from gadgets.commands.options import Device, Seed, choice
 from gadgets.commands.progress import Advance, progress
 from scoremri_core.errors import InputError
-from scoremri_core.training import ARCHITECTURES, LOSSES
+from scoremri_core.training import (
+    ARCHITECTURES,
+    DEPTHS,
+    LOSSES,
+    OPTIMIZERS,
+    PRESETS,
+    SCHEDULES,
+)
 
 if TYPE_CHECKING:
     from scoremri_core.training.ranks import Ranks
@@ -22,6 +30,7 @@ logger = logging.getLogger(__name__)
 
 
 def train(
+    context: typer.Context,
     data: Annotated[
         list[Path],
         typer.Option(
@@ -43,7 +52,11 @@ def train(
     device: Device = "auto",
     architecture: Annotated[
         str,
-        choice(ARCHITECTURES, help="residual-unet is the score network of Ramzi et al. 2020."),
+        choice(
+            ARCHITECTURES,
+            help="residual-unet and ncsnv2 are the score networks of Ramzi et al. 2020 and of "
+            "Jalal et al. 2021.",
+        ),
     ] = "unet",
     channels: Annotated[
         str | None,
@@ -86,6 +99,36 @@ def train(
     signed_sd: Annotated[
         float, typer.Option(help="Sd of the signed noise levels, where the images are about 1.")
     ] = 0.5,
+    width: Annotated[
+        int, typer.Option(help="Channels of an NCSNv2 at full resolution.", min=1)
+    ] = 32,
+    depth: Annotated[str, choice(DEPTHS, help="Of an NCSNv2.")] = "deeper",
+    levels: Annotated[int, typer.Option(help="Noise levels of an NCSNv2.", min=2)] = 2311,
+    sigma_begin: Annotated[
+        float, typer.Option(help="Greatest of them, where the images are about 1.")
+    ] = 232.0,
+    sigma_end: Annotated[float, typer.Option(help="Least of them.")] = 0.0066,
+    spectral_norm: Annotated[
+        bool, typer.Option(help="Hold the spectral norms of a residual-unet at 2.")
+    ] = True,
+    optimizer: Annotated[
+        str, choice(OPTIMIZERS, help="adamw clips gradients to norm 1, adam is plain.")
+    ] = "adamw",
+    adam_eps: Annotated[float, typer.Option(help="Added to the root of second moments.")] = 1e-8,
+    schedule: Annotated[
+        str, choice(SCHEDULES, help="Of the learning rate; cosine begins with a warm-up.")
+    ] = "cosine",
+    ema_decay: Annotated[
+        float, typer.Option(help="Of the moving average of the weights.", min=0, max=1)
+    ] = 0.999,
+    preset: Annotated[
+        str | None,
+        choice(
+            tuple(PRESETS),
+            help="A paper's settings, where no option says otherwise: NCSNv2 of Jalal et al. 2021, "
+            "residual U-Net of Ramzi et al. 2020.",
+        ),
+    ] = None,
     checkpoint_every: Annotated[int, typer.Option(help="Steps between checkpoints.", min=1)] = 250,
     compile_: Annotated[
         bool, typer.Option("--compile", help="Use torch.compile, which needs a C compiler.")
@@ -112,22 +155,16 @@ def train(
     from scoremri_core.training.settings import Settings
     from scoremri_core.training.slices import load_slices
 
-    settings = Settings(
-        steps,
-        batch,
-        patch,
-        learning_rate,
-        seed=seed,
-        checkpoint_every=checkpoint_every,
-        channels=_whole_numbers("--channels", channels),
-        blocks=_whole_numbers("--blocks", blocks),
-        architecture=architecture,
-        loss=loss,
-        signed_sd=signed_sd,
-        start=start,
-        teacher=teacher,
-        compile=compile_,
-    )
+    options = dict(context.params)
+    for option, value in PRESETS.get(preset or "", {}).items():
+        source = context.get_parameter_source(option)
+        if source is not None and source.name == "DEFAULT":
+            options[option] = value
+    known = {field.name for field in fields(Settings)}
+    given = {name: value for name, value in options.items() if name in known - {"device"}}
+    for sizes in ("channels", "blocks"):
+        given[sizes] = _whole_numbers(f"--{sizes}", given[sizes])
+    settings = Settings(compile=compile_, **given)
     # what does not go together is refused before anything is read or written
     check_name(name)
     check_folder(output)
