@@ -1,9 +1,28 @@
-"""Real scans for the tests, where they are present."""
+"""Real scans where they are present, and two processes for the whole suite."""
 
 import os
 from pathlib import Path
 
 import pytest
+
+WORKERS = min(2, os.cpu_count() or 1)
+
+if "PYTEST_XDIST_WORKER" in os.environ:
+    # The cores are shared out: torch takes all of them for each process, and is slower so.
+    os.environ.setdefault("OMP_NUM_THREADS", str((os.cpu_count() or 1) // WORKERS))
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_cmdline_main(config):
+    """Run all tests side by side; some of them, or those under `-n 0`, in this process."""
+    whole = config.args == config.getini("testpaths")
+    if (
+        whole
+        and getattr(config.option, "numprocesses", 0) is None
+        and not hasattr(config, "workerinput")
+    ):
+        config.option.numprocesses = WORKERS
+        config.option.dist = "worksteal"  # neighbours, which share fixtures, stay together
 
 
 @pytest.fixture(scope="session")

@@ -13,7 +13,6 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-from scipy.ndimage import distance_transform_edt
 
 from scoremri_core.errors import InputError
 
@@ -171,6 +170,8 @@ def _poisson(
 
     Shrinking reaches the wanted number of steps exactly, on one axis or two.
     """
+    from scipy.ndimage import distance_transform_edt  # slower to import than the command line
+
     chosen = np.zeros(region.shape, bool)
     distance = np.full(region.shape, np.inf)
     if region.any():

@@ -1,31 +1,18 @@
 """A disk that fills up, as a limit on the size of files shows it."""
 
-import os
 import re
-import subprocess
-import sys
 
 import nibabel
 import numpy as np
 import pytest
 import torch
+from forked import run_forked
 
 from scoremri_core.priors.ncsnv2 import NCSNv2
 from scoremri_core.scans.files import write_scan
 from scoremri_core.scans.simulation import SimulatedScan
 
 pytest.importorskip("resource")
-
-# the process ignores the signal that would end it, and sees an error of writing instead
-PROGRAM = """
-import resource, signal, sys
-signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-limit = int(sys.argv[1])
-resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
-from gadgets.commands import main
-sys.argv[:2] = ["scoremri"]
-main()
-"""
 
 
 @pytest.fixture(scope="module")
@@ -37,23 +24,19 @@ def scan(tmp_path_factory):
 
 
 def assert_refused(limit, named, *command):
-    done = subprocess.run(
-        [sys.executable, "-c", PROGRAM, str(limit), *map(str, command)],
-        capture_output=True,
-        text=True,
-        env=os.environ | {"COLUMNS": "200"},
-    )
-    assert done.returncode == 2, (done.returncode, done.stderr)
-    last = done.stderr.splitlines()[-1]
+    done = run_forked(*command, limit=limit)
+    told = done.stderr.decode()
+    assert done.returncode == 2, (done.returncode, told)
+    last = told.splitlines()[-1]
     assert re.fullmatch(f"scoremri: {named}: cannot be written: File too large", last), last
-    assert "Traceback" not in done.stderr
+    assert "Traceback" not in told
 
 
 @pytest.mark.parametrize("limit", [0, 3_000, 1_100_000, 2_000_000])
 def test_scans(scan, tmp_path, limit):
     out = tmp_path / "out.h5"
     assert_refused(limit, out, "undersample", scan, "-o", out, "-R", 2)
-    assert_refused(limit, out, "simulate", "-o", out, "--slices", 4)
+    assert_refused(limit, out, "simulate", "-o", out, "--matrix", 96, "--slices", 4)
     assert list(tmp_path.iterdir()) == []
 
 

@@ -1,6 +1,5 @@
 """`scoremri stream` through the pipes of real processes."""
 
-import io
 import os
 import signal
 import struct
@@ -12,29 +11,18 @@ import time
 import ismrmrd
 import numpy as np
 import pytest
-from ismrmrd import xsd
-from ismrmrd.serialization import (
-    ConfigFile,
-    ConfigText,
-    ProtocolDeserializer,
-    ProtocolSerializer,
-)
-
-from gadgets.commands.simulate import simulate
-from scoremri_core.scans.files import open_scan, write_scan
-
-mrd = pytest.importorskip("mrd", reason="mrd-python is not installed")
+from forked import PATIENCE
+from ismrmrd.serialization import ConfigFile, ConfigText, ProtocolDeserializer
+from mrd_streams import STREAMS, images_1, images_2, mrd, set_time, simulated, version_1, version_2
 
 PROGRAM = [sys.executable, "-m", "scoremri_core", "stream"]
 QUICK = ("-p", "samples=2", "-p", "steps=3", "-p", "device=cpu")
-VERSIONS = ("v1", "v2")
-PATIENCE = 100  # seconds, of a process that should have ended
 
 
-def run(data, *options, program=PROGRAM, **environment):
+def run(data, *options, **environment):
     """Exit code, standard output and the lines of standard error."""
     done = subprocess.run(
-        [*program, *options],
+        [*PROGRAM, *options],
         input=data,
         capture_output=True,
         timeout=PATIENCE,
@@ -43,164 +31,9 @@ def run(data, *options, program=PROGRAM, **environment):
     return done.returncode, done.stdout, done.stderr.decode().splitlines()
 
 
-def refused(data, *options, **environment):
-    """The one sentence, beside the log, on input that is refused."""
-    code, out, told = run(data, *QUICK, *options, **environment)
-    assert code == 2
-    assert not any("Traceback" in line for line in told)
-    (sentence,) = [line for line in told if line.startswith("scoremri: ")]
-    assert not out.endswith(struct.pack("<H", 4))
-    return sentence
-
-
 @pytest.fixture(scope="module")
 def scan(tmp_path_factory):
-    """A simulated scan with its noise scan, two waveforms and a subject."""
-    folder = tmp_path_factory.mktemp("scan")
-    simulate(folder / "bare.h5", matrix="32", coils=3, acceleration=2.0, calibration=12)
-    with open_scan(folder / "bare.h5") as scan:
-        header, readouts = scan.header, list(scan)
-    for i, readout in enumerate(readouts):
-        readout.acquisition_time_stamp = 10 * i
-    header.acquisitionSystemInformation.relativeReceiverNoiseBandwidth = 0.793
-    header.subjectInformation = xsd.subjectInformationType(patientID="p1", patientGender="F")
-    header.studyInformation = xsd.studyInformationType(
-        studyTime=xsd.ismrmrdschema.ismrmrd.XmlTime(12, 34, 56, 789_000_000)
-    )
-    waves = []
-    for start in (15, 10**6):
-        wave = ismrmrd.Waveform.from_array(np.arange(8, dtype=np.uint32).reshape(2, 4))
-        wave.time_stamp = start
-        waves.append(wave)
-    path = folder / "scan.h5"
-    write_scan(path, header, readouts, waveforms=waves)
-    return path
-
-
-def contents(path):
-    """Header and items of a scan, waveforms where the times of all say."""
-    with open_scan(path) as scan:
-        items = sorted(
-            [*scan, *scan.waveforms()],
-            key=lambda item: (
-                item.time_stamp
-                if isinstance(item, ismrmrd.Waveform)
-                else item.acquisition_time_stamp
-            ),
-        )
-        return scan.header, items
-
-
-def version_1(path, *configurations):
-    """The scan as ISMRMRD's own serializer writes it."""
-    header, items = contents(path)
-    stream = io.BytesIO()
-    with ProtocolSerializer(stream) as serializer:
-        for item in (*configurations, header, *items):
-            serializer.serialize(item)
-    return stream.getvalue()
-
-
-def version_2(path):
-    """The scan as mrd's own writer writes it, each field set by its name."""
-    header, items = contents(path)
-    stream = io.BytesIO()
-    with mrd.BinaryMrdWriter(stream) as writer:
-        writer.write_header(header_2(header))
-        writer.write_data(list(map(item_2, items)))
-    return stream.getvalue()
-
-
-def header_2(header):
-    (encoding,) = header.encoding
-    limits, parallel = encoding.encodingLimits, encoding.parallelImaging
-
-    def space(one):
-        return mrd.EncodingSpaceType(
-            matrix_size=mrd.MatrixSizeType(**vars(one.matrixSize)),
-            field_of_view_mm=mrd.FieldOfViewMm(**vars(one.fieldOfView_mm)),
-        )
-
-    out = mrd.Header(
-        subject_information=mrd.SubjectInformationType(
-            patient_id="p1", patient_gender=mrd.PatientGender.F
-        ),
-        study_information=mrd.StudyInformationType(
-            study_time=mrd.Time.from_components(12, 34, 56, 789_000_000)
-        ),
-        acquisition_system_information=mrd.AcquisitionSystemInformationType(
-            relative_receiver_noise_bandwidth=0.793
-        ),
-    )
-    out.experimental_conditions.h1resonance_frequency_hz = (
-        header.experimentalConditions.H1resonanceFrequency_Hz
-    )
-    out.encoding = [
-        mrd.EncodingType(
-            encoded_space=space(encoding.encodedSpace),
-            recon_space=space(encoding.reconSpace),
-            encoding_limits=mrd.EncodingLimitsType(
-                **{
-                    name: mrd.LimitType(**vars(limit))
-                    for name, limit in vars(limits).items()
-                    if limit is not None
-                }
-            ),
-            trajectory=mrd.Trajectory.CARTESIAN,
-            parallel_imaging=mrd.ParallelImagingType(
-                acceleration_factor=mrd.AccelerationFactorType(**vars(parallel.accelerationFactor)),
-                calibration_mode=mrd.CalibrationMode[parallel.calibrationMode.name],
-            ),
-        )
-    ]
-    return out
-
-
-def set_time(item, name, ticks):
-    """mrd-python 2.1 counts ticks, of a millisecond as its tools have it; 2.2 nanoseconds."""
-    if hasattr(item, name):
-        setattr(item, name, ticks)
-    else:
-        setattr(item, f"{name}_ns", 10**6 * ticks)
-
-
-def item_2(item):
-    head = item.getHead()
-    if isinstance(item, ismrmrd.Waveform):
-        out = mrd.WaveformUint32(data=item.data)
-        set_time(out, "time_stamp", head.time_stamp)
-        return mrd.StreamItem.WaveformUint32(out)
-    out = mrd.Acquisition(data=item.data)
-    out.head.flags = mrd.AcquisitionFlags(head.flags)
-    counters = ("slice", "contrast", "phase", "repetition", "set", "average", "segment")
-    for name in ("kspace_encode_step_1", "kspace_encode_step_2", *counters):
-        setattr(out.head.idx, name, getattr(head.idx, name))
-    for name in ("measurement_uid", "scan_counter", "center_sample"):
-        setattr(out.head, name, getattr(head, name))
-    set_time(out.head, "acquisition_time_stamp", head.acquisition_time_stamp)
-    for name in ("position", "read_dir", "phase_dir", "slice_dir", "patient_table_position"):
-        setattr(out.head, name, np.array(getattr(head, name), np.float32))
-    if hasattr(out.head, "sample_time_us"):
-        out.head.sample_time_us = head.sample_time_us
-    else:
-        out.head.sample_time_ns = round(1000 * head.sample_time_us)
-    return mrd.StreamItem.Acquisition(out)
-
-
-STREAMS = {"v1": version_1, "v2": version_2}
-
-
-def images_1(data):
-    stream = io.BytesIO(data)
-    items = list(ProtocolDeserializer(stream).deserialize())
-    assert not stream.read(), "something comes after CLOSE"
-    return items
-
-
-def images_2(data):
-    with mrd.BinaryMrdReader(io.BytesIO(data)) as reader:
-        assert reader.read_header() is not None
-        return [item.value for item in reader.read_data()]
+    return simulated(tmp_path_factory.mktemp("scan"))
 
 
 @pytest.fixture(scope="module")
@@ -246,13 +79,13 @@ def test_version_2_gives_the_images_of_replay(scan, replayed):
         assert [v.value for v in image.meta["sampler"]] == [expected.meta["sampler"]]
 
 
-@pytest.mark.parametrize("version", VERSIONS)
+@pytest.mark.parametrize("version", STREAMS)
 def test_the_version_may_be_named(scan, version):
     data = STREAMS[version](scan)
     code, out, _ = run(data, "-p", "sampler=none", "--format", version)
     assert code == 0
     assert (out[:5] == b"yardl") == (version == "v2")
-    (other,) = set(VERSIONS) - {version}
+    (other,) = set(STREAMS) - {version}
     assert run(data, "--format", other)[0] == 2
 
 
@@ -306,55 +139,7 @@ def test_images_come_before_the_scan_ends(scan):
         guard.cancel()
 
 
-@pytest.mark.parametrize("version", VERSIONS)
-def test_a_stream_that_is_cut_short_is_told(scan, version):
-    data = STREAMS[version](scan)
-    for length in (1, 3, 40, len(data) // 2, len(data) - 1):
-        assert "ended before the scan did" in refused(data[:length]), length
-
-
-def test_nothing_and_garbage_are_told(scan):
-    assert "standard input is empty" in refused(b"")
-    assert "expected an ISMRMRD header" in refused(b"\x89HDF\r\n\x1a\n" + bytes(1000))
-    assert "expected an ISMRMRD header" in refused(struct.pack("<H", 4))
-    assert "MRD v2" in refused(b"yardlings" + bytes(1000))
-    data = version_1(scan)
-    header = struct.unpack("<I", data[2:6])[0] + 6
-    assert "a message with id 65535 came" in refused(data[:header] + b"\xff" * 5000)
-    data = version_2(scan)
-    assert "MRD v2 stream" in refused(data[:-20_000] + b"\xff" * 20_000)
-    assert "MRD v2 stream" in refused(data[:20] + b"?" + data[21:])  # of another schema
-
-
-def test_a_bad_chain_and_a_bad_property_are_told_before_anything_is_read():
-    assert "unknown chain 'absent'" in refused(b"", "-c", "absent")
-    assert "expected KEY=VALUE" in refused(b"", "-p", "sampler")
-    assert "format 'v3'" in refused(b"", "--format", "v3")
-
-
-def test_a_bad_property_is_told(scan):
-    assert "unknown property 'colour'" in refused(version_1(scan), "-p", "colour=red")
-
-
-def test_a_scan_without_an_image_is_told(scan):
-    header, items = contents(scan)
-    stream = io.BytesIO()
-    with ProtocolSerializer(stream) as serializer:
-        serializer.serialize(header)
-        for item in items[:1]:  # the noise scan
-            serializer.serialize(item)
-    assert "no image came back" in refused(stream.getvalue())
-
-
-def test_a_missing_mrd_is_one_sentence(scan, tmp_path):
-    (tmp_path / "mrd.py").write_text("raise ImportError('not here')")
-    path = f"{tmp_path}{os.pathsep}{os.environ.get('PYTHONPATH', '')}"
-    told = refused(version_2(scan), PYTHONPATH=path)
-    assert told.endswith("needs the package mrd-python: pip install 'scoremri[mrd]'")
-    assert run(version_1(scan), "-p", "sampler=none", PYTHONPATH=path)[0] == 0
-
-
-@pytest.mark.parametrize("version", VERSIONS)
+@pytest.mark.parametrize("version", STREAMS)
 def test_a_reader_that_goes_away_is_told(scan, version):
     with subprocess.Popen(
         [*PROGRAM, "-p", "sampler=none"],
@@ -388,6 +173,15 @@ def test_an_interrupt_ends_it(scan, sent):
         told = process.communicate(timeout=PATIENCE)[1].decode()
     assert process.returncode == 130
     assert told.endswith("scoremri: interrupted\n")
+
+
+def test_a_missing_mrd_is_one_sentence(scan, tmp_path):
+    (tmp_path / "mrd.py").write_text("raise ImportError('not here')")
+    path = f"{tmp_path}{os.pathsep}{os.environ.get('PYTHONPATH', '')}"
+    code, _, told = run(version_2(scan), PYTHONPATH=path)
+    assert code == 2
+    assert told[-1].endswith("needs the package mrd-python: pip install 'scoremri[mrd]'")
+    assert run(version_1(scan), "-p", "sampler=none", PYTHONPATH=path)[0] == 0
 
 
 def test_a_terminal_is_refused():

@@ -16,6 +16,7 @@ import numpy as np
 import peer
 import pytest
 import torch
+from forked import run_forked
 from served import QUICK, SHAPE, Served, scan, text
 from synthetic import acquisitions, header, letter
 
@@ -347,11 +348,9 @@ def test_the_command_serves_until_it_is_told_to_stop(tmp_path):
             chain = QUICK.with_properties({"sampler": "posterior", "samples": "2", "steps": "2"})
             images = list(run_remote(f"127.0.0.1:{port}", chain, header(*SHAPE), scan(0)))
             assert [image.image_series_index for image in images] == [1, 2]
-            busy = subprocess.run(
-                [*command[:-1], str(port)], capture_output=True, text=True, check=False
-            )
+            busy = run_forked("serve", "--port", port)
             assert busy.returncode == 2
-            assert busy.stderr.strip().endswith("in use: choose another with --port")
+            assert busy.stderr.strip().endswith(b"in use: choose another with --port")
             process.terminate()
             assert process.wait(30) == 0
             assert "Stopped: 1 connections served" in process.stderr.read()

@@ -10,6 +10,7 @@ import time
 import numpy as np
 import peer
 import pytest
+from forked import run_forked
 from peer import Peer
 from synthetic import acquisitions, header, letter
 from test_server import QUICK, SHAPE, Served, scan
@@ -175,10 +176,10 @@ COMMAND = [sys.executable, "-m", "scoremri_core", "serve", "--port", "0", "--sta
 def test_a_status_port_in_use_is_told():
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
-        done = subprocess.run([*COMMAND, str(port)], capture_output=True, text=True, check=False)
+        done = run_forked("serve", "--port", 0, "--status-port", port)
     assert done.returncode == 2
     told = f"scoremri: port {port} of 127.0.0.1 is in use: choose another with --status-port"
-    assert done.stderr.splitlines() == [told]
+    assert done.stderr.decode().splitlines() == [told]
 
 
 def test_the_command_drains_while_it_says_so():
