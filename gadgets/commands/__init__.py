@@ -141,6 +141,10 @@ def _run(arguments: Sequence[str] | None) -> tuple[int, str]:
         return 2, str(error)
     except (typer.Abort, KeyboardInterrupt):
         status = INTERRUPTED
+    except ImportError as error:  # what a C++ module makes of an interrupt while it loads
+        if not isinstance(error.__cause__, KeyboardInterrupt):
+            raise
+        status = INTERRUPTED
     if status == INTERRUPTED:
         return INTERRUPTED, "interrupted"
     return status if isinstance(status, int) else 0, ""

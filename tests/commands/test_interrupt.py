@@ -9,6 +9,7 @@ import nibabel
 import numpy as np
 import pytest
 
+from gadgets.commands import main
 from scoremri_core.scans.files import write_scan
 from scoremri_core.scans.simulation import SimulatedScan
 
@@ -157,3 +158,22 @@ commands.main()
         preexec_fn=heed,
     )
     assert (done.returncode, done.stderr) == (130, "scoremri: interrupted\n")
+
+
+def test_an_interrupt_that_a_module_takes_for_its_failure_to_load_is_one(run, monkeypatch):
+    """As those of Matplotlib do, which pybind11 wraps."""
+
+    def work(**_):
+        raise ImportError("initialization failed") from KeyboardInterrupt()
+
+    monkeypatch.setattr("gadgets.commands.app", work)
+    assert run() == (130, "", "scoremri: interrupted\n")
+
+
+def test_a_module_that_fails_to_load_is_no_interrupt(monkeypatch):
+    def work(**_):
+        raise ImportError("initialization failed") from ValueError()
+
+    monkeypatch.setattr("gadgets.commands.app", work)
+    with pytest.raises(ImportError):
+        main([])
