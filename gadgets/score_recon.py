@@ -29,7 +29,7 @@ def reconstruct_buffers(connection: Any, on_loss: OnLoss) -> None:
 @guarded
 def reconstruct(connection: Any, on_loss: OnLoss) -> None:
     """Run as a node that learns from the first data which of the two it receives."""
-    from gadgets.stages.encoding import encodings
+    from scoremri_core.scans.encoding import encodings
 
     encodings(connection.header)  # one that is not Cartesian is told before the scan
     _reconstruct(_frames_of_either, connection, on_loss)

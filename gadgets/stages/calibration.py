@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from gadgets.stages.encoding import Encoding, Readout, as_measured, assemble, numbered, on_grid_of
+from scoremri_core.scans.encoding import Encoding, Readout, as_measured, numbered
+from scoremri_core.scans.gridding import assemble, on_grid_of
 
 if TYPE_CHECKING:
     from scoremri_core.mri.coil_compression import CoilCompression
@@ -44,7 +45,7 @@ class Calibration:
     def on_grid(self, encoding: Encoding, channels: int) -> np.ndarray | None:
         """Zero-filled k-space (coil, ...) on the grid of a frame, None where it cannot be."""
         own = self._encoding
-        kspace, _, problems = assemble(self._readouts, own)
+        kspace, _, problems, _ = assemble(self._readouts, own)
         for problem in problems:
             logger.warning("A calibration line of slice %d is left out: %s", self.slice, problem)
         if len(kspace) != channels or len(own.points) != len(encoding.points):

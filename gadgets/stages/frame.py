@@ -31,7 +31,11 @@ class Frame:
         The calibration lines on the same grid; None where no line was flagged as one.
     kept_calibration : where they are no lines of the frame's own; other frames may have the same.
     noise_covariance : complex, (coil, coil), or None
-        E[n n^H] of the complex noise; None where it is to be estimated from the frame.
+        E[n n^H] of the complex noise; None where it is to be estimated from the frame.  Where
+        samples were averaged unequally, that of those averaged least.
+    averages : float32, (y, x) or (z, y, x), or None
+        How much more often each sample was averaged than those averaged least, which have 1; 0
+        where not measured.  None where all are alike.
     header : ismrmrd.AcquisitionHeader
         Of the acquisition nearest to the centre of k-space.
     recon_shape : (y, x), or (z, y, x), of the image to be sent.
@@ -52,6 +56,7 @@ class Frame:
     fov_fraction: tuple[float, ...]
     field_of_view: tuple[float, float, float]
     index: int = -1
+    averages: np.ndarray | None = None
     kept_calibration: Calibration | None = None
     maps: np.ndarray | None = None
     coil_loss: float | None = None

@@ -4,8 +4,9 @@ import pytest
 
 from scoremri_core.errors import InputError
 from scoremri_core.mri.fourier import remove_oversampling, to_kspace
+from scoremri_core.scans.encoding import encoding_limits
 from scoremri_core.scans.files import write_scan
-from scoremri_core.scans.gridding import encoding_limits, fully_sampled_kspace, zero_filled_kspace
+from scoremri_core.scans.gridding import fully_sampled_kspace, gridded, zero_filled_kspace
 from scoremri_core.scans.simulation import SimulatedScan
 
 
@@ -25,7 +26,10 @@ def test_lines_land_by_the_encoding_limits_and_centre_sample(tmp_path):
     write_scan(tmp_path / "p.h5", header, lines)
     placed = fully_sampled_kspace(tmp_path / "p.h5")[0]
     assert placed.shape == (2, 24, 16)
-    assert np.allclose(placed, remove_oversampling(kspace, 16), atol=1e-5)
+    whole = remove_oversampling(kspace, 16)
+    reached = slice(4, 14)  # what lies nearest to no sample was not measured
+    assert np.allclose(placed[..., reached], whole[..., reached], atol=1e-5)
+    assert not np.delete(placed, np.r_[reached], axis=-1).any()
 
 
 class Averaged:
@@ -50,6 +54,15 @@ class Averaged:
 def test_averages_are_averaged():
     scan = SimulatedScan((20, 16), coils=2, slices=2)
     assert np.allclose(zero_filled_kspace(Averaged(scan)), 2 * zero_filled_kspace(scan), rtol=1e-4)
+
+
+def test_averages_are_counted():
+    scan = SimulatedScan((20, 16), coils=2)
+    averaged = Averaged(scan)
+    averaged.acquisitions = averaged.acquisitions[:-5]
+    _, counts = gridded(averaged)
+    assert counts.shape == (1, 20, 16)
+    np.testing.assert_array_equal(counts[0], np.repeat([2] * 15 + [1] * 5, 16).reshape(20, 16))
 
 
 def test_of_several_repetitions_the_first_is_taken():
@@ -91,7 +104,8 @@ def test_readouts_that_do_not_fit_are_told(tmp_path):
     lines = list(scan)
     lines[-1].idx.kspace_encode_step_1 = 21
     write_scan(tmp_path / "s.h5", scan.header, lines)
-    with pytest.raises(InputError, match=r"s\.h5.*on line 21, which does not fit"):
+    outside = r"s\.h5.*slice 0: 1 readouts lie outside of the matrix of 32 x 20 x 1"
+    with pytest.raises(InputError, match=outside):
         fully_sampled_kspace(tmp_path / "s.h5")
 
 
