@@ -38,10 +38,13 @@ def in_image_units(
     ----------
     operator, data, sigma_n : as in `sample_posterior`.
     """
-    # a bound of |A|, since neither mask nor FFT enlarges anything
+    # a bound of |A|, since no FFT enlarges anything, and of the mask only the weight does
     norm = operator.maps.abs().square().sum((1, 2)).amax((-2, -1)).sqrt()
+    if operator.weight is not None:
+        norm = norm * operator.weight.amax((-2, -1)).sqrt()
     spread = norm.view(-1, 1, 1, 1)
-    unit = SenseOperator(operator.maps / spread[..., None], operator.mask[:, 0, 0])
+    maps = operator.maps / spread[..., None]
+    unit = SenseOperator(maps, operator.mask[:, 0, 0], operator.weight)
     return unit, data / spread, sigma_n / norm
 
 

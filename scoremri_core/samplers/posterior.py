@@ -250,9 +250,11 @@ class NoiseLevel:
 
     def __init__(self, operator: SenseOperator, sigma_n: Tensor) -> None:
         self._least = (sigma_n**2).view(-1, 1, 1, 1, 1)
-        mask = operator.precision
-        frames, _, _, ny, nx = mask.shape
-        self.variance = self._least.expand(frames, 1, 1, ny, nx)
+        mask = (operator.precision > 0).to(operator.precision.dtype)
+        ny, nx = mask.shape[-2:]
+        # of a sample that was averaged more often it is less
+        self._averaged = 1 / torch.where(mask > 0, operator.precision, 1)
+        self.variance = self._least * self._averaged
         y, x = (torch.fft.fftfreq(n, device=mask.device) for n in (ny, nx))
         radius = (torch.hypot(y[:, None], x) * 2 * NOISE_RINGS).flatten()
         # a sample belongs to the two rings beside it, to each the more the nearer it is
@@ -267,7 +269,7 @@ class NoiseLevel:
         curve = torch.lerp(found[..., self._inner], found[..., self._inner + 1], self._share)
         # a residual that is not finite says nothing of the noise
         curve = torch.where(curve.isfinite(), curve, 0).view(power[:, :, None].shape)
-        self.variance = torch.maximum(curve, self._least)
+        self.variance = torch.maximum(curve, self._least) * self._averaged
 
     def _by_ring(self, k: Tensor) -> Tensor:
         """Sums over rings of spatial frequencies, (frame, sample, y, x) to (.., ring)."""
