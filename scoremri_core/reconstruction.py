@@ -23,6 +23,7 @@ def reconstruct(
     kspace: ArrayLike | Tensor,
     *,
     mask: ArrayLike | Tensor | None = None,
+    averages: ArrayLike | Tensor | None = None,
     calibration: ArrayLike | Tensor | None = None,
     noise_covariance: ArrayLike | Tensor | None = None,
     prior: str | Denoiser = "default",
@@ -43,9 +44,12 @@ def reconstruct(
         sample is measured where any coil is not zero).  A torch tensor gives tensors.
     mask : which samples were measured, (y,) for lines, (y, x) or (slice, y, x); None tells it from
         the k-space, where a sample that is zero in all coils counts as not measured.
+    averages : how many readouts each sample is the mean of, like `mask`, where some lines were
+        averaged more often than others; the noise variance of a sample averaged n times is that of
+        `noise_covariance` over n.  None takes all for 1.
     calibration : k-space of the calibration lines, like `kspace`; None finds them in `kspace`.
     noise_covariance : (coil, coil), E[n n^H] of the complex noise; None estimates it from the
-        edges of k-space.  It is raised where the data show more (`scoremri_core.mri.misfit`).
+        edges of k-space.  It is raised where the data show more (`scoremri_core.noise_model`).
     prior : name of a shipped prior, path of a .safetensors file, or any object with
         `denoise(x, sigma)`.
     sampler : one of `scoremri_core.samplers.SAMPLERS`, or an object of its options, such as
@@ -81,6 +85,7 @@ def reconstruct(
     request = Request.of(
         kspace,
         mask,
+        averages,
         calibration,
         noise_covariance,
         sampler,

@@ -64,7 +64,9 @@ def covariance_from_scan(
     return _covariance(x) * factor
 
 
-def covariance_from_edges(kspace: ArrayLike) -> NDArray[np.complex128]:
+def covariance_from_edges(
+    kspace: ArrayLike, averages: ArrayLike | None = None
+) -> NDArray[np.complex128]:
     """Noise covariance from the imaging data alone, where object signal is weakest.
 
     Where the readout (last axis) is sampled without gaps, the lines farthest from DC are
@@ -81,10 +83,12 @@ def covariance_from_edges(kspace: ArrayLike) -> NDArray[np.complex128]:
     ----------
     kspace : (coil, y, x) complex
         Centred k-space, zeros where not sampled.
+    averages : (y, x), optional
+        How often each sample was averaged; None takes all for 1.
 
     Returns
     -------
-    (coil, coil) complex128
+    (coil, coil) complex128, of the noise in a sample of averages 1
 
     Raises
     ------
@@ -96,6 +100,8 @@ def covariance_from_edges(kspace: ArrayLike) -> NDArray[np.complex128]:
         raise InputError(f"k-space has shape {ksp.shape}: expected (coil, y, x).")
     finite = np.isfinite(ksp).all(axis=0)
     ksp = np.where(finite, ksp, 0).astype(np.complex128)
+    if averages is not None:
+        ksp *= np.sqrt(np.asarray(averages))
     measured = np.any(ksp != 0, axis=0)
     coils = len(ksp)
     if measured.sum() < coils:
