@@ -90,7 +90,14 @@ def fft(x: Any, axes: Sequence[int], inverse: bool = False, threads: int = 1) ->
         transform = getattr(scipy.fft, name)
         return transform(x, axes=axes, norm="ortho", overwrite_x=True, workers=threads)
     torch = sys.modules["torch"]  # whoever made the tensor has imported it
-    return getattr(torch.fft, name)(x, dim=tuple(axes), norm="ortho")
+    transform = getattr(torch.fft, name)
+    if x.device.type == "cpu" and tuple(axes) == (-2,):
+        # image by image: some processors' rounding would depend on how many there are
+        out = torch.empty(x.shape, dtype=x.dtype)
+        for own, result in zip(x.flatten(0, -3), out.flatten(0, -3), strict=True):
+            transform(own, dim=(-2,), norm="ortho", out=result)
+        return out
+    return transform(x, dim=tuple(axes), norm="ortho")
 
 
 def _centred(x: Any, axes: tuple[int, ...], inverse: bool) -> Any:
