@@ -63,9 +63,7 @@ class NoiseModel:
     ) -> None:
         self.thermal = self.covariance = self.before = thermal
         self.averages = averages
-        measured = np.ones(1) if averages is None else averages[averages > 0]
-        self._mean = float(np.mean(1 / measured)) if measured.size else 1.0
-        self._most = float(measured.max(initial=1.0))
+        self._most = 1.0 if averages is None else float(averages.max(initial=1.0))
 
     @classmethod
     def found(
@@ -111,7 +109,7 @@ class NoiseModel:
             return False
         logger.info(
             "the calibration lines show %.2f times the sd of noise that was thought",
-            noise_sigma(self.covariance) / noise_sigma(self.thermal),  # type: ignore[arg-type]
+            _sigma(self.covariance) / self.sigma_thermal,
         )
         return True
 
@@ -144,8 +142,8 @@ class NoiseModel:
 
     def doubtful(self, misfit: float) -> bool:
         """Whether samples leave far more of the data than the noise before it was raised to fit."""
-        raise_ = (noise_sigma(self._known()) / noise_sigma(self.before)) ** 2  # type: ignore[arg-type]
-        return not misfit * raise_ < DOUBTFUL
+        raised_by = (_sigma(self.covariance) / _sigma(self.before)) ** 2
+        return not misfit * raised_by < DOUBTFUL
 
     def whitening(self) -> NDArray[np.complex128]:
         """The matrix that makes the noise of a sample of averages 1 unit noise."""
@@ -158,30 +156,29 @@ class NoiseModel:
 
     @property
     def sigma_thermal(self) -> float:
-        """Sd of each real component of the thermal noise, root mean square over coils and samples.
+        """Sd of each real component of the thermal noise, root mean square over coils.
 
-        NaN where it is not known.
+        NaN where it is not known; of a sample of averages 1, like all of them here.
         """
-        return self._sigma(self.thermal)
+        return _sigma(self.thermal)
 
     def sigma_used(self, misfit: float) -> float:
         """Sd of the noise that the likelihood allowed for in the end, as samples left `misfit`."""
         more = misfit if np.isfinite(misfit) else 1.0
-        return self._sigma(self.covariance) * float(np.sqrt(max(1.0, more)))
+        return _sigma(self.covariance) * float(np.sqrt(max(1.0, more)))
 
     def thermal_misfit(self, misfit: float) -> float:
         """A mean square over that of the noise in `covariance`, over that of the thermal noise."""
-        thermal = self._sigma(self.thermal)
-        return misfit * (self._sigma(self.covariance) / thermal) ** 2 if thermal else float("nan")
-
-    def _sigma(self, covariance: Covariance | None) -> float:
-        if covariance is None:
-            return float("nan")
-        return noise_sigma(covariance) * self._mean**0.5
+        thermal = self.sigma_thermal
+        return misfit * (_sigma(self.covariance) / thermal) ** 2 if thermal else float("nan")
 
     def _known(self) -> Covariance:
         assert self.covariance is not None  # a slice whose noise is not known is not sampled
         return self.covariance
+
+
+def _sigma(covariance: Covariance | None) -> float:
+    return float("nan") if covariance is None else noise_sigma(covariance)
 
 
 def residual_covariance(

@@ -44,9 +44,8 @@ def reconstruct(
         sample is measured where any coil is not zero).  A torch tensor gives tensors.
     mask : which samples were measured, (y,) for lines, (y, x) or (slice, y, x); None tells it from
         the k-space, where a sample that is zero in all coils counts as not measured.
-    averages : how many readouts each sample is the mean of, like `mask`, where some lines were
-        averaged more often than others; the noise variance of a sample averaged n times is that of
-        `noise_covariance` over n.  None takes all for 1.
+    averages : how many readouts each sample is the mean of, like `mask`: a sample averaged n times
+        has the noise of `noise_covariance` over n, and counts n times.  None takes all for 1.
     calibration : k-space of the calibration lines, like `kspace`; None finds them in `kspace`.
     noise_covariance : (coil, coil), E[n n^H] of the complex noise; None estimates it from the
         edges of k-space.  It is raised where the data show more (`scoremri_core.noise_model`).

@@ -97,9 +97,8 @@ class Frame:
         Frames with the same random numbers would err alike.  That of the frame whose counters are
         all 0 is the node's own; it makes no difference when a frame comes, or with which others.
         """
-        seed %= 2**63  # as many as random generators tell apart
+        from scoremri_core.samplers.noise import derived_seed
+
+        seed %= 2**63
         counters = [getattr(self.header.idx, name) for name in COUNTERS]
-        if not any(counters):
-            return seed
-        low, high = np.random.SeedSequence(seed, spawn_key=counters).generate_state(2).tolist()
-        return int(high << 32 | low) % 2**63
+        return derived_seed(seed, *counters) if any(counters) else seed

@@ -57,7 +57,7 @@ def _kind(item: Any) -> tuple[Any, ...] | None:
     if not isinstance(item, Frame):
         return None
     alone = item.index if item.problem is not None or item.is_volume else -1
-    maps = None if item.maps is None else item.maps.shape
+    maps = None if item.maps is None else item.maps.shape, item.averages is None
     noise = None if item.noise_covariance is None else item.noise_covariance.tobytes()
     return item.kspace.shape, maps, noise, alone
 
@@ -168,6 +168,7 @@ def _volume(
     return [
         reconstruct_volume(
             frame.kspace,
+            averages=frame.averages,
             calibration=frame.calibration,
             maps=properties.maps,
             seed=seed,
@@ -181,8 +182,11 @@ def _slices(frames: list[Frame], seeds: list[int], common: dict[str, Any]) -> li
 
     first = frames[0]
     known = first.maps is not None
+    counted = first.averages is not None
+    averages = np.stack([frame.averages for frame in frames]) if counted else None  # type: ignore[misc]
     result = reconstruct(
         np.stack([frame.kspace for frame in frames]),
+        averages=averages,
         calibration=None if known else first.calibration,
         maps=np.stack([frame.maps for frame in frames]) if known else 1,  # type: ignore[misc]
         seed=seeds,

@@ -12,7 +12,7 @@ from scoremri_core.mri.sense import SenseOperator
 from scoremri_core.priors.base import LEAST_POWER, denoise_with_error, denoise_with_variance
 from scoremri_core.priors.gaussian import GaussianPrior
 from scoremri_core.samplers.annealing import geometric
-from scoremri_core.samplers.noise import SampleNoise, effective_samples
+from scoremri_core.samplers.noise import SampleNoise, derived_seed, effective_samples
 from scoremri_core.samplers.posterior import PosteriorOptions, sample_posterior
 
 SIDE, COILS, SIGMA_N, SAMPLES = 20, 4, 0.05, 200
@@ -249,6 +249,37 @@ def test_a_region_no_coil_sees_is_zero(problem):
     )
     assert float(images[..., :5].abs().max()) < 1e-4
     assert float(images[..., 5:].abs().mean()) > 0.05
+
+
+@pytest.mark.parametrize("seed", [0, 2**31, 2**32, 2**44 + 1, 2**63, 2**100, -1])
+def test_all_bits_of_a_seed_count(seed):
+    def drawn(own, samples=2):
+        return SampleNoise(own, samples, torch.device("cpu")).complex_normal(50)[0]
+
+    one = drawn(seed)
+    others = [seed ^ 1 << bit for bit in (0, 24, 31, 32, 40, 62)]
+    for other in [drawn(own) for own in others] + [one.flip(0)]:
+        assert float((one - other).abs().min()) > 0
+    torch.testing.assert_close(drawn(seed, 1), one[:1], rtol=0, atol=0)
+
+
+def test_samples_of_neighbouring_seeds_do_not_meet():
+    """Sample i of seed s is not sample j of another, as where one is added to the other."""
+    first = [
+        SampleNoise(seed * factor, 8, torch.device("cpu")).complex_normal(1)[0, :, 0]
+        for factor in (1, 1_000_003, 2**24, 2**32)
+        for seed in range(1, 30)
+    ]
+    assert len(torch.cat(first).real.unique()) == 4 * 29 * 8
+
+
+def test_derived_seeds_are_all_different():
+    seeds = [derived_seed(seed, *keys) for seed in (0, 1, 2**40, 2**62 + 1) for keys in KEYS]
+    assert len(set(seeds)) == len(seeds)
+    assert all(0 <= seed < 2**63 for seed in seeds)
+
+
+KEYS = [(), *((i,) for i in range(200)), *((i, 0) for i in range(200)), *((0, i) for i in range(9))]
 
 
 def test_sample_noise_has_unit_components_and_belongs_to_the_sample():
