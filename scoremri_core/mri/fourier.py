@@ -93,9 +93,9 @@ def fft(x: Any, axes: Sequence[int], inverse: bool = False, threads: int = 1) ->
     transform = getattr(torch.fft, name)
     if x.device.type == "cpu" and tuple(axes) == (-2,):
         # image by image: some processors' rounding would depend on how many there are
-        out = torch.empty(x.shape, dtype=x.dtype)
-        for own, result in zip(x.flatten(0, -3), out.flatten(0, -3), strict=True):
-            transform(own, dim=(-2,), norm="ortho", out=result)
+        out = torch.empty_like(x)
+        for image in np.ndindex(x.shape[:-2]):
+            transform(x[image], dim=(-2,), norm="ortho", out=out[image])
         return out
     return transform(x, dim=tuple(axes), norm="ortho")
 
