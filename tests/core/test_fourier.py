@@ -30,9 +30,12 @@ def test_arrays_are_transformed_while_another_thread_imports_torch(monkeypatch):
 
 @pytest.mark.parametrize("axes", [(-2,), (-1,), (-2, -1)])
 @pytest.mark.parametrize("shape", [(48, 44), (64, 64), (23, 30)])
-def test_an_image_is_transformed_to_the_same_bits_alone_and_in_company(axes, shape):
+@pytest.mark.parametrize("columns", [False, True])
+def test_an_image_is_transformed_to_the_same_bits_alone_and_in_company(axes, shape, columns):
     generator = torch.Generator().manual_seed(0)
     x = torch.randn(2, 5, 1, *shape, dtype=torch.complex64, generator=generator)
+    if columns:  # contiguous along y
+        x = x.mT.contiguous().mT
     for inverse in (False, True):
         together = fft(x.clone(), axes, inverse)
         for i in range(5):
