@@ -30,6 +30,7 @@ class Slice:
     Attributes
     ----------
     kspace : (coil, y, x).
+    number : of the slice in its stack.
     seed : of its samples.
     noise : what is believed of it.
     maps : (set, coil, y, x).
@@ -45,6 +46,7 @@ class Slice:
     """
 
     kspace: Array
+    number: int
     seed: int
     noise: NoiseModel
     maps: Array | None = None
@@ -68,7 +70,7 @@ def prepare(request: Request) -> tuple[list[Slice], Box]:
     slices = []
     for i, (kspace, seed) in enumerate(zip(request.kspace, request.seeds, strict=True)):
         averages = None if request.averages is None else resize(request.averages[i], box.shape)
-        slices.append(Slice(box.kspace(kspace), seed, NoiseModel(None, averages)))
+        slices.append(Slice(box.kspace(kspace), i, seed, NoiseModel(None, averages)))
         _find_noise(slices[-1], request)
     if request.maps is None:
         blocks = [None if own is None else box.kspace(own) for own in request.calibrations]

@@ -13,9 +13,10 @@ from scoremri_core.assemble import assemble
 from scoremri_core.prepare import prepare
 from scoremri_core.priors import Denoiser, load_prior
 from scoremri_core.priors.model import ModelPrior
+from scoremri_core.progress import Callback, Reporter
 from scoremri_core.request import Request
 from scoremri_core.result import Reconstruction
-from scoremri_core.sample import sample
+from scoremri_core.sample import Told, sample
 from scoremri_core.samplers.registry import Options
 
 
@@ -34,6 +35,7 @@ def reconstruct(
     scale: float | None = None,
     seed: int | Sequence[int] = 0,
     device: str = "auto",
+    callback: Callback | None = None,
     **sampler_options: Any,
 ) -> Reconstruction:
     """Draw posterior samples of one slice or of a stack of slices.
@@ -62,6 +64,7 @@ def reconstruct(
         coil-combined zero-filled image, slice by slice.
     seed : sample i depends on the seed and on i alone; a sequence holds one for each slice.
     device : "auto", "cpu", "cuda" or "cuda:N".
+    callback : called with a `Progress` after each noise level; what it raises ends the call.
     sampler_options : fields of the sampler's options by name.
 
     Returns
@@ -102,6 +105,10 @@ def reconstruct(
         denoiser = load_prior(prior) if isinstance(prior, str) else prior
         if isinstance(denoiser, ModelPrior):
             denoiser = denoiser.to(request.device)
-        evaluations = sample(slices, request.drawing, denoiser, request.samples, request.device)
+        able = sum(own.fallback is None for own in slices)
+        told = Told(Reporter(callback, able), box, request.unit)
+        evaluations = sample(
+            slices, request.drawing, denoiser, request.samples, request.device, told
+        )
     result = assemble(request, slices, box, denoiser, evaluations, start)
     return result.as_tensors(kspace.device) if isinstance(kspace, Tensor) else result

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -12,10 +13,12 @@ import torch
 from numpy.typing import NDArray
 
 from scoremri_core.mri import noise
+from scoremri_core.mri.acquired import Box
 from scoremri_core.mri.classical import cg_sense
 from scoremri_core.mri.fourier import to_kspace
 from scoremri_core.mri.sense import SenseOperator
 from scoremri_core.prepare import Slice
+from scoremri_core.progress import Reporter
 from scoremri_core.samplers.noise import SampleNoise
 from scoremri_core.samplers.registry import Drawing
 
@@ -31,12 +34,38 @@ TORN_SHARE = 0.03  # of the line's own power: near DC errors of the maps leave m
 FEWEST = 8  # samples of a line that is looked at alone
 
 
+@dataclass(frozen=True)
+class Told:
+    """Who is told of noise levels, and what an image is to them.
+
+    Attributes
+    ----------
+    reporter : who is told.
+    box, unit : grid and unit of what is sampled, see `assemble`.
+    """
+
+    reporter: Reporter
+    box: Box
+    unit: float
+
+    def level(self, slices: Sequence[Slice], level: int, levels: int, x: torch.Tensor) -> None:
+        """Tell of x (slice, sample, set, y, x), in units of the prior."""
+
+        def images() -> NDArray[np.complex64]:
+            drawn = _combined(x).cpu().numpy()
+            scaled = [own * np.float32(part.scale) for own, part in zip(drawn, slices, strict=True)]
+            return np.stack([self.box.image(own) for own in scaled]) * np.float32(self.unit)
+
+        self.reporter.level([own.number for own in slices], level, levels, images)
+
+
 def sample(
     slices: Sequence[Slice],
     drawing: Drawing,
     denoiser: Any,
     samples: int,
     device: torch.device,
+    told: Told,
 ) -> int:
     """Draw the samples of all slices that can be sampled; returns the evaluations per sample.
 
@@ -46,7 +75,7 @@ def sample(
     able = [own for own in slices if own.fallback is None]
 
     def draw(some: list[Slice]) -> int:
-        return _draw(some, samples, device, partial(_sample, denoiser, drawing))
+        return _draw(some, samples, device, partial(_sample, denoiser, drawing, told), told)
 
     evaluations = draw(able)
     if drawing.sampler.follows_noise:
@@ -76,6 +105,7 @@ def _draw(
     samples: int,
     device: torch.device,
     draw: Callable[[Sequence[Slice], SampleNoise], int],
+    told: Told,
 ) -> int:
     """Sample slices in batches that fit the memory; returns the evaluations per sample."""
     evaluations = 0
@@ -92,7 +122,7 @@ def _draw(
         try:
             evaluations = max(evaluations, draw(batch, random))
         except (MemoryError, RuntimeError) as error:
-            if not _out_of_memory(error):
+            if told.reporter.raised or not _out_of_memory(error):
                 raise
             logger.warning("%d slices at once: out of memory on %s", len(batch), device)
             if len(batch) > 1:
@@ -104,7 +134,9 @@ def _draw(
 
 
 @torch.no_grad()
-def _sample(prior: Any, drawing: Drawing, slices: Sequence[Slice], random: SampleNoise) -> int:
+def _sample(
+    prior: Any, drawing: Drawing, told: Told, slices: Sequence[Slice], random: SampleNoise
+) -> int:
     """Sample slices of one shape as one batch; returns the evaluations per sample."""
 
     def tensor(arrays: list[Any]) -> torch.Tensor:
@@ -119,7 +151,7 @@ def _sample(prior: Any, drawing: Drawing, slices: Sequence[Slice], random: Sampl
     operator = SenseOperator(maps, mask, weight)
     scales = tensor([np.float32(own.scale) for own in slices])
     images, evaluations = drawing.sampler.draw(
-        operator, data, 1 / scales, prior, random, drawing.options
+        operator, data, 1 / scales, prior, random, drawing.options, partial(told.level, slices)
     )
     count = operator.mask.sum((1, 2, 3, 4)) * maps.shape[2] * 2
     reduced = operator.reduced(data)[:, None]

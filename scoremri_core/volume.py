@@ -11,7 +11,7 @@ import logging
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
 import numpy as np
@@ -23,6 +23,7 @@ from scoremri_core.mri.classical import best_classical, root_sum_of_squares
 from scoremri_core.mri.coil_maps import calibration_extent, estimate_coil_maps
 from scoremri_core.mri.fourier import to_image
 from scoremri_core.priors import Denoiser, load_prior
+from scoremri_core.progress import Callback, Progress
 from scoremri_core.reconstruction import reconstruct
 from scoremri_core.request import TINY, as_complex, find_device, scaled, unit_of
 from scoremri_core.result import Info, Reconstruction
@@ -54,6 +55,7 @@ def reconstruct_volume(
     scale: float | None = None,
     seed: int = 0,
     device: str = "auto",
+    callback: Callback | None = None,
     **options: Any,
 ) -> Reconstruction:
     """Draw posterior samples of a volume, position by position; progress is logged.
@@ -76,6 +78,7 @@ def reconstruct_volume(
         zero-filled image: its median over the positions that reach half of its maximum.
     seed : sample i of a position depends on the seed, on i and on the position.
     prior, sampler, device, options : as for `scoremri_core.reconstruct`.
+    callback : as for `scoremri_core.reconstruct`; its slices are positions.
 
     Returns
     -------
@@ -131,6 +134,7 @@ def reconstruct_volume(
                 # Neighbours with the same random numbers would err alike, which shows as stripes.
                 seed=[derived_seed(seed, i) for i in range(block.start, block.stop)],
                 device=device,
+                callback=callback and partial(_in_volume, callback, block, len(stack.kspace)),
                 **options,
             )
             parts.append(_in_phase(part, own[:, 0], stack.virtual_coil))
@@ -146,6 +150,13 @@ def reconstruct_volume(
         seconds=time.perf_counter() - start,
     )
     return stack.assembled(parts, info, np.float32(unit))
+
+
+def _in_volume(callback: Callback, block: slice, positions: int, progress: Progress) -> None:
+    """Tell of a block of positions as of a part of the volume."""
+    done = block.start + progress.done * (block.stop - block.start)
+    slices = tuple(block.start + number for number in progress.slices)
+    callback(replace(progress, slices=slices, done=done / positions))
 
 
 def _told(positions: int) -> Iterator[slice]:

@@ -245,9 +245,10 @@ def _check(
     sampler = options.get("sampler", "posterior")
     if sampler not in (*REGISTRY, "none"):
         raise InputError(f"sampler {sampler!r}: expected one of {', '.join(REGISTRY)}, none")
-    if given := {"kspace", "calibration", "noise_covariance"} & set(options):
+    of_the_scan = {"kspace", "mask", "averages", "calibration", "noise_covariance"}
+    if given := of_the_scan & set(options):
         raise InputError(f"-p {min(given)}: comes from the scan")
-    known = signature(reconstruct).parameters
+    known = set(signature(reconstruct).parameters) - {"callback"}
     REGISTRY["posterior" if sampler == "none" else sampler].configured(
         options["steps"], {key: value for key, value in options.items() if key not in known}
     )

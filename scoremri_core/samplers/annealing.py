@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -9,6 +11,13 @@ from torch import Tensor
 from scoremri_core.errors import InputError
 from scoremri_core.mri.sense import SenseOperator
 from scoremri_core.priors.base import Denoiser, denoise
+
+# told the number of noise levels done, of how many, and x (frame, sample, set, y, x) after each
+OnLevel = Callable[[int, int, Tensor], None]
+
+
+def untold(level: int, levels: int, x: Tensor) -> None:
+    """Tell nobody of a noise level."""
 
 
 def geometric(first: float, last: float, count: int) -> list[float]:

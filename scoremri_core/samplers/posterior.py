@@ -19,7 +19,7 @@ from scoremri_core.priors.base import (
     denoise_with_error,
     error_spectrum,
 )
-from scoremri_core.samplers.annealing import geometric
+from scoremri_core.samplers.annealing import OnLevel, geometric, untold
 from scoremri_core.samplers.conjugate_gradients import conjugate_gradients
 from scoremri_core.samplers.noise import SampleNoise
 
@@ -80,6 +80,7 @@ def sample_posterior(
     prior: Denoiser,
     noise: SampleNoise,
     options: PosteriorOptions,
+    on_level: OnLevel = untold,
 ) -> tuple[Tensor, int]:
     """Draw samples of p(x | y) by annealed exact draws, from a linear estimate plus noise.
 
@@ -105,6 +106,7 @@ def sample_posterior(
     prior : the denoiser; it sees images as (batch, y, x).
     noise : the random streams of the samples.
     options : schedule and tolerance.
+    on_level : told of each noise level that is done.
 
     Returns
     -------
@@ -125,7 +127,7 @@ def sample_posterior(
     logger.debug("start %s", uncertainty)
     x0 = x0.expand(images)
     reduced = operator.reduced(data)[:, None]
-    for sigma in _schedule(uncertainty, options):  # (frame,)
+    for i, sigma in enumerate(_schedule(uncertainty, options), start=1):  # (frame,)
         e = normal(sets, ny, nx).expand(images)
         denoised, variance, found = denoise_with_error(
             prior,
@@ -146,6 +148,7 @@ def sample_posterior(
         if options.adapt_noise:
             level.follow(operator.residual_power(reduced, x0))
             weighted = operator.weighted(1 / level.variance)
+        on_level(i, options.steps, x0)
     return x0, options.steps
 
 
