@@ -45,7 +45,8 @@ class Frame:
     maps : complex64, (set, coil, y, x), or None before they are estimated, and for a volume.
     coil_loss : share of the signal's energy that coil compression left out.
     problem : why this frame cannot be sampled, or None.
-    seconds : time that each stage took.
+    seconds : time that each stage took; of sampling, the frame's share.
+    together : whether it was sampled with others.
     """
 
     kspace: np.ndarray
@@ -62,6 +63,7 @@ class Frame:
     coil_loss: float | None = None
     problem: str | None = None
     seconds: dict[str, float] = field(default_factory=dict)
+    together: bool = False
 
     @property
     def is_volume(self) -> bool:
