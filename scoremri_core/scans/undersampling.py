@@ -154,6 +154,8 @@ def accelerate(
     if calibration_mode not in CALIBRATION_MODES:
         known = ", ".join(CALIBRATION_MODES)
         raise InputError(f"calibration mode '{calibration_mode}': expected one of {known}")
+    if calibration_mode == "embedded" and calibration_last:
+        raise InputError("calibration last: expected a calibration mode with lines of its own")
     if calibration_mode != "embedded" and not calibration:
         raise InputError(f"calibration 0: a {calibration_mode} reference scan needs lines")
     if not 0.5 < echo <= 1:
