@@ -4,17 +4,11 @@ import numpy as np
 import pytest
 
 from scoremri_core.errors import CalibrationError, InputError
-from scoremri_core.mri.coil_maps import (
-    _kernels,
-    _lag_matrices,
-    _leading,
-    _object_signal,
-    _virtual_coil,
-    calibration_extent,
-    estimate_coil_maps,
-)
+from scoremri_core.mri.coil_maps import calibration_extent, estimate_coil_maps
+from scoremri_core.mri.espirit import kernels, lag_matrices, leading
 from scoremri_core.mri.fourier import to_image, to_kspace
 from scoremri_core.mri.noise import covariance_from_edges, whitening_matrix
+from scoremri_core.mri.virtual_coil import object_signal, virtual_coil
 from scoremri_core.scans.gridding import fully_sampled_kspace
 
 FULLY_SAMPLED = [
@@ -73,7 +67,7 @@ def espirit_matrices(kspace, where, whitening):
     columns = slice(max(columns.start, kspace.shape[2] // 2 - 16), kspace.shape[2] // 2 + 16)
     block = np.tensordot(whitening, kspace[:, rows, columns], axes=1)[None].astype(np.complex64)
     identity = np.array_equal(whitening, np.eye(len(whitening)))
-    lags = _lag_matrices(_kernels(block, 6, 0.0 if identity else 1.0, np), np)[0]
+    lags = lag_matrices(kernels(block, 6, 0.0 if identity else 1.0, np), np)[0]
     lag = np.fft.fftfreq(len(lags), 1 / len(lags))
     y, x = np.nonzero(where)
     along_y, along_x = (
@@ -133,7 +127,7 @@ def test_eigenvectors_converge_however_near_the_second_eigenvalue(coils):
     values[:, 1:] = (1 - gaps[:, None]) * rng.uniform(0.9, 1, (len(gaps), coils - 1))
     values[:, 1:2] = 1 - gaps[:, None]
     matrices = (basis * values[:, None]) @ basis.conj().swapaxes(1, 2)
-    found, largest = _leading(matrices.astype(np.complex64), np)
+    found, largest = leading(matrices.astype(np.complex64), np)
     np.testing.assert_allclose(np.linalg.norm(found, axis=1), 1, atol=1e-5)
     assert np.linalg.norm(matrices @ found - largest[:, None, None] * found, axis=1).max() < 1e-3
     np.testing.assert_allclose(largest, 1, atol=2e-3)
@@ -141,7 +135,7 @@ def test_eigenvectors_converge_however_near_the_second_eigenvalue(coils):
 
 @pytest.mark.parametrize("coils", [1, 4])
 def test_pixels_without_any_kernel_have_vectors_of_length_one(coils):
-    found, largest = _leading(np.zeros((3, coils, coils), np.complex64), np)
+    found, largest = leading(np.zeros((3, coils, coils), np.complex64), np)
     np.testing.assert_allclose(np.linalg.norm(found, axis=1), 1, atol=1e-5)
     assert not largest.any()
 
@@ -211,8 +205,8 @@ def test_virtual_coil_sees_all_of_the_object(raw_data):
         return np.abs(np.tensordot(coil.conj(), maps, axes=1))[head].min()
 
     assert least(principal) < 0.05
-    coarse = _object_signal(block[None], kspace.shape[1:], np)
-    assert least(_virtual_coil(maps[None], block[None], coarse, np)[0]) > 0.1
+    coarse = object_signal(block[None], kspace.shape[1:], np)
+    assert least(virtual_coil(maps[None], block[None], coarse, np)[0]) > 0.1
 
 
 def test_maps_do_not_depend_on_the_calibration_block_being_centred():
