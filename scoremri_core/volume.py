@@ -92,6 +92,8 @@ def reconstruct_volume(
     start = time.perf_counter()
     if maps not in (1, 2, "auto"):
         raise InputError(f"maps is {maps!r}: expected 1 or 2 sets, or auto")
+    if scale is not None and not (np.isfinite(scale) and scale > 0):
+        raise InputError(f"scale is {scale}: expected a number above 0")
     where = find_device(device)
     if len(np.shape(kspace)) != 4 or 0 in np.shape(kspace):
         raise InputError(f"kspace has shape {np.shape(kspace)}: expected (coil, z, y, x)")

@@ -258,7 +258,7 @@ class FrameSorter:
     def _frame(self, key: Key, readouts: list[Readout]) -> Frame:
         start = time.perf_counter()
         encoding = as_measured(numbered(self.encodings, key.space), readouts)
-        kspace, averages, problems, _ = assemble(readouts, encoding)
+        kspace, averages, problems = assemble(readouts, encoding)
         fewest = float(averages[averages > 0].min(initial=np.inf))
         if key.space >= len(self.encodings):
             problems.append(

@@ -45,7 +45,7 @@ class Calibration:
     def on_grid(self, encoding: Encoding, channels: int) -> np.ndarray | None:
         """Zero-filled k-space (coil, ...) on the grid of a frame, None where it cannot be."""
         own = self._encoding
-        kspace, _, problems, _ = assemble(self._readouts, own)
+        kspace, _, problems = assemble(self._readouts, own)
         for problem in problems:
             logger.warning("A calibration line of slice %d is left out: %s", self.slice, problem)
         if len(kspace) != channels or len(own.points) != len(encoding.points):

@@ -39,13 +39,11 @@ class Assembled(NamedTuple):
         centre, zero where not measured, readout oversampling removed
     averages : float32, (y, x) or (z, y, x), how many readouts each sample is the mean of
     problems : one sentence for each kind of readout left out
-    outside : readouts that lie outside of the matrix, and were dropped
     """
 
     kspace: Complex
     averages: Counts
     problems: list[str]
-    outside: int
 
 
 def assemble(readouts: Sequence[Readout], encoding: Encoding) -> Assembled:
@@ -101,7 +99,7 @@ def assemble(readouts: Sequence[Readout], encoding: Encoding) -> Assembled:
         averages[z] = count[:, _nearest(nx, points)]
     if nz == 1:
         kspace, averages = kspace[:, 0], averages[0]
-    return Assembled(kspace, averages, list(problems), outside)
+    return Assembled(kspace, averages, list(problems))
 
 
 def _plane(
@@ -179,7 +177,7 @@ def gridded(scan: Readable) -> tuple[Complex, Counts]:
     """Place the lines of a 2D scan on their matrix, for work outside a stream.
 
     Lines of several averages are averaged; of several contrasts, phases, repetitions or sets the
-    first is taken.
+    first is taken.  Lines outside of the matrix are dropped, with a warning, as in the stream.
 
     Returns
     -------
@@ -190,25 +188,27 @@ def gridded(scan: Readable) -> tuple[Complex, Counts]:
     Raises
     ------
     InputError
-        Where readouts differ in their channels or lie outside the matrix, or the scan is 3D.
+        Where readouts differ in their channels, hold values that are not finite or all lie outside
+        of the matrix, or the scan is 3D.
     """
     encoding = encodings(scan.header)[0]
     encoding_limits(scan.header, STEPS[0])  # which must hold their centre
-    if encoding.matrix[2] > 1:
-        raise InputError(f"{scan.name}: a 3D scan, expected 2D slices")
     heads = scan.heads()
     imaging = imaging_lines(heads)
     for counter in COUNTERS[1:]:
         imaging &= heads["idx"][counter] == heads["idx"][counter][imaging].min(initial=65535)
     if not imaging.any():
         raise InputError(f"{scan.name}: no imaging lines")
+    partitions = np.unique(heads["idx"][STEPS[1]][imaging])
+    if encoding.matrix[2] > 1 and (len(partitions) > 1 or encoding.recon_matrix[2] > 1):
+        raise InputError(f"{scan.name}: a 3D scan, expected 2D slices")
     channels = int(heads["active_channels"][imaging][0])
     readouts: dict[int, list[Readout]] = defaultdict(list)
     for wanted, acquisition in zip(imaging, scan, strict=True):
         if wanted:
             readout = Readout(acquisition.getHead(), acquisition.data)
             readouts[readout.header.idx.slice].append(readout)
-    ny, nx = encoding.points
+    ny, nx = encoding.matrix[1], encoding.readout_points
     slices = max(readouts) + 1
     kspace = np.zeros((slices, channels, ny, nx), np.complex64)
     averages = np.zeros((slices, ny, nx), np.float32)
@@ -216,9 +216,6 @@ def gridded(scan: Readable) -> tuple[Complex, Counts]:
         own = readouts.pop(number)
         found = assemble(own, as_measured(encoding, own))
         problems = list(found.problems)
-        if found.outside:
-            size = " x ".join(map(str, encoding.matrix))
-            problems.append(f"{found.outside} readouts lie outside of the matrix of {size}")
         if len(found.kspace) != channels:
             problems.append(f"readouts of {len(found.kspace)} channels, expected {channels}")
         if problems:

@@ -99,14 +99,36 @@ def test_missing_lines_are_told(tmp_path):
         fully_sampled_kspace(tmp_path / "s.h5")
 
 
-def test_readouts_that_do_not_fit_are_told(tmp_path):
+def test_lines_outside_of_the_matrix_are_dropped_and_told(tmp_path, caplog):
     scan = SimulatedScan((20, 16), coils=2)
     lines = list(scan)
     lines[-1].idx.kspace_encode_step_1 = 21
     write_scan(tmp_path / "s.h5", scan.header, lines)
-    outside = r"s\.h5.*slice 0: 1 readouts lie outside of the matrix of 32 x 20 x 1"
-    with pytest.raises(InputError, match=outside):
+    with pytest.raises(InputError, match=r"s\.h5.*not fully sampled: 19 of 20 lines"):
         fully_sampled_kspace(tmp_path / "s.h5")
+    assert "1 readouts lie outside of the encoded matrix of 32 x 20 x 1" in caplog.text
+
+
+def test_readouts_that_differ_are_told():
+    class Odd(SimulatedScan):
+        def __iter__(self):
+            *lines, last = super().__iter__()
+            last.data[:] = np.nan
+            yield from [*lines, last]
+
+    with pytest.raises(InputError, match="slice 0: a readout holds values that are not finite"):
+        zero_filled_kspace(Odd((20, 16), coils=2))
+
+
+def test_one_partition_of_an_image_without_depth_is_a_2d_scan():
+    scan = SimulatedScan((20, 16), coils=2)
+    plain = zero_filled_kspace(scan)
+    scan.header.encoding[0].encodedSpace.matrixSize.z = 2
+    np.testing.assert_array_equal(zero_filled_kspace(scan), plain)
+    scan.header.encoding[0].encodingLimits.kspace_encoding_step_2 = None
+    np.testing.assert_array_equal(zero_filled_kspace(scan), plain)
+    with pytest.raises(InputError, match="a 3D scan, expected 2D slices"):
+        zero_filled_kspace(SimulatedScan((20, 16), coils=2, partitions=2))
 
 
 def test_limits_default_to_the_matrix_and_must_hold_their_centre():
