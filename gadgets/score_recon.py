@@ -29,7 +29,7 @@ def reconstruct_buffers(connection: Any, on_loss: OnLoss) -> None:
 @guarded
 def reconstruct(connection: Any, on_loss: OnLoss) -> None:
     """Run as a node that learns from the first data which of the two it receives."""
-    from gadgets.stages.encoding import encodings
+    from scoremri_core.scans.encoding import encodings
 
     encodings(connection.header)  # one that is not Cartesian is told before the scan
     _reconstruct(_frames_of_either, connection, on_loss)
@@ -62,7 +62,8 @@ def _reconstruct(frames: Frames, connection: Any, on_loss: OnLoss) -> None:
     # Three threads: one reads, one computes (two would fight over the cores of a CPU), and this
     # one sends, so that none of the three waits for another as long as there is room.
     outbox = Outbox()
-    with closing(Watch() if shared is None else shared.watch()) as watch:
+    given = getattr(connection, "watch", None)
+    with closing(given or (Watch() if shared is None else shared.watch())) as watch:
         stream = watch.arriving(frames(items, connection.header, properties))
         with closing(read_ahead(stream, on_loss=on_loss)) as waiting, closing(iter(outbox)) as sent:
             made = _images(
@@ -72,6 +73,7 @@ def _reconstruct(frames: Frames, connection: Any, on_loss: OnLoss) -> None:
                 properties,
                 connection.header,
                 watch.finishing,
+                watch.sampling,
             )
             outbox.fill(made)
             for image in sent:
@@ -85,6 +87,7 @@ def _images(
     properties: Any,
     header: Any = None,
     finishing: Callable[[Iterable[Any]], Iterable[Any]] = iter,
+    sampling: Callable[[int, Any], None] | None = None,
 ) -> Generator[Any]:
     from contextlib import closing
 
@@ -101,7 +104,7 @@ def _images(
         mapped = (
             list(add_coil_maps(compress_coils(items, properties), properties)) for items in batches
         )
-        yield from emit(finishing(posterior(mapped, properties)), properties, header)
+        yield from emit(finishing(posterior(mapped, properties, sampling)), properties, header)
 
 
 def _frames_of_either(items: Iterator[Any], header: Any, properties: Any) -> Iterator[Any]:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from scoremri_core.priors import load_prior
+    from scoremri_core.progress import Progress
     from scoremri_core.reconstruction import reconstruct
     from scoremri_core.result import Info, Reconstruction
     from scoremri_core.samplers.hmc import HmcOptions
@@ -23,6 +24,7 @@ _WHERE = {
     "Info": "result",
     "LangevinOptions": "samplers.langevin",
     "PosteriorOptions": "samplers.posterior",
+    "Progress": "progress",
     "PulaOptions": "samplers.pula",
     "Reconstruction": "result",
     "load_prior": "priors",
@@ -35,6 +37,7 @@ __all__ = [
     "Info",
     "LangevinOptions",
     "PosteriorOptions",
+    "Progress",
     "PulaOptions",
     "Reconstruction",
     "load_prior",

@@ -2,6 +2,6 @@
 
 if __name__ == "__main__":
     # the one import of what stands above: the command line drives both packages
-    from gadgets.commands import main
+    from gadgets.program import main
 
     main()

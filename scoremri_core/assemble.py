@@ -29,7 +29,7 @@ def assemble(
     ny, nx = box.full
     sets = max((len(own.maps) for own in slices if own.maps is not None), default=1)
     means, samples, maps = [], [], []
-    for own, full in zip(slices, request.kspace, strict=True):
+    for i, (own, full) in enumerate(zip(slices, request.kspace, strict=True)):
         known = np.full((sets, *full.shape), np.nan, np.complex64)
         if own.maps is not None:
             known[:] = 0
@@ -39,7 +39,9 @@ def assemble(
             means.append(samples[-1].mean(0))
         else:
             samples.append(np.full((request.samples, ny, nx), np.nan, np.complex64))
-            means.append(best_classical(full, None if own.maps is None else known, own.before))
+            averages = None if request.averages is None else request.averages[i]
+            fitting = None if own.maps is None else known
+            means.append(best_classical(full, fitting, own.noise.before, averages))
         maps.append(known)
     unit = np.float32(request.unit)
     drawn = np.stack(samples).astype(np.complex64) * unit
@@ -67,9 +69,9 @@ def _info(request: Request, slices: list[Slice], box: Box, denoiser: Any, evalua
         variance_scale=variance_scale,
         inflation=inflation,
         unacquired=unacquired((request.kspace != 0).any((0, 1))),
-        sigma_n=tuple(own.sigma_used * unit for own in slices),
-        sigma_thermal=tuple(own.sigma_thermal * unit for own in slices),
-        misfit=tuple(own.thermal_misfit for own in slices),
+        sigma_n=tuple(own.noise.sigma_used(own.misfit) * unit for own in slices),
+        sigma_thermal=tuple(own.noise.sigma_thermal * unit for own in slices),
+        misfit=tuple(own.noise.thermal_misfit(own.misfit) for own in slices),
         scale=tuple(own.scale / box.factor * unit for own in slices),
         fallback=tuple(own.fallback for own in slices),
     )

@@ -10,18 +10,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from scoremri_core.errors import InputError
-from scoremri_core.mri import misfit, noise
 from scoremri_core.mri.acquired import Box
 from scoremri_core.mri.classical import zero_filled
 from scoremri_core.mri.coil_maps import estimate_coil_maps
+from scoremri_core.mri.fourier import resize
+from scoremri_core.noise_model import Covariance, NoiseModel
 from scoremri_core.request import Request
 
 logger = logging.getLogger(__name__)
 
 Array = NDArray[np.complex64]
-Covariance = NDArray[np.complex128]
-
-CONTRADICTION = 2.0  # between the noise given and the edges of k-space
 MISPLACED = 100.0  # power at the corners of k-space over that at its centre
 
 
@@ -32,16 +30,15 @@ class Slice:
     Attributes
     ----------
     kspace : (coil, y, x).
+    number : of the slice in its stack.
     seed : of its samples.
-    thermal : noise covariance as given, or as the quiet edges of k-space show it.
-    covariance : the same, raised to what the data show that the maps do not explain.
-    before : `covariance` before any sampling, which classical images and comparisons go by.
+    noise : what is believed of it.
     maps : (set, coil, y, x).
     scale : image value that the prior sees as 1.
     fallback : why it is not sampled, or None.
     samples : (sample, y, x), drawn.
     misfit : mean square of what the samples leave of the measured values, over that of the noise
-        in `covariance`.
+        in `noise.covariance`.
     distance : norm of what their mean leaves, in whitened values.
     left : covariance of what a sample leaves, away from DC, where errors of the maps count less.
     worst_line : mean square of what a sample leaves of the line that fits worst, over that of
@@ -49,10 +46,9 @@ class Slice:
     """
 
     kspace: Array
+    number: int
     seed: int
-    thermal: Covariance | None = None
-    covariance: Covariance | None = None
-    before: Covariance | None = None
+    noise: NoiseModel
     maps: Array | None = None
     scale: float = float("nan")
     fallback: str | None = None
@@ -67,54 +63,32 @@ class Slice:
         self.fallback = reason
         logger.warning("classical image instead of samples: %s", reason)
 
-    @property
-    def sigma_thermal(self) -> float:
-        """Sd of each real component of the thermal noise; NaN where it is not known."""
-        return sigma(self.thermal)
-
-    @property
-    def sigma_used(self) -> float:
-        """Sd of the noise that the likelihood allowed for in the end, over the measured samples."""
-        more = self.misfit if np.isfinite(self.misfit) else 1.0
-        return sigma(self.covariance) * float(np.sqrt(max(1.0, more)))
-
-    @property
-    def thermal_misfit(self) -> float:
-        """Mean square of what the samples leave of the data, over that of the thermal noise."""
-        thermal = self.sigma_thermal
-        return self.misfit * (sigma(self.covariance) / thermal) ** 2 if thermal else float("nan")
-
-
-def sigma(covariance: Covariance | None) -> float:
-    """Sd of each real component of the noise, root mean square over the coils."""
-    return float("nan") if covariance is None else noise.noise_sigma(covariance)
-
 
 def prepare(request: Request) -> tuple[list[Slice], Box]:
     """Slices with their noise, maps and scale, or the reason why one cannot be sampled."""
     box = Box((request.kspace != 0).any((0, 1)))
-    slices = [
-        Slice(box.kspace(kspace), seed)
-        for kspace, seed in zip(request.kspace, request.seeds, strict=True)
-    ]
-    for own in slices:
-        _find_noise(own, request)
+    slices = []
+    for i, (kspace, seed) in enumerate(zip(request.kspace, request.seeds, strict=True)):
+        averages = None if request.averages is None else resize(request.averages[i], box.shape)
+        slices.append(Slice(box.kspace(kspace), i, seed, NoiseModel(None, averages)))
+        _find_noise(slices[-1], request)
     if request.maps is None:
         blocks = [None if own is None else box.kspace(own) for own in request.calibrations]
         _estimate_maps(slices, blocks, request.sets, str(request.device))
     else:
         for own, known in zip(slices, request.maps, strict=True):
             own.maps = box.maps(known)
-            _face_misfit([own])
+            if own.fallback is None:
+                own.noise.face_maps(own.kspace, own.maps)
     for own in slices:
         _find_scale(own, None if request.scale is None else request.scale * box.factor)
     return slices, box
 
 
 def _find_noise(own: Slice, request: Request) -> None:
-    """The noise as it is given, or as the edges of k-space show it."""
-    given = request.noise_covariance
-    own.thermal = own.covariance = own.before = given
+    """Its noise, or the reason why the k-space cannot be sampled."""
+    given, averages = request.noise_covariance, own.noise.averages
+    own.noise = NoiseModel(given, averages)
     if not np.isfinite(own.kspace).all():
         own.give_up("k-space holds values that are not finite")
         return
@@ -125,20 +99,9 @@ def _find_noise(own: Slice, request: Request) -> None:
     if given is not None and request.scale is not None:
         return
     try:
-        edges = noise.covariance_from_edges(own.kspace)
+        own.noise = NoiseModel.found(own.kspace, given, averages, request.unit)
     except InputError as error:
-        if given is None:
-            own.give_up(str(error))
-        return
-    if given is None:
-        own.thermal = own.covariance = own.before = edges
-    elif not 1 / CONTRADICTION < sigma(edges) / sigma(given) < CONTRADICTION:
-        logger.warning(
-            "the noise given has sd %.4g, the edges of k-space show %.4g: one of them is wrong, or "
-            "the background is masked",
-            sigma(given) * request.unit,
-            sigma(edges) * request.unit,
-        )
+        own.give_up(str(error))
 
 
 def _is_misplaced(kspace: Array) -> bool:
@@ -159,7 +122,7 @@ def _estimate_maps(
     sources = np.stack([own.kspace if block is None else block for own, block in pairs])
 
     def estimate() -> None:
-        covariances = np.stack([np.asarray(own.covariance) for own, _ in pairs])
+        covariances = np.stack([np.asarray(own.noise.covariance) for own, _ in pairs])
         maps = estimate_coil_maps(sources, sets, covariances, device=device)
         for (own, _), found in zip(pairs, maps, strict=True):
             # a slice in which nothing folds has no second set, though its neighbour has
@@ -167,7 +130,8 @@ def _estimate_maps(
 
     try:
         estimate()
-        if _face_misfit([own for own, _ in pairs]):
+        changed = [own.noise.face_maps(own.kspace, np.asarray(own.maps)) for own, _ in pairs]
+        if any(changed):
             estimate()
     except InputError as error:
         if len(pairs) == 1:
@@ -175,24 +139,6 @@ def _estimate_maps(
             return
         for own, block in pairs:
             _estimate_maps([own], [block], sets, device)
-
-
-def _face_misfit(slices: Sequence[Slice]) -> bool:
-    """Raise the noise to what the data show under the maps; tell whether any was raised."""
-    changed = False
-    for own in slices:
-        if own.fallback is not None or own.maps is None:
-            continue
-        before = own.covariance
-        shown = misfit.residual_covariance(own.kspace, own.maps)
-        own.covariance = misfit.raised(before, shown)  # type: ignore[arg-type]
-        if own.covariance is not before:
-            changed = True
-            logger.info(
-                "the calibration lines show %.2f times the sd of noise that was thought",
-                sigma(own.covariance) / own.sigma_thermal,
-            )
-    return changed
 
 
 def _find_scale(own: Slice, given: float | None) -> None:
@@ -205,5 +151,4 @@ def _find_scale(own: Slice, given: float | None) -> None:
     if not given > 0:
         own.give_up("the image is zero")
         return
-    own.covariance = misfit.with_least_level(own.covariance, given)  # type: ignore[arg-type]
-    own.before = own.covariance
+    own.noise.keep_to(given)

@@ -13,9 +13,10 @@ from scoremri_core.assemble import assemble
 from scoremri_core.prepare import prepare
 from scoremri_core.priors import Denoiser, load_prior
 from scoremri_core.priors.model import ModelPrior
+from scoremri_core.progress import Callback, Reporter
 from scoremri_core.request import Request
 from scoremri_core.result import Reconstruction
-from scoremri_core.sample import sample
+from scoremri_core.sample import Told, sample
 from scoremri_core.samplers.registry import Options
 
 
@@ -23,6 +24,7 @@ def reconstruct(
     kspace: ArrayLike | Tensor,
     *,
     mask: ArrayLike | Tensor | None = None,
+    averages: ArrayLike | Tensor | None = None,
     calibration: ArrayLike | Tensor | None = None,
     noise_covariance: ArrayLike | Tensor | None = None,
     prior: str | Denoiser = "default",
@@ -33,6 +35,7 @@ def reconstruct(
     scale: float | None = None,
     seed: int | Sequence[int] = 0,
     device: str = "auto",
+    callback: Callback | None = None,
     **sampler_options: Any,
 ) -> Reconstruction:
     """Draw posterior samples of one slice or of a stack of slices.
@@ -43,9 +46,11 @@ def reconstruct(
         sample is measured where any coil is not zero).  A torch tensor gives tensors.
     mask : which samples were measured, (y,) for lines, (y, x) or (slice, y, x); None tells it from
         the k-space, where a sample that is zero in all coils counts as not measured.
+    averages : how many readouts each sample is the mean of, like `mask`: a sample averaged n times
+        has the noise of `noise_covariance` over n, and counts n times.  None takes all for 1.
     calibration : k-space of the calibration lines, like `kspace`; None finds them in `kspace`.
     noise_covariance : (coil, coil), E[n n^H] of the complex noise; None estimates it from the
-        edges of k-space.  It is raised where the data show more (`scoremri_core.mri.misfit`).
+        edges of k-space.  It is raised where the data show more (`scoremri_core.noise_model`).
     prior : name of a shipped prior, path of a .safetensors file, or any object with
         `denoise(x, sigma)`.
     sampler : one of `scoremri_core.samplers.SAMPLERS`, or an object of its options, such as
@@ -59,6 +64,7 @@ def reconstruct(
         coil-combined zero-filled image, slice by slice.
     seed : sample i depends on the seed and on i alone; a sequence holds one for each slice.
     device : "auto", "cpu", "cuda" or "cuda:N".
+    callback : called with a `Progress` after each noise level; what it raises ends the call.
     sampler_options : fields of the sampler's options by name.
 
     Returns
@@ -81,6 +87,7 @@ def reconstruct(
     request = Request.of(
         kspace,
         mask,
+        averages,
         calibration,
         noise_covariance,
         sampler,
@@ -98,6 +105,10 @@ def reconstruct(
         denoiser = load_prior(prior) if isinstance(prior, str) else prior
         if isinstance(denoiser, ModelPrior):
             denoiser = denoiser.to(request.device)
-        evaluations = sample(slices, request.drawing, denoiser, request.samples, request.device)
+        able = sum(own.fallback is None for own in slices)
+        told = Told(Reporter(callback, able), box, request.unit)
+        evaluations = sample(
+            slices, request.drawing, denoiser, request.samples, request.device, told
+        )
     result = assemble(request, slices, box, denoiser, evaluations, start)
     return result.as_tensors(kspace.device) if isinstance(kspace, Tensor) else result

@@ -34,8 +34,10 @@ class Request:
     Attributes
     ----------
     kspace : (slice, coil, y, x), zero where not measured.
+    averages : (slice, y, x), how often each sample was averaged over how often those averaged least
+        were, 0 where not measured; or None where all are alike.
     calibrations : for each slice (coil, y, x), or None where the k-space holds its own.
-    noise_covariance : (coil, coil), or None.
+    noise_covariance : (coil, coil), of the samples averaged least, or None.
     maps : for each slice (set, coil, y, x), or None where they are to be estimated.
     sets : number of sets to estimate, or "auto".
     scale : image value that the prior sees as 1, or None.
@@ -47,6 +49,7 @@ class Request:
     """
 
     kspace: Array
+    averages: NDArray[np.float32] | None
     calibrations: list[Array | None]
     noise_covariance: NDArray[np.complex128] | None
     maps: list[Array] | None
@@ -63,6 +66,7 @@ class Request:
         cls,
         kspace: Any,
         mask: Any,
+        averages: Any,
         calibration: Any,
         noise_covariance: Any,
         sampler: Any,
@@ -93,13 +97,17 @@ class Request:
         stack = scaled(given, unit).reshape(-1, *given.shape[-3:])
         if mask is not None:
             stack = _masked(stack, mask)
+        covariance = _covariance(noise_covariance, stack.shape[1], unit)
+        counted = None if averages is None else _averages(averages, stack)
+        counted, covariance = of_the_least(counted, covariance)
         estimated = isinstance(maps, (int, str))
         if estimated and maps not in (1, 2, "auto"):
             raise InputError(f"maps is {maps!r}: expected 1 or 2 sets, auto, or an array")
         return cls(
             kspace=stack,
+            averages=counted,
             calibrations=_calibrations(calibration, given.shape, unit),
-            noise_covariance=_covariance(noise_covariance, stack.shape[1], unit),
+            noise_covariance=covariance,
             maps=None if estimated else _maps(maps, given.shape),
             sets=maps if estimated else 1,
             scale=None if scale is None else scale / unit,
@@ -176,18 +184,45 @@ def _masked(stack: Array, mask: Any) -> Array:
     measured = _array(mask)
     if measured.dtype.kind not in "bui":
         raise InputError(f"mask is {measured.dtype}: expected true or false values")
-    measured = measured.astype(bool)
-    slices, _, ny, nx = stack.shape
-    if measured.shape == (ny,):
-        measured = measured[:, None]
-    elif measured.shape not in ((ny, nx), (slices, ny, nx)):
-        raise InputError(
-            f"mask has shape {measured.shape}: expected (y,), (y, x) or (slice, y, x), "
-            f"{(slices, ny, nx)}"
-        )
-    measured = np.broadcast_to(measured, (slices, ny, nx))[:, None]
+    measured = _of_samples("mask", measured.astype(bool), stack)[:, None]
     zero = measured & (stack == 0).all(axis=1, keepdims=True)
     return np.asarray(np.where(measured, np.where(zero, TINY, stack), 0), np.complex64)
+
+
+def _averages(value: Any, stack: Array) -> NDArray[np.float32]:
+    """How often each sample (slice, y, x) was averaged, 0 where it was not measured."""
+    averages = _array(value)
+    if averages.dtype.kind not in "uif":
+        raise InputError(f"averages is {averages.dtype}: expected numbers")
+    averages = _of_samples("averages", averages, stack)
+    measured = (stack != 0).any(axis=1)
+    if not (np.isfinite(averages[measured]).all() and (averages[measured] > 0).all()):
+        raise InputError("averages: expected a number above 0 for each measured sample")
+    return np.where(measured, averages, 0).astype(np.float32)
+
+
+def of_the_least(
+    averages: NDArray[np.float32] | None, covariance: NDArray[np.complex128] | None
+) -> tuple[NDArray[np.float32] | None, NDArray[np.complex128] | None]:
+    """Averages over the fewest, None where all are alike, and the noise covariance of these."""
+    if averages is None or not averages.any():
+        return None, covariance
+    fewest = averages[averages > 0].min()
+    covariance = None if covariance is None else covariance / float(fewest)
+    return averages / fewest if (averages > fewest).any() else None, covariance
+
+
+def _of_samples(name: str, value: NDArray[Any], stack: Array) -> NDArray[Any]:
+    """What is said of each line or sample, for each sample (slice, y, x)."""
+    slices, _, ny, nx = stack.shape
+    if value.shape == (ny,):
+        value = value[:, None]
+    elif value.shape not in ((ny, nx), (slices, ny, nx)):
+        raise InputError(
+            f"{name} has shape {value.shape}: expected (y,), (y, x) or (slice, y, x), "
+            f"{(slices, ny, nx)}"
+        )
+    return np.broadcast_to(value, (slices, ny, nx))
 
 
 def _calibrations(value: Any, shape: tuple[int, ...], unit: float) -> list[Array | None]:

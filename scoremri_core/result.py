@@ -32,7 +32,8 @@ class Info:
         with samplers that have none.
     unacquired : share of the matrix in which no sample is near, as partial Fourier leaves it.
     sigma_n : sd of each real component of the k-space noise that the likelihood allowed for, root
-        mean square over coils and measured samples.
+        mean square over coils and measured samples; where these were averaged unequally, of those
+        averaged least.
     sigma_thermal : sd of the noise as it was given, or as the edges of k-space show it.
     misfit : mean square of what the samples leave of the measured values, over that of the
         thermal noise: about 1 where noise is all that the model does not explain.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -11,11 +12,13 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from scoremri_core.mri import misfit, noise
+from scoremri_core.mri import noise
+from scoremri_core.mri.acquired import Box
 from scoremri_core.mri.classical import cg_sense
 from scoremri_core.mri.fourier import to_kspace
 from scoremri_core.mri.sense import SenseOperator
-from scoremri_core.prepare import Slice, sigma
+from scoremri_core.prepare import Slice
+from scoremri_core.progress import Reporter
 from scoremri_core.samplers.noise import SampleNoise
 from scoremri_core.samplers.registry import Drawing
 
@@ -25,11 +28,35 @@ logger = logging.getLogger(__name__)
 BATCH_VALUES = {"cpu": 2**22, "cuda": 2**28}
 
 OUTER = 0.4, 0.9  # of Nyquist's frequency: nearer to DC maps err, farther out vendors filter
-DOUBTFUL = 3.0  # mean square of what samples leave of the data, over that of the noise
 FARTHER = 1.5  # from the data than the classical image is: no posterior mean
 TORN = 5.0  # mean square that samples leave of a line, over that of the usual line
 TORN_SHARE = 0.03  # of the line's own power: near DC errors of the maps leave more than the noise
 FEWEST = 8  # samples of a line that is looked at alone
+
+
+@dataclass(frozen=True)
+class Told:
+    """Who is told of noise levels, and what an image is to them.
+
+    Attributes
+    ----------
+    reporter : who is told.
+    box, unit : grid and unit of what is sampled, see `assemble`.
+    """
+
+    reporter: Reporter
+    box: Box
+    unit: float
+
+    def level(self, slices: Sequence[Slice], level: int, levels: int, x: torch.Tensor) -> None:
+        """Tell of x (slice, sample, set, y, x), in units of the prior."""
+
+        def images() -> NDArray[np.complex64]:
+            drawn = _combined(x).cpu().numpy()
+            scaled = [own * np.float32(part.scale) for own, part in zip(drawn, slices, strict=True)]
+            return np.stack([self.box.image(own) for own in scaled]) * np.float32(self.unit)
+
+        self.reporter.level([own.number for own in slices], level, levels, images)
 
 
 def sample(
@@ -38,6 +65,7 @@ def sample(
     denoiser: Any,
     samples: int,
     device: torch.device,
+    told: Told,
 ) -> int:
     """Draw the samples of all slices that can be sampled; returns the evaluations per sample.
 
@@ -47,17 +75,15 @@ def sample(
     able = [own for own in slices if own.fallback is None]
 
     def draw(some: list[Slice]) -> int:
-        return _draw(some, samples, device, partial(_sample, denoiser, drawing))
+        return _draw(some, samples, device, partial(_sample, denoiser, drawing, told), told)
 
     evaluations = draw(able)
     if drawing.sampler.follows_noise:
-        draw([own for own in able if _learn_noise(own)])
+        drawn = [own for own in able if own.fallback is None and np.isfinite(own.misfit)]
+        draw([own for own in drawn if own.noise.learn(own.left)])
         worse = [own for own in able if _farther_than_classical(own)]
         for own in worse:
-            # a likelihood that its own samples contradict is not to be trusted as it is
-            logger.warning("the samples miss the data: sampled again with more noise")
-            more = float(np.clip(np.nan_to_num(own.misfit, nan=100.0), 4, 100))
-            own.covariance = more * np.asarray(own.covariance, np.complex128)
+            own.noise.distrust(own.misfit)
         draw(worse)
     for own in able:
         if own.fallback is not None:
@@ -79,6 +105,7 @@ def _draw(
     samples: int,
     device: torch.device,
     draw: Callable[[Sequence[Slice], SampleNoise], int],
+    told: Told,
 ) -> int:
     """Sample slices in batches that fit the memory; returns the evaluations per sample."""
     evaluations = 0
@@ -95,7 +122,7 @@ def _draw(
         try:
             evaluations = max(evaluations, draw(batch, random))
         except (MemoryError, RuntimeError) as error:
-            if not _out_of_memory(error):
+            if told.reporter.raised or not _out_of_memory(error):
                 raise
             logger.warning("%d slices at once: out of memory on %s", len(batch), device)
             if len(batch) > 1:
@@ -107,36 +134,36 @@ def _draw(
 
 
 @torch.no_grad()
-def _sample(prior: Any, drawing: Drawing, slices: Sequence[Slice], random: SampleNoise) -> int:
+def _sample(
+    prior: Any, drawing: Drawing, told: Told, slices: Sequence[Slice], random: SampleNoise
+) -> int:
     """Sample slices of one shape as one batch; returns the evaluations per sample."""
 
     def tensor(arrays: list[Any]) -> torch.Tensor:
         return torch.from_numpy(np.stack(arrays)).to(random.device)
 
     # with unit noise after whitening, the noise in units of the prior is 1 / scale
-    matrices = [noise.whitening_matrix(own.covariance) for own in slices]  # type: ignore[arg-type]
-    white = list(zip(slices, matrices, strict=True))
-    maps = tensor([noise.whiten(own.maps, matrix) for own, matrix in white])  # type: ignore[arg-type]
-    data = tensor(
-        [noise.whiten(own.kspace, matrix) / np.float32(own.scale) for own, matrix in white]
-    )
-    operator = SenseOperator(maps, tensor([(own.kspace != 0).any(0) for own in slices]))
+    maps = tensor([noise.whiten(own.maps, own.noise.whitening()) for own in slices])  # type: ignore[arg-type]
+    data = tensor([own.noise.white(own.kspace) / np.float32(own.scale) for own in slices])
+    mask = tensor([(own.kspace != 0).any(0) for own in slices])
+    averages = [own.noise.averages for own in slices]
+    weight = None if averages[0] is None else tensor(averages)
+    operator = SenseOperator(maps, mask, weight)
     scales = tensor([np.float32(own.scale) for own in slices])
     images, evaluations = drawing.sampler.draw(
-        operator, data, 1 / scales, prior, random, drawing.options
+        operator, data, 1 / scales, prior, random, drawing.options, partial(told.level, slices)
     )
     count = operator.mask.sum((1, 2, 3, 4)) * maps.shape[2] * 2
     reduced = operator.reduced(data)[:, None]
     left = operator.residual_power(reduced, images).mean(1).sum((1, 2)) * scales**2 / count
     mean = operator.residual_power(reduced, images.mean(1, keepdim=True)).sum((1, 2, 3))
     rest = (operator.forward(images[:, :1])[:, 0] - data) * scales.view(-1, 1, 1, 1)
-    mask = operator.mask[:, 0, 0]
     y, x = (torch.linspace(-1, 1, n, device=random.device) for n in data.shape[-2:])
     radius = torch.hypot(y[:, None], x)
     outer = mask & (radius > OUTER[0]) & (radius < OUTER[1])
-    for i, (own, matrix) in enumerate(white):
+    for i, own in enumerate(slices):
         values = rest[i][:, outer[i]].cpu().numpy().astype(np.complex128)
-        back = np.linalg.inv(matrix) @ values
+        back = np.linalg.inv(own.noise.whitening()) @ values
         own.left = back @ back.conj().T / max(1, values.shape[1])
         own.samples = (_combined(images[i]) * own.scale).cpu().numpy()
         own.misfit = float(left[i])
@@ -176,35 +203,14 @@ def _worst_line(
     return worst
 
 
-def _learn_noise(own: Slice) -> bool:
-    """Raise the noise to what the samples leave of the data; tell whether it was far too low.
-
-    The sampler follows the level of the noise by itself, but not how it is spread over the coils.
-    """
-    if own.fallback is not None or not np.isfinite(own.misfit):
-        return False
-    more = misfit.raised(own.covariance, own.left)  # type: ignore[arg-type]
-    ratio = sigma(more) / sigma(own.covariance)
-    if ratio**2 < DOUBTFUL:
-        return False
-    logger.info("the samples show %.2f times the sd of noise that was thought: again", ratio)
-    own.covariance = more
-    return True
-
-
 def _farther_than_classical(own: Slice) -> bool:
     """Whether the samples' mean misses the measured lines by more than a classical image does."""
-    if own.fallback is not None:
-        return False
-    # what the samples leave, in units of the noise before it was raised to fit them
-    raised = (sigma(own.covariance) / sigma(own.before)) ** 2
-    if own.misfit * raised < DOUBTFUL:
+    if own.fallback is not None or not own.noise.doubtful(own.misfit):
         return False
     ksp, maps = own.kspace, np.asarray(own.maps)
-    image = cg_sense(ksp, maps, own.before)  # (set, y, x)
+    image = cg_sense(ksp, maps, own.noise.before, own.noise.averages)  # (set, y, x)
     rest = (to_kspace((maps * image[:, None]).sum(0)) - ksp) * (ksp != 0).any(0)
-    whitening = noise.whitening_matrix(np.asarray(own.covariance))
-    theirs = float(np.linalg.norm(noise.whiten(rest, whitening)))
+    theirs = float(np.linalg.norm(own.noise.white(rest)))
     return not own.distance < FARTHER * theirs
 
 

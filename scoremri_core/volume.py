@@ -11,7 +11,7 @@ import logging
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
 import numpy as np
@@ -23,17 +23,17 @@ from scoremri_core.mri.classical import best_classical, root_sum_of_squares
 from scoremri_core.mri.coil_maps import calibration_extent, estimate_coil_maps
 from scoremri_core.mri.fourier import to_image
 from scoremri_core.priors import Denoiser, load_prior
+from scoremri_core.progress import Callback, Progress
 from scoremri_core.reconstruction import reconstruct
 from scoremri_core.request import TINY, as_complex, find_device, scaled, unit_of
 from scoremri_core.result import Info, Reconstruction
+from scoremri_core.samplers.noise import derived_seed
 
 logger = logging.getLogger(__name__)
 
 PARTITION, READOUT = 1, 3  # axes of (coil, z, y, x)
 
 BLOCK = 16  # positions sampled in one call, which bounds the memory of maps and solver
-MAX_POSITIONS = 2**16
-MAX_SEED = 2**40  # the samplers multiply it
 SECONDS_PER_LOG = 30.0
 NOISE_POSITIONS = 16  # looked at for the noise; the quietest quarter of them counts
 CENTRE = 8  # samples on either side of DC where signal is looked for
@@ -46,6 +46,7 @@ Array = NDArray[np.complex64]
 def reconstruct_volume(
     kspace: ArrayLike,
     *,
+    averages: ArrayLike | None = None,
     calibration: ArrayLike | None = None,
     noise_covariance: ArrayLike | None = None,
     prior: str | Denoiser = "default",
@@ -54,6 +55,7 @@ def reconstruct_volume(
     scale: float | None = None,
     seed: int = 0,
     device: str = "auto",
+    callback: Callback | None = None,
     **options: Any,
 ) -> Reconstruction:
     """Draw posterior samples of a volume, position by position; progress is logged.
@@ -66,13 +68,17 @@ def reconstruct_volume(
     kspace : complex (coil, z, y, x), centred, zero where not sampled; y and z are the
         phase-encode directions.  Samples that its readouts lack (partial echo) are taken as zero
         where the readout is the axis that is transformed.
+    averages : (z, y, x), how many readouts each sample is the mean of; None takes all for 1.  At a
+        position the noise is that of the mean over the axis that is transformed.
     calibration : k-space of the calibration lines, like `kspace`; None finds them in `kspace`.
-    noise_covariance : (coil, coil), E[n n^H] of the complex noise; None estimates it.
+    noise_covariance : (coil, coil), E[n n^H] of the complex noise, in a sample of averages 1;
+        None estimates it.
     maps : sets of coil maps to estimate, 1, 2 or "auto", as for `reconstruct`.
     scale : image value that the prior sees as 1; None takes the 99th percentile of the
         zero-filled image: its median over the positions that reach half of its maximum.
     seed : sample i of a position depends on the seed, on i and on the position.
     prior, sampler, device, options : as for `scoremri_core.reconstruct`.
+    callback : as for `scoremri_core.reconstruct`; its slices are positions.
 
     Returns
     -------
@@ -86,6 +92,8 @@ def reconstruct_volume(
     start = time.perf_counter()
     if maps not in (1, 2, "auto"):
         raise InputError(f"maps is {maps!r}: expected 1 or 2 sets, or auto")
+    if scale is not None and not (np.isfinite(scale) and scale > 0):
+        raise InputError(f"scale is {scale}: expected a number above 0")
     where = find_device(device)
     if len(np.shape(kspace)) != 4 or 0 in np.shape(kspace):
         raise InputError(f"kspace has shape {np.shape(kspace)}: expected (coil, z, y, x)")
@@ -100,11 +108,13 @@ def reconstruct_volume(
     stack = _Stack.of(
         scaled(volume, unit),
         None if calibration is None else scaled(as_complex("calibration", calibration), unit),
+        None if averages is None else _checked(averages, volume.shape),
     )
     if noise_covariance is None:
         noise_covariance = stack.noise_covariance()
     else:
-        noise_covariance = np.asarray(noise_covariance) / unit**2
+        noise_covariance = np.asarray(noise_covariance, np.complex128) / unit**2
+        noise_covariance /= stack.fewest
     scale = stack.scale() if scale is None else scale / unit
     nearest = stack.nearest_with_signal(noise_covariance)
     if problem := stack.problem(nearest):
@@ -117,16 +127,16 @@ def reconstruct_volume(
             own = stack.coil_maps(nearest[block], maps, noise_covariance, str(where))
             part = reconstruct(
                 stack.kspace[block],
+                averages=stack.averages,
                 maps=own,
                 noise_covariance=noise_covariance,
                 prior=denoiser,
                 sampler=sampler,
                 scale=scale,
                 # Neighbours with the same random numbers would err alike, which shows as stripes.
-                seed=[
-                    (seed * MAX_POSITIONS + i) % MAX_SEED for i in range(block.start, block.stop)
-                ],
+                seed=[derived_seed(seed, i) for i in range(block.start, block.stop)],
                 device=device,
+                callback=callback and partial(_in_volume, callback, block, len(stack.kspace)),
                 **options,
             )
             parts.append(_in_phase(part, own[:, 0], stack.virtual_coil))
@@ -142,6 +152,13 @@ def reconstruct_volume(
         seconds=time.perf_counter() - start,
     )
     return stack.assembled(parts, info, np.float32(unit))
+
+
+def _in_volume(callback: Callback, block: slice, positions: int, progress: Progress) -> None:
+    """Tell of a block of positions as of a part of the volume."""
+    done = block.start + progress.done * (block.stop - block.start)
+    slices = tuple(block.start + number for number in progress.slices)
+    callback(replace(progress, slices=slices, done=done / positions))
 
 
 def _told(positions: int) -> Iterator[slice]:
@@ -195,17 +212,24 @@ class _Stack:
     Attributes
     ----------
     kspace, calibration : (position, coil, a, b), zero where not sampled.
+    averages : (a, b), how often each sample was averaged over how often those averaged least were,
+        0 where not sampled; or None where all are alike.
     axis : of the volume, that the positions lie along.
+    fewest : averages of those averaged least.
     finite : whether all samples were; those of `kspace` that were not count as not measured.
     """
 
     kspace: Array
     calibration: Array
+    averages: NDArray[np.float32] | None
     axis: int
     finite: bool
+    fewest: float = 1.0
 
     @classmethod
-    def of(cls, ksp: Array, other: Array | None) -> _Stack:
+    def of(
+        cls, ksp: Array, other: Array | None, averages: NDArray[np.float32] | None = None
+    ) -> _Stack:
         """Transform k-space, and that of the calibration, along the axis that is complete."""
         valid = np.isfinite(ksp).all(axis=0)
         finite = bool(valid.all())
@@ -221,16 +245,28 @@ class _Stack:
         plane = measured.any(axis=axis - 1)
         empty = plane & (stack == 0).all(axis=1)
         np.moveaxis(stack, 1, -1)[empty] = TINY
-        if other is None:
-            return cls(stack, stack, axis, finite)
-        finite = finite and bool(np.isfinite(other).all())
-        return cls(stack, _transformed(other, axis), axis, finite)
+        finite = finite and (other is None or bool(np.isfinite(other).all()))
+        calibration = stack if other is None else _transformed(other, axis)
+        if averages is None:
+            return cls(stack, calibration, None, axis, finite)
+        plain = _of_plane(averages, measured, axis - 1)
+        fewest = float(plain[plain > 0].min(initial=np.inf))
+        alike = not (plain > fewest).any()
+        return cls(
+            stack,
+            calibration,
+            None if alike else plain / np.float32(fewest),
+            axis,
+            finite,
+            1.0 if np.isinf(fewest) else fewest,
+        )
 
     def noise_covariance(self) -> NDArray[np.complex128]:
         """Estimated at positions all along the volume, of which the quietest count."""
         some = self.kspace[:: -(-len(self.kspace) // NOISE_POSITIONS)]
         found = sorted(
-            (noise.covariance_from_edges(ksp) for ksp in some), key=lambda c: np.trace(c).real
+            (noise.covariance_from_edges(ksp, self.averages) for ksp in some),
+            key=lambda c: np.trace(c).real,
         )
         return np.asarray(np.mean(found[: -(-len(found) // 4)], axis=0))
 
@@ -297,7 +333,7 @@ class _Stack:
                 maps = estimate_coil_maps(calibration, 1, covariance)
             except InputError:
                 maps = None
-            images.append(best_classical(ksp, maps, covariance))
+            images.append(best_classical(ksp, maps, covariance, self.averages))
         mean = np.stack(images)
         info = Info("none", 0, "none", 0, 0, 0, sigma_n=(0.0,))
         empty = np.empty((len(mean), 0, *mean.shape[1:]), np.complex64)
@@ -317,6 +353,30 @@ class _Stack:
             mean, std = np.moveaxis(mean, 0, -1), np.moveaxis(std, 0, -1)
         maps = np.empty((len(mean), 0, shape[1], *mean.shape[1:]), np.complex64)
         return Reconstruction(mean, std, drawn, maps, info)
+
+
+def _checked(averages: ArrayLike, shape: tuple[int, ...]) -> NDArray[np.float32]:
+    """Averages of a volume (coil, z, y, x); InputError where they do not fit it."""
+    given = np.asarray(averages)
+    if given.shape != shape[1:] or given.dtype.kind not in "uif":
+        raise InputError(
+            f"averages are {given.dtype} of shape {given.shape}: expected numbers of shape "
+            f"{shape[1:]}"
+        )
+    return given.astype(np.float32)
+
+
+def _of_plane(
+    averages: NDArray[np.float32], measured: NDArray[np.bool_], axis: int
+) -> NDArray[np.float32]:
+    """Averages that a sample has once the measured ones along an axis are transformed.
+
+    Its noise is the mean of theirs.
+    """
+    share = measured & (averages > 0)
+    variance = np.sum(1 / np.where(share, averages, 1), axis, where=share)
+    count = share.sum(axis)
+    return np.where(count, count / np.where(count, variance, 1), 0).astype(np.float32)
 
 
 def _transformed(kspace: Array, axis: int) -> Array:

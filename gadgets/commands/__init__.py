@@ -38,8 +38,7 @@ COMMANDS = (
 
 # The base of BadParameter is the usage error of the click that typer carries.
 UsageError: Any = typer.BadParameter.__mro__[1]
-INTERRUPTED = 130  # exit code after Ctrl-C
-
+INTERRUPTED = 128 + signal.SIGINT  # exit code after Ctrl-C
 app = typer.Typer(
     name="scoremri",
     help="Score-based MRI reconstruction with uncertainty, inside a Gadgetron stream.",
@@ -111,7 +110,7 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     alone = arguments is None
     if alone:
         sys.unraisablehook = _unraisable
-        if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # nobody ignores it
+        if callable(signal.getsignal(signal.SIGINT)):  # nobody ignores it
             signal.signal(signal.SIGINT, _interrupt)
     status, last_words = _run(arguments)
     threads = any(thread.daemon for thread in threading.enumerate())

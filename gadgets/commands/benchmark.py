@@ -53,7 +53,9 @@ def benchmark(
             metavar="FULL.h5", help="Fully sampled ISMRMRD file.", show_default="a phantom"
         ),
     ] = None,
-    slice_: Annotated[int, typer.Option("--slice", help="Slice of that file, from 0.")] = 0,
+    slice_: Annotated[
+        int | None, typer.Option("--slice", help="Slice of that file, from 0.", show_default="0")
+    ] = None,
     size: Annotated[
         int | None, typer.Option(help="Side of the phantom's matrix.", show_default="256")
     ] = None,
@@ -127,6 +129,10 @@ def benchmark(
     # refused before the work
     if calibration < LEAST_CALIBRATION:
         raise InputError(f"calibration {calibration}: expected at least {LEAST_CALIBRATION} lines")
+    if data is not None and (size is not None or coils is not None):
+        raise InputError("size, coils: those of the phantom, which --data takes the place of")
+    if data is None and slice_ is not None:
+        raise InputError("slice: chosen of a file, which --data names")
     if output is not None:
         check_writable(output, *filter(None, [data]))
     load_prior(prior)
@@ -146,7 +152,7 @@ def benchmark(
         shape = (or_default(coils, 8, 4), side, side)
         case = simulated(shape, acceleration, calibration, seed, **settings)
     else:
-        case = from_file(data, slice_, acceleration, calibration, seed, **settings)
+        case = from_file(data, slice_ or 0, acceleration, calibration, seed, **settings)
     cases = [simulated(each, acceleration, calibration, seed, **settings) for each in further]
 
     with nullcontext() if output is None else replacing(output) as partial:

@@ -29,7 +29,7 @@ from scoremri_core.scans.masks import KINDS, lattice_factors
 
 if TYPE_CHECKING:
     from scoremri_core.evaluation.comparison import Comparison
-    from scoremri_core.evaluation.survey import Row
+    from scoremri_core.evaluation.survey import FullScan, Row
 
 EQUISPACED = KINDS[0]
 # title, where it is in a row or in the medians, and how it is written
@@ -167,6 +167,7 @@ def evaluate(
         return spread(total, slices or (1 if data else total))
 
     scans = read_scans(find_files(paths), choose, group)
+    _check_masks(scans, masks, accelerations, calibration, seed)
     total = sum(len(scan.slices) * len(cases(scan.coils, masks, accelerations)) for scan in scans)
     if not total:
         raise InputError(f"mask {', '.join(masks)}: scans of one coil need another, or an -R")
@@ -245,13 +246,39 @@ def _check(
     sampler = options.get("sampler", "posterior")
     if sampler not in (*REGISTRY, "none"):
         raise InputError(f"sampler {sampler!r}: expected one of {', '.join(REGISTRY)}, none")
-    if given := {"kspace", "calibration", "noise_covariance"} & set(options):
+    of_the_scan = {"kspace", "mask", "averages", "calibration", "noise_covariance"}
+    if given := of_the_scan & set(options):
         raise InputError(f"-p {min(given)}: comes from the scan")
-    known = signature(reconstruct).parameters
+    known = set(signature(reconstruct).parameters) - {"callback"}
     REGISTRY["posterior" if sampler == "none" else sampler].configured(
         options["steps"], {key: value for key, value in options.items() if key not in known}
     )
     find_device(options.get("device", "auto"))
+
+
+def _check_masks(
+    scans: Sequence[FullScan],
+    masks: Sequence[str],
+    accelerations: Sequence[float] | None,
+    calibration: int,
+    seed: int,
+) -> None:
+    """Refuse, with InputError, what leaves no scan a mask: every row would fail."""
+    from scoremri_core.evaluation.survey import cases
+    from scoremri_core.scans.retrospective import kept_samples
+
+    reasons = []
+    for scan in scans:
+        received = (next(iter(scan.slices.values())) != 0).any(axis=0)
+        for kind, factor in cases(scan.coils, masks, accelerations):
+            try:
+                kept_samples(received, kind, factor, calibration, seed)
+            except InputError as error:
+                reasons.append(str(error))
+            else:
+                return
+    if reasons:
+        raise InputError(reasons[0])
 
 
 def _gain(row: Row) -> float:

@@ -74,6 +74,6 @@ def progress(task: str, total: int | None, every: float = 30.0) -> Iterator[Adva
         nonlocal last
         if time.monotonic() - last >= every:
             last = time.monotonic()
-            logger.info("%s: %g of %s %s", task, done, "?" if total is None else total, note)
+            logger.info("%s: %.3g of %s %s", task, done, "?" if total is None else total, note)
 
     yield report

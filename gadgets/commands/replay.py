@@ -11,10 +11,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from gadgets.commands.options import ChainProperties, Config, Group
+from gadgets.stages.watch import Watch
 from scoremri_core.errors import InputError
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
+
+    from gadgets.stages.frame import Frame
+    from scoremri_core import Progress, Reconstruction
 
 logger = logging.getLogger(__name__)
 
@@ -61,7 +65,7 @@ def replay(
             received: Iterable[Any] = run_remote(address, chain, scan.header_xml, items)
         else:
             assert isinstance(chain, Chain)
-            received = run_chain(chain, scan.header_xml, items)
+            received = run_chain(chain, scan.header_xml, items, watch=course)
         counts = write_images(partial, group, course.receiving(received))
         if not counts:
             raise InputError(f"{source}: no image came back from {config}")
@@ -70,8 +74,8 @@ def replay(
 
 
 @dataclass
-class Course:
-    """How far a replay is, which the thread that sends and the one that receives tell.
+class Course(Watch):
+    """How far a replay is, which the threads that send, compute and receive tell.
 
     Attributes
     ----------
@@ -79,12 +83,18 @@ class Course:
     readouts : of the scan.
     sent : of these.
     frames : of which an image has come back.
+    made : frames that were computed, in this process.
+    part : frames' worth of those that are being sampled.
+    level : which noise level they have reached.
     """
 
     advance: Callable[[float, str], None]
     readouts: int
     sent: int = 0
-    frames: float = 0
+    frames: int = 0
+    made: int = 0
+    part: float = 0.0
+    level: str = ""
 
     def sending(self, items: Iterable[Any]) -> Iterator[Any]:
         """The readouts, counted as they go."""
@@ -104,11 +114,22 @@ class Course:
                 self._show()
             yield item
 
+    def sampling(self, frames: int, progress: Progress) -> None:
+        """So many frames are sampled together; a server elsewhere does not tell."""
+        self.part = frames * progress.done
+        self.level = f"noise level {progress.level} of {progress.levels}"
+        self._show()
+
+    def finished(self, frame: Frame, result: Reconstruction) -> None:
+        """A frame has its image, which is under way."""
+        self.made += 1
+        self.part, self.level = max(self.part - 1, 0.0), ""
+
     def _show(self) -> None:
         waiting = self.sent < self.readouts
-        self.advance(
-            self.frames, f"{self.sent} of {self.readouts} readouts sent" if waiting else ""
-        )
+        sent = f"{self.sent} of {self.readouts} readouts sent" if waiting else ""
+        done = max(self.frames, self.made + self.part)
+        self.advance(done, ", ".join(filter(None, (sent, self.level))))
 
 
 def frames(heads: NDArray[Any]) -> int:

@@ -104,7 +104,10 @@ def simulate(
         recon_matrix=None if recon_matrix is None else _sides("recon matrix", recon_matrix),
         fov=None if fov is None else _sides("fov", fov),
     )
-    if acceleration == partial_fourier == partial_echo == 1:
+    full = acceleration == partial_fourier == partial_echo == 1
+    if full and calibration_mode != "embedded":
+        raise InputError(f"calibration mode '{calibration_mode}': a full scan needs none, see -R")
+    if full:
         write_scan(output, scan.header, scan, arrays=scan.truth)
         logger.info("%s: fully sampled", output)
         return

@@ -36,6 +36,7 @@ class NodeConnection(Connection):
     config, header : their XML; an empty configuration has no properties.
     stall : see `Endpoint`.
     shared : what the scans of this process have in common, for the target.
+    watch : what watches this scan, for the target; None leaves it to `shared`.
     embedded : whether the peer is this package's own host, which may be told of a failure at once.
 
     Raises
@@ -52,6 +53,7 @@ class NodeConnection(Connection):
         *,
         stall: float | None = None,
         shared: Any = None,
+        watch: Any = None,
         embedded: bool = False,
     ) -> None:
         root = parse(config, "the configuration of the node") if config.strip() else None
@@ -60,6 +62,7 @@ class NodeConnection(Connection):
         self.socket = Endpoint(connected, stall)
         self.readers.update(wire.READERS)
         self.shared = shared
+        self.watch = watch
         self.embedded = embedded
         self.failure: Exception | None = None  # what a guarded target has told by itself
 

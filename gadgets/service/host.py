@@ -15,6 +15,7 @@ from gadgets.protocol.connection import NodeConnection, Target, run_target
 from gadgets.protocol.wire import ChainError, Endpoint, StreamEnded
 from gadgets.service.shared import Shared
 from gadgets.stages.properties import Properties
+from gadgets.stages.watch import Watch
 from scoremri_core.errors import InputError
 from scoremri_core.samplers.registry import find_sampler
 from scoremri_core.scans.documents import parse
@@ -23,7 +24,11 @@ logger = logging.getLogger(__name__)
 
 
 def run_chain(
-    chain: Chain, header_xml: str, acquisitions: Iterable[Any], shared: Shared | None = None
+    chain: Chain,
+    header_xml: str,
+    acquisitions: Iterable[Any],
+    shared: Shared | None = None,
+    watch: Watch | None = None,
 ) -> Generator[Any]:
     """Stream a scan through a chain and yield what comes out of its last node.
 
@@ -37,6 +42,7 @@ def run_chain(
     header_xml : the ISMRMRD header.
     acquisitions : fed to the first node as they are iterated, with whatever else there is.
     shared : what scans of this process have in common.
+    watch : told what becomes of the frames.
 
     Yields
     ------
@@ -57,7 +63,7 @@ def run_chain(
         for node, target in zip(nodes, targets, strict=True):
             here, there = socket.socketpair()
             ends.append(Endpoint(here))
-            _start(_serve, node, target, there, shared)
+            _start(_serve, node, target, there, shared, watch)
             _start(_feed, ends[-1], node, header_xml, items, failures)
             items = messages(ends[-1], node.name)
         yield from items
@@ -134,11 +140,15 @@ def _feed(
         endpoint.abandon()
 
 
-def _serve(node: Node, target: Target, there: socket.socket, shared: Shared | None) -> None:
+def _serve(
+    node: Node, target: Target, there: socket.socket, shared: Shared | None, watch: Watch | None
+) -> None:
     endpoint = Endpoint(there)
     try:
         config, header = wire.read_config(endpoint), wire.read_header(endpoint)
-        connection = NodeConnection(there, config, header, shared=shared, embedded=True)
+        connection = NodeConnection(
+            there, config, header, shared=shared, watch=watch, embedded=True
+        )
     except OSError as error:
         logger.debug("%s got no stream: %s", node.name, error)
         endpoint.abandon()

@@ -9,14 +9,15 @@ from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
 import ismrmrd
+import numpy as np
 
 from gadgets.stages.calibration import CalibrationStore
 from gadgets.stages.declared import Declared
-from gadgets.stages.encoding import Encoding, Readout, as_measured, assemble, encodings, numbered
 from gadgets.stages.frame import Frame
 from gadgets.stages.noise_scan import NoiseScan
 from gadgets.stages.properties import Properties
 from scoremri_core.errors import InputError
+from scoremri_core.scans.encoding import Encoding, Readout, as_measured, encodings, numbered
 from scoremri_core.scans.flags import (
     CALIBRATION,
     CALIBRATION_AND_IMAGING,
@@ -26,6 +27,7 @@ from scoremri_core.scans.flags import (
     NO_IMAGE,
     NOISE,
 )
+from scoremri_core.scans.gridding import assemble
 
 logger = logging.getLogger(__name__)
 
@@ -256,7 +258,8 @@ class FrameSorter:
     def _frame(self, key: Key, readouts: list[Readout]) -> Frame:
         start = time.perf_counter()
         encoding = as_measured(numbered(self.encodings, key.space), readouts)
-        kspace, variance, problems = assemble(readouts, encoding)
+        kspace, averages, problems = assemble(readouts, encoding)
+        fewest = float(averages[averages > 0].min(initial=np.inf))
         if key.space >= len(self.encodings):
             problems.append(
                 f"its readouts name encoding space {key.space}, "
@@ -265,6 +268,7 @@ class FrameSorter:
         head = _centre(readouts, encoding)
         covariance = None
         try:
+            variance = 1 / fewest or 1.0
             covariance = self.noise.covariance(len(kspace), head.sample_time_us, variance)
             covariance = self.noise.checked(covariance, kspace)
         except InputError as error:
@@ -273,6 +277,7 @@ class FrameSorter:
             kspace=kspace,
             calibration=None,
             noise_covariance=covariance,
+            averages=averages / np.float32(fewest) if (averages > fewest).any() else None,
             header=head,
             recon_shape=encoding.recon_shape,
             fov_fraction=encoding.fov_fraction,

@@ -19,9 +19,9 @@ from gadgetron.types.recon_data import (
 )
 
 from gadgets.stages.accumulate import FrameSorter
-from gadgets.stages.encoding import Readout, encodings
 from gadgets.stages.properties import Properties
 from scoremri_core.errors import InputError
+from scoremri_core.scans.encoding import Readout, encodings
 from scoremri_core.scans.flags import (
     CALIBRATION,
     CALIBRATION_AND_IMAGING,

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from gadgets.stages.encoding import Encoding, Readout, as_measured, assemble, numbered, on_grid_of
+from scoremri_core.scans.encoding import Encoding, Readout, as_measured, numbered
+from scoremri_core.scans.gridding import assemble, on_grid_of
 
 if TYPE_CHECKING:
     from scoremri_core.mri.coil_compression import CoilCompression

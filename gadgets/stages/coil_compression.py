@@ -38,7 +38,7 @@ def _compress(frame: Frame, coils: int) -> None:
     if frame.noise_covariance is None and not frame.is_volume:
         from scoremri_core.mri.noise import covariance_from_edges
 
-        frame.noise_covariance = covariance_from_edges(frame.kspace)
+        frame.noise_covariance = covariance_from_edges(frame.kspace, frame.averages)
     found = _compression(frame, coils)
     frame.coil_loss = found.loss
     logger.debug(

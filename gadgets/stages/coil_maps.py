@@ -45,7 +45,7 @@ def _estimated(frame: Frame, properties: Properties) -> np.ndarray:
 
     covariance = frame.noise_covariance
     if covariance is None:
-        covariance = covariance_from_edges(frame.kspace)
+        covariance = covariance_from_edges(frame.kspace, frame.averages)
     source = frame.kspace if frame.calibration is None else frame.calibration
     unit = unit_of(source)  # in the scanner's own, squares may leave the range of float32
     maps: np.ndarray = estimate_coil_maps(

@@ -6,7 +6,7 @@ import logging
 from collections.abc import Sequence
 from typing import Any
 
-from gadgets.stages.encoding import Encoding, Readout
+from scoremri_core.scans.encoding import Encoding, Readout
 from scoremri_core.scans.flags import NOT_IMAGING, STEPS
 
 logger = logging.getLogger(__name__)

@@ -31,7 +31,11 @@ class Frame:
         The calibration lines on the same grid; None where no line was flagged as one.
     kept_calibration : where they are no lines of the frame's own; other frames may have the same.
     noise_covariance : complex, (coil, coil), or None
-        E[n n^H] of the complex noise; None where it is to be estimated from the frame.
+        E[n n^H] of the complex noise; None where it is to be estimated from the frame.  Where
+        samples were averaged unequally, that of those averaged least.
+    averages : float32, (y, x) or (z, y, x), or None
+        How much more often each sample was averaged than those averaged least, which have 1; 0
+        where not measured.  None where all are alike.
     header : ismrmrd.AcquisitionHeader
         Of the acquisition nearest to the centre of k-space.
     recon_shape : (y, x), or (z, y, x), of the image to be sent.
@@ -41,7 +45,8 @@ class Frame:
     maps : complex64, (set, coil, y, x), or None before they are estimated, and for a volume.
     coil_loss : share of the signal's energy that coil compression left out.
     problem : why this frame cannot be sampled, or None.
-    seconds : time that each stage took.
+    seconds : time that each stage took; of sampling, the frame's share.
+    together : whether it was sampled with others.
     """
 
     kspace: np.ndarray
@@ -52,11 +57,13 @@ class Frame:
     fov_fraction: tuple[float, ...]
     field_of_view: tuple[float, float, float]
     index: int = -1
+    averages: np.ndarray | None = None
     kept_calibration: Calibration | None = None
     maps: np.ndarray | None = None
     coil_loss: float | None = None
     problem: str | None = None
     seconds: dict[str, float] = field(default_factory=dict)
+    together: bool = False
 
     @property
     def is_volume(self) -> bool:
@@ -92,9 +99,8 @@ class Frame:
         Frames with the same random numbers would err alike.  That of the frame whose counters are
         all 0 is the node's own; it makes no difference when a frame comes, or with which others.
         """
-        seed %= 2**63  # as many as random generators tell apart
+        from scoremri_core.samplers.noise import derived_seed
+
+        seed %= 2**63
         counters = [getattr(self.header.idx, name) for name in COUNTERS]
-        if not any(counters):
-            return seed
-        low, high = np.random.SeedSequence(seed, spawn_key=counters).generate_state(2).tolist()
-        return int(high << 32 | low) % 2**63
+        return derived_seed(seed, *counters) if any(counters) else seed

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from gadgets.stages.encoding import numbered
 from gadgets.stages.frame import Frame
+from scoremri_core.scans.encoding import numbered
 
 COUNTERS = ("repetition", "set", "phase", "contrast", "slice")  # the last one counts fastest
 

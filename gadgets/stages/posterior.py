@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -14,12 +15,17 @@ from gadgets.stages.frame import Frame
 from gadgets.stages.properties import Properties
 
 if TYPE_CHECKING:
-    from scoremri_core import Reconstruction
+    from scoremri_core import Progress, Reconstruction
 
 logger = logging.getLogger(__name__)
 
+SAMPLING = "sampling"  # the stage that frames may have in common
+Sampling = Callable[[int, "Progress"], None]
 
-def posterior(batches: Iterable[list[Any]], properties: Properties) -> Iterator[Any]:
+
+def posterior(
+    batches: Iterable[list[Any]], properties: Properties, sampling: Sampling | None = None
+) -> Iterator[Any]:
     """Sample the frames that wait, those of one shape and noise as one batch.
 
     A frame with a problem, and one that turns out to have one, comes with the best classical
@@ -29,6 +35,7 @@ def posterior(batches: Iterable[list[Any]], properties: Properties) -> Iterator[
     ----------
     batches : lists of frames and whatever else the stream holds, in its order.
     properties : of the node.
+    sampling : told how many frames are sampled together, and of each noise level.
 
     Yields
     ------
@@ -45,8 +52,9 @@ def posterior(batches: Iterable[list[Any]], properties: Properties) -> Iterator[
                 continue
             if item.index not in results:
                 alike = [other for other in items if _kind(other) == _kind(item)]
-                made = _reconstructed(alike, properties, prior)
+                made = _reconstructed(alike, properties, prior, sampling)
                 results.update(zip((frame.index for frame in alike), made, strict=True))
+                _log_batch(alike)
             result = results.pop(item.index)
             _log(item, result)
             yield item, result
@@ -57,7 +65,7 @@ def _kind(item: Any) -> tuple[Any, ...] | None:
     if not isinstance(item, Frame):
         return None
     alone = item.index if item.problem is not None or item.is_volume else -1
-    maps = None if item.maps is None else item.maps.shape
+    maps = None if item.maps is None else item.maps.shape, item.averages is None
     noise = None if item.noise_covariance is None else item.noise_covariance.tobytes()
     return item.kspace.shape, maps, noise, alone
 
@@ -80,22 +88,28 @@ def _prior(properties: Properties) -> Any:
     return load_prior(properties.prior).to(find_device(properties.device))
 
 
-def _reconstructed(frames: list[Frame], properties: Properties, prior: Any) -> list[Reconstruction]:
+def _reconstructed(
+    frames: list[Frame], properties: Properties, prior: Any, sampling: Sampling | None
+) -> list[Reconstruction]:
     """Reconstructions of frames of one kind, on the matrix of their images."""
     start = time.perf_counter()
     try:
-        results = _made(frames, properties, prior)
+        results = _made(frames, properties, prior, sampling)
     except Exception as error:  # noqa: BLE001  (one of them is to blame, and has to be found)
         if len(frames) > 1:
             logger.warning("%d frames at once: %s; one by one now", len(frames), error)
-            return [one for frame in frames for one in _reconstructed([frame], properties, prior)]
+            alone = ([frame] for frame in frames)
+            return [r for one in alone for r in _reconstructed(one, properties, prior, sampling)]
         results = [_in_need(frames[0], error, properties)]
     for frame in frames:
-        frame.seconds["sampling"] = (time.perf_counter() - start) / len(frames)
+        frame.seconds[SAMPLING] = (time.perf_counter() - start) / len(frames)
+        frame.together = len(frames) > 1
     return results
 
 
-def _made(frames: list[Frame], properties: Properties, prior: Any) -> list[Reconstruction]:
+def _made(
+    frames: list[Frame], properties: Properties, prior: Any, sampling: Sampling | None = None
+) -> list[Reconstruction]:
     first = frames[0]
     common: dict[str, Any] = {
         "noise_covariance": first.noise_covariance,
@@ -104,6 +118,7 @@ def _made(frames: list[Frame], properties: Properties, prior: Any) -> list[Recon
         "samples": properties.samples,
         "steps": properties.steps,
         "device": properties.device,
+        "callback": sampling and partial(sampling, len(frames)),
     }
     seeds = [frame.seed(properties.seed) for frame in frames]
     if first.is_volume:
@@ -168,6 +183,7 @@ def _volume(
     return [
         reconstruct_volume(
             frame.kspace,
+            averages=frame.averages,
             calibration=frame.calibration,
             maps=properties.maps,
             seed=seed,
@@ -181,8 +197,11 @@ def _slices(frames: list[Frame], seeds: list[int], common: dict[str, Any]) -> li
 
     first = frames[0]
     known = first.maps is not None
+    counted = first.averages is not None
+    averages = np.stack([frame.averages for frame in frames]) if counted else None  # type: ignore[misc]
     result = reconstruct(
         np.stack([frame.kspace for frame in frames]),
+        averages=averages,
         calibration=None if known else first.calibration,
         maps=np.stack([frame.maps for frame in frames]) if known else 1,  # type: ignore[misc]
         seed=seeds,
@@ -195,9 +214,17 @@ def _slices(frames: list[Frame], seeds: list[int], common: dict[str, Any]) -> li
     ]
 
 
+def _log_batch(frames: list[Frame]) -> None:
+    """How long frames took that were sampled together, told once."""
+    if frames[0].together:
+        seconds = sum(frame.seconds[SAMPLING] for frame in frames)
+        logger.info("%d frames together: %s %.2f s", len(frames), SAMPLING, seconds)
+
+
 def _log(frame: Frame, result: Reconstruction) -> None:
-    """One line a frame: which one, how it was sampled, and how long each stage took."""
+    """One line a frame: which one, how it was sampled, and how long each stage took of it alone."""
     info = result.info
+    own = {name: s for name, s in frame.seconds.items() if name != SAMPLING or not frame.together}
     done = f"{info.samples} samples of {info.evaluations} evaluations by {info.sampler}"
     logger.info(
         "%s: sigma_n %.4g (thermal %.4g), misfit %.2g, R %.2f, %s, %s",
@@ -207,7 +234,7 @@ def _log(frame: Frame, result: Reconstruction) -> None:
         float(np.mean(info.misfit)),
         frame.acceleration,
         f"fallback: {info.reason}" if info.reason else done,
-        ", ".join(f"{stage} {seconds:.2f} s" for stage, seconds in frame.seconds.items()),
+        ", ".join(f"{stage} {seconds:.2f} s" for stage, seconds in own.items()),
     )
     logger.debug(
         "%s: k-space %s, image %s, %s calibration, scale %.4g",

@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
-from gadgets.stages.frame import Frame
-
 if TYPE_CHECKING:
-    from scoremri_core import Reconstruction
+    from gadgets.stages.frame import Frame
+    from scoremri_core import Progress, Reconstruction
 
 
 class Watch:
@@ -16,6 +15,8 @@ class Watch:
 
     def arriving(self, items: Iterable[Any]) -> Iterator[Any]:
         """Frames as they are read, with whatever else the stream holds."""
+        from gadgets.stages.frame import Frame
+
         for item in items:
             if isinstance(item, Frame):
                 self.arrived()
@@ -23,6 +24,8 @@ class Watch:
 
     def finishing(self, items: Iterable[Any]) -> Iterator[Any]:
         """Each (Frame, Reconstruction) as it is made, with whatever else the stream holds."""
+        from gadgets.stages.frame import Frame
+
         for item in items:
             if isinstance(item, tuple) and isinstance(item[0], Frame):
                 self.finished(*item)
@@ -30,6 +33,9 @@ class Watch:
 
     def arrived(self) -> None:
         """A frame waits for its reconstruction."""
+
+    def sampling(self, frames: int, progress: Progress) -> None:
+        """A noise level of so many frames, which are sampled together, is done."""
 
     def finished(self, frame: Frame, result: Reconstruction) -> None:
         """A frame has it."""

@@ -52,6 +52,7 @@ def cg_sense(
     kspace: ArrayLike,
     maps: ArrayLike,
     noise_covariance: ArrayLike | None = None,
+    averages: ArrayLike | None = None,
     iterations: int = 50,
     tolerance: float = 3e-4,
 ) -> Image:
@@ -70,6 +71,8 @@ def cg_sense(
     kspace : (coil, y, x) complex, centred, zeros where not sampled
     maps : (coil, y, x) or (set, coil, y, x) complex
     noise_covariance : (coil, coil), E[n n^H]; None estimates it from the edges of k-space.
+    averages : (y, x), how often each sample was averaged, the covariance being that of a sample of
+        averages 1; None takes all for 1.
     iterations, tolerance : of the conjugate gradients, |residual| / |A^H y|
 
     Returns
@@ -88,11 +91,12 @@ def cg_sense(
             "expected (coil, y, x) each, the maps with or without a leading set axis."
         )
     if noise_covariance is None:
-        noise_covariance = covariance_from_edges(ksp)
+        noise_covariance = covariance_from_edges(ksp, averages)
     covariance = np.asarray(noise_covariance)
     whitening = whitening_matrix(covariance)
     mask = np.any(ksp != 0, axis=0)
-    data = whiten(ksp, whitening)
+    weight = mask if averages is None else mask * np.asarray(averages, np.float32)
+    data = whiten(ksp, whitening) * weight
     white = whiten(mps, whitening).reshape(-1, *ksp.shape)
     shape = (len(white), *ksp.shape[1:])
     penalty = (2 / _power_spectrum(ksp, mask, covariance)).astype(np.float32)
@@ -102,12 +106,12 @@ def cg_sense(
 
     def normal(x: Any) -> Any:
         image = x.reshape(shape)
-        coils = to_kspace(np.sum(white * image[:, None], axis=0)) * mask
+        coils = to_kspace(np.sum(white * image[:, None], axis=0)) * weight
         return (adjoint(coils) + to_image(penalty * to_kspace(image))).ravel()
 
     # What remains of `normal` where the coils are taken for one of their mean sensitivity.
     sensitivity = np.mean(np.sum(np.abs(white) ** 2, axis=(0, 1)))
-    diagonal = sensitivity * np.where(mask, 1, mask.mean()).astype(np.float32) + penalty
+    diagonal = sensitivity * np.where(mask, weight, weight.mean()).astype(np.float32) + penalty
 
     def precondition(x: Any) -> Any:
         return to_image(to_kspace(x.reshape(shape)) / diagonal).ravel()
@@ -149,7 +153,10 @@ def l1_wavelet(kspace: ArrayLike, maps: ArrayLike, lam: float, iterations: int =
 
 
 def best_classical(
-    kspace: ArrayLike, maps: ArrayLike | None, noise_covariance: ArrayLike | None
+    kspace: ArrayLike,
+    maps: ArrayLike | None,
+    noise_covariance: ArrayLike | None,
+    averages: ArrayLike | None = None,
 ) -> Image:
     """The image to send where posterior samples cannot be drawn; it always comes out finite.
 
@@ -162,6 +169,7 @@ def best_classical(
     kspace : (coil, y, x) complex, centred, zeros where not sampled
     maps : (coil, y, x) or (set, coil, y, x), or None
     noise_covariance : (coil, coil), or None to estimate it
+    averages : as for `cg_sense`
 
     Returns
     -------
@@ -173,7 +181,7 @@ def best_classical(
     if maps is None or not np.isfinite(maps).all():
         return plain
     try:
-        image = cg_sense(ksp, maps, noise_covariance)
+        image = cg_sense(ksp, maps, noise_covariance, averages)
     except InputError as error:
         _log.warning("Root sum of squares instead of SENSE: %s", error)
         return plain

@@ -1,42 +1,27 @@
-"""Coil sensitivity maps from the fully sampled centre of k-space: ESPIRiT.
+"""Coil sensitivity maps from the fully sampled centre of k-space.
 
-Uecker et al., "ESPIRiT: an eigenvalue approach to autocalibrating parallel MRI", MRM 71:990-1001
-(2014).  The sensitivities at a pixel r are the eigenvector with eigenvalue 1 of
-
-    A(r) = 1/k^2 sum_n g_n(r) g_n(r)^H
-
-where the g_n are the images of the k x k kernels that span the calibration matrix's row space.
-A is a trigonometric polynomial of 2k - 1 lags per axis, so its values on a grid of that many
-points determine it: the kernels are never brought to the image's size.
+By ESPIRiT (`scoremri_core.mri.espirit`); where the centre is too small for its kernels, as images
+of low resolution.
 """
 
 import logging
 from contextlib import AbstractContextManager, nullcontext
-from itertools import product
 from typing import Any
 
 import numpy as np
 
 from scoremri_core.errors import CalibrationError, InputError
+from scoremri_core.mri.espirit import eigenvectors, kernels, lag_matrices
 from scoremri_core.mri.fourier import to_image
+from scoremri_core.mri.map_sets import fading, folds, turned
 from scoremri_core.mri.noise import whitening_matrix
+from scoremri_core.mri.virtual_coil import object_signal, referenced, strides, virtual_coil
 
 _log = logging.getLogger(__name__)
 
 _WIDEST = 32  # calibration samples used per axis: more cost time and change the maps little
 _NARROWEST_FOR_KERNELS = 12
 _NARROWEST = 4
-_KEPT_SINGULAR_VALUES = 0.02  # of the largest, as in sigpy
-_RESIDUAL = 3e-4  # ||A v - lambda v|| of an eigenvector that has converged
-_ROUNDS = 7
-_GRID = 48  # points per axis at which the virtual coil and folds are sought
-_VIRTUAL_COIL_STEPS = 30
-_OBJECT = 0.1  # of the signal's 99th percentile: below it is background
-_SECOND_SET_EIGENVALUES = (0.7, 0.9)  # weight 0 below, 1 above
-_FOLDED_EIGENVALUE = 0.95  # of a second set, where two parts of the object fold
-_FOLDED_SHARE = 0.025  # of the object with such a second eigenvalue: above it two sets are needed
-_ALIKE = 50  # power of the eigenvalues' ratio that says how alike two sets are
-_CHUNK_BYTES = {"cpu": 1 << 21, "cuda": 1 << 28}
 
 
 def calibration_extent(sampled: Any) -> tuple[slice, slice]:
@@ -174,7 +159,7 @@ def _of_one_extent(
     shape = ksp.shape[-2:]
     rows, columns = map(_central, extent, shape)
     block = ksp[..., rows, columns]
-    signal = _object_signal(block, shape, xp)
+    signal = object_signal(block, shape, xp)
     size = tuple(s.stop - s.start for s in extent)
     if min(size) < max(_NARROWEST_FOR_KERNELS, 2 * kernel):
         _log.warning(
@@ -184,142 +169,22 @@ def _of_one_extent(
         )
         maps = _low_resolution(ksp, extent, xp)
     else:
-        lags = _lag_matrices(_kernels(block, kernel, noise, xp), xp)
-        folds = xp.full(len(ksp), sets == 2)
+        lags = lag_matrices(kernels(block, kernel, noise, xp), xp)
+        two = xp.full(len(ksp), sets == 2)
         if sets == "auto":
-            coarse = _eigenvectors(lags, shape, 2, xp, _strides(shape))[1][:, 1]
-            folded = (coarse > _FOLDED_EIGENVALUE) & (signal > 0)
-            folds = folded.sum(axis=(1, 2)) > _FOLDED_SHARE * (signal > 0).sum(axis=(1, 2))
-        maps, values = _eigenvectors(lags, shape, 1 + bool(folds.any()), xp)
-    virtual_coil = _virtual_coil(maps[:, 0], block, signal, xp)
+            two = folds(eigenvectors(lags, shape, 2, xp, strides(shape))[1][:, 1], signal)
+        maps, values = eigenvectors(lags, shape, 1 + bool(two.any()), xp)
+    virtual = virtual_coil(maps[:, 0], block, signal, xp)
     if maps.shape[1] == 2:
-        maps = _turned(maps, values * folds[:, None, None, None], virtual_coil, xp)
-    maps = _referenced(maps, virtual_coil, xp)
+        maps = turned(maps, values * two[:, None, None, None], virtual, xp)
+    maps = referenced(maps, virtual, xp)
     if whitening is not None:
         unwhitening = xp.asarray(np.linalg.inv(whitening), dtype=xp.complex64)
         maps = _mix(unwhitening[:, None], maps)
     maps = _unit(maps, axis=2, xp=xp)
     if maps.shape[1] == 2:
-        low, high = _SECOND_SET_EIGENVALUES
-        weight = xp.clip((values[:, 1] - low) / (high - low), 0, 1) * folds[:, None, None]
-        maps[:, 1] *= weight[:, None]
+        maps[:, 1] *= (fading(values[:, 1], xp) * two[:, None, None])[:, None]
     return maps
-
-
-def _kernels(block: Any, kernel: int, noise: float, xp: Any) -> Any:
-    """Kernels (slice, coil, k, k, n) spanning the signal's part of the calibration matrix.
-
-    A slice that has fewer than others has kernels of zero for the rest.
-    """
-    slices, coils = block.shape[:2]
-    windows = xp.lib.stride_tricks.sliding_window_view(block, (kernel, kernel), axis=(2, 3))
-    # One column a position of the window: (slice, coil * k * k, positions).
-    matrix = windows.transpose(0, 1, 4, 5, 2, 3).reshape(slices, coils * kernel**2, -1)
-    tall = matrix.shape[1] > matrix.shape[2]
-    adjoint = matrix.conj().swapaxes(1, 2)
-    gram = adjoint @ matrix if tall else matrix @ adjoint
-    # slice by slice: of a stack CuPy takes Jacobi's method, which is for small matrices
-    values, vectors = map(xp.stack, zip(*(xp.linalg.eigh(one) for one in gram), strict=True))
-    singular = xp.sqrt(xp.maximum(values, 0))
-    largest = singular[:, -1:]
-    # Largest singular value of a matrix of independent noise (Marchenko and Pastur).
-    floor = noise * np.sqrt(2) * sum(np.sqrt(n) for n in matrix.shape[1:])
-    kept = singular >= xp.maximum(_KEPT_SINGULAR_VALUES * largest, xp.minimum(floor, largest))
-    kept &= singular > 0
-    count = int(kept.sum(axis=1).max())  # the last ones: they come in ascending order
-    weights = kept / xp.where(kept & tall, singular, 1)
-    vectors = vectors[..., -count:] * weights[:, None, -count:].astype(xp.float32)
-    if tall:
-        vectors = matrix @ vectors
-    return vectors.reshape(slices, coils, kernel, kernel, -1)
-
-
-def _lag_matrices(kernels: Any, xp: Any) -> Any:
-    """Autocorrelation of the kernels, (slice, 2k - 1, 2k - 1, coil, coil), lag 0 at index 0."""
-    kernel = kernels.shape[2]
-    coarse = xp.fft.ifft2(kernels, s=(2 * kernel - 1,) * 2, axes=(2, 3)).transpose(0, 2, 3, 1, 4)
-    coarse = coarse * ((2 * kernel - 1) ** 2 / kernel)
-    squared = coarse @ coarse.conj().swapaxes(-1, -2)
-    return xp.fft.fft2(squared, axes=(1, 2), norm="forward").astype(xp.complex64)
-
-
-def _eigenvectors(
-    lags: Any, shape: tuple[int, int], sets: int, xp: Any, strides: tuple[int, int] = (1, 1)
-) -> tuple[Any, Any]:
-    """Leading eigenvectors (slice, set, coil, y, x) and their eigenvalues (slice, set, y, x).
-
-    In chunks of slices or, where one is too large, of a slice's rows.
-    """
-    slices, width, coils = len(lags), lags.shape[1], lags.shape[-1]
-    along_y, along_x = (
-        _waves(n, width, xp)[::stride] for n, stride in zip(shape, strides, strict=True)
-    )
-    ny, nx = len(along_y), len(along_x)
-    maps = xp.empty((slices, sets, coils, ny, nx), xp.complex64)
-    values = xp.empty((slices, sets, ny, nx), xp.float32)
-    rows = max(1, _CHUNK_BYTES["cpu" if xp is np else "cuda"] // (8 * nx * coils**2))
-    for where, y in product(_spans(slices, max(1, rows // ny)), _spans(ny, rows)):
-        chunk = along_y[y] @ lags[where].reshape(-1, width, width * coils**2)
-        matrices = along_x @ chunk.reshape(-1, width, coils**2)
-        matrices = matrices.reshape(-1, coils, coils)
-        for i in range(sets):
-            vectors, lengths = _leading(matrices, xp)
-            grid = maps[where, 0, 0, y].shape
-            maps[where, i, :, y] = xp.moveaxis(vectors.reshape(*grid, coils), -1, 1)
-            values[where, i, y] = lengths.reshape(grid)
-            if i + 1 < sets:
-                # (1 - v v^H) A (1 - v v^H)
-                pair = matrices @ vectors - vectors * (lengths / 2)[:, None, None]
-                pair = xp.concatenate([vectors, pair], axis=-1)
-                matrices -= pair @ pair[..., ::-1].conj().swapaxes(-1, -2)
-    return maps, values
-
-
-def _leading(matrices: Any, xp: Any) -> tuple[Any, Any]:
-    """Leading eigenvectors (n, coil, 1) and eigenvalues (n,) of matrices (n, coil, coil).
-
-    By power iteration on matrices squared again and again.  Its residual after m steps falls
-    like 1/m however near the second eigenvalue is, and squaring makes m grow exponentially.
-    """
-    coils = matrices.shape[-1]
-    start = np.random.default_rng(0).normal(size=(2, coils, 1))
-    start = xp.asarray(start[0] + 1j * start[1], dtype=xp.complex64)
-    vectors = xp.broadcast_to(start, (*matrices.shape[:2], 1)).copy()
-    values = xp.empty(len(matrices), xp.float32)
-    left = slice(None)
-    # The identity keeps a vector of length one where there is no kernel at all.
-    power = matrices + 1e-6 * xp.eye(coils, dtype=xp.complex64)
-    for i in range(_ROUNDS):
-        # 16 steps, then four times as many in each round.  Of many coils a product costs more
-        # than the steps that it saves: not before some pixels have converged.
-        squarings, steps = (2, 4) if i else (1, 8)
-        power *= 1 / xp.trace(power, axis1=1, axis2=2).real[:, None, None]
-        for _ in range(squarings):
-            power = power @ power
-        found = vectors[left]
-        for _ in range(steps):
-            found = power @ found
-        found *= 1 / xp.sqrt((xp.abs(found) ** 2).sum(axis=1, keepdims=True))
-        image = matrices[left] @ found
-        value = (found.conj() * image).sum(axis=(1, 2)).real
-        vectors[left], values[left] = found, value
-        off = (xp.abs(image - found * value[:, None, None]) ** 2).sum(axis=(1, 2)) > _RESIDUAL**2
-        if not off.any():
-            break
-        left = xp.arange(len(matrices))[left][off]
-        power = power[off]
-    return vectors, values
-
-
-def _spans(n: int, step: int) -> list[slice]:
-    return [slice(i, min(i + step, n)) for i in range(0, n, step)]
-
-
-def _waves(n: int, lags: int, xp: Any) -> Any:
-    """exp(2 pi i r l / n), (n, lags), r from -(n // 2) on, the lags in the order of an FFT."""
-    r = xp.arange(n) - n // 2
-    lag = xp.fft.fftfreq(lags, 1 / lags)
-    return xp.exp(2j * np.pi / n * r[:, None] * lag).astype(xp.complex64)
 
 
 def _low_resolution(ksp: Any, extent: tuple[slice, slice], xp: Any) -> Any:
@@ -333,70 +198,6 @@ def _low_resolution(ksp: Any, extent: tuple[slice, slice], xp: Any) -> Any:
     rows, columns = extent
     maps[..., rows, columns] = ksp[..., rows, columns] * xp.outer(*windows)
     return xp.asarray(to_image(_to_host(maps)), dtype=xp.complex64)[:, None]
-
-
-def _strides(shape: tuple[int, int]) -> tuple[int, int]:
-    """Those that leave about 48 pixels per axis."""
-    return max(1, shape[0] // _GRID), max(1, shape[1] // _GRID)
-
-
-def _object_signal(block: Any, shape: tuple[int, int], xp: Any) -> Any:
-    """Signal (slice, y, x) of a calibration block at every n-th pixel; zero in the background."""
-    to_y, to_x = (
-        xp.exp(2j * np.pi / n * (xp.arange(0, n, stride) - n // 2)[:, None] * xp.arange(width))
-        for n, stride, width in zip(shape, _strides(shape), block.shape[-2:], strict=True)
-    )
-    signal = xp.sqrt((xp.abs(to_y @ block @ to_x.T) ** 2).sum(axis=1))
-    signal = xp.minimum(signal / xp.percentile(signal, 99, axis=(1, 2), keepdims=True), 1)
-    return signal * (signal > _OBJECT)
-
-
-def _virtual_coil(maps: Any, block: Any, signal: Any, xp: Any) -> Any:
-    """Coil combinations p (slice, coil) that see all of the object, so that its phase is smooth.
-
-    A null of p is a vortex in the phase of maps and image, which no prior takes for anatomy. From
-    the principal component of the calibration data, fixed-point steps towards the minimum of
-    sum_r w(r) |p^H S(r)|^-2 lead away from nulls, w being the signal at low resolution.
-    """
-    flat = block.reshape(*block.shape[:2], -1)
-    virtual = xp.linalg.eigh(flat @ flat.conj().swapaxes(1, 2))[1][..., -1]
-    # Eigenvectors carry an arbitrary phase.
-    largest = xp.take_along_axis(virtual, xp.abs(virtual).argmax(axis=1)[:, None], axis=1)
-    virtual = virtual * (largest.conj() / xp.abs(largest))
-
-    stride_y, stride_x = _strides(maps.shape[-2:])
-    maps = maps[..., ::stride_y, ::stride_x].reshape(*maps.shape[:2], -1)
-    weights = signal.reshape(len(maps), -1)
-    for _ in range(_VIRTUAL_COIL_STEPS):
-        seen = (virtual.conj()[:, None] @ maps)[:, 0]
-        pull = weights * seen.conj() / (xp.abs(seen) ** 2 + 0.01) ** 2
-        step = (maps @ pull[..., None])[..., 0]
-        virtual = virtual + 0.5 * step / xp.linalg.norm(step, axis=1, keepdims=True)
-        virtual = virtual / xp.linalg.norm(virtual, axis=1, keepdims=True)
-    return virtual.astype(xp.complex64)
-
-
-def _turned(maps: Any, values: Any, virtual_coil: Any, xp: Any) -> Any:
-    """Two sets turned within the space that they span, so that they change smoothly in space.
-
-    Where both eigenvalues are near 1, which combinations are the eigenvectors is a matter of the
-    noise and jumps from pixel to pixel, and so would both images.  There set 0 becomes what of
-    the virtual coil lies in the space; where the second eigenvalue is less it hardly turns.
-    """
-    parts = (maps.conj() * virtual_coil[:, None, :, None, None]).sum(axis=2)
-    ratio = xp.maximum(values[:, 1], 0) / xp.maximum(values[:, 0], 1e-6)
-    parts[:, 1] *= ratio**_ALIKE
-    length = xp.sqrt((xp.abs(parts) ** 2).sum(axis=1))
-    a, b = xp.moveaxis(parts / xp.maximum(length, 1e-6)[:, None], 1, 0)[:, :, None]
-    return xp.stack(
-        [maps[:, 0] * a + maps[:, 1] * b, maps[:, 1] * a.conj() - maps[:, 0] * b.conj()], axis=1
-    )
-
-
-def _referenced(maps: Any, virtual_coil: Any, xp: Any) -> Any:
-    """Maps (slice, set, coil, y, x) whose phase makes the virtual coil real and positive."""
-    seen = (maps * virtual_coil.conj()[:, None, :, None, None]).sum(axis=2, keepdims=True)
-    return maps * xp.exp(-1j * xp.angle(seen))
 
 
 def _mix(matrix: Any, arrays: Any) -> Any:

@@ -64,7 +64,9 @@ def covariance_from_scan(
     return _covariance(x) * factor
 
 
-def covariance_from_edges(kspace: ArrayLike) -> NDArray[np.complex128]:
+def covariance_from_edges(
+    kspace: ArrayLike, averages: ArrayLike | None = None
+) -> NDArray[np.complex128]:
     """Noise covariance from the imaging data alone, where object signal is weakest.
 
     Where the readout (last axis) is sampled without gaps, the lines farthest from DC are
@@ -81,10 +83,12 @@ def covariance_from_edges(kspace: ArrayLike) -> NDArray[np.complex128]:
     ----------
     kspace : (coil, y, x) complex
         Centred k-space, zeros where not sampled.
+    averages : (y, x), optional
+        How often each sample was averaged; None takes all for 1.
 
     Returns
     -------
-    (coil, coil) complex128
+    (coil, coil) complex128, of the noise in a sample of averages 1
 
     Raises
     ------
@@ -103,12 +107,15 @@ def covariance_from_edges(kspace: ArrayLike) -> NDArray[np.complex128]:
             f"The noise cannot be estimated from {measured.sum()} measured samples of {coils} "
             "coils: expected at least one per coil."
         )
-    samples = _quiet_columns(ksp, measured)
-    if samples is None or samples.shape[1] < 4 * coils:
-        samples = _far_samples(ksp, measured)
+    # of a sample averaged n times over that of one averaged once
+    variance = np.where(measured, 1 / np.maximum(1.0 if averages is None else averages, 1e-9), 0)
+    found = _quiet_columns(ksp, measured, variance)
+    if found is None or found[0].shape[1] < 4 * coils:
+        found = _far_samples(ksp, measured, variance)
+    samples, mean_variance = found
     # Signal that leaks into the estimate is the same in all coils, up to a factor: taken for
     # noise it would leave the other directions nearly noise-free, and whitening blow them up.
-    covariance = _covariance(samples)
+    covariance = _covariance(samples) / mean_variance
     covariance += _SHRINKAGE * (np.diag(np.diag(covariance)) - covariance)
     # Data without any noise still carry the rounding of single precision.
     rounding = (np.finfo(np.float32).eps * np.abs(ksp).max()) ** 2
@@ -167,9 +174,12 @@ def _covariance(samples: NDArray[np.complex128]) -> NDArray[np.complex128]:
 
 
 def _quiet_columns(
-    ksp: NDArray[np.complex128], measured: NDArray[np.bool_]
-) -> NDArray[np.complex128] | None:
-    """Noise samples (coil, n) of (far line, quiet column), None where readouts have gaps."""
+    ksp: NDArray[np.complex128], measured: NDArray[np.bool_], variance: NDArray[np.float64]
+) -> tuple[NDArray[np.complex128], float] | None:
+    """Noise samples (coil, n) of (far line, quiet column), None where readouts have gaps.
+
+    With the mean of `variance`, which is zero where nothing was measured, over what they are of.
+    """
     ny, nx = measured.shape
     count = measured.sum(axis=1)
     whole = np.flatnonzero(count >= max(0.9 * count.max(), nx / 2))
@@ -188,13 +198,16 @@ def _quiet_columns(
     # Smoothed over neighbours, or the columns that chance made quiet would be picked.
     power = uniform_filter1d(np.mean(np.abs(hybrid) ** 2, axis=(0, 1)), 9, mode="wrap")
     order = np.argsort(power, kind="stable")[int(0.05 * nx) : max(int(0.2 * nx), 1)]
-    return hybrid[:, :, order].reshape(len(ksp), -1)
+    mean = float(variance[far].sum() / count[far].sum())
+    return hybrid[:, :, order].reshape(len(ksp), -1), mean
 
 
 def _far_samples(
-    ksp: NDArray[np.complex128], measured: NDArray[np.bool_]
-) -> NDArray[np.complex128]:
+    ksp: NDArray[np.complex128], measured: NDArray[np.bool_], variance: NDArray[np.float64]
+) -> tuple[NDArray[np.complex128], float]:
     """The measured samples (coil, n) farthest from DC: 2 % of them, at least 256 or 16 per coil.
+
+    With the mean of their `variance`.
 
     The corners beyond Nyquist's circle are left out where they are far quieter than its rim: an
     image that a vendor filtered or interpolated has no noise there.
@@ -204,9 +217,9 @@ def _far_samples(
     x = (np.arange(nx) - nx // 2) / (nx / 2)
     radius = np.hypot(y[:, None], x)[measured]
     n = max(int(0.02 * radius.size), 256, 16 * len(ksp))
-    samples = ksp[:, measured]
-    far = samples[:, np.argsort(-radius, kind="stable")[:n]]
+    samples, variances = ksp[:, measured], variance[measured]
     within = np.where(radius <= 1, radius, 0)
-    rim = samples[:, np.argsort(-within, kind="stable")[:n]]
-    quieter = np.mean(np.abs(rim) ** 2) > _FILTERED**2 * np.mean(np.abs(far) ** 2)
-    return rim if quieter else far
+    far, rim = (np.argsort(-distance, kind="stable")[:n] for distance in (radius, within))
+    power = np.mean(np.abs(samples) ** 2, axis=0)
+    chosen = rim if np.mean(power[rim]) > _FILTERED**2 * np.mean(power[far]) else far
+    return samples[:, chosen], float(variances[chosen].mean())

@@ -22,33 +22,42 @@ class SenseOperator:
     ----------
     maps : complex (frame, set, coil, y, x)
     mask : bool (frame, y, x), true where k-space was measured.
+    weight : real (frame, y, x), how much more often a sample was averaged than the usual one; None
+        is the same for all.  The operator is then w^(1/2) P F S, and the data it is held against
+        are w^(1/2) y, whose noise is the same in every sample.
 
     Notes
     -----
     Images are (frame, sample, set, y, x), k-space is (frame, sample, coil, y, x).
     """
 
-    def __init__(self, maps: Tensor, mask: Tensor) -> None:
+    def __init__(self, maps: Tensor, mask: Tensor, weight: Tensor | None = None) -> None:
         self.maps = maps
         self._conjugate = maps.conj().resolve_conj()
         self.mask = mask[:, None, None]  # (frame, 1, 1, y, x)
+        self.weight = weight
+        gain = mask if weight is None else mask * weight.sqrt()
+        self._gain = gain[:, None, None]
         # A^H A commutes with shifts of the image, so its FFTs need no centring; and where whole
-        # readouts are measured the transform along them cancels
-        lines = bool((mask == mask[..., :1]).all())
+        # readouts are measured alike the transform along them cancels
+        lines = bool((gain == gain[..., :1]).all())
         self._axes = (-2,) if lines else (-2, -1)
-        reduced_mask = self.mask[..., :1] if lines else self.mask
-        self._reduced_mask = torch.fft.ifftshift(reduced_mask, dim=(-2, -1))
+        reduced_mask, reduced_gain = (
+            torch.fft.ifftshift(each[..., :1] if lines else each, dim=(-2, -1))
+            for each in (self.mask, self._gain)
+        )
+        self._reduced_mask = reduced_mask
         # what `normal` and `pull` weigh samples by, laid out as `reduced` k-space
-        self.precision = self._reduced_mask.to(maps.real.dtype)
+        self.precision = self._given_precision = reduced_gain.to(maps.real.dtype).square()
         self.support = maps.abs().amax(2)[:, None] > 0  # (frame, 1, set, y, x)
 
     def forward(self, image: Tensor) -> Tensor:
         """A x: (frame, sample, set, y, x) to (frame, sample, coil, y, x)."""
-        return to_kspace(_expand(image, self.maps)) * self.mask
+        return to_kspace(_expand(image, self.maps)) * self._gain
 
     def adjoint(self, kspace: Tensor) -> Tensor:
         """A^H y: (frame, sample, coil, y, x) to (frame, sample, set, y, x)."""
-        coils = to_image(kspace * self.mask)
+        coils = to_image(kspace * self._gain)
         frames, samples, _, ny, nx = coils.shape
         image = coils.new_zeros(frames, samples, self.maps.shape[1], ny, nx)
         return _combine(coils, self._conjugate, image)
@@ -56,7 +65,8 @@ class SenseOperator:
     def weighted(self, precision: Tensor) -> SenseOperator:
         """The same operator for noise of the variance 1 / precision in each real component.
 
-        `normal`, `pull` and the diagonals then hold A^H W A and A^H W, W the precision.
+        `normal`, `pull` and the diagonals then hold A^H W A and A^H W, W the precision, which takes
+        the place of the samples' weight.
 
         Parameters
         ----------
@@ -70,7 +80,9 @@ class SenseOperator:
         return other
 
     def reduced(self, kspace: Tensor) -> Tensor:
-        """k-space (frame, coil, y, x) as `pull` takes it, after a unitary transform."""
+        """k-space (frame, coil, y, x) as `pull` takes it: y itself, after a unitary transform."""
+        if self.weight is not None:
+            kspace = kspace / torch.where(self.mask, self._gain, 1)[:, 0]
         return fft(to_image(kspace * self.mask[:, 0]), self._axes)
 
     def pull(self, reduced: Tensor, image: Tensor) -> Tensor:
@@ -93,7 +105,7 @@ class SenseOperator:
         return total
 
     def residual_power(self, reduced: Tensor, image: Tensor) -> Tensor:
-        """|y - A x|^2 summed over the coils, and over the readout where whole ones are measured.
+        """w |y - P F S x|^2 summed over the coils, and the readout where whole ones are measured.
 
         Returns
         -------
@@ -106,7 +118,7 @@ class SenseOperator:
                 torch.view_as_real(torch.sub(reduced[:, :, part], kspace)).square().sum((2, -1))
             )
             total = total + (square.sum(-1, keepdim=True) if len(self._axes) == 1 else square)
-        return total * self._reduced_mask[:, :, 0]
+        return total * self._given_precision[:, :, 0]
 
     def _parts(self, image: Tensor) -> Iterator[slice]:
         # on a CPU coil by coil: what fits its caches is several times faster

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -9,6 +11,13 @@ from torch import Tensor
 from scoremri_core.errors import InputError
 from scoremri_core.mri.sense import SenseOperator
 from scoremri_core.priors.base import Denoiser, denoise
+
+# told the number of noise levels done, of how many, and x (frame, sample, set, y, x) after each
+OnLevel = Callable[[int, int, Tensor], None]
+
+
+def untold(level: int, levels: int, x: Tensor) -> None:
+    """Tell nobody of a noise level."""
 
 
 def geometric(first: float, last: float, count: int) -> list[float]:
@@ -38,10 +47,13 @@ def in_image_units(
     ----------
     operator, data, sigma_n : as in `sample_posterior`.
     """
-    # a bound of |A|, since neither mask nor FFT enlarges anything
+    # a bound of |A|, since no FFT enlarges anything, and of the mask only the weight does
     norm = operator.maps.abs().square().sum((1, 2)).amax((-2, -1)).sqrt()
+    if operator.weight is not None:
+        norm = norm * operator.weight.amax((-2, -1)).sqrt()
     spread = norm.view(-1, 1, 1, 1)
-    unit = SenseOperator(operator.maps / spread[..., None], operator.mask[:, 0, 0])
+    maps = operator.maps / spread[..., None]
+    unit = SenseOperator(maps, operator.mask[:, 0, 0], operator.weight)
     return unit, data / spread, sigma_n / norm
 
 

@@ -11,7 +11,7 @@ from torch import Tensor
 from scoremri_core.errors import InputError
 from scoremri_core.mri.sense import SenseOperator
 from scoremri_core.priors.base import Denoiser
-from scoremri_core.samplers.annealing import in_image_units
+from scoremri_core.samplers.annealing import OnLevel, in_image_units, untold
 from scoremri_core.samplers.conjugate_gradients import conjugate_gradients
 from scoremri_core.samplers.hamiltonian import inner, leapfrog, path_integral
 from scoremri_core.samplers.noise import SampleNoise
@@ -104,6 +104,7 @@ def sample_hmc(
     prior: Denoiser,
     noise: SampleNoise,
     options: HmcOptions,
+    on_level: OnLevel = untold,
 ) -> tuple[Tensor, int]:
     """Draw samples of p(x | y) by annealed Hamiltonian Monte Carlo.
 
@@ -144,7 +145,7 @@ def sample_hmc(
     more noise than the network expects, which takes it for image and keeps it; and a trajectory
     is too short to do the annealing as well as the sampling.
     """
-    run = run_hmc(operator, data, sigma_n, prior, noise, options)
+    run = run_hmc(operator, data, sigma_n, prior, noise, options, on_level)
     return run.samples, run.evaluations
 
 
@@ -156,6 +157,7 @@ def run_hmc(
     prior: Denoiser,
     noise: SampleNoise,
     options: HmcOptions,
+    on_level: OnLevel = untold,
 ) -> HmcRun:
     """Draw samples as `sample_hmc` does, and tell the acceptance at each temperature."""
     operator, data, sigma_n = in_image_units(operator, data, sigma_n)
@@ -201,6 +203,7 @@ def run_hmc(
                 log_factor = log_factor + chance - options.target_acceptance
         acceptance.append(accepted / proposals)
         step_sizes.append(law * log_factor.exp())
+        on_level(i + 1, len(levels), x)
         logger.debug(
             "sigma %.4f: acceptance %.2f, step %.2e",
             float(sigma.mean()),

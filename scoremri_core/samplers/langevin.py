@@ -10,7 +10,7 @@ from torch import Tensor
 from scoremri_core.errors import InputError
 from scoremri_core.mri.sense import SenseOperator
 from scoremri_core.priors.base import Denoiser
-from scoremri_core.samplers.annealing import geometric, in_image_units, score
+from scoremri_core.samplers.annealing import OnLevel, geometric, in_image_units, score, untold
 from scoremri_core.samplers.noise import SampleNoise
 
 UPDATES = ("paper", "published")
@@ -64,6 +64,7 @@ def sample_langevin(
     prior: Denoiser,
     noise: SampleNoise,
     options: LangevinOptions,
+    on_level: OnLevel = untold,
 ) -> tuple[Tensor, int]:
     """Draw samples of p(x | y) by annealed Langevin dynamics.
 
@@ -102,7 +103,7 @@ def sample_langevin(
     averaged = options.averaged and options.update == "paper"
     x = levels[0] * noise.complex_normal(sets, ny, nx).expand(images)
     z = noise.complex_normal(sets, ny, nx) if averaged else x
-    for sigma in levels:
+    for i, sigma in enumerate(levels, start=1):
         tempered = s2 + sigma**2 - levels[-1] ** 2
         for _ in range(options.inner_steps):
             drift = score(prior, x, sigma, operator.support)
@@ -115,6 +116,7 @@ def sample_langevin(
                 drift = drift + options.mse * _norm(drift) / _norm(gradient) * gradient
             last, z = z, noise.complex_normal(sets, ny, nx)
             x = x + eta * drift + (2 * eta).sqrt() * ((z + last) / 2 if averaged else z)
+        on_level(i, len(levels), x)
     return torch.where(operator.support, x, 0), len(levels) * options.inner_steps
 
 

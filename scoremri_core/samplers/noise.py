@@ -5,16 +5,30 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
+import numpy as np
 import torch
 from torch import Tensor
 
 BALANCED = 8  # samples whose random numbers sum to zero together
 
 
+def derived_seed(seed: int, *keys: int) -> int:
+    """A seed of 63 bits of its own for each seed and keys, by a hash that all bits count in."""
+    low, high = _sequence(seed, *keys).generate_state(2).tolist()
+    return int(high << 32 | low) % 2**63
+
+
+def _sequence(seed: int, *keys: int) -> np.random.SeedSequence:
+    # NumPy takes no negative ones: every second number is theirs
+    return np.random.SeedSequence(2 * seed if seed >= 0 else -2 * seed - 1, spawn_key=keys)
+
+
 class SampleNoise:
     """One random stream a sample, the same for every frame or, with a seed each, its own.
 
-    Sample i of a frame is thereby the same alone or in company.
+    Sample i of a frame is thereby the same alone or in company.  Each draw of it has a seed of its
+    own from the stream of seeds of (seed, i): torch's generator on a CPU takes no more than the low
+    32 bits of a seed, of which some among thousands of samples would be alike.
 
     Parameters
     ----------
@@ -26,12 +40,9 @@ class SampleNoise:
     def __init__(self, seed: int | Sequence[int], samples: int, device: torch.device) -> None:
         self.device = device
         self.samples = samples
-        self._generators = [
-            # a large odd factor keeps the streams of neighbouring seeds apart
-            [
-                torch.Generator(device).manual_seed((own * 1_000_003 + i) % 2**63)
-                for i in range(samples)
-            ]
+        self._generator = torch.Generator(device)
+        self._seeds = [
+            [np.random.default_rng(_sequence(own, i)) for i in range(samples)]
             for own in ([seed] if isinstance(seed, int) else seed)
         ]
 
@@ -42,13 +53,16 @@ class SampleNoise:
         sample's are still white with sd 1, and to first order the means of the samples stay put.
         """
         draws = [
-            torch.randn(*shape, 2, generator=generator, device=self.device)
-            for frame in self._generators
-            for generator in frame
+            torch.randn(*shape, 2, generator=self._seeded(seeds), device=self.device)
+            for frame in self._seeds
+            for seeds in frame
         ]
         numbers = torch.view_as_complex(torch.stack(draws))
-        numbers = numbers.view(len(self._generators), self.samples, *shape)
+        numbers = numbers.view(len(self._seeds), self.samples, *shape)
         return _balanced(numbers) if balanced else numbers
+
+    def _seeded(self, seeds: np.random.Generator) -> torch.Generator:
+        return self._generator.manual_seed(int(seeds.integers(2**63)))
 
 
 def effective_samples(samples: int, balanced: bool) -> float:

@@ -19,7 +19,7 @@ from scoremri_core.priors.base import (
     denoise_with_error,
     error_spectrum,
 )
-from scoremri_core.samplers.annealing import geometric
+from scoremri_core.samplers.annealing import OnLevel, geometric, untold
 from scoremri_core.samplers.conjugate_gradients import conjugate_gradients
 from scoremri_core.samplers.noise import SampleNoise
 
@@ -80,6 +80,7 @@ def sample_posterior(
     prior: Denoiser,
     noise: SampleNoise,
     options: PosteriorOptions,
+    on_level: OnLevel = untold,
 ) -> tuple[Tensor, int]:
     """Draw samples of p(x | y) by annealed exact draws, from a linear estimate plus noise.
 
@@ -105,6 +106,7 @@ def sample_posterior(
     prior : the denoiser; it sees images as (batch, y, x).
     noise : the random streams of the samples.
     options : schedule and tolerance.
+    on_level : told of each noise level that is done.
 
     Returns
     -------
@@ -125,7 +127,7 @@ def sample_posterior(
     logger.debug("start %s", uncertainty)
     x0 = x0.expand(images)
     reduced = operator.reduced(data)[:, None]
-    for sigma in _schedule(uncertainty, options):  # (frame,)
+    for i, sigma in enumerate(_schedule(uncertainty, options), start=1):  # (frame,)
         e = normal(sets, ny, nx).expand(images)
         denoised, variance, found = denoise_with_error(
             prior,
@@ -146,6 +148,7 @@ def sample_posterior(
         if options.adapt_noise:
             level.follow(operator.residual_power(reduced, x0))
             weighted = operator.weighted(1 / level.variance)
+        on_level(i, options.steps, x0)
     return x0, options.steps
 
 
@@ -250,9 +253,11 @@ class NoiseLevel:
 
     def __init__(self, operator: SenseOperator, sigma_n: Tensor) -> None:
         self._least = (sigma_n**2).view(-1, 1, 1, 1, 1)
-        mask = operator.precision
-        frames, _, _, ny, nx = mask.shape
-        self.variance = self._least.expand(frames, 1, 1, ny, nx)
+        mask = (operator.precision > 0).to(operator.precision.dtype)
+        ny, nx = mask.shape[-2:]
+        # of a sample that was averaged more often it is less
+        self._averaged = 1 / torch.where(mask > 0, operator.precision, 1)
+        self.variance = self._least * self._averaged
         y, x = (torch.fft.fftfreq(n, device=mask.device) for n in (ny, nx))
         radius = (torch.hypot(y[:, None], x) * 2 * NOISE_RINGS).flatten()
         # a sample belongs to the two rings beside it, to each the more the nearer it is
@@ -267,7 +272,7 @@ class NoiseLevel:
         curve = torch.lerp(found[..., self._inner], found[..., self._inner + 1], self._share)
         # a residual that is not finite says nothing of the noise
         curve = torch.where(curve.isfinite(), curve, 0).view(power[:, :, None].shape)
-        self.variance = torch.maximum(curve, self._least)
+        self.variance = torch.maximum(curve, self._least) * self._averaged
 
     def _by_ring(self, k: Tensor) -> Tensor:
         """Sums over rings of spatial frequencies, (frame, sample, y, x) to (.., ring)."""

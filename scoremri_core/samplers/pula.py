@@ -11,7 +11,7 @@ from torch import Tensor
 from scoremri_core.errors import InputError
 from scoremri_core.mri.sense import SenseOperator
 from scoremri_core.priors.base import Denoiser
-from scoremri_core.samplers.annealing import geometric, score
+from scoremri_core.samplers.annealing import OnLevel, geometric, score, untold
 from scoremri_core.samplers.conjugate_gradients import conjugate_gradients
 from scoremri_core.samplers.noise import SampleNoise
 
@@ -50,6 +50,7 @@ def sample_pula(
     prior: Denoiser,
     noise: SampleNoise,
     options: PulaOptions,
+    on_level: OnLevel = untold,
 ) -> tuple[Tensor, int]:
     """Draw samples of p(x | y) by annealed, preconditioned Langevin dynamics.
 
@@ -83,13 +84,14 @@ def sample_pula(
         return (eta / 2) ** 0.5 * solve(shaken.expand(images))
 
     u = torch.zeros(images, dtype=data.dtype, device=data.device)
-    for sigma in levels:
+    for i, sigma in enumerate(levels, start=1):
         solve = partial(_solve, operator, weight, 1 / sigma**2, options.tolerance)
         for _ in range(options.inner_steps):
             half = half_step()
             x = u + half
             drift = weight * (seen - operator.normal(x)) + score(prior, x, sigma, operator.support)
             u = x + half + eta * solve(drift)
+        on_level(i, len(levels), x)
     x = u + half_step()
     return torch.where(operator.support, x, 0), len(levels) * options.inner_steps
 

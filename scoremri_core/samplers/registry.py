@@ -12,6 +12,7 @@ from scoremri_core.errors import InputError
 from scoremri_core.mri.sense import SenseOperator
 from scoremri_core.priors.base import Denoiser
 from scoremri_core.samplers import NONE, SAMPLERS
+from scoremri_core.samplers.annealing import OnLevel, untold
 from scoremri_core.samplers.hmc import HmcOptions, sample_hmc
 from scoremri_core.samplers.langevin import LangevinOptions, sample_langevin
 from scoremri_core.samplers.noise import SampleNoise, effective_samples
@@ -32,6 +33,7 @@ class Draw(Protocol):
         prior: Denoiser,
         noise: SampleNoise,
         options: Any,
+        on_level: OnLevel = untold,
     ) -> tuple[Tensor, int]:
         """See `sample_posterior`."""
 

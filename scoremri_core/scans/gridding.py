@@ -1,53 +1,127 @@
-"""Lines of a Cartesian scan on their matrix, for work outside a stream."""
+"""Readouts of a Cartesian scan on their grid: the one way there, of the stream and of files."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any
+import logging
+from collections import Counter, defaultdict
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from scoremri_core.errors import InputError
-from scoremri_core.mri.fourier import change_field_of_view, remove_oversampling
+from scoremri_core.mri.fourier import change_field_of_view, resize
+from scoremri_core.scans.encoding import (
+    Encoding,
+    Readout,
+    as_measured,
+    encoding_limits,
+    encodings,
+)
 from scoremri_core.scans.files import PathLike, Readable, open_scan
 from scoremri_core.scans.flags import COUNTERS, REVERSE, STEPS, imaging_lines
 
+logger = logging.getLogger(__name__)
 
-@dataclass(frozen=True)
-class Limits:
-    """Encode steps of one axis: `count` of them from `minimum` on, DC at step `center`."""
+MAX_VALUES = 1 << 31  # of the k-space of a frame, 16 GiB, however many coils its readouts have
 
-    minimum: int
-    count: int
-    center: int
+Complex = npt.NDArray[np.complex64]
+Counts = npt.NDArray[np.float32]
 
 
-def encoding_limits(header: Any, step: str) -> Limits:
-    """Read the limits of an encode step (one of STEPS); without them, the whole matrix.
+class Assembled(NamedTuple):
+    """Readouts on their grid.
+
+    Attributes
+    ----------
+    kspace : complex64, (coil, y, x), or (coil, z, y, x) where the matrix has partitions; DC at the
+        centre, zero where not measured, readout oversampling removed
+    averages : float32, (y, x) or (z, y, x), how many readouts each sample is the mean of
+    problems : one sentence for each kind of readout left out
+    """
+
+    kspace: Complex
+    averages: Counts
+    problems: list[str]
+
+
+def assemble(readouts: Sequence[Readout], encoding: Encoding) -> Assembled:
+    """Zero-filled k-space of readouts.
+
+    Readouts that share a place are averaged.  One that lies outside of the matrix is dropped with
+    a warning; one that is flawed (another channel count than most have, values that are not
+    finite) is left out and reported.
 
     Raises
     ------
     InputError
-        Where the centre lies outside the limits.
+        For more coils than leave room for the matrix of the header.
     """
-    encoding = header.encoding[0]
-    limits = getattr(encoding.encodingLimits, step.replace("encode", "encoding"))
-    if limits is None:
-        size = encoding.encodedSpace.matrixSize
-        count = int(size.y if step == STEPS[0] else size.z)
-        return Limits(0, count, count // 2)
-    if not limits.minimum <= limits.center <= limits.maximum:
+    nx, ny, nz = encoding.matrix
+    channels = Counter(len(readout.data) for readout in readouts).most_common(1)[0][0]
+    if channels * nx * ny * nz > MAX_VALUES:
         raise InputError(
-            f"header: the centre of {step} is {limits.center}, "
-            f"outside its limits {limits.minimum} to {limits.maximum}"
+            f"readouts of {channels} channels came for a matrix of {nx} x {ny} x {nz}: "
+            f"expected at most {MAX_VALUES} values in a frame"
         )
-    return Limits(limits.minimum, limits.maximum - limits.minimum + 1, limits.center)
+    partitions: dict[int, list[tuple[int, Readout]]] = defaultdict(list)
+    problems: dict[str, None] = {}  # ordered, each kind once
+    outside = 0
+    for readout in readouts:
+        idx = readout.header.idx
+        y = idx.kspace_encode_step_1 - encoding.center[0] + ny // 2
+        z = idx.kspace_encode_step_2 - encoding.center[1] + nz // 2 if nz > 1 else 0
+        if len(readout.data) != channels:
+            problems[f"a readout has {len(readout.data)} channels, expected {channels}"] = None
+        elif not (0 <= y < ny and 0 <= z < nz):
+            outside += 1
+        elif not np.isfinite(readout.data).all():
+            problems["a readout holds values that are not finite"] = None
+        else:
+            partitions[z].append((y, readout))
+    if outside:
+        logger.warning(
+            "%d readouts lie outside of the encoded matrix of %d x %d x %d and are dropped",
+            outside, nx, ny, nz,
+        )  # fmt: skip
+    steps = {readout.header.idx.kspace_encode_step_2 for readout in readouts}
+    if nz == 1 and len(steps) > 1:
+        problems[f"its readouts are of {len(steps)} partitions, the header has one"] = None
+    if outside and not partitions:
+        problems[f"all readouts lie outside of the encoded matrix of {nx} x {ny} x {nz}"] = None
+    points = encoding.readout_points
+    kspace = np.zeros((channels, nz, ny, points), np.complex64)
+    averages = np.zeros((nz, ny, points), np.float32)
+    for z, lines in partitions.items():
+        plane, count = _plane(lines, (channels, ny, nx), problems)
+        kspace[:, z] = with_field_of_view(plane, points, -1)
+        averages[z] = count[:, _nearest(nx, points)]
+    if nz == 1:
+        kspace, averages = kspace[:, 0], averages[0]
+    return Assembled(kspace, averages, list(problems))
 
 
-def with_field_of_view(
-    kspace: npt.NDArray[np.complex64], points: int, axis: int
-) -> npt.NDArray[np.complex64]:
+def _plane(
+    lines: list[tuple[int, Readout]], shape: tuple[int, int, int], problems: dict[str, None]
+) -> tuple[Complex, Counts]:
+    """The mean (coil, y, x) of the readouts (y, readout) of a partition, and their count (y, x)."""
+    nx = shape[2]
+    plane = np.zeros(shape, np.complex64)
+    count = np.zeros(shape[1:], np.float32)
+    for y, readout in lines:
+        start, data = along_readout(readout.header, readout.data, nx)
+        inside = data[:, max(0, -start) : max(0, nx - start)]
+        if inside.shape[1] < data.shape[1]:
+            problems[f"a readout reaches beyond the {nx} samples of the encoded matrix"] = None
+        columns = slice(max(0, start), max(0, start) + inside.shape[1])
+        plane[:, y, columns] += inside
+        count[y, columns] += 1
+    plane /= np.maximum(count, 1)
+    return plane, count
+
+
+def with_field_of_view(kspace: Complex, points: int, axis: int) -> Complex:
     """Crop or pad the field of view of k-space (coil, ...) along an axis to `points` points.
 
     The change smears samples along the axis; where the nearest sample was not measured (zero in
@@ -57,11 +131,26 @@ def with_field_of_view(
     if before == points:
         return kspace
     measured = (kspace != 0).any(axis=0)
-    nearest = np.rint((np.arange(points) - points // 2) * (before / points)).astype(int)
-    nearest = np.clip(nearest + before // 2, 0, before - 1)
-    kept = measured.take(nearest, axis=axis if axis < 0 else axis - 1)
-    changed: npt.NDArray[np.complex64] = change_field_of_view(kspace, points, axis) * kept
+    kept = measured.take(_nearest(before, points), axis=axis if axis < 0 else axis - 1)
+    changed: Complex = change_field_of_view(kspace, points, axis) * kept
     return changed
+
+
+def _nearest(before: int, points: int) -> npt.NDArray[np.int_]:
+    """For each of `points` samples of an axis the nearest of the `before` that there were."""
+    nearest = np.rint((np.arange(points) - points // 2) * (before / points)).astype(int)
+    return np.clip(nearest + before // 2, 0, before - 1)
+
+
+def on_grid_of(kspace: Complex, own: Encoding, other: Encoding) -> Complex:
+    """K-space of one encoding space on the grid of another: its field of view, its matrix."""
+    pairs = zip(own.points, own.fov_of_points, other.fov_of_points, strict=True)
+    for axis, (points, fov, wanted) in enumerate(pairs, start=1):
+        if fov > 0 and wanted > 0:
+            kspace = with_field_of_view(kspace, max(1, round(points * wanted / fov)), axis)
+    axes = range(1, kspace.ndim)
+    resized: Complex = resize(kspace, other.points, axes)
+    return resized
 
 
 def along_readout(header: Any, data: npt.NDArray[Any], nx: int) -> tuple[int, npt.NDArray[Any]]:
@@ -84,64 +173,69 @@ def along_readout(header: Any, data: npt.NDArray[Any], nx: int) -> tuple[int, np
     return nx // 2 - center + pre, data[:, pre : max(pre, samples - post)]
 
 
-def zero_filled_kspace(scan: Readable) -> npt.NDArray[np.complex64]:
+def gridded(scan: Readable) -> tuple[Complex, Counts]:
     """Place the lines of a 2D scan on their matrix, for work outside a stream.
 
     Lines of several averages are averaged; of several contrasts, phases, repetitions or sets the
-    first is taken.
+    first is taken.  Lines outside of the matrix are dropped, with a warning, as in the stream.
 
     Returns
     -------
-    (slice, coil, y, x), zeros where nothing was measured; y is the encoded matrix with DC at
-    ny//2, x has the readout oversampling removed
+    kspace (slice, coil, y, x), zeros where nothing was measured; y is the encoded matrix with DC
+    at ny//2, x has the readout oversampling removed.  And averages (slice, y, x), how many
+    readouts each sample is the mean of.
 
     Raises
     ------
     InputError
-        Where readouts differ in their channels or lie outside the matrix, or the scan is 3D.
+        Where readouts differ in their channels, hold values that are not finite or all lie outside
+        of the matrix, or the scan is 3D.
     """
-    encoding = scan.header.encoding[0]
-    size, fov = encoding.encodedSpace.matrixSize, encoding.encodedSpace.fieldOfView_mm
-    ny, nx = int(size.y), int(size.x)
-    if size.z > 1:
-        raise InputError(f"{scan.name}: a 3D scan, expected 2D slices")
+    encoding = encodings(scan.header)[0]
+    encoding_limits(scan.header, STEPS[0])  # which must hold their centre
     heads = scan.heads()
     imaging = imaging_lines(heads)
     for counter in COUNTERS[1:]:
         imaging &= heads["idx"][counter] == heads["idx"][counter][imaging].min(initial=65535)
     if not imaging.any():
         raise InputError(f"{scan.name}: no imaging lines")
+    partitions = np.unique(heads["idx"][STEPS[1]][imaging])
+    if encoding.matrix[2] > 1 and (len(partitions) > 1 or encoding.recon_matrix[2] > 1):
+        raise InputError(f"{scan.name}: a 3D scan, expected 2D slices")
     channels = int(heads["active_channels"][imaging][0])
-    y = heads["idx"][STEPS[0]].astype(int) - encoding_limits(scan.header, STEPS[0]).center + ny // 2
-    slices = int(heads["idx"]["slice"][imaging].max()) + 1
+    readouts: dict[int, list[Readout]] = defaultdict(list)
+    for wanted, acquisition in zip(imaging, scan, strict=True):
+        if wanted:
+            readout = Readout(acquisition.getHead(), acquisition.data)
+            readouts[readout.header.idx.slice].append(readout)
+    ny, nx = encoding.matrix[1], encoding.readout_points
+    slices = max(readouts) + 1
     kspace = np.zeros((slices, channels, ny, nx), np.complex64)
-    counts = np.zeros((slices, 1, ny, 1), np.float32)
-    for index, acquisition in enumerate(scan):
-        if not imaging[index]:
-            continue
-        start, data = along_readout(acquisition.getHead(), acquisition.data, nx)
-        width = data.shape[1]
-        fits = 0 <= y[index] < ny and start >= 0 and start + width <= nx
-        if not fits or acquisition.active_channels != channels:
-            raise InputError(
-                f"{scan.name}: acquisition {index} has {acquisition.active_channels} channels of "
-                f"{width} samples on line {y[index]}, which does not fit {channels} channels on "
-                f"a matrix of {nx} x {ny}"
-            )
-        kspace[acquisition.idx.slice, :, y[index], start : start + width] += data
-        counts[acquisition.idx.slice, 0, y[index]] += 1
-    kspace /= np.maximum(counts, 1)
-    nx_without_oversampling = round(nx * encoding.reconSpace.fieldOfView_mm.x / fov.x)
-    return np.ascontiguousarray(remove_oversampling(kspace, nx_without_oversampling))
+    averages = np.zeros((slices, ny, nx), np.float32)
+    for number in sorted(readouts):
+        own = readouts.pop(number)
+        found = assemble(own, as_measured(encoding, own))
+        problems = list(found.problems)
+        if len(found.kspace) != channels:
+            problems.append(f"readouts of {len(found.kspace)} channels, expected {channels}")
+        if problems:
+            raise InputError(f"{scan.name}: slice {number}: {'; '.join(problems)}")
+        kspace[number], averages[number] = found.kspace, found.averages
+    return kspace, averages
 
 
-def fully_sampled_kspace(path: PathLike, group: str = "dataset") -> npt.NDArray[np.complex64]:
-    """Read the k-space (slice, coil, y, x) of a fully sampled 2D scan: see `zero_filled_kspace`.
+def zero_filled_kspace(scan: Readable) -> Complex:
+    """K-space (slice, coil, y, x) of a 2D scan; see `gridded`."""
+    return gridded(scan)[0]
+
+
+def fully_sampled_kspace(path: PathLike, group: str = "dataset") -> Complex:
+    """Read the k-space (slice, coil, y, x) of a fully sampled 2D scan: see `gridded`.
 
     Raises
     ------
     InputError
-        Where a line between the encoding limits is missing, and as `zero_filled_kspace`.
+        Where a line between the encoding limits is missing, and as `gridded`.
     """
     with open_scan(path, group) as scan:
         kspace = zero_filled_kspace(scan)

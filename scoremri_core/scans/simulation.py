@@ -10,15 +10,15 @@ from typing import Any
 import ismrmrd
 import numpy as np
 import numpy.typing as npt
-from ismrmrd import xsd
 from ismrmrd.hdf5 import acquisition_header_dtype
 
 from scoremri_core.errors import InputError
 from scoremri_core.mri.fourier import resize, to_kspace
 from scoremri_core.scans.flags import COUNTERS, NOISE, REVERSE, flag_bits
 from scoremri_core.scans.phantom import HEAD_MM, head_slice
+from scoremri_core.scans.receive_coils import loop_sensitivities
+from scoremri_core.scans.simulated_header import simulated_header
 
-STRIP_MM = 15.0  # width of a coil's conductor
 SLICE_MM = 4.0
 SPACING_MM = 5.0
 SLAB_MM = 160.0  # thickness of a 3D scan at most
@@ -187,7 +187,7 @@ class SimulatedScan:
     @cached_property
     def header(self) -> Any:
         """The ISMRMRD header."""
-        return _header(self)
+        return simulated_header(self, NOISE_BANDWIDTH, SLICE_MM)
 
     def heads(self) -> npt.NDArray[Any]:
         """Headers of all acquisitions: noise readouts, then the lines in their order."""
@@ -308,39 +308,6 @@ class SimulatedScan:
         return kspace
 
 
-def loop_sensitivities(
-    y: npt.NDArray[Any], x: npt.NDArray[Any], z: float, coils: int
-) -> npt.NDArray[Any]:
-    """Receive sensitivities of circular loops around the head, from the law of Biot and Savart.
-
-    Parameters
-    ----------
-    y, x : coordinates in mm of the rows and columns of the image, z its height
-    coils : loops, evenly around the head and by turns a little above and below z = 0
-
-    Returns
-    -------
-    (coil, y, x), Bx - i By of a unit current, normalised to sum |S|^2 = 1
-    """
-    turn = np.linspace(0, 2 * np.pi, 33)[:-1]
-    points = np.stack(np.broadcast_arrays(x[None], y[:, None], np.float64(z)), axis=-1)
-    maps = np.zeros((coils, len(y), len(x)), complex)
-    loop = np.clip(1.3 * np.pi * 120 / coils, 28, 85)
-    for coil, angle in enumerate(2 * np.pi * (np.arange(coils) + 0.5) / coils):
-        middle = np.array([118 * np.cos(angle), 136 * np.sin(angle), 25 * (-1) ** coil])
-        across, up = np.array([-np.sin(angle), np.cos(angle), 0]), np.array([0, 0, 1])
-        for t in turn:
-            wire = middle + loop * (np.cos(t) * across + np.sin(t) * up)
-            element = -np.sin(t) * across + np.cos(t) * up
-            away = points - wire
-            field = (
-                np.cross(element, away)
-                / (np.sum(away**2, axis=-1, keepdims=True) + STRIP_MM**2) ** 1.5
-            )
-            maps[coil] += field[..., 0] - 1j * field[..., 1]
-    return (maps / np.linalg.norm(maps, axis=0)).astype(np.complex64)
-
-
 def _noise(rng: np.random.Generator, root: npt.NDArray[Any], samples: int) -> npt.NDArray[Any]:
     white = rng.normal(size=(len(root), samples)) + 1j * rng.normal(size=(len(root), samples))
     return np.asarray(root @ white / np.sqrt(2))
@@ -348,58 +315,3 @@ def _noise(rng: np.random.Generator, root: npt.NDArray[Any], samples: int) -> np
 
 def _acquisition(head: Any, data: npt.NDArray[Any]) -> ismrmrd.Acquisition:
     return ismrmrd.Acquisition(head.tobytes(), np.ascontiguousarray(data, np.complex64))
-
-
-def _header(scan: SimulatedScan) -> Any:
-    ny, nx = scan.matrix
-    depth = scan.partitions * scan.spacing if scan.partitions > 1 else SLICE_MM
-
-    def space(matrix: tuple[int, int], y: float, x: float) -> Any:
-        return xsd.encodingSpaceType(
-            matrixSize=xsd.matrixSizeType(x=matrix[1], y=matrix[0], z=scan.partitions),
-            fieldOfView_mm=xsd.fieldOfViewMm(x=x * scan.pixel[1], y=y * scan.pixel[0], z=depth),
-        )
-
-    def limit(count: int, center: int = 0) -> Any:
-        return xsd.limitType(minimum=0, maximum=count - 1, center=center)
-
-    encoded = scan.lines, nx * scan.oversampling
-    # Gadgetron keeps noise scans by subject, and takes an ID of four parts for those of device,
-    # subject, session and measurement.
-    subject = f"phantom{scan.seed}"
-    return xsd.ismrmrdHeader(
-        subjectInformation=xsd.subjectInformationType(patientID=subject),
-        measurementInformation=xsd.measurementInformationType(
-            measurementID=f"simulation_{subject}_1_1",
-            patientPosition=xsd.patientPositionType.HFS,
-            protocolName=f"head phantom {scan.contrast}",
-        ),
-        acquisitionSystemInformation=xsd.acquisitionSystemInformationType(
-            systemVendor="scoremri",
-            systemModel="simulation",
-            relativeReceiverNoiseBandwidth=NOISE_BANDWIDTH,
-            receiverChannels=scan.coils,
-            coilLabel=[
-                xsd.coilLabelType(coilNumber=i, coilName=f"loop {i + 1}") for i in range(scan.coils)
-            ],
-        ),
-        experimentalConditions=xsd.experimentalConditionsType(H1resonanceFrequency_Hz=123_200_000),
-        encoding=[
-            xsd.encodingType(
-                encodedSpace=space(encoded, *encoded),
-                reconSpace=space(scan.recon_matrix or scan.matrix, ny, nx),
-                encodingLimits=xsd.encodingLimitsType(
-                    kspace_encoding_step_1=limit(scan.lines, scan.lines // 2),
-                    kspace_encoding_step_2=limit(scan.partitions, scan.partitions // 2),
-                    slice=limit(scan.slices),
-                    contrast=limit(len(scan.contrasts)),
-                    phase=limit(scan.phases),
-                    repetition=limit(scan.repetitions),
-                    set=limit(scan.sets),
-                    average=limit(scan.averages),
-                    segment=limit(scan.segments),
-                ),
-                trajectory=xsd.trajectoryType.CARTESIAN,
-            )
-        ],
-    )

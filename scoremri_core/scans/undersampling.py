@@ -13,6 +13,7 @@ import numpy.typing as npt
 from ismrmrd import xsd
 
 from scoremri_core.errors import InputError
+from scoremri_core.scans.encoding import Limits, encoding_limits
 from scoremri_core.scans.files import Readable
 from scoremri_core.scans.flags import (
     CALIBRATION,
@@ -24,7 +25,6 @@ from scoremri_core.scans.flags import (
     flag_bits,
     imaging_lines,
 )
-from scoremri_core.scans.gridding import Limits, encoding_limits
 from scoremri_core.scans.masks import CALIBRATION_MODES, Mask, make_mask
 
 AXES = {"phase": (0,), "partition": (1,), "both": (0, 1)}  # indices into STEPS
@@ -154,6 +154,8 @@ def accelerate(
     if calibration_mode not in CALIBRATION_MODES:
         known = ", ".join(CALIBRATION_MODES)
         raise InputError(f"calibration mode '{calibration_mode}': expected one of {known}")
+    if calibration_mode == "embedded" and calibration_last:
+        raise InputError("calibration last: expected a calibration mode with lines of its own")
     if calibration_mode != "embedded" and not calibration:
         raise InputError(f"calibration 0: a {calibration_mode} reference scan needs lines")
     if not 0.5 < echo <= 1:

@@ -1,5 +1,6 @@
 """Ctrl-C, as a terminal sends it to a process of its own."""
 
+import os
 import signal
 import subprocess
 import sys
@@ -131,6 +132,37 @@ def test_train_keeps_its_checkpoint(start, tmp_path, seconds):
     time.sleep(seconds)
     process.assert_interrupt_ends_it()
     assert {path.name for path in run.iterdir()} <= {"checkpoint.pt", "log.jsonl", "denoised.png"}
+
+
+ENTRIES = (
+    [sys.executable, "-m", "scoremri_core"],
+    [sys.executable, "-c", "from gadgets.program import main; main()"],
+)
+
+
+@pytest.mark.parametrize("seconds", [0, 0.05, 0.1, 0.2, 0.4])
+def test_from_the_first_moment_on(tmp_path, seconds):
+    """While the command line is imported, of which Python tells each part that is done."""
+    process = subprocess.Popen(
+        [*ENTRIES[seconds > 0.1], "demo", "-o", tmp_path / "demo"],
+        stderr=subprocess.PIPE,
+        text=True,
+        env=os.environ | {"PYTHONPROFILEIMPORTTIME": "1"},
+        preexec_fn=heed,
+    )
+    try:
+        begun = False
+        for line in process.stderr:
+            if begun:  # what it imports itself
+                break
+            begun = "gadgets.program" in line
+        time.sleep(seconds)
+        process.send_signal(signal.SIGINT)
+        said = process.communicate(timeout=WAIT)[1]
+    finally:
+        process.kill()
+    told = [line for line in said.splitlines() if not line.startswith("import time:")]
+    assert (process.returncode, told) == (130, ["scoremri: interrupted"])
 
 
 def test_an_interrupt_that_falls_into_a_callback_is_not_lost():

@@ -163,7 +163,7 @@ def test_the_result_never_replaces_its_source(run, folder, command):
         *(("evaluate", option, value) for option, value in (
             ("-R", "0"), ("-R", "nan"), ("-R", "inf"), ("--calibration", "-1"), ("--slices", "0"),
             ("--slice", "-1"), ("--samples", "0"), ("--steps", "0"), ("--seed", "-1"),
-            ("-p", "colour=1"), ("--group", "none"),
+            ("-p", "colour=1"), ("--group", "none"), ("--calibration", "9999"),
         )),
         *(("benchmark", option, value) for option, value in (
             ("--size", "0"), ("--coils", "-1"), ("--samples", "0"), ("--steps", "0"),
@@ -201,6 +201,22 @@ def test_a_value_that_is_out_of_range(run, folder, command, option, value):
     called = {"size": "matrix", "espirit": "matrix", "start": "prior", "R": "acceleration"}
     words = sentence.replace("-", " ").replace("_", " ")
     assert name in words or called.get(name, name) in words, sentence
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (("benchmark", "--quick", "--data", "full.h5", "--size", "64"), "size, coils: those of"),
+        (("benchmark", "--quick", "--data", "full.h5", "--coils", "4"), "size, coils: those of"),
+        (("benchmark", "--quick", "--slice", "0"), "slice: chosen of a file"),
+        (("evaluate", "full.h5", "--data", "full.h5", "--slice", "0"), "slice: chosen of one"),
+        (("simulate", "-o", "new.h5", "--calibration-mode", "separate"), "a full scan needs none"),
+        (("simulate", "-o", "new.h5", "-R", "2", "--calibration-last"), "calibration last: exp"),
+        (("undersample", "full.h5", "-o", "new.h5", "--calibration-last"), "calibration last: exp"),
+    ],
+)
+def test_options_that_would_do_nothing_are_refused(run, folder, arguments, told):
+    assert told in refused(run, *arguments)
 
 
 def test_every_command_is_tested_here():

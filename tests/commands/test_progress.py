@@ -85,3 +85,15 @@ def test_what_was_sent_and_what_came_back_is_told():
     assert list(course.sending("ab")) == ["a", "b"]
     assert list(course.receiving(["text", *series])) == ["text", *series]
     assert told == [(0, "1 of 2 readouts sent"), (0, ""), (1, ""), (2, "")]
+
+
+def test_noise_levels_of_frames_that_are_sampled_are_told():
+    told = []
+    course = Course(lambda done, note: told.append((done, note)), readouts=0)
+    for level in (1, 2):
+        course.sampling(4, SimpleNamespace(done=level / 2, level=level, levels=2))
+    course.finished(None, None)
+    list(course.receiving([SimpleNamespace(image_series_index=1)]))
+    course.sampling(2, SimpleNamespace(done=0.25, level=1, levels=4))
+    assert told == [(2, "noise level 1 of 2"), (4, "noise level 2 of 2"), (4, ""),
+                    (1.5, "noise level 1 of 4")]  # fmt: skip

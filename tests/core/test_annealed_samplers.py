@@ -15,15 +15,19 @@ from scoremri_core.scans.masks import make_mask
 
 
 @pytest.mark.parametrize("factor", [1e-3, 1.0, 1e3])
-def test_whitening_does_not_change_the_units_of_the_image(factor):
+@pytest.mark.parametrize("averages", [None, 9.0])
+def test_whitening_does_not_change_the_units_of_the_image(factor, averages):
     generator = torch.Generator().manual_seed(0)
     maps = torch.randn(2, 1, 3, 8, 8, dtype=torch.complex64, generator=generator)
     mask = torch.ones(2, 8, 8, dtype=torch.bool)
     image = torch.randn(2, 1, 1, 8, 8, dtype=torch.complex64, generator=generator)
-    given = SenseOperator(factor * maps, mask)
+    weight = None if averages is None else torch.ones(2, 8, 8)
+    if weight is not None:
+        weight[:, 2:4] = averages
+    given = SenseOperator(factor * maps, mask, weight)
     data, sigma_n = given.forward(image)[:, 0], torch.tensor([1.0, 2.0])
     operator, seen, noise = in_image_units(given, data, sigma_n)
-    power = operator.maps.abs().square().sum((1, 2)).amax((1, 2))
+    power = operator.maps.abs().square().sum((1, 2)).amax((1, 2)) * (averages or 1)
     torch.testing.assert_close(power, torch.ones(2))
     torch.testing.assert_close(operator.forward(image)[:, 0], seen)
     # what the data say of the image stays as it was

@@ -5,8 +5,9 @@ import pytest
 from coil_scans import central_lines, object_of, similarity, simulated_coils
 
 from scoremri_core.errors import CalibrationError, InputError
-from scoremri_core.mri.coil_maps import _object_signal, _virtual_coil, estimate_coil_maps
+from scoremri_core.mri.coil_maps import estimate_coil_maps
 from scoremri_core.mri.fourier import to_image, to_kspace
+from scoremri_core.mri.virtual_coil import object_signal, virtual_coil
 from scoremri_core.scans.gridding import fully_sampled_kspace
 
 
@@ -75,8 +76,8 @@ def test_virtual_coil_sees_all_of_the_object(raw_data):
         return np.abs(np.tensordot(coil.conj(), maps, axes=1))[head].min()
 
     assert least(principal) < 0.05
-    coarse = _object_signal(block[None], kspace.shape[1:], np)
-    assert least(_virtual_coil(maps[None], block[None], coarse, np)[0]) > 0.1
+    coarse = object_signal(block[None], kspace.shape[1:], np)
+    assert least(virtual_coil(maps[None], block[None], coarse, np)[0]) > 0.1
 
 
 def test_maps_do_not_depend_on_the_calibration_block_being_centred():

@@ -4,13 +4,8 @@ import numpy as np
 import pytest
 from coil_scans import FULLY_SAMPLED, central_lines, object_of
 
-from scoremri_core.mri.coil_maps import (
-    _kernels,
-    _lag_matrices,
-    _leading,
-    calibration_extent,
-    estimate_coil_maps,
-)
+from scoremri_core.mri.coil_maps import calibration_extent, estimate_coil_maps
+from scoremri_core.mri.espirit import kernels, lag_matrices, leading
 from scoremri_core.mri.fourier import to_image
 from scoremri_core.mri.noise import covariance_from_edges, whitening_matrix
 from scoremri_core.scans.gridding import fully_sampled_kspace
@@ -22,7 +17,7 @@ def espirit_matrices(kspace, where, whitening):
     columns = slice(max(columns.start, kspace.shape[2] // 2 - 16), kspace.shape[2] // 2 + 16)
     block = np.tensordot(whitening, kspace[:, rows, columns], axes=1)[None].astype(np.complex64)
     identity = np.array_equal(whitening, np.eye(len(whitening)))
-    lags = _lag_matrices(_kernels(block, 6, 0.0 if identity else 1.0, np), np)[0]
+    lags = lag_matrices(kernels(block, 6, 0.0 if identity else 1.0, np), np)[0]
     lag = np.fft.fftfreq(len(lags), 1 / len(lags))
     y, x = np.nonzero(where)
     along_y, along_x = (
@@ -82,7 +77,7 @@ def test_eigenvectors_converge_however_near_the_second_eigenvalue(coils):
     values[:, 1:] = (1 - gaps[:, None]) * rng.uniform(0.9, 1, (len(gaps), coils - 1))
     values[:, 1:2] = 1 - gaps[:, None]
     matrices = (basis * values[:, None]) @ basis.conj().swapaxes(1, 2)
-    found, largest = _leading(matrices.astype(np.complex64), np)
+    found, largest = leading(matrices.astype(np.complex64), np)
     np.testing.assert_allclose(np.linalg.norm(found, axis=1), 1, atol=1e-5)
     assert np.linalg.norm(matrices @ found - largest[:, None, None] * found, axis=1).max() < 1e-3
     np.testing.assert_allclose(largest, 1, atol=2e-3)
@@ -90,6 +85,6 @@ def test_eigenvectors_converge_however_near_the_second_eigenvalue(coils):
 
 @pytest.mark.parametrize("coils", [1, 4])
 def test_pixels_without_any_kernel_have_vectors_of_length_one(coils):
-    found, largest = _leading(np.zeros((3, coils, coils), np.complex64), np)
+    found, largest = leading(np.zeros((3, coils, coils), np.complex64), np)
     np.testing.assert_allclose(np.linalg.norm(found, axis=1), 1, atol=1e-5)
     assert not largest.any()

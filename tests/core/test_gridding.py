@@ -4,8 +4,9 @@ import pytest
 
 from scoremri_core.errors import InputError
 from scoremri_core.mri.fourier import remove_oversampling, to_kspace
+from scoremri_core.scans.encoding import encoding_limits
 from scoremri_core.scans.files import write_scan
-from scoremri_core.scans.gridding import encoding_limits, fully_sampled_kspace, zero_filled_kspace
+from scoremri_core.scans.gridding import fully_sampled_kspace, gridded, zero_filled_kspace
 from scoremri_core.scans.simulation import SimulatedScan
 
 
@@ -25,7 +26,10 @@ def test_lines_land_by_the_encoding_limits_and_centre_sample(tmp_path):
     write_scan(tmp_path / "p.h5", header, lines)
     placed = fully_sampled_kspace(tmp_path / "p.h5")[0]
     assert placed.shape == (2, 24, 16)
-    assert np.allclose(placed, remove_oversampling(kspace, 16), atol=1e-5)
+    whole = remove_oversampling(kspace, 16)
+    reached = slice(4, 14)  # what lies nearest to no sample was not measured
+    assert np.allclose(placed[..., reached], whole[..., reached], atol=1e-5)
+    assert not np.delete(placed, np.r_[reached], axis=-1).any()
 
 
 class Averaged:
@@ -50,6 +54,15 @@ class Averaged:
 def test_averages_are_averaged():
     scan = SimulatedScan((20, 16), coils=2, slices=2)
     assert np.allclose(zero_filled_kspace(Averaged(scan)), 2 * zero_filled_kspace(scan), rtol=1e-4)
+
+
+def test_averages_are_counted():
+    scan = SimulatedScan((20, 16), coils=2)
+    averaged = Averaged(scan)
+    averaged.acquisitions = averaged.acquisitions[:-5]
+    _, counts = gridded(averaged)
+    assert counts.shape == (1, 20, 16)
+    np.testing.assert_array_equal(counts[0], np.repeat([2] * 15 + [1] * 5, 16).reshape(20, 16))
 
 
 def test_of_several_repetitions_the_first_is_taken():
@@ -86,13 +99,36 @@ def test_missing_lines_are_told(tmp_path):
         fully_sampled_kspace(tmp_path / "s.h5")
 
 
-def test_readouts_that_do_not_fit_are_told(tmp_path):
+def test_lines_outside_of_the_matrix_are_dropped_and_told(tmp_path, caplog):
     scan = SimulatedScan((20, 16), coils=2)
     lines = list(scan)
     lines[-1].idx.kspace_encode_step_1 = 21
     write_scan(tmp_path / "s.h5", scan.header, lines)
-    with pytest.raises(InputError, match=r"s\.h5.*on line 21, which does not fit"):
+    with pytest.raises(InputError, match=r"s\.h5.*not fully sampled: 19 of 20 lines"):
         fully_sampled_kspace(tmp_path / "s.h5")
+    assert "1 readouts lie outside of the encoded matrix of 32 x 20 x 1" in caplog.text
+
+
+def test_readouts_that_differ_are_told():
+    class Odd(SimulatedScan):
+        def __iter__(self):
+            *lines, last = super().__iter__()
+            last.data[:] = np.nan
+            yield from [*lines, last]
+
+    with pytest.raises(InputError, match="slice 0: a readout holds values that are not finite"):
+        zero_filled_kspace(Odd((20, 16), coils=2))
+
+
+def test_one_partition_of_an_image_without_depth_is_a_2d_scan():
+    scan = SimulatedScan((20, 16), coils=2)
+    plain = zero_filled_kspace(scan)
+    scan.header.encoding[0].encodedSpace.matrixSize.z = 2
+    np.testing.assert_array_equal(zero_filled_kspace(scan), plain)
+    scan.header.encoding[0].encodingLimits.kspace_encoding_step_2 = None
+    np.testing.assert_array_equal(zero_filled_kspace(scan), plain)
+    with pytest.raises(InputError, match="a 3D scan, expected 2D slices"):
+        zero_filled_kspace(SimulatedScan((20, 16), coils=2, partitions=2))
 
 
 def test_limits_default_to_the_matrix_and_must_hold_their_centre():

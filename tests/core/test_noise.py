@@ -51,6 +51,17 @@ def test_scan_covariance_scales_with_dwell_and_bandwidth():
     )
 
 
+@pytest.mark.parametrize("gaps", [False, True])
+def test_edges_tell_the_noise_of_one_average(gaps):
+    """Every second line was averaged nine times."""
+    counts = np.where(np.arange(96) % 2, 9, 1)[:, None] * np.ones(80)
+    kspace = disc_kspace(3, 96, 80) * 0.01 + 20 * correlated_noise((96, 80)) / np.sqrt(counts)
+    if gaps:  # no readout is whole
+        kspace = kspace * (np.random.default_rng(1).uniform(size=(96, 80)) < 0.7)
+    estimate = covariance_from_edges(kspace, counts)
+    assert noise_sigma(estimate) == pytest.approx(20 * noise_sigma(COVARIANCE), rel=0.1)
+
+
 def test_whitened_components_have_unit_deviation():
     whitening = whitening_matrix(COVARIANCE)
     np.testing.assert_allclose(

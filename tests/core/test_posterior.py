@@ -12,7 +12,7 @@ from scoremri_core.mri.sense import SenseOperator
 from scoremri_core.priors.base import LEAST_POWER, denoise_with_error, denoise_with_variance
 from scoremri_core.priors.gaussian import GaussianPrior
 from scoremri_core.samplers.annealing import geometric
-from scoremri_core.samplers.noise import SampleNoise, effective_samples
+from scoremri_core.samplers.noise import SampleNoise, derived_seed, effective_samples
 from scoremri_core.samplers.posterior import PosteriorOptions, sample_posterior
 
 SIDE, COILS, SIGMA_N, SAMPLES = 20, 4, 0.05, 200
@@ -68,14 +68,14 @@ class WithoutSpectrum(WithoutVariance):
         self.denoise_with_variance = prior.denoise_with_variance
 
 
-def moments(problem, prior, steps):
+def moments(problem, prior, steps, **options):
     images, evaluations = sample_posterior(
         problem.operator,
         problem.data,
         torch.tensor([SIGMA_N]),
         prior,
         SampleNoise(0, SAMPLES, torch.device("cpu")),
-        PosteriorOptions(steps=steps, balanced=False),
+        PosteriorOptions(steps=steps, balanced=False, **options),
     )
     images = images.reshape(SAMPLES, -1)
     sd = torch.view_as_real(images).var(0).mean(-1).sqrt()
@@ -89,6 +89,45 @@ def test_exact_draw_reaches_the_exact_posterior(problem, steps, error_over_floor
     assert evaluations == steps
     assert error < error_over_floor * SAMPLES**-0.5
     assert abs(ratio - 1) < 0.01
+
+
+# where the noise adapts, chance raises it by a little, the more the better it is averaged
+@pytest.mark.parametrize(
+    ("partial", "adapt", "error_over_floor", "sd_tolerance"),
+    [(False, False, 1.1, 0.01), (True, False, 1.1, 0.01), (False, True, 1.3, 0.03)],
+)
+def test_lines_averaged_more_often_count_more(
+    problem, partial, adapt, error_over_floor, sd_tolerance
+):
+    """Noise of variance s^2 / n in a sample averaged n times, against the dense posterior."""
+    averages = torch.ones(SIDE, SIDE)
+    averages[2::8] = 16  # half of the lines beyond the calibration
+    averages[8:12] = 4
+    if partial:
+        averages[..., :3] = 1
+    mask = problem.operator.mask[0, 0, 0]
+    generator = torch.Generator().manual_seed(2)
+    truth = problem.prior.sample(1, generator)[None, :, None]
+    e = torch.view_as_complex(torch.randn(1, COILS, SIDE, SIDE, 2, generator=generator))
+    data = problem.operator.forward(truth)[:, 0] + SIGMA_N * mask * e / averages.sqrt()
+
+    n = SIDE**2
+    basis = torch.eye(n, dtype=torch.complex64).view(1, n, 1, SIDE, SIDE)
+    a = problem.operator.forward(basis).reshape(n, -1).T.to(torch.complex128)
+    f = to_kspace(basis).reshape(n, n).T.to(torch.complex128)
+    w = (averages.expand(COILS, SIDE, SIDE).reshape(-1, 1) / SIGMA_N**2).double()
+    precision = a.mH @ (w * a) + f.mH @ (f / problem.prior.spectrum.reshape(n, 1).double())
+    covariance = torch.linalg.inv(precision)
+    mean = covariance @ (a.mH @ (w[:, 0] * data.reshape(-1).to(torch.complex128)))
+    sd = covariance.diagonal().real.sqrt()
+    assert (problem.sd / sd).mean() > 1.05  # it matters: they are not as if averaged alike
+
+    operator = SenseOperator(problem.operator.maps, mask[None], averages[None])
+    weighted = data * averages.sqrt()
+    exact = Problem(problem.prior, operator, weighted, mean, sd)
+    error, ratio, _ = moments(exact, problem.prior, 10, adapt_noise=adapt)
+    assert error < error_over_floor * SAMPLES**-0.5
+    assert abs(ratio - 1) < sd_tolerance
 
 
 # design notes: mean error .118 at 20 and .074 at 100 evaluations over a Monte-Carlo floor of
@@ -210,6 +249,42 @@ def test_a_region_no_coil_sees_is_zero(problem):
     )
     assert float(images[..., :5].abs().max()) < 1e-4
     assert float(images[..., 5:].abs().mean()) > 0.05
+
+
+@pytest.mark.parametrize("seed", [0, 2**31, 2**32, 2**44 + 1, 2**63, 2**100, -1])
+def test_all_bits_of_a_seed_count(seed):
+    def drawn(own, samples=2):
+        return SampleNoise(own, samples, torch.device("cpu")).complex_normal(50)[0]
+
+    one = drawn(seed)
+    others = [seed ^ 1 << bit for bit in (0, 24, 31, 32, 40, 62)]
+    for other in [drawn(own) for own in others] + [one.flip(0)]:
+        assert float((one - other).abs().min()) > 0
+    torch.testing.assert_close(drawn(seed, 1), one[:1], rtol=0, atol=0)
+
+
+def test_samples_of_neighbouring_seeds_do_not_meet():
+    """Sample i of seed s is not sample j of another, as where one is added to the other."""
+    first = [
+        SampleNoise(seed * factor, 8, torch.device("cpu")).complex_normal(1)[0, :, 0]
+        for factor in (1, 1_000_003, 2**24, 2**32)
+        for seed in range(1, 30)
+    ]
+    assert len(torch.cat(first).real.unique()) == 4 * 29 * 8
+
+
+def test_derived_seeds_are_all_different():
+    seeds = [derived_seed(seed, *keys) for seed in (0, 1, 2**40, 2**62 + 1) for keys in KEYS]
+    assert len(set(seeds)) == len(seeds)
+    assert all(0 <= seed < 2**63 for seed in seeds)
+
+
+KEYS = [
+    (),
+    *((i,) for i in range(200)),
+    *((i, 0) for i in range(200)),
+    *((0, i) for i in range(1, 9)),
+]
 
 
 def test_sample_noise_has_unit_components_and_belongs_to_the_sample():

@@ -4,11 +4,12 @@ import numpy as np
 import pytest
 import sigpy.mri
 import torch
+from scipy.sparse.linalg import LinearOperator, cg
 
 from scoremri_core import load_prior, reconstruct
 from scoremri_core.errors import InputError
 from scoremri_core.evaluation.metrics import psnr
-from scoremri_core.mri.fourier import to_kspace
+from scoremri_core.mri.fourier import to_image, to_kspace
 from scoremri_core.priors.gaussian import GaussianPrior
 from scoremri_core.samplers import SAMPLERS
 from scoremri_core.samplers.registry import REGISTRY
@@ -195,6 +196,52 @@ def test_two_map_sets(prior):
     assert psnr(two.mean[0], head()) > 23
 
 
+def averaged(counts, seed=0):
+    """k-space whose lines were averaged `counts` times, 12 calibration lines, R = 3."""
+    rng = np.random.default_rng(seed)
+    noise = SIGMA * (rng.standard_normal((2, COILS, NY, NX)) * [[[[1]]], [[[1j]]]]).sum(0)
+    lines = make_mask("equispaced", (NY,), 3, 12).sampled
+    kspace = to_kspace(coil_maps() * head()) + noise / np.sqrt(counts)[:, None]
+    return (kspace * lines[:, None]).astype(np.complex64)
+
+
+def test_lines_averaged_more_often_give_the_exact_posterior_mean(prior):
+    """The mean of balanced samples against the equations of a Gaussian prior, solved by CG."""
+    counts = np.where(np.arange(NY) % 2, 16, 1)
+    kspace, maps = averaged(counts), coil_maps()
+    mask = (kspace != 0).any(0)
+    options = {"prior": prior, "maps": maps, "noise_covariance": COVARIANCE, "scale": 1.0}
+    options |= {"samples": 8, "steps": 10, "adapt_noise": False}
+    result = reconstruct(kspace, averages=counts, **options)
+    assert result.info.sigma_thermal[0] == pytest.approx(SIGMA)
+
+    weight = mask * counts[:, None] / SIGMA**2
+    spectrum = prior.spectrum.numpy()
+
+    def normal(x):
+        image = x.reshape(NY, NX)
+        seen = np.sum(maps.conj() * to_image(weight * to_kspace(maps * image)), axis=0)
+        return (seen + to_image(to_kspace(image) / spectrum)).ravel()
+
+    b = np.sum(maps.conj() * to_image(weight * kspace), axis=0).ravel()
+    matrix = LinearOperator((NY * NX,) * 2, matvec=normal, dtype=np.complex128)
+    exact = cg(matrix, b, rtol=1e-6, maxiter=5000)[0].reshape(NY, NX)
+    error = np.abs(result.mean[0] - exact).mean() / result.std.mean()
+    assert error < 0.1
+    alike = reconstruct(kspace, **options)
+    assert np.abs(alike.mean[0] - exact).mean() / result.std.mean() > 2 * error
+
+
+def test_averages_of_all_lines_lower_the_noise_alone(prior):
+    options = {"prior": prior, "maps": coil_maps(), "samples": 2, "steps": 3}
+    four = reconstruct(
+        scan(), averages=np.full((NY, NX), 4), noise_covariance=4 * COVARIANCE, **options
+    )
+    once = reconstruct(scan(), noise_covariance=COVARIANCE, **options)
+    np.testing.assert_array_equal(four.samples, once.samples)
+    assert four.info.sigma_n == once.info.sigma_n
+
+
 def test_resized_crops_the_field_of_view(prior):
     result = reconstruct(
         scan(), prior=prior, maps=coil_maps(), noise_covariance=COVARIANCE, samples=2, steps=3
@@ -217,6 +264,10 @@ def test_resized_crops_the_field_of_view(prior):
         ({"maps": np.ones((2, 8, 8))}, r"maps has shape \(2, 8, 8\)"),
         ({"noise_covariance": np.eye(2)}, "noise_covariance has shape"),
         ({"noise_covariance": -np.eye(COILS)}, "not positive"),
+        ({"averages": np.ones(3)}, r"averages has shape \(3,\): expected \(y,\), \(y, x\)"),
+        ({"averages": np.zeros(NY)}, "averages: expected a number above 0"),
+        ({"averages": np.full(NY, np.nan)}, "averages: expected a number above 0"),
+        ({"averages": np.full(NY, "1")}, "averages is <U1: expected numbers"),
         ({"calibration": np.ones((2, 8, 8))}, "calibration has shape"),
         ({"device": "abacus"}, "device 'abacus'"),
         ({"prior": "no-such-prior"}, "no-such-prior"),

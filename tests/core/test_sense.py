@@ -22,9 +22,19 @@ def mask(request):
     return mask
 
 
+@pytest.fixture(params=["alike", "averaged"])
+def weight(request, mask):
+    """None, or how often samples were averaged, line by line where lines are dropped."""
+    if request.param == "alike":
+        return None
+    drawn = torch.randint(1, 5, mask.shape, generator=torch.Generator().manual_seed(4)).float()
+    lines = bool((mask == mask[..., :1]).all())
+    return drawn[..., :1].expand(mask.shape) if lines else drawn
+
+
 @pytest.mark.parametrize("sets", [1, 2])
-def test_adjoint(mask, sets):
-    operator = SenseOperator(complex_normal(2, sets, 3, 9, 12), mask)
+def test_adjoint(mask, weight, sets):
+    operator = SenseOperator(complex_normal(2, sets, 3, 9, 12), mask, weight)
     x, y = complex_normal(2, 4, sets, 9, 12, seed=1), complex_normal(2, 4, 3, 9, 12, seed=2)
     left = (operator.forward(x) * y.conj()).sum()
     right = (x * operator.adjoint(y).conj()).sum()
@@ -32,16 +42,16 @@ def test_adjoint(mask, sets):
 
 
 @pytest.mark.parametrize("sets", [1, 2])
-def test_normal_is_adjoint_of_forward(mask, sets):
-    operator = SenseOperator(complex_normal(2, sets, 3, 9, 12), mask)
+def test_normal_is_adjoint_of_forward(mask, weight, sets):
+    operator = SenseOperator(complex_normal(2, sets, 3, 9, 12), mask, weight)
     x = complex_normal(2, 4, sets, 9, 12, seed=1)
     expected = operator.adjoint(operator.forward(x))
     torch.testing.assert_close(operator.normal(x), expected, rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize("sets", [1, 2])
-def test_diagonal_is_that_of_the_dense_matrix(mask, sets):
-    operator = SenseOperator(complex_normal(2, sets, 3, 9, 12), mask)
+def test_diagonal_is_that_of_the_dense_matrix(mask, weight, sets):
+    operator = SenseOperator(complex_normal(2, sets, 3, 9, 12), mask, weight)
     n = sets * 9 * 12
     basis = torch.eye(n, dtype=torch.complex64).view(1, n, sets, 9, 12).expand(2, -1, -1, -1, -1)
     columns = operator.normal(basis).reshape(2, n, n)
@@ -50,8 +60,8 @@ def test_diagonal_is_that_of_the_dense_matrix(mask, sets):
 
 
 @pytest.mark.parametrize("sets", [1, 2])
-def test_kspace_diagonal_is_that_of_the_dense_matrix(mask, sets):
-    operator = SenseOperator(complex_normal(2, sets, 3, 9, 12), mask)
+def test_kspace_diagonal_is_that_of_the_dense_matrix(mask, weight, sets):
+    operator = SenseOperator(complex_normal(2, sets, 3, 9, 12), mask, weight)
     n = 9 * 12
     waves = torch.fft.ifft2(torch.eye(n, dtype=torch.complex64).view(n, 9, 12), norm="ortho")
     for i in range(sets):
@@ -80,12 +90,26 @@ def test_kspace_diagonal_is_near_that_of_the_dense_matrix_for_smooth_maps_and_we
 
 
 @pytest.mark.parametrize("sets", [1, 2])
-def test_pull_is_the_adjoint_of_what_the_image_leaves_of_the_data(mask, sets):
-    operator = SenseOperator(complex_normal(2, sets, 3, 9, 12), mask)
+def test_pull_is_the_adjoint_of_what_the_image_leaves_of_the_data(mask, weight, sets):
+    operator = SenseOperator(complex_normal(2, sets, 3, 9, 12), mask, weight)
     x, y = complex_normal(2, 4, sets, 9, 12, seed=1), complex_normal(2, 3, 9, 12, seed=2)
     expected = operator.adjoint(y[:, None] - operator.forward(x))
     found = operator.pull(operator.reduced(y)[:, None], x)
     torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
+
+
+def test_a_sample_averaged_n_times_counts_n_times(mask, weight):
+    plain = SenseOperator(complex_normal(2, 1, 3, 9, 12), mask)
+    operator = SenseOperator(plain.maps, mask, weight)
+    x, y = complex_normal(2, 4, 1, 9, 12, seed=1), complex_normal(2, 3, 9, 12, seed=2)
+    left = (y * mask[:, None])[:, None] - plain.forward(x)
+    often = torch.ones(mask.shape) if weight is None else weight
+    squares = often[:, None, None] * left.abs().square()
+    reduced = operator.reduced(y * often[:, None].sqrt())[:, None]
+    power = operator.residual_power(reduced, x)
+    torch.testing.assert_close(power.sum((2, 3)), squares.sum((2, 3, 4)), rtol=1e-4, atol=1e-4)
+    expected = plain.adjoint(often[:, None, None] * left)
+    torch.testing.assert_close(operator.pull(reduced, x), expected, rtol=1e-4, atol=1e-4)
 
 
 def test_frames_are_independent(mask):

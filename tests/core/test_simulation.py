@@ -8,7 +8,8 @@ from scoremri_core.mri.fourier import to_image
 from scoremri_core.mri.noise import covariance_from_scan
 from scoremri_core.scans.flags import flag_bits
 from scoremri_core.scans.gridding import zero_filled_kspace
-from scoremri_core.scans.simulation import SimulatedScan, loop_sensitivities
+from scoremri_core.scans.receive_coils import loop_sensitivities
+from scoremri_core.scans.simulation import SimulatedScan
 
 NOISE = flag_bits(19)
 

@@ -12,6 +12,7 @@ from scoremri_core.errors import InputError
 from scoremri_core.evaluation.metrics import psnr
 from scoremri_core.mri.fourier import resample, to_image, to_kspace
 from scoremri_core.priors.gaussian import GaussianPrior
+from scoremri_core.samplers.noise import derived_seed
 from scoremri_core.scans.masks import make_mask
 from scoremri_core.volume import reconstruct_volume
 
@@ -83,7 +84,7 @@ def test_a_position_is_what_it_is_alone():
     result = reconstruct_volume(kspace, seed=3, **OPTIONS)
     for x in (NX // 2, NX // 2 + 3):
         position = to_image(kspace, (-1,))[..., x]
-        seed = 3 * volume.MAX_POSITIONS + x
+        seed = derived_seed(3, x)
         alone = reconstruct(position, scale=result.info.scale[0], seed=seed, **OPTIONS)
         samples = result.samples[..., x].swapaxes(0, 1)
         np.testing.assert_allclose(np.abs(samples), np.abs(alone.samples[0]), atol=1e-4)
@@ -141,6 +142,39 @@ def test_noise_is_estimated_once_from_the_quiet_positions():
     options = {**OPTIONS, "noise_covariance": None}
     result = reconstruct_volume(scan(undersampled()), **options)
     assert result.info.sigma_n[0] == pytest.approx(SIGMA, rel=0.2)
+
+
+@pytest.mark.parametrize("complete", ["partitions", "readouts"])
+def test_averages_of_a_plane_are_those_of_the_noise_in_it(complete):
+    """Samples averaged n times have 1/n of the noise's variance, in each position of the stack."""
+    lines = np.ones((NZ, NY), bool)
+    lines[0, 0] = complete == "partitions"
+    averages = np.random.default_rng(1).choice([1.0, 4.0], (NZ, NY, NX))
+    noises = []
+    for seed in range(12):
+        white = np.random.default_rng(seed).standard_normal((2, 20, NZ, NY, NX)) / averages**0.5
+        noise = (white[0] + 1j * white[1]).astype(np.complex64) * lines[..., None]
+        stack = volume._Stack.of(noise, None, averages.astype(np.float32))
+        noises.append(stack.kspace)
+    power = np.mean(np.abs(noises) ** 2, axis=(0, 1, 2)) / 2 * stack.fewest
+    assert stack.axis == (volume.PARTITION if complete == "partitions" else volume.READOUT)
+    measured = stack.averages > 0
+    assert measured.mean() > 0.99
+    np.testing.assert_allclose(power[measured] * stack.averages[measured], 1, atol=0.15)
+
+
+def test_a_volume_averaged_alike_is_one_of_less_noise():
+    options = {**OPTIONS, "samples": 1}
+    once = reconstruct_volume(scan(undersampled()), **options)
+    four = reconstruct_volume(
+        scan(undersampled()),
+        averages=np.full((NZ, NY, NX), 4),
+        **options | {"noise_covariance": 4 * COVARIANCE},
+    )
+    np.testing.assert_allclose(four.mean, once.mean, atol=1e-4)
+    assert four.info.sigma_n == pytest.approx(once.info.sigma_n, rel=1e-3)
+    with pytest.raises(InputError, match=r"averages are int64 of shape \(3,\)"):
+        reconstruct_volume(scan(undersampled()), averages=[1, 2, 3], **OPTIONS)
 
 
 def test_calibration_of_its_own():

@@ -1,11 +1,14 @@
-"""Averages lower the noise, and by no more than they do in the line with the fewest of them."""
+"""Averages lower the noise, of each line by as many as it has."""
 
 import numpy as np
 import pytest
 from synthetic import acquisitions, header, letter, noise_readout, parsed
 
+import scoremri_core
 from gadgets.score_recon import _images
 from gadgets.stages.accumulate import accumulate
+from gadgets.stages.coil_maps import add_coil_maps
+from gadgets.stages.posterior import posterior
 from gadgets.stages.properties import Properties
 from gadgets.stream.turns import Turns
 
@@ -46,3 +49,28 @@ def test_some_lines_averaged_more_often_leave_the_noise_of_the_others(often):
 
 def test_two_and_three_averages_count_as_two():
     assert measured(LINES, LINES, range(4, 9))[0] == pytest.approx(SIGMA / np.sqrt(2), rel=0.02)
+
+
+class Shrinking:
+    """A prior that is quick."""
+
+    def denoise(self, x, sigma):
+        return x / (1 + sigma.reshape(-1, 1, 1) ** 2)
+
+
+def test_the_stream_weighs_lines_as_reconstruct_does():
+    often = range(8, 16)
+    properties = Properties(samples=2, steps=3, seed=3, prior=Shrinking(), device="cpu")
+    scan = [noise_readout(SIGMA * np.sqrt(BANDWIDTH), samples=50_000)]
+    for number, steps in enumerate([LINES, often, often, often]):
+        scan += acquisitions(letter(*SHAPE), noise=SIGMA, seed=number, steps=steps, average=number)
+    (frame,) = accumulate(scan, parsed(header(*SHAPE, averages=4)), properties)
+    counts = np.where(np.isin(LINES, often), 4, 1)
+    np.testing.assert_array_equal(frame.averages, counts[:, None] * np.ones(SHAPE[1]))
+    ((_, streamed),) = posterior([list(add_coil_maps([frame], properties))], properties)
+    options = {"maps": frame.maps, "prior": Shrinking(), "samples": 2, "steps": 3, "seed": 3}
+    options |= {"noise_covariance": frame.noise_covariance, "device": "cpu"}
+    weighed = scoremri_core.reconstruct(frame.kspace, averages=counts, **options)
+    np.testing.assert_array_equal(streamed.samples, weighed.samples)
+    alike = scoremri_core.reconstruct(frame.kspace, **options)
+    assert np.abs(alike.samples - weighed.samples).max() > 1e-3

@@ -13,6 +13,7 @@ from gadgets.protocol import wire
 from gadgets.protocol.chain import Chain
 from gadgets.service.client import run_remote
 from gadgets.service.host import run_chain
+from gadgets.stages.watch import Watch
 from scoremri_core.errors import InputError
 from scoremri_core.priors import load_prior
 from scoremri_core.scans.simulation import SimulatedScan
@@ -34,6 +35,20 @@ def chain(*targets, **properties):
 def run(*targets, scan=None, **properties):
     scan = acquisitions(letter(*SHAPE), noise=0.002) if scan is None else scan
     return list(run_chain(chain(*targets, **properties), header(*SHAPE), scan))
+
+
+class Watched(Watch):
+    """What is told of a scan."""
+
+    def __init__(self):
+        self.count, self.levels, self.shares = 0, set(), []
+
+    def sampling(self, frames, progress):
+        self.levels.add((progress.level, progress.levels))
+        self.shares.append(progress.done)
+
+    def finished(self, frame, result):
+        self.count += 1
 
 
 RECON = "gadgets.score_recon.reconstruct_acquisitions"
@@ -101,8 +116,14 @@ def test_images_are_scaled_and_numbered_by_the_scan():
     simulated = SimulatedScan((24, 20), 3, slices=2, repetitions=2, snr=50)
     scan = sorted(simulated, key=lambda line: -line.idx.slice)  # the last slice comes first
     options = {"samples": 2, "steps": 2, "noise": "estimate", "scale": "auto"}
-    images = list(run_chain(chain(RECON, **options), xsd.ToXML(simulated.header), scan))
+    watched = Watched()
+    made = run_chain(chain(RECON, **options), xsd.ToXML(simulated.header), scan, watch=watched)
+    images = list(made)
     assert len(images) == 8
+    # and what becomes of its frames is told as they are sampled
+    assert watched.count == 4
+    assert watched.shares[-1] == 1
+    assert watched.levels == {(1, 2), (2, 2)}
     assert len({image.meta["GADGETRON_ScaleRatio"] for image in images}) == 1
     assert [image.slice for image in images[::2]] == [1, 1, 0, 0]
     for image in images:

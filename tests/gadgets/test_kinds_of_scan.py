@@ -373,3 +373,6 @@ def test_frames_that_wait_are_sampled_together_whatever_lies_between(monkeypatch
     assert lines[1].startswith("frame 1 (slice 3 contrast 0 phase 0 repetition 0 set 0): sigma_n ")
     for part in ("R 1.00", "assembly", "coil maps", "sampling"):
         assert part in lines[1]
+    # what three frames took together is told once
+    assert not any("sampling" in line for line in lines if line != lines[1])
+    assert sum(m.startswith("3 frames together: sampling ") for m in caplog.messages) == 1

@@ -6,15 +6,15 @@ import sigpy.mri
 import torch
 
 from scoremri_core.mri.fourier import to_image, to_kspace
-from scoremri_core.mri.misfit import (
+from scoremri_core.mri.noise import covariance_from_edges, noise_sigma, whitening_matrix
+from scoremri_core.mri.sense import SenseOperator
+from scoremri_core.noise_model import (
     CONTRADICTION,
     LEAST_SIGMA,
     raised,
     residual_covariance,
     with_least_level,
 )
-from scoremri_core.mri.noise import covariance_from_edges, noise_sigma, whitening_matrix
-from scoremri_core.mri.sense import SenseOperator
 from scoremri_core.samplers.posterior import NOISE_RINGS, NoiseLevel
 
 N, COILS, LINES = 96, 6, 24

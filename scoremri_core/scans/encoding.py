@@ -1,10 +1,9 @@
-"""The encoding space of a scan, and readouts placed on its grid."""
+"""The encoding spaces of a scan: the grid of its header, held against what its readouts show."""
 
 from __future__ import annotations
 
 import logging
 import math
-from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple, TypeVar
@@ -12,15 +11,12 @@ from typing import Any, NamedTuple, TypeVar
 import numpy as np
 
 from scoremri_core.errors import InputError
-from scoremri_core.mri.fourier import resize
-from scoremri_core.scans.flags import CALIBRATION, CALIBRATION_AND_IMAGING
-from scoremri_core.scans.gridding import along_readout, with_field_of_view
+from scoremri_core.scans.flags import CALIBRATION, CALIBRATION_AND_IMAGING, STEPS
 
 logger = logging.getLogger(__name__)
 
 CARTESIAN = ("cartesian", "epi")
 Space = TypeVar("Space")
-MAX_VALUES = 1 << 31  # of the k-space of a frame, 16 GiB, however many coils its readouts have
 
 
 class Readout(NamedTuple):
@@ -199,103 +195,32 @@ def _steps(limit: Any, size: int) -> range:
     return range(size) if limit is None else range(limit.minimum, limit.maximum + 1)
 
 
-class Assembled(NamedTuple):
-    """Readouts on their grid.
+@dataclass(frozen=True)
+class Limits:
+    """Encode steps of one axis: `count` of them from `minimum` on, DC at step `center`."""
 
-    Attributes
-    ----------
-    kspace : complex64, (coil, y, x), or (coil, z, y, x) where the matrix has partitions; DC at the
-        centre, zero where not measured, readout oversampling removed
-    variance : of the noise, over that of a single readout: less where readouts were averaged.
-        Where some were averaged more often than others it is that of the line with the fewest,
-        since the likelihood knows one noise for all of them and must not trust any too much.
-    problems : one sentence for each kind of readout left out
-    """
-
-    kspace: np.ndarray
-    variance: float
-    problems: list[str]
+    minimum: int
+    count: int
+    center: int
 
 
-def assemble(readouts: Sequence[Readout], encoding: Encoding) -> Assembled:
-    """Zero-filled k-space of readouts.
-
-    Readouts that share a place are averaged.  One that lies outside of the matrix is dropped with
-    a warning; one that is flawed (another channel count than most have, values that are not
-    finite) is left out and reported.
+def encoding_limits(header: Any, step: str) -> Limits:
+    """Read the limits of an encode step (one of STEPS); without them, the whole matrix.
 
     Raises
     ------
     InputError
-        For more coils than leave room for the matrix of the header.
+        Where the centre lies outside the limits.
     """
-    nx, ny, nz = encoding.matrix
-    channels = Counter(len(readout.data) for readout in readouts).most_common(1)[0][0]
-    if channels * nx * ny * nz > MAX_VALUES:
+    encoding = header.encoding[0]
+    limits = getattr(encoding.encodingLimits, step.replace("encode", "encoding"))
+    if limits is None:
+        size = encoding.encodedSpace.matrixSize
+        count = int(size.y if step == STEPS[0] else size.z)
+        return Limits(0, count, count // 2)
+    if not limits.minimum <= limits.center <= limits.maximum:
         raise InputError(
-            f"readouts of {channels} channels came for a matrix of {nx} x {ny} x {nz}: "
-            f"expected at most {MAX_VALUES} values in a frame"
+            f"header: the centre of {step} is {limits.center}, "
+            f"outside its limits {limits.minimum} to {limits.maximum}"
         )
-    partitions: dict[int, list[tuple[int, Readout]]] = defaultdict(list)
-    problems: dict[str, None] = {}  # ordered, each kind once
-    outside = 0
-    for readout in readouts:
-        idx = readout.header.idx
-        y = idx.kspace_encode_step_1 - encoding.center[0] + ny // 2
-        z = idx.kspace_encode_step_2 - encoding.center[1] + nz // 2 if nz > 1 else 0
-        if len(readout.data) != channels:
-            problems[f"a readout has {len(readout.data)} channels, expected {channels}"] = None
-        elif not (0 <= y < ny and 0 <= z < nz):
-            outside += 1
-        elif not np.isfinite(readout.data).all():
-            problems["a readout holds values that are not finite"] = None
-        else:
-            partitions[z].append((y, readout))
-    if outside:
-        logger.warning(
-            "%d readouts lie outside of the encoded matrix of %d x %d x %d and are dropped",
-            outside, nx, ny, nz,
-        )  # fmt: skip
-    steps = {readout.header.idx.kspace_encode_step_2 for readout in readouts}
-    if nz == 1 and len(steps) > 1:
-        problems[f"its readouts are of {len(steps)} partitions, the header has one"] = None
-    if outside and not partitions:
-        problems[f"all readouts lie outside of the encoded matrix of {nx} x {ny} x {nz}"] = None
-    kspace = np.zeros((channels, nz, ny, encoding.readout_points), np.complex64)
-    fewest = np.inf  # readouts that a sample is the mean of
-    for z, lines in partitions.items():
-        plane, count = _plane(lines, (channels, ny, nx), problems)
-        kspace[:, z] = with_field_of_view(plane, encoding.readout_points, -1)
-        fewest = min(fewest, count[count > 0].min(initial=np.inf))
-    variance = 1 / float(fewest) if np.isfinite(fewest) else 1.0
-    return Assembled(kspace if nz > 1 else kspace[:, 0], variance, list(problems))
-
-
-def _plane(
-    lines: list[tuple[int, Readout]], shape: tuple[int, int, int], problems: dict[str, None]
-) -> tuple[np.ndarray, np.ndarray]:
-    """The mean (coil, y, x) of the readouts (y, readout) of a partition, and their count (y, x)."""
-    nx = shape[2]
-    plane = np.zeros(shape, np.complex64)
-    count = np.zeros(shape[1:], np.float32)
-    for y, readout in lines:
-        start, data = along_readout(readout.header, readout.data, nx)
-        inside = data[:, max(0, -start) : max(0, nx - start)]
-        if inside.shape[1] < data.shape[1]:
-            problems[f"a readout reaches beyond the {nx} samples of the encoded matrix"] = None
-        columns = slice(max(0, start), max(0, start) + inside.shape[1])
-        plane[:, y, columns] += inside
-        count[y, columns] += 1
-    plane /= np.maximum(count, 1)
-    return plane, count
-
-
-def on_grid_of(kspace: np.ndarray, own: Encoding, other: Encoding) -> np.ndarray:
-    """K-space of one encoding space on the grid of another: its field of view, its matrix."""
-    pairs = zip(own.points, own.fov_of_points, other.fov_of_points, strict=True)
-    for axis, (points, fov, wanted) in enumerate(pairs, start=1):
-        if fov > 0 and wanted > 0:
-            kspace = with_field_of_view(kspace, max(1, round(points * wanted / fov)), axis)
-    axes = range(1, kspace.ndim)
-    resized: np.ndarray = resize(kspace, other.points, axes)
-    return resized
+    return Limits(limits.minimum, limits.maximum - limits.minimum + 1, limits.center)

@@ -1,0 +1,21 @@
+"""Where the process of the command line begins: Ctrl-C ends it in one line from then on."""
+
+import os
+import signal
+from types import FrameType
+from typing import NoReturn
+
+
+def main() -> None:
+    """Import the command line, which takes a moment, and run it."""
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # nobody ignores it
+        signal.signal(signal.SIGINT, _end)  # until the command line has a handler of its own
+    from gadgets import commands
+
+    commands.main()
+
+
+def _end(number: int, frame: FrameType | None) -> NoReturn:
+    # nothing was begun; and what imports do with an exception is theirs
+    os.write(2, b"scoremri: interrupted\n")
+    os._exit(128 + number)
