@@ -5,10 +5,10 @@ import typer
 
 from gadgets.commands import COMMANDS, app
 from gadgets.commands.options import AXES
+from scoremri_core.priors.storage import ARCHITECTURES as NETWORKS
 from scoremri_core.scans import undersampling
 from scoremri_core.scans.masks import KINDS
 from scoremri_core.training import ARCHITECTURES, LOSSES
-from scoremri_core.priors.storage import ARCHITECTURES as NETWORKS
 
 GROUP = typer.main.get_command(app)
 PATTERN = {
