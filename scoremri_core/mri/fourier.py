@@ -89,13 +89,12 @@ def fft(x: Any, axes: Sequence[int], inverse: bool = False, threads: int = 1) ->
     if isinstance(x, np.ndarray):
         transform = getattr(scipy.fft, name)
         return transform(x, axes=axes, norm="ortho", overwrite_x=True, workers=threads)
-    torch = sys.modules["torch"]  # whoever made the tensor has imported it
-    transform = getattr(torch.fft, name)
-    if x.device.type == "cpu" and len(axes) == 1 and x.stride(axes[0]) != 1:
-        # lines made contiguous: of others, the rounding of some processors depends on how many
-        # images there are
-        turned = x.transpose(axes[0], -1).contiguous()
-        return transform(turned, dim=(-1,), norm="ortho").transpose(axes[0], -1)
+    transform = getattr(sys.modules["torch"].fft, name)  # whoever made the tensor has imported it
+    if len(axes) == 1:
+        # Always along contiguous memory: for one image alone torch leaves MKL strides that it
+        # rounds by, for several it copies, and a sample is to be the same alone and in company.
+        along = x.movedim(axes[0], -1).contiguous()
+        return transform(along, dim=(-1,), norm="ortho").movedim(-1, axes[0])
     return transform(x, dim=tuple(axes), norm="ortho")
 
 

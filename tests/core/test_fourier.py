@@ -22,23 +22,22 @@ def test_arrays_and_tensors_are_transformed_alike_about_index_n_half(shape):
     np.testing.assert_allclose(to_image(to_kspace(image)), image, atol=1e-5)
 
 
+@pytest.mark.parametrize("axes", [(-2,), (-1,), (-2, -1)])
+@pytest.mark.parametrize("shape", [(48, 44), (64, 64), (45, 63)])
+def test_an_image_is_transformed_to_the_last_bit_as_it_is_alone(axes, shape):
+    """Networks in bfloat16 make much of the last bit: 8e-7 of the image became 2e-3."""
+    rng = torch.Generator().manual_seed(0)
+    stack = torch.randn(2, 5, 3, *shape, dtype=torch.complex64, generator=rng)
+    for inverse in (False, True):
+        together = fft(stack, axes, inverse)
+        for alone, images in (
+            (stack[1:, 2:3], together[1:, 2:3]),
+            (stack[1, 2, 0], together[1, 2, 0]),
+        ):
+            assert torch.equal(fft(alone.clone(), axes, inverse), images)
+
+
 def test_arrays_are_transformed_while_another_thread_imports_torch(monkeypatch):
     """The stream's reading thread does, while the sampler's loads its libraries."""
     monkeypatch.setitem(sys.modules, "torch", types.ModuleType("torch"))
     np.testing.assert_allclose(fft(np.ones(4, complex), (0,)), [2, 0, 0, 0], atol=1e-12)
-
-
-@pytest.mark.parametrize("axes", [(-2,), (-1,), (-2, -1)])
-@pytest.mark.parametrize("shape", [(48, 44), (64, 64), (23, 30)])
-@pytest.mark.parametrize("columns", [False, True])
-def test_an_image_is_transformed_to_the_same_bits_alone_and_in_company(axes, shape, columns):
-    generator = torch.Generator().manual_seed(0)
-    x = torch.randn(2, 5, 1, *shape, dtype=torch.complex64, generator=generator)
-    if columns:  # contiguous along y
-        x = x.mT.contiguous().mT
-    for inverse in (False, True):
-        together = fft(x.clone(), axes, inverse)
-        for i in range(5):
-            alone = fft(x[:1, i : i + 1].clone(), axes, inverse)
-            torch.testing.assert_close(together[:1, i : i + 1], alone, rtol=0, atol=0)
-    torch.testing.assert_close(together, torch.fft.ifftn(x, dim=axes, norm="ortho"))
