@@ -41,19 +41,3 @@ def test_arrays_are_transformed_while_another_thread_imports_torch(monkeypatch):
     """The stream's reading thread does, while the sampler's loads its libraries."""
     monkeypatch.setitem(sys.modules, "torch", types.ModuleType("torch"))
     np.testing.assert_allclose(fft(np.ones(4, complex), (0,)), [2, 0, 0, 0], atol=1e-12)
-
-
-@pytest.mark.parametrize("axes", [(-2,), (-1,), (-2, -1)])
-@pytest.mark.parametrize("shape", [(48, 44), (64, 64), (23, 30)])
-@pytest.mark.parametrize("columns", [False, True])
-def test_an_image_is_transformed_to_the_same_bits_alone_and_in_company(axes, shape, columns):
-    generator = torch.Generator().manual_seed(0)
-    x = torch.randn(2, 5, 1, *shape, dtype=torch.complex64, generator=generator)
-    if columns:  # contiguous along y
-        x = x.mT.contiguous().mT
-    for inverse in (False, True):
-        together = fft(x.clone(), axes, inverse)
-        for i in range(5):
-            alone = fft(x[:1, i : i + 1].clone(), axes, inverse)
-            torch.testing.assert_close(together[:1, i : i + 1], alone, rtol=0, atol=0)
-    torch.testing.assert_close(together, torch.fft.ifftn(x, dim=axes, norm="ortho"))
