@@ -88,6 +88,7 @@ def _images(
 ) -> Generator[Any]:
     from contextlib import closing
 
+    from gadgets.stages.beside import add_priorless
     from gadgets.stages.coil_compression import compress_coils
     from gadgets.stages.coil_maps import add_coil_maps
     from gadgets.stages.emit import emit
@@ -101,7 +102,8 @@ def _images(
         mapped = (
             list(add_coil_maps(compress_coils(items, properties), properties)) for items in batches
         )
-        yield from emit(finishing(posterior(mapped, properties)), properties, header)
+        made = add_priorless(posterior(mapped, properties), properties)
+        yield from emit(finishing(made), properties, header)
 
 
 def _frames_of_either(items: Iterator[Any], header: Any, properties: Any) -> Iterator[Any]:
