@@ -140,7 +140,7 @@ def _shown(frame: _Frame, z: int, *, varying: list[str]) -> Shown:
 
     std = pixels("std")
     return Shown(
-        name=", ".join(names) or "the frame",
+        name=", ".join(names) or "Image",
         mean=mean.pixels()[z],
         std=std[0] if std else None,
         samples=tuple(pixels("samples")),

@@ -82,9 +82,9 @@ class Facts:
         if not math.isfinite(self.sigma_n):
             return f"{thermal} (sd of each real component, units of k-space)"
         ratio = self.sigma_n / self.sigma_thermal
-        why = ": as it was measured"
+        why = ""
         if ratio > RAISED:
-            why = f": raised {ratio:.2g} times, to what the data show beyond noise"
+            why = f": raised {_more(ratio)}, to what the data show"
         return (
             f"thermal {self.sigma_thermal:.3g}, used {self.sigma_n:.3g} "
             f"(sd of each real component, units of k-space){why}"
@@ -120,3 +120,7 @@ class Facts:
             f"Not a posterior mean. A classical image (regularised SENSE, or root sum of squares) "
             f"is shown in its place{why}. Its uncertainty is not known."
         )
+
+
+def _more(ratio: float) -> str:
+    return f"by {ratio - 1:.0%}" if ratio < 2 else f"{ratio:.3g} times"

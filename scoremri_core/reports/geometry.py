@@ -131,7 +131,7 @@ def letters(direction: Vector) -> str:
     """Where a direction leads, as DICOM's PatientOrientation says it: "L", or "LA" if oblique."""
     order = sorted(range(3), key=lambda axis: -abs(direction[axis]))
     named = [axis for axis in order if abs(direction[axis]) > SECOND]
-    return "".join(LETTERS[axis][direction[axis] < 0] for axis in named)
+    return "".join(LETTERS[axis][int(direction[axis] < 0)] for axis in named)
 
 
 def _vector(values: NDArray[Any]) -> Vector:

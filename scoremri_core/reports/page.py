@@ -53,19 +53,19 @@ def table(frames: Sequence[tuple[str, Shown]]) -> str:
     ----------
     frames : the anchor of each, and the frame.
     """
-    heads = ("frame", "R", "noise, used / thermal", "misfit", "median relative sd", "")
+    heads = ("frame", "R", "noise, used / thermal", "misfit", "median relative sd")
     rows = []
     for anchor, shown in frames:
         facts = shown.facts
+        classical = "" if facts.sampled else " (classical)"
         cells = (
             _number(facts.acceleration),
             f"{_number(facts.sigma_n)} / {_number(facts.sigma_thermal)}",
             _number(facts.misfit),
             shown.median_relative,
-            "" if facts.sampled else "classical",
         )
         rows.append(
-            f'<tr><td><a href="#{escape(anchor)}">{escape(shown.name)}</a></td>'
+            f'<tr><td><a href="#{escape(anchor)}">{escape(shown.name)}</a>{classical}</td>'
             + "".join(f"<td>{escape(cell)}</td>" for cell in cells)
             + "</tr>"
         )

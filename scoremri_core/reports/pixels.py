@@ -30,7 +30,8 @@ def bar(coloured: bool) -> str:
     """What the values of a picture look like from the lowest to the highest, as CSS."""
     if not coloured:
         return "linear-gradient(to right, #000, #fff)"
-    rgb = np.frombuffer(_palette(), np.uint8).reshape(-1, 3)[: GAP - 1 : 23]
+    levels = np.linspace(0, GAP - 1, 12).astype(int)
+    rgb = np.frombuffer(_palette(), np.uint8).reshape(-1, 3)[levels]
     stops = ", ".join("#{:02x}{:02x}{:02x}".format(*stop) for stop in rgb)
     return f"linear-gradient(to right, {stops})"
 
