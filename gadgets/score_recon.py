@@ -63,6 +63,7 @@ def _reconstruct(frames: Frames, connection: Any, on_loss: OnLoss) -> None:
     # one sends, so that none of the three waits for another as long as there is room.
     outbox = Outbox()
     with closing(Watch() if shared is None else shared.watch()) as watch:
+        watch.begins(connection.header)
         stream = watch.arriving(frames(items, connection.header, properties))
         with closing(read_ahead(stream, on_loss=on_loss)) as waiting, closing(iter(outbox)) as sent:
             made = _images(
