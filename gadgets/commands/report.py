@@ -2,20 +2,12 @@
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated
 
 import typer
 
 from gadgets.commands.options import Group, Overwrite
-from scoremri_core.errors import InputError
-
-if TYPE_CHECKING:
-    from scoremri_core.reports.frame import Shown
-
-logger = logging.getLogger(__name__)
 
 MOST = 24  # frames of a page that has no other limit: about a megabyte each
 
@@ -62,40 +54,20 @@ def write_report(
     Raises
     ------
     InputError
-        Where the file holds no images that this program made; or as `read_card`.
+        Where the file holds no images that this program made; or as `card_at_hand`.
     """
     from gadgets.commands.report_images import read_frames
-    from scoremri_core.reports import card, frame
-    from scoremri_core.reports.page import page as document
-    from scoremri_core.reports.page import table
+    from scoremri_core.reports import report as reports
     from scoremri_core.scans.files import replacing
 
     shown, count = read_frames(source, group, most)
-    anchored = [(f"frame-{i}", each) for i, each in enumerate(shown, start=1)]
-    body = [table(anchored)] if len(anchored) > 1 else []
-    body += [frame.section(each, anchor) for anchor, each in anchored]
-    body += [card.section(name, _card(prior or name)) for name in _priors(shown)]
     about = f"{count} frames" if count > 1 else "One frame"
     if len(shown) < count:
         about += f", of which {len(shown)}, evenly spread, are shown"
     about += f". From {source.name}."
+
+    def card(name: str) -> reports.Card:
+        return reports.card_at_hand(prior or name)
+
     with replacing(page) as partial:
-        partial.write_text(document("MRI reconstruction with uncertainty", about, body), "utf-8")
-
-
-def _priors(shown: Sequence[Shown]) -> list[str]:
-    names = (each.facts.prior for each in shown if each.facts.sampled)
-    return [name for name in dict.fromkeys(names) if name and name != "none"]
-
-
-def _card(name: str) -> dict[str, Any] | None:
-    """Of a prior by name or by path; None where there is none of that name here."""
-    from scoremri_core.priors.storage import read_card
-
-    try:
-        return read_card(name)
-    except InputError as error:
-        if Path(name).suffix:
-            raise
-        logger.debug("no card: %s", error)
-        return None
+        partial.write_text(reports.report(shown, about, card), "utf-8")

@@ -10,14 +10,12 @@ from html import escape
 from importlib.resources import files
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 import scoremri_core.reports
 from gadgets.stages.watch import Watch
-from scoremri_core.reports.facts import Facts
 from scoremri_core.reports.frame import Shown, section
 from scoremri_core.reports.geometry import Geometry
 from scoremri_core.reports.page import page
+from scoremri_core.reports.result import shown
 
 if TYPE_CHECKING:
     from gadgets.service.server import Server
@@ -99,12 +97,12 @@ class Page:
             self._closed = True
             self._changed.notify_all()
 
-    def add(self, shown: Shown) -> None:
+    def add(self, frame: Shown) -> None:
         """Show a frame."""
         with self._changed:
             self._shown += 1
             number = self._shown
-            self._frames.append((number, _once(lambda: section(shown, f"frame-{number}"))))
+            self._frames.append((number, _once(lambda: section(frame, f"frame-{number}"))))
             self._changed.notify_all()
 
     def ended(self, scan: Scan) -> None:
@@ -201,37 +199,19 @@ class Scan(Watch):
 
 def _shown(scan: str, frame: Frame, result: Reconstruction) -> Shown:
     """A frame as a report shows it; of a volume, the partition in the middle."""
-    head, info, z = frame.header, result.info, len(result.mean) // 2
+    head, z = frame.header, len(result.mean) // 2
     names = [f"{name} {getattr(head.idx, name)}" for name in COUNTERS]
     if len(result.mean) > 1:
         names.append(f"partition {z}")
-    sampled = info.samples > 0 and not info.reason
     x, y, depth = frame.field_of_view
-    return Shown(
-        name=f"{scan}: {', '.join(names)}",
-        mean=np.abs(result.mean[z]),
-        std=result.std[z] if sampled and info.samples > 1 else None,
-        samples=tuple(np.abs(result.samples[z])) if sampled else (),
-        geometry=Geometry(
-            (x, y, depth / len(result.mean)),
-            tuple(head.read_dir),
-            tuple(head.phase_dir),
-            tuple(head.position) if len(result.mean) == 1 else None,
-        ),
-        facts=Facts(
-            sampler=info.sampler,
-            samples=info.samples,
-            evaluations=info.evaluations,
-            prior=info.prior,
-            seed=str(info.seed),
-            sigma_thermal=float(np.mean(info.sigma_thermal)),
-            sigma_n=float(np.mean(info.sigma_n)),
-            misfit=float(np.mean(info.misfit)),
-            unacquired=info.unacquired,
-            acceleration=frame.acceleration,
-            fallback=info.reason or "",
-        ),
+    geometry = Geometry(
+        (x, y, depth / len(result.mean)),
+        tuple(head.read_dir),
+        tuple(head.phase_dir),
+        tuple(head.position) if len(result.mean) == 1 else None,
     )
+    name = f"{scan}: {', '.join(names)}"
+    return shown(result, z, name=name, geometry=geometry, acceleration=frame.acceleration)
 
 
 def _once(draw: Callable[[], str]) -> Callable[[], str]:
