@@ -66,6 +66,8 @@ def read_frames(path: Path, group: str, most: int) -> tuple[list[Shown], int]:
         if not isinstance(series, h5py.Group):
             known = ", ".join(sorted(file)) or "none"
             raise InputError(f"{path}: no group '{group}' (groups of this file: {known})")
+        if "data" in series:
+            raise InputError(f"{path}: a scan, expected images: replay makes them of it")
         frames = [frame for frame in _frames(series, str(path)) if frame.found["mean"]]
         slots = [(frame, z) for frame in frames for z in range(frame.mean.data.shape[2])]
         if not slots:
