@@ -64,6 +64,7 @@ def _reconstruct(frames: Frames, connection: Any, on_loss: OnLoss) -> None:
     outbox = Outbox()
     given = getattr(connection, "watch", None)
     with closing(given or (Watch() if shared is None else shared.watch())) as watch:
+        watch.begins(connection.header)
         stream = watch.arriving(frames(items, connection.header, properties))
         with closing(read_ahead(stream, on_loss=on_loss)) as waiting, closing(iter(outbox)) as sent:
             made = _images(
@@ -91,6 +92,7 @@ def _images(
 ) -> Generator[Any]:
     from contextlib import closing
 
+    from gadgets.stages.beside import add_priorless
     from gadgets.stages.coil_compression import compress_coils
     from gadgets.stages.coil_maps import add_coil_maps
     from gadgets.stages.emit import emit
@@ -104,7 +106,8 @@ def _images(
         mapped = (
             list(add_coil_maps(compress_coils(items, properties), properties)) for items in batches
         )
-        yield from emit(finishing(posterior(mapped, properties, sampling)), properties, header)
+        made = add_priorless(posterior(mapped, properties, sampling), properties)
+        yield from emit(finishing(made), properties, header)
 
 
 def _frames_of_either(items: Iterator[Any], header: Any, properties: Any) -> Iterator[Any]:

@@ -5,9 +5,14 @@ from __future__ import annotations
 import logging
 import time
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from scoremri_core.reports.frame import Shown
 
 logger = logging.getLogger(__name__)
 
@@ -23,9 +28,10 @@ def demo(
     """Simulate a head scan at R = 4, reconstruct it and draw it.
 
     It goes through the chain, as a scanner's would. DIR gets scan.h5 (the scan and its truth),
-    out.h5 (the images) and demo.png.
+    out.h5 (the images, samples among them) and demo.png.
     """
     from gadgets.commands.replay import replay
+    from gadgets.commands.report_images import read_frames
     from gadgets.commands.simulate import simulate
     from scoremri_core.evaluation.pictures import comparison
     from scoremri_core.scans.files import check_folder, check_writable, replacing
@@ -37,10 +43,19 @@ def demo(
     for path in (scan, images, picture):
         check_writable(path)
     simulate(scan, acceleration=4, seed=seed)
-    replay(scan, images)
+    replay(scan, images, properties=["outputs=mean,std,samples"])
     title = "scoremri demo: simulated head, 8 coils, every 4th line and 24 calibration lines"
+    (shown,), _ = read_frames(images, "dataset", 1)
     with replacing(picture) as partial:
-        comparison(partial, *_truth_and_zero_filled(scan), *_mean_and_std(images), title)
+        comparison(
+            partial,
+            *_truth_and_zero_filled(scan),
+            shown.mean,
+            _sd_of_magnitude(shown),
+            title,
+            sample=shown.samples[0] if shown.samples else None,
+            geometry=shown.geometry,
+        )
     logger.info("%s drawn, %.0f s in all", picture, time.monotonic() - started)
     typer.echo(f"Picture: {picture}")
 
@@ -60,15 +75,16 @@ def _truth_and_zero_filled(path: Path) -> tuple[Any, Any]:
     return truth, np.sum(maps.conj() * to_image(kspace), axis=0)
 
 
-def _mean_and_std(path: Path) -> tuple[Any, Any]:
-    """Read the first image of both series; without a second one the deviation is unknown."""
+def _sd_of_magnitude(shown: Shown) -> NDArray[Any]:
+    """What the error of a magnitude compares with; NaN where there are no samples.
+
+    The series of the standard deviation is that of the complex value.  The mean of eight samples
+    is that of many, so that none is taken off their number.
+    """
     import numpy as np
 
-    from scoremri_core.scans.files import open_hdf5
-
-    with open_hdf5(path) as file:
-        mean, std = (file.get(f"dataset/image_{series}/data") for series in (1, 2))
-        mean = mean[0, 0, 0]
-        if std is None:
-            logger.warning("%s: no uncertainty, the reconstruction is a classical one", path)
-        return mean, np.full_like(mean, np.nan) if std is None else std[0, 0, 0]
+    if len(shown.samples) < 2:
+        logger.warning("no uncertainty, the reconstruction is a classical one")
+        return np.full(shown.mean.shape, np.nan)
+    spread: NDArray[Any] = np.std(shown.samples, axis=0)
+    return spread

@@ -107,4 +107,5 @@ Device = Annotated[
     str, typer.Option("--device", metavar="auto|cpu|cuda|cuda:N", help="Where to compute.")
 ]
 Samples = Annotated[int, typer.Option("--samples", help="Posterior samples.", min=1)]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace files that exist.")]
 Seed = Annotated[int, typer.Option("--seed", help="Seed of all that is random.", min=0)]

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from gadgets.commands.options import ChainProperties, Config, Group
+from gadgets.commands.options import ChainProperties, Config, Group, Overwrite
 from gadgets.stages.watch import Watch
 from scoremri_core.errors import InputError
 
@@ -35,6 +35,15 @@ def replay(
             metavar="HOST:PORT", help="Use this Gadgetron server.", show_default="this process"
         ),
     ] = None,
+    report: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="PAGE.html",
+            help="Make a page of the images, too; zero-filled, classical and samples among them.",
+            show_default="none",
+        ),
+    ] = None,
+    overwrite: Overwrite = False,
 ) -> None:
     """Stream a recorded scan through a chain into image series.
 
@@ -45,13 +54,18 @@ def replay(
     from gadgets.protocol.chain import Chain, find
     from gadgets.service.client import run_remote
     from gadgets.service.host import run_chain
-    from scoremri_core.scans.files import check_writable, open_scan, replacing
+    from scoremri_core.scans.files import check_new, check_writable, open_scan, replacing
 
     check_writable(output, source)
+    if report is not None:
+        check_new(report, overwrite, source, output)
     values = pairs(properties or [])
     chain: Chain | str = config
     if address is None or find(config) is not None:
-        chain = Chain.load(config).with_properties(values)
+        chain = Chain.load(config)
+        if report is not None and "outputs" not in values:
+            values["outputs"] = with_all_to_show(chain.values("outputs"))
+        chain = chain.with_properties(values)
     elif values:
         raise InputError(f"the chain '{config}' is the server's own: -p needs a chain file")
     with (
@@ -71,6 +85,21 @@ def replay(
             raise InputError(f"{source}: no image came back from {config}")
     for name, count in counts.items():
         logger.info("%s: %d images in %s/%s", output, count, group, name)
+    if report is not None:
+        from gadgets.commands.report import write_report
+
+        prior = chain.values("prior") if isinstance(chain, Chain) else set()
+        write_report(output, report, group, prior=prior.pop() if len(prior) == 1 else None)
+        logger.info("%s drawn", report)
+
+
+def with_all_to_show(outputs: Iterable[str]) -> str:
+    """The outputs of a chain, and behind them those that a page shows besides."""
+    from gadgets.stages.properties import OUTPUTS, Properties
+
+    asked = [name.strip() for each in outputs for name in each.split(",")]
+    shown = [name for name in OUTPUTS if name != "phase"]
+    return ",".join(dict.fromkeys([*(asked or Properties.outputs), *shown]))
 
 
 @dataclass

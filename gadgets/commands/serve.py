@@ -90,10 +90,13 @@ def serve(
             metavar="N",
             min=0,
             max=65535,
-            help="Answer /healthz, /readyz and /metrics here; 0 takes a free one.",
+            help="Answer /healthz, /readyz, /metrics and a browser here; 0 takes a free one.",
             show_default="not answered",
         ),
     ] = None,
+    show_names: Annotated[
+        bool, typer.Option("--show-names", help="Show names of patients on the page of the status.")
+    ] = False,
     logfile: Annotated[
         str | None,
         typer.Option(
@@ -141,8 +144,10 @@ def serve(
             if status_port is not None:
                 from gadgets.service.status import Status
 
-                status = ends.enter_context(contextlib.closing(Status(hosts, status_port, server)))
-                watch = status.metrics.scan
+                status = ends.enter_context(
+                    contextlib.closing(Status(hosts, status_port, server, show_names))
+                )
+                watch = status.scan
             shared = Shared.load(prior or ["default"], device, str(capture or ""), watch)
         except InputError:
             server.close()

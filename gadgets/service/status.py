@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import threading
 from collections.abc import Sequence
@@ -11,12 +12,15 @@ from typing import TYPE_CHECKING, Any
 
 from gadgets.service.listening import listen, written
 from gadgets.service.metrics import Metrics
+from gadgets.service.page import Page
+from gadgets.stages.watch import Watch, Watches
 
 if TYPE_CHECKING:
     from gadgets.service.server import Server
 
 logger = logging.getLogger(__name__)
 
+HTML = "text/html; charset=utf-8"
 PLAIN = "text/plain; charset=utf-8"
 REQUEST_SECONDS = 10  # for a client to say what it wants
 
@@ -25,12 +29,14 @@ class Status:
     """Answers from when it is made until it is closed.
 
     `/healthz` says that the process lives, `/readyz` whether scans are taken (503 while the
-    weights are loaded, and while open scans finish after SIGTERM), `/metrics` what was done.
+    weights are loaded, and while open scans finish after SIGTERM), `/metrics` what was done; `/` is
+    a page of the queue and of the last frames, and `/events` what keeps it up to date.
 
     Parameters
     ----------
     hosts, port : see `listen`.
     server : that it tells of.
+    show_names : see `Page`.
 
     Raises
     ------
@@ -38,8 +44,11 @@ class Status:
         As `listen` and `Metrics`.
     """
 
-    def __init__(self, hosts: Sequence[str], port: int, server: Server) -> None:
+    def __init__(
+        self, hosts: Sequence[str], port: int, server: Server, show_names: bool = False
+    ) -> None:
         self.metrics = Metrics(server)
+        self.page = Page(server, show_names)
         self._answers: list[ThreadingHTTPServer] = []
 
         class Handler(_Handler):
@@ -61,8 +70,13 @@ class Status:
         """Where it answers."""
         return [http.socket.getsockname()[:2] for http in self._answers]
 
+    def scan(self) -> Watch:
+        """Watch one scan, for the metrics and for the page."""
+        return Watches([self.metrics.scan(), self.page.scan()])
+
     def close(self) -> None:
         """Give the port back."""
+        self.page.close()
         for http in self._answers:
             http.shutdown()
             http.server_close()
@@ -84,10 +98,25 @@ class _Handler(BaseHTTPRequestHandler):
             self._answer(ready, f"{state}\n".encode())
         elif path == "/metrics":
             self._answer(HTTPStatus.OK, *self.status.metrics.text())
+        elif path == "/":
+            self._answer(HTTPStatus.OK, self.status.page.document(), HTML)
+        elif path == "/events" and self.command == "GET":
+            self._stream()
         else:
-            self._answer(HTTPStatus.NOT_FOUND, b"known are /healthz, /readyz and /metrics\n")
+            self._answer(HTTPStatus.NOT_FOUND, b"known are /, /healthz, /readyz and /metrics\n")
 
     do_HEAD = do_GET  # noqa: N815
+
+    def _stream(self) -> None:
+        last = self.headers.get("Last-Event-ID", "")
+        self.send_response(HTTPStatus.OK)
+        self.send_header("Content-Type", "text/event-stream")
+        self.send_header("Cache-Control", "no-store")
+        self.end_headers()
+        with contextlib.suppress(OSError):  # the reader has gone
+            for event in self.status.page.events(int(last) if last.isdecimal() else 0):
+                self.wfile.write(event)
+        self.close_connection = True
 
     def _answer(self, status: HTTPStatus, body: bytes, kind: str = PLAIN) -> None:
         self.send_response(status)

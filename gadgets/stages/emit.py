@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import ismrmrd
 import numpy as np
 
+from gadgets.stages.beside import PRIORLESS
 from gadgets.stages.frame import Frame
 from gadgets.stages.numbering import ImageNumbers
 from gadgets.stages.properties import Properties
@@ -21,9 +22,18 @@ DESCRIPTIONS = {
     "std": "posterior standard deviation",
     "phase": "phase of the posterior mean",
     "samples": "posterior sample",
+    "zero_filled": "zero-filled image",
+    "classical": "classical reconstruction",
 }
 # Gadgetron names DICOM files by role, counters and number: no two outputs may share a role.
-ROLES = {"mean": "Image", "std": "STD_MAP", "phase": "Phase", "samples": ["Image", "Sample"]}
+ROLES = {
+    "mean": "Image",
+    "std": "STD_MAP",
+    "phase": "Phase",
+    "samples": ["Image", "Sample"],
+    "zero_filled": ["Image", "ZeroFilled"],
+    "classical": ["Image", "Classical"],
+}
 MAX_INDEX = 65_535  # image_index is 16 bits wide
 
 
@@ -47,18 +57,21 @@ def emit(items: Iterable[Any], properties: Properties, header: Any = None) -> It
             frame, result = item
             scale.see(frame, result.mean)
             number = numbers.of(frame, len(result.mean))
-            for output, pixels, index in _pixels(result, number, properties):
+            for output, pixels, index in _pixels(frame, result, number, properties):
                 yield _image(frame, result, output, pixels, index, properties, scale.factor)
         else:
             yield item
 
 
 def _pixels(
-    result: Reconstruction, number: int, properties: Properties
+    frame: Frame, result: Reconstruction, number: int, properties: Properties
 ) -> Iterator[tuple[str, np.ndarray, int]]:
     """The outputs of one frame: what they are, float (z, y, x), and their number."""
     sampled = result.info.samples > 0 and not result.info.reason
-    known = [name for name in properties.outputs if name != "std" or result.info.samples > 1]
+    absent = {name for name in PRIORLESS if name not in frame.beside}
+    if result.info.samples < 2:
+        absent.add("std")
+    known = [name for name in properties.outputs if name not in absent]
     for output in known if sampled else ["mean"]:
         if output == "samples":
             drawn = np.abs(result.samples).swapaxes(0, 1)
@@ -66,6 +79,8 @@ def _pixels(
                 yield output, sample, (number - 1) * len(drawn) + i
         elif output == "std":
             yield output, result.std, number
+        elif output in PRIORLESS:
+            yield output, frame.beside[output], number
         else:
             part = np.angle if output == "phase" else np.abs
             yield output, part(result.mean), number
@@ -139,6 +154,8 @@ def _attributes(
     info = result.info
     description = DESCRIPTIONS[output]
     comment = f"{description}, {info.samples} samples by {info.sampler}, prior {info.prior}"
+    if output in PRIORLESS:
+        comment = f"{description}, no prior"
     if not info.samples or info.reason:
         description = comment = "classical reconstruction"
     if info.reason:
@@ -167,6 +184,7 @@ def _attributes(
         "sigma_n": _number(info.sigma_n),
         "sigma_thermal": _number(info.sigma_thermal),
         "misfit": _number(info.misfit),
+        "acceleration": f"{frame.acceleration:.4g}",
         "unacquired": _number(info.unacquired),
         "scale": _number(info.scale),
     }

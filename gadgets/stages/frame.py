@@ -45,6 +45,7 @@ class Frame:
     maps : complex64, (set, coil, y, x), or None before they are estimated, and for a volume.
     coil_loss : share of the signal's energy that coil compression left out.
     problem : why this frame cannot be sampled, or None.
+    beside : images without a prior by their output, float (z, y, x), where they are asked for.
     seconds : time that each stage took; of sampling, the frame's share.
     together : whether it was sampled with others.
     """
@@ -62,6 +63,7 @@ class Frame:
     maps: np.ndarray | None = None
     coil_loss: float | None = None
     problem: str | None = None
+    beside: dict[str, np.ndarray] = field(default_factory=dict)
     seconds: dict[str, float] = field(default_factory=dict)
     together: bool = False
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -12,6 +12,9 @@ if TYPE_CHECKING:
 
 class Watch:
     """Watches one scan, whose items pass through it; this one keeps nothing of them."""
+
+    def begins(self, header: Any) -> None:
+        """The scan begins, with its ISMRMRD header."""
 
     def arriving(self, items: Iterable[Any]) -> Iterator[Any]:
         """Frames as they are read, with whatever else the stream holds."""
@@ -42,3 +45,30 @@ class Watch:
 
     def close(self) -> None:
         """The scan has ended, whether or not all its frames were made."""
+
+
+class Watches(Watch):
+    """Several that watch one scan."""
+
+    def __init__(self, each: Sequence[Watch]) -> None:
+        self._each = each
+
+    def begins(self, header: Any) -> None:
+        """Told to each."""
+        for watch in self._each:
+            watch.begins(header)
+
+    def arrived(self) -> None:
+        """Told to each."""
+        for watch in self._each:
+            watch.arrived()
+
+    def finished(self, frame: Frame, result: Reconstruction) -> None:
+        """Told to each."""
+        for watch in self._each:
+            watch.finished(frame, result)
+
+    def close(self) -> None:
+        """Told to each."""
+        for watch in self._each:
+            watch.close()

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from scoremri_core.reports.geometry import Geometry, View
+
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
@@ -32,18 +34,25 @@ def comparison(
     mean: npt.NDArray[Any],
     std: npt.NDArray[Any],
     title: str = "",
+    *,
+    sample: npt.NDArray[Any] | None = None,
+    geometry: Geometry | None = None,
+    unit: str = "units of k-space",
 ) -> None:
-    """Draw zero-filled, posterior mean, uncertainty and true error side by side.
+    """Draw truth, zero-filled and posterior mean; below them a sample, uncertainty and true error.
 
-    The two images share one grey window; uncertainty and error share one colour scale.
+    The images share one grey window; uncertainty and error, both of the magnitude, share one
+    colour scale.
 
     Parameters
     ----------
     path : PNG to write
     truth, zero_filled, mean : (y, x) images, of which the magnitude is shown
-    std : (y, x) posterior standard deviation of the complex value, both components together, which
-        is about sqrt(2) that of the magnitude where there is signal
+    std : (y, x) posterior standard deviation of the magnitude
     title : above the panels
+    sample : (y, x) posterior sample, of which the magnitude is shown; None leaves it out
+    geometry : for letters and scale, and to turn the images as they are looked at; None has none
+    unit : of all values
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
@@ -54,28 +63,54 @@ def comparison(
     error = abs(mean - truth)
     window = float(np.percentile(truth, 99.8))
     top = float(np.percentile(np.maximum(error, np.nan_to_num(std)), 99.8)) or 1.0
-    height, width = truth.shape
-    size = 3.4 * min(max(height / width, 0.5), 2)
-    figure = Figure(figsize=(15.4, size + 1.1), dpi=110, facecolor="white", layout="constrained")
-    axes = figure.subplots(1, 4)
-    for axis, image, name in (
-        (axes[0], zero_filled, f"Zero-filled\nPSNR {psnr(zero_filled, truth):.1f} dB"),
-        (axes[1], mean, f"Posterior mean\nPSNR {psnr(mean, truth):.1f} dB"),
-    ):
-        grey = axis.imshow(image, cmap="gray", vmin=0, vmax=window, interpolation="nearest")
-        axis.set_title(name)
-    for axis, image, name in (
-        (axes[2], std, f"Uncertainty\nposterior sd (complex), rms {rms(std):.3g}"),
-        (axes[3], error, f"True error\nof the magnitude, rms {rms(error):.3g}"),
-    ):
-        colour = axis.imshow(image, cmap="inferno", vmin=0, vmax=top, interpolation="nearest")
-        axis.set_title(name)
-    for axis in axes:
+    view = (Geometry() if geometry is None else geometry).view()
+    height, width = view.of(truth).shape if geometry is None else view.size[::-1]
+    size = 4.2 * min(max(height / width, 0.5), 2)
+    figure = Figure((14.6, 2 * size + 1.9), dpi=100, facecolor="white", layout="constrained")
+    axes = figure.subplots(2, 3)
+    greys = [
+        ("Truth", truth),
+        (f"Zero-filled, PSNR {psnr(zero_filled, truth):.1f} dB", zero_filled),
+        (f"Posterior mean, PSNR {psnr(mean, truth):.1f} dB", mean),
+        ("One posterior sample", None if sample is None else abs(sample)),
+    ]
+    colours = [
+        (f"Posterior sd of the magnitude, rms {rms(std):.3g}", std),
+        (f"True error of the magnitude, rms {rms(error):.3g}", error),
+    ]
+    drawn: Any = None
+    for axis, (name, image) in zip(axes.flat, greys + colours, strict=True):
         axis.set_axis_off()
-    figure.colorbar(grey, ax=axes[:2], shrink=0.86, pad=0.01, label="signal")
-    figure.colorbar(colour, ax=axes[2:], shrink=0.86, pad=0.01, label="signal", extend="max")
+        if image is None:
+            continue
+        grey = (name, image) in greys
+        drawn = axis.imshow(
+            view.of(image),
+            cmap="gray" if grey else "inferno",
+            vmin=0,
+            vmax=window if grey else top,
+            interpolation="nearest",
+            extent=None if geometry is None else (0, width, height, 0),
+        )
+        axis.set_title(name)
+        if geometry is not None:
+            _around(axis, view)
+        if name.startswith("Posterior mean"):
+            figure.colorbar(drawn, ax=axes[0], shrink=0.9, pad=0.01, label=unit)
+    figure.colorbar(drawn, ax=axes[1], shrink=0.9, pad=0.01, label=unit, extend="max")
     figure.suptitle(title)
     FigureCanvasAgg(figure).print_png(os.fspath(path))
+
+
+def _around(axis: Any, view: View) -> None:
+    """Letters of the patient's directions and a scale, on axes in mm."""
+    places = {"left": (0.03, 0.5), "right": (0.97, 0.5), "top": (0.5, 0.96), "bottom": (0.5, 0.04)}
+    style = {"color": "white", "ha": "center", "va": "center", "fontsize": 11}
+    for edge, letters in view.edges.items():
+        axis.text(*places[edge], letters, transform=axis.transAxes, **style)
+    start, bottom = 0.04 * view.size[0], 0.96 * view.size[1]
+    axis.plot([start, start + view.bar], [bottom, bottom], color="white", linewidth=2)
+    axis.text(start, bottom - 0.02 * view.size[1], f"{view.bar} mm", color="white", va="bottom")
 
 
 def table_of_images(path: str | os.PathLike[str], rows: Sequence[Panels]) -> None:

@@ -58,14 +58,7 @@ def load_prior(name_or_path: str | Path) -> ModelPrior:
     InputError : unknown name, missing card, unknown architecture or configuration, or weights
         that differ from what the card describes.
     """
-    path = Path(name_or_path)
-    if path.suffix != ".safetensors":
-        path = SHIPPED / f"{name_or_path}.safetensors"
-        if str(name_or_path) not in shipped_priors():
-            raise InputError(
-                f"prior {str(name_or_path)!r}: expected one of {', '.join(shipped_priors())} or "
-                "the path of a .safetensors file"
-            )
+    path = _found(name_or_path)
     if not path.is_file():
         raise InputError(f"{path}: no such prior")
     card = _read_card(path.with_suffix(".json"))
@@ -84,6 +77,11 @@ def load_prior(name_or_path: str | Path) -> ModelPrior:
     except (SafetensorError, RuntimeError, TypeError) as error:
         raise InputError(f"{path}: not the weights its card describes ({error})") from error
     return architecture.prior(model.eval().requires_grad_(False), card)
+
+
+def read_card(name_or_path: str | Path) -> dict[str, Any]:
+    """The card of a prior alone, named as for `load_prior`; InputError where there is none."""
+    return _read_card(_found(name_or_path).with_suffix(".json"))
 
 
 def save_prior(path: Path, model: nn.Module, card: dict[str, Any], half: bool = True) -> None:
@@ -133,6 +131,18 @@ def sha256(path: Path) -> str:
         while block := file.read(2**20):
             digest.update(block)
     return digest.hexdigest()
+
+
+def _found(name_or_path: str | Path) -> Path:
+    path = Path(name_or_path)
+    if path.suffix == ".safetensors":
+        return path
+    if str(name_or_path) not in shipped_priors():
+        raise InputError(
+            f"prior {str(name_or_path)!r}: expected one of {', '.join(shipped_priors())} or "
+            "the path of a .safetensors file"
+        )
+    return SHIPPED / f"{name_or_path}.safetensors"
 
 
 def _read_card(path: Path) -> dict[str, Any]:

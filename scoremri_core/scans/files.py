@@ -189,6 +189,13 @@ def check_writable(path: PathLike, *sources: PathLike) -> None:
             raise InputError(f"{target}: the result would replace what it is made from")
 
 
+def check_new(path: PathLike, overwrite: bool, *sources: PathLike) -> None:
+    """As `check_writable`; refuse a file that exists as well, unless it may be overwritten."""
+    check_writable(path, *sources)
+    if not overwrite and Path(path).exists():
+        raise InputError(f"{path}: exists already, --overwrite replaces it")
+
+
 def check_folder(folder: PathLike) -> None:
     """Refuse, with InputError, a folder for results that is not there and cannot be made."""
     path = Path(folder).absolute()

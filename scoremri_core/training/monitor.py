@@ -18,6 +18,10 @@ from scoremri_core.training.settings import Network
 from scoremri_core.training.slices import Slice
 
 LEVELS = (0.05, 0.2, 0.8)
+UNIT = (
+    "Magnitudes from 0 to 1.3, where the 99th percentile of an image is about 1; sd of each real "
+    "component of the noise; mean square error of each over that sd squared."
+)
 
 
 class Monitor:
@@ -60,8 +64,9 @@ def _draw(path: Path, columns: dict[str, NDArray[Any]]) -> None:
     from matplotlib.figure import Figure
 
     rows = len(next(iter(columns.values())))
-    size = (2 * len(columns), 2 * rows + 0.4)
+    size = (2 * len(columns), 2 * rows + 0.6)
     figure = Figure(figsize=size, dpi=100, facecolor="white", layout="constrained")
+    figure.suptitle(UNIT, fontsize=9)
     axes = figure.subplots(rows, len(columns), squeeze=False)
     for column, (name, images) in enumerate(columns.items()):
         axes[0, column].set_title(name, fontsize=9)

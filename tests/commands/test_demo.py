@@ -7,13 +7,16 @@ from matplotlib.image import imread
 
 from gadgets.commands import replay, simulate
 from scoremri_core.evaluation.pictures import comparison
+from scoremri_core.reports.geometry import Geometry
 
 
 def test_the_demo_goes_all_the_way(run, tmp_path, monkeypatch):
     """The real chain over the wire, on a small scan with few steps."""
     monkeypatch.setattr(simulate, "simulate", partial(simulate.simulate, matrix="48x64"))
-    quick = ["samples=2", "steps=3", "device=cpu"]
-    monkeypatch.setattr(replay, "replay", partial(replay.replay, properties=quick))
+    quick, full = ["samples=2", "steps=3", "device=cpu"], replay.replay
+    monkeypatch.setattr(
+        replay, "replay", lambda *paths, properties: full(*paths, properties=[*properties, *quick])
+    )
     code, out, _ = run("demo", "-o", tmp_path / "new" / "demo")
     folder = tmp_path / "new" / "demo"
     assert (code, out) == (0, f"Picture: {folder / 'demo.png'}\n")
@@ -33,11 +36,15 @@ def test_a_folder_that_cannot_be_made_is_refused(run, tmp_path):
     assert "no folder can be made there" in err
 
 
-@pytest.mark.parametrize("shape", [(40, 40), (30, 61)])
-def test_a_picture_is_drawn_with_and_without_uncertainty(tmp_path, shape):
+SAGITTAL = Geometry((61.0, 30.0, 5.0), (0, 0, 1), (0, 1, 0))
+
+
+@pytest.mark.parametrize(("shape", "geometry"), [((40, 40), None), ((30, 61), SAGITTAL)])
+def test_a_picture_is_drawn_with_and_without_uncertainty(tmp_path, shape, geometry):
     truth = np.abs(np.random.default_rng(0).normal(size=shape))
     for std in (0.1 * truth, np.full(shape, np.nan)):
-        comparison(tmp_path / "p.png", truth, 0.5 * truth, 0.9 * truth, std, "title")
+        images = (truth, 0.5 * truth, 0.9 * truth, std)
+        comparison(tmp_path / "p.png", *images, "title", sample=truth, geometry=geometry)
         picture = imread(tmp_path / "p.png")
         assert picture.shape[1] > 1000
         assert np.ptp(picture[..., :3]) == 1

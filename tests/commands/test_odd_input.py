@@ -14,6 +14,7 @@ from scoremri_core.scans.simulation import SimulatedScan
 # how each command takes a file, and where it writes
 TAKES = {
     "replay": ("{file}", "-o", "new.h5"),
+    "report": ("{file}", "-o", "new.html"),
     "undersample": ("{file}", "-o", "new.h5"),
     "evaluate": ("{file}", "-R", "2", "-p", "sampler=none", "-o", "new.json"),
     "benchmark": ("--quick", "--data", "{file}", "-o", "new.json"),

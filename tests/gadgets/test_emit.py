@@ -35,7 +35,8 @@ def frame(**counters):
     head = ismrmrd.AcquisitionHeader()
     for name, value in counters.items():
         setattr(head.idx, name, value)
-    return Frame(None, None, None, head, SHAPE, (1.0, 1.0), (60.0, 48.0, 5.0), index=0)
+    kspace = np.ones((1, *SHAPE), np.complex64)
+    return Frame(kspace, None, None, head, SHAPE, (1.0, 1.0), (60.0, 48.0, 5.0), index=0)
 
 
 def brighter(result, factor):

@@ -1,0 +1,14 @@
+// Keeps the page of a server as the server is: its queue, and its last frames, the newest first.
+const events = new EventSource("events");
+const state = (words) => { document.querySelector("#state").textContent = words; };
+events.addEventListener("open", () => state(""));
+events.addEventListener("error", () => state("The server does not answer; what is below is old."));
+events.addEventListener("queue", (event) => {
+  document.querySelector("#queue").innerHTML = event.data;
+});
+events.addEventListener("frame", (event) => {
+  const last = document.querySelector("#last");
+  const most = Number(last.dataset.most);
+  last.insertAdjacentHTML("afterbegin", event.data);
+  while (last.children.length > most) last.lastElementChild.remove();
+});

@@ -1,0 +1,88 @@
+"""The page around it all: one document that needs nothing from elsewhere."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+from collections.abc import Iterable, Sequence
+from html import escape
+from importlib.resources import files
+
+from scoremri_core.reports.frame import Shown
+
+CAUTION = "For research only. Not a medical device; nothing here has been validated for diagnosis."
+
+
+def page(title: str, about: str, body: Iterable[str], scripts: Sequence[str] = ()) -> str:
+    """A whole document of sections.
+
+    Its policy lets it load nothing and run no script but its own, whatever a file says.
+
+    Parameters
+    ----------
+    title, about : plain text.
+    body : HTML.
+    scripts : besides the one that flips through samples; one may connect to the page's server.
+    """
+    style, flip = (
+        files(__package__).joinpath(name).read_text() for name in ("page.css", "page.js")
+    )
+    own = [flip, *scripts]
+    hashes = " ".join(f"'sha256-{_digest(script)}'" for script in own)
+    connect = " connect-src 'self';" if scripts else ""
+    policy = (
+        "default-src 'none'; img-src data:; style-src 'unsafe-inline'; "
+        f"script-src {hashes};{connect}"
+    )
+    return (
+        '<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8">'
+        f'<meta http-equiv="Content-Security-Policy" content="{policy}">'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">'
+        f"<title>{escape(title)}</title><style>{style}</style></head><body>"
+        f'<header><h1>{escape(title)}</h1><p class="notice">{CAUTION}</p>'
+        f"<p>{escape(about)}</p></header>\n{_joined(body)}"
+        + "".join(f"<script>{script}</script>" for script in own)
+        + "</body></html>\n"
+    )
+
+
+def table(frames: Sequence[tuple[str, Shown]]) -> str:
+    """All frames at a glance, each leading to its section.
+
+    Parameters
+    ----------
+    frames : the anchor of each, and the frame.
+    """
+    heads = ("frame", "R", "noise, used / thermal", "misfit", "median relative sd")
+    rows = []
+    for anchor, shown in frames:
+        facts = shown.facts
+        classical = "" if facts.sampled else " (classical)"
+        cells = (
+            _number(facts.acceleration),
+            f"{_number(facts.sigma_n)} / {_number(facts.sigma_thermal)}",
+            _number(facts.misfit),
+            shown.median_relative,
+        )
+        rows.append(
+            f'<tr><td><a href="#{escape(anchor)}">{escape(shown.name)}</a>{classical}</td>'
+            + "".join(f"<td>{escape(cell)}</td>" for cell in cells)
+            + "</tr>"
+        )
+    head = "".join(f"<th>{escape(each)}</th>" for each in heads)
+    return (
+        '<section id="frames"><h2>All frames</h2><div class="wide"><table><thead><tr>'
+        f"{head}</tr></thead><tbody>{''.join(rows)}</tbody></table></div></section>"
+    )
+
+
+def _number(value: float) -> str:
+    return f"{value:.3g}" if value == value else "-"
+
+
+def _joined(parts: Iterable[str]) -> str:
+    return "\n".join(parts)
+
+
+def _digest(script: str) -> str:
+    return base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()

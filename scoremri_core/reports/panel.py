@@ -1,0 +1,114 @@
+"""A picture with what a viewer writes around it: letters, scale, phase-encode direction."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from html import escape
+
+from scoremri_core.reports.geometry import View
+
+MARGIN = 0.03  # of the letters from the edge, over the larger side
+LETTER = 0.05  # size of the letters
+ARROW = 0.11  # length of the arrow
+
+
+def panel(uri: str, view: View, label: str, shown: bool = True) -> str:
+    """An SVG in mm, so that its scale bar is right at any size.
+
+    Parameters
+    ----------
+    uri : of the turned picture.
+    view : how it was turned.
+    label : what a reader who does not see it is told.
+    shown : whether it is the one to be seen, of several to flip through.
+    """
+    width, height = view.size
+    side = max(width, height)
+    drawn = [
+        f'<image href="{uri}" width="{width:g}" height="{height:g}" preserveAspectRatio="none"/>',
+        *_letters(view, side),
+        *_bar(view, side),
+        *_arrow(view, side),
+    ]
+    state = ' class="on"' if shown else ""
+    return (
+        f'<svg{state} viewBox="0 0 {width:g} {height:g}" role="img" aria-label="{escape(label)}" '
+        f'font-size="{LETTER * side:.4g}" stroke-width="{0.012 * side:.4g}">{"".join(drawn)}</svg>'
+    )
+
+
+def figure(title: str, panels: Sequence[str], legend: str, note: str = "") -> str:
+    """A picture, or several to flip through, with its title and what its grey or colours mean.
+
+    Parameters
+    ----------
+    title, note : plain text.
+    panels : of `panel`.
+    legend : of `scale`.
+    """
+    flip = ""
+    if len(panels) > 1:
+        last = len(panels)
+        flip = (
+            f'<label class="flip">sample <output>1</output> of {last}'
+            f'<input type="range" min="1" max="{last}" value="1" aria-label="sample"></label>'
+        )
+    told = f"<small>{escape(note)}</small>" if note else ""
+    return (
+        f'<figure><div class="pictures">{"".join(panels)}</div>{flip}'
+        f"<figcaption><b>{escape(title)}</b>{legend}{told}</figcaption></figure>"
+    )
+
+
+def scale(bar: str, low: str, high: str, unit: str) -> str:
+    """A legend: the colours of `pixels.bar` between two numbers."""
+    return (
+        f'<span class="scale"><span>{escape(low)}</span>'
+        f'<i style="background:{escape(bar)}"></i>'
+        f"<span>{escape(high)}</span></span><small>{escape(unit)}</small>"
+    )
+
+
+def _text(x: float, y: float, words: str, anchor: str = "middle") -> str:
+    return f'<text x="{x:.4g}" y="{y:.4g}" text-anchor="{anchor}">{escape(words)}</text>'
+
+
+def _letters(view: View, side: float) -> list[str]:
+    width, height = view.size
+    edge, half = MARGIN * side, 0.35 * LETTER * side
+    places = {
+        "left": (edge, height / 2 + half, "start"),
+        "right": (width - edge, height / 2 + half, "end"),
+        "top": (width / 2, edge + 2 * half, "middle"),
+        "bottom": (width / 2, height - edge, "middle"),
+    }
+    return [_text(*places[name][:2], words, places[name][2]) for name, words in view.edges.items()]
+
+
+def _bar(view: View, side: float) -> list[str]:
+    edge, bottom = MARGIN * side, view.size[1] - MARGIN * side
+    return [
+        f'<path d="M{edge:.4g} {bottom:.4g}h{view.bar}"/>',
+        _text(edge, bottom - 0.03 * side, f"{view.bar} mm", "start"),
+    ]
+
+
+def _arrow(view: View, side: float) -> list[str]:
+    """From the lower right corner, where neither letters nor bar are."""
+    (right, down), length, tip = view.phase_encode, ARROW * side, 0.022 * side
+    edge = MARGIN * side + tip
+    x = view.size[0] - edge - (length if right > 0 else 0)
+    y = view.size[1] - edge - (length if down > 0 else 0)
+    end = x + right * length, y + down * length
+    back = end[0] - right * tip, end[1] - down * tip
+    head = (
+        f"M{back[0] - down * tip:.4g} {back[1] - right * tip:.4g}L{end[0]:.4g} {end[1]:.4g}"
+        f"L{back[0] + down * tip:.4g} {back[1] + right * tip:.4g}"
+    )
+    middle = (x + end[0]) / 2, (y + end[1]) / 2
+    words = (
+        _text(middle[0], middle[1] - 0.03 * side, "PE")
+        if right
+        else _text(middle[0] - 0.03 * side, middle[1] + 0.018 * side, "PE", "end")
+    )
+    return [f'<path d="M{x:.4g} {y:.4g}L{end[0]:.4g} {end[1]:.4g}{head}"/>', words]

@@ -1,0 +1,51 @@
+"""A report: frames, a table of them where there are several, and what their priors have seen."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from scoremri_core.errors import InputError
+from scoremri_core.priors.storage import read_card
+from scoremri_core.reports import card, frame
+from scoremri_core.reports.frame import Shown
+from scoremri_core.reports.page import page, table
+
+TITLE = "MRI reconstruction with uncertainty"
+Card = Mapping[str, Any] | None
+
+
+def card_at_hand(name: str) -> Card:
+    """The card of a prior by name or by path; None where there is none of that name here.
+
+    Raises
+    ------
+    InputError
+        Where the card of a path is missing or unreadable.
+    """
+    try:
+        return read_card(name)
+    except InputError:
+        if Path(name).suffix:
+            raise
+        return None
+
+
+def report(
+    frames: Sequence[Shown], about: str = "", find_card: Callable[[str], Card] = card_at_hand
+) -> str:
+    """The page, as HTML that needs nothing from elsewhere.
+
+    Parameters
+    ----------
+    frames : in their order.
+    about : what they are, in plain text.
+    find_card : gives the card of a prior by its name.
+    """
+    anchored = [(f"frame-{i}", each) for i, each in enumerate(frames, start=1)]
+    body = [table(anchored)] if len(anchored) > 1 else []
+    body += [frame.section(each, anchor) for anchor, each in anchored]
+    names = dict.fromkeys(each.facts.prior for each in frames if each.facts.sampled)
+    body += [card.section(name, find_card(name)) for name in names if name not in ("", "none")]
+    return page(TITLE, about, body)

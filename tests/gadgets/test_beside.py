@@ -1,0 +1,82 @@
+"""Images without a prior beside the posterior's: what they are, on which grid, and when."""
+
+import numpy as np
+import pytest
+from synthetic import acquisitions, header, letter, parsed
+
+from gadgets.stages import beside
+from gadgets.stages.accumulate import accumulate
+from gadgets.stages.coil_maps import add_coil_maps
+from gadgets.stages.emit import emit
+from gadgets.stages.frame import Frame
+from gadgets.stages.posterior import posterior
+from gadgets.stages.properties import Properties
+from scoremri_core.mri.fourier import to_image
+from scoremri_core.scans.simulation import SimulatedScan
+
+SHAPE = (32, 24)
+
+
+class Normal:
+    name = "normal"
+
+    def denoise(self, x, sigma):
+        return x / (1 + sigma.reshape(-1, 1, 1) ** 2)
+
+
+ALL = ("mean", "std", "zero_filled", "classical")
+
+
+def made(scan, xml, **properties):
+    asked = Properties(device="cpu", samples=2, steps=2, prior=Normal(), **properties)
+    frames = add_coil_maps(accumulate(scan, xml, asked), asked)
+    pairs = list(beside.add_priorless(posterior([list(frames)], asked), asked))
+    return pairs, list(emit(pairs, asked))
+
+
+def test_they_are_series_of_their_own_near_the_truth():
+    truth = letter(*SHAPE)
+    lines = list(acquisitions(truth, noise=0.002))
+    kept = [
+        a
+        for a in lines
+        if a.idx.kspace_encode_step_1 % 2 == 0 or 10 <= a.idx.kspace_encode_step_1 < 22
+    ]
+    pairs, images = made(kept, parsed(header(*SHAPE)), outputs=ALL)
+    kinds = [image.meta["SequenceDescriptionAdditional"] for image in images]
+    assert kinds == [f"scoremri_{name}" for name in ALL]
+    assert [image.image_series_index for image in images] == [1, 2, 3, 4]
+    _, _, plain, sense = (image.data[0, 0] for image in images)
+    (frame, _) = pairs[0]
+    maps = frame.maps[0]
+    expected = np.abs(np.sum(maps.conj() * to_image(frame.kspace), axis=0))
+    np.testing.assert_allclose(plain, expected, atol=1e-5)
+    error = {
+        name: np.linalg.norm(image - truth) for name, image in (("sense", sense), ("plain", plain))
+    }
+    assert error["sense"] < 0.7 * error["plain"]
+    assert images[3].meta["ImageComment"] == "classical reconstruction, no prior"
+    acceleration = float(images[0].meta["acceleration"])
+    assert acceleration == pytest.approx(SHAPE[0] / len(kept), rel=1e-3)
+
+
+def test_those_of_a_volume_are_on_its_grid():
+    scan = SimulatedScan((16, 16), 3, partitions=4, snr=50)
+    _, images = made(scan, scan.header, outputs=ALL)
+    mean, _, plain, sense = (image.data[0] for image in images)
+    assert mean.shape == plain.shape == sense.shape
+    truth = np.abs(scan.image)
+    for image in (plain, sense):
+        assert np.corrcoef(image.ravel(), truth.ravel())[0, 1] > 0.95
+
+
+def test_what_fails_is_left_out_and_a_classical_frame_has_none(monkeypatch, caplog):
+    monkeypatch.setattr(beside, "_classical", lambda *_: 1 / 0)
+    scan, xml = acquisitions(letter(*SHAPE), noise=0.002), parsed(header(*SHAPE))
+    _, images = made(scan, xml, outputs=("mean", "zero_filled", "classical"))
+    assert [image.image_series_index for image in images] == [1, 3]
+    assert "no classical image" in caplog.text
+    pairs, images = made(scan, xml, outputs=ALL, sampler="none")
+    assert [image.image_series_index for image in images] == [1]
+    assert isinstance(pairs[0][0], Frame)
+    assert pairs[0][0].beside == {}

@@ -1,0 +1,67 @@
+"""The notebooks of the documentation: their cells run as they stand, with small numbers."""
+
+import ast
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from scoremri_core.evaluation.metrics import psnr
+
+EXAMPLES = Path(__file__).parent.parent / "docs" / "examples"
+NOTEBOOKS = sorted(EXAMPLES.glob("*.ipynb"))
+
+
+def cells(name):
+    return json.loads((EXAMPLES / f"{name}.ipynb").read_text())["cells"]
+
+
+def executed(name, **smaller):
+    """All code cells one after the other in one namespace; `smaller` replaces parameters."""
+    space = {"__name__": "__main__"}
+    for cell in cells(name):
+        if cell["cell_type"] != "code":
+            continue
+        exec(compile("".join(cell["source"]), f"{name}.ipynb", "exec"), space)
+        if "parameters" in cell["metadata"].get("tags", ()):
+            assert set(smaller) <= set(space)
+            space.update(smaller)
+    return space
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_they_are_kept_without_outputs_and_begin_with_their_parameters(path):
+    code = [cell for cell in cells(path.stem) if cell["cell_type"] == "code"]
+    assert all(cell["outputs"] == [] and cell["execution_count"] is None for cell in code)
+    assert code[0]["metadata"]["tags"] == ["parameters"]
+    for cell in code:
+        ast.parse("".join(cell["source"]))
+    assert f"examples/{path.name}" in (EXAMPLES.parent / "examples.md").read_text()
+
+
+def test_an_array_becomes_a_report(tmp_path):
+    space = executed("from_array_to_report", size=64, samples=2, steps=4, folder=str(tmp_path))
+    text = (tmp_path / "report.html").read_text()
+    assert text.count("<figcaption>") == 6
+    assert "What the prior has seen: default" in text
+    assert space["gain"] > 3
+
+
+def test_samplers_find_the_posterior_that_is_known():
+    steps = {"posterior": 20, "langevin": 30, "hmc": 20, "pula": 30}
+    told = executed("compare_samplers", size=24, samples=16, steps=steps)["told"]
+    assert set(told) == set(steps)
+    error, width, _ = told["posterior"]
+    assert error < 0.5
+    assert 0.8 < width < 1.2
+
+
+def test_a_prior_of_ones_own_is_trained_and_used(tmp_path):
+    small = {"heads": 3, "size": 48, "steps": 4, "batch": 2, "patch": 32, "channels": "8,8"}
+    space = executed(
+        "train_a_prior", folder=str(tmp_path / "run"), blocks="1,1", samples=2, levels=3, **small
+    )
+    assert space["result"].info.prior == "mine"
+    assert (tmp_path / "run" / "mine.json").exists()
+    assert np.isfinite(psnr(space["mean"], space["truth"]))
