@@ -37,6 +37,7 @@ MAP_COLUMNS = {
     "MB": ("memory", ".0f"),
     "note": ("note", ""),
 }
+SCALING_COLUMNS = {"seconds": ("seconds", ".3g"), "MB": ("memory", ".0f"), "note": ("note", "")}
 LEAST_CALIBRATION = 12  # lines, of which every package makes coil maps
 CAPTION = (
     "Seconds are medians, coil maps included, of which coil maps, denoiser and rest are the parts; "
@@ -104,6 +105,14 @@ def benchmark(
             show_default="none",
         ),
     ] = None,
+    growth: Annotated[
+        bool,
+        typer.Option(
+            "--scaling",
+            help="Instead: the default sampler alone, as slices, samples, pixels and coils grow; "
+            "a plot beside TABLE.json, else scaling.png.",
+        ),
+    ] = False,
     quick: Annotated[
         bool, typer.Option("--quick", help="A tiny scan and one repetition: does all of it run?")
     ] = False,
@@ -146,6 +155,13 @@ def benchmark(
         "langevin_levels": langevin_levels,
     }
     rounds = or_default(repetitions, 3, 1)
+    if growth:
+        if data is not None:
+            raise InputError("--scaling takes simulated scans alone: expected no --data")
+        side = or_default(size, 256, 48)
+        shape = (or_default(coils, 8, 4), side, side)
+        scan = {"acceleration": acceleration, "calibration": calibration, "seed": seed}
+        return _scaling(shape, quick, rounds, threads, output, scan | settings | {"frames": 1})
     further = [_shape(text) for text in espirit or []]
     if data is None:
         side = or_default(size, 256, 64)
@@ -168,6 +184,64 @@ def benchmark(
         _print(report)
         if partial is not None:
             partial.write_text(json.dumps(report, indent=1) + "\n")
+
+
+def _scaling(
+    shape: tuple[int, int, int],
+    quick: bool,
+    repetitions: int,
+    threads: int | None,
+    output: Path | None,
+    settings: dict[str, Any],
+) -> None:
+    """Measure, print and draw how time and memory grow."""
+    from scoremri_core.benchmarks.scaling import QUICK, SIZES, draw, points, scaling
+    from scoremri_core.scans.files import check_writable, replacing
+
+    sizes = QUICK if quick else SIZES
+    plot = Path("scaling.png") if output is None else output.with_suffix(".png")
+    check_writable(plot)
+    with progress("scaling", points(sizes), every=1) as advance:
+        done = 0
+
+        def count(note: str) -> None:
+            nonlocal done
+            done += 1
+            advance(done, note)
+
+        found = scaling(
+            shape,
+            sizes,
+            repetitions=repetitions,
+            threads=threads,
+            advance=count,
+            **settings,
+        )
+    if output is not None:
+        with replacing(output) as partial:
+            partial.write_text(json.dumps(found, indent=1) + "\n")
+    with replacing(plot) as partial:
+        draw(partial, found)
+    _print_scaling(found, plot)
+
+
+def _print_scaling(found: list[dict[str, Any]], plot: Path) -> None:
+    from rich.console import Console
+
+    console = Console(width=None if sys.stdout.isatty() else 150, highlight=False)
+    for each in found:
+        columns = {each["size"]: ("n", ",d")} | SCALING_COLUMNS
+        console.print(_table(each["rows"], columns))
+        console.print(
+            "grows as "
+            + ", ".join(
+                f"n^{power:.2f} in {figure}"
+                for figure, power in each["exponents"].items()
+                if power is not None
+            )
+            + f"; n log n would be n^{each['n_log_n']:.2f}"
+        )
+    console.print(f"Plot: {plot}")
 
 
 def _shape(text: str) -> tuple[int, int, int]:

@@ -96,7 +96,9 @@ def heaviest_convolutions(prior: Any, shape: tuple[int, int]) -> list[Convolutio
         )
         flops[found] += found.flops()
 
-    modules = [m for m in prior.model.modules() if isinstance(m, nn.Conv2d)]
+    # of the network that is evaluated, which may be a copy in another precision
+    network = getattr(prior, "cast", prior.model)
+    modules = [m for m in network.modules() if isinstance(m, nn.Conv2d)]
     hooks = [module.register_forward_hook(note) for module in modules]
     try:
         prior.denoise(torch.zeros(1, *shape, dtype=torch.complex64), torch.ones(1))

@@ -9,7 +9,10 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
+from scoremri_core.mri.arithmetic import along_y, doubled, weigh_
 from scoremri_core.mri.fourier import fft, to_image, to_kspace
+
+CACHED_VALUES = 2**17  # complex ones of the images that a CPU works on at a time
 
 
 class SenseOperator:
@@ -32,8 +35,8 @@ class SenseOperator:
     """
 
     def __init__(self, maps: Tensor, mask: Tensor, weight: Tensor | None = None) -> None:
-        self.maps = maps
-        self._conjugate = maps.conj().resolve_conj()
+        self.maps = along_y(maps)
+        self._conjugate = self.maps.conj().resolve_conj()
         self.mask = mask[:, None, None]  # (frame, 1, 1, y, x)
         self.weight = weight
         gain = mask if weight is None else mask * weight.sqrt()
@@ -49,7 +52,8 @@ class SenseOperator:
         self._reduced_mask = reduced_mask
         # what `normal` and `pull` weigh samples by, laid out as `reduced` k-space
         self.precision = self._given_precision = reduced_gain.to(maps.real.dtype).square()
-        self.support = maps.abs().amax(2)[:, None] > 0  # (frame, 1, set, y, x)
+        self._weights = doubled(self.precision)
+        self.support = along_y(self.maps.abs().amax(2))[:, None] > 0  # (frame, 1, set, y, x)
 
     def forward(self, image: Tensor) -> Tensor:
         """A x: (frame, sample, set, y, x) to (frame, sample, coil, y, x)."""
@@ -77,13 +81,14 @@ class SenseOperator:
         other = copy.copy(self)
         other.__dict__.pop("diagonal", None)
         other.precision = self._reduced_mask * precision
+        other._weights = doubled(other.precision)
         return other
 
     def reduced(self, kspace: Tensor) -> Tensor:
         """k-space (frame, coil, y, x) as `pull` takes it: y itself, after a unitary transform."""
         if self.weight is not None:
             kspace = kspace / torch.where(self.mask, self._gain, 1)[:, 0]
-        return fft(to_image(kspace * self.mask[:, 0]), self._axes)
+        return along_y(fft(to_image(kspace * self.mask[:, 0]), self._axes))
 
     def pull(self, reduced: Tensor, image: Tensor) -> Tensor:
         """A^H W (y - A x) for `reduced` k-space y, with or without an axis of samples."""
@@ -95,13 +100,16 @@ class SenseOperator:
 
     def _round_trip(self, image: Tensor, reduced: Tensor | None) -> Tensor:
         """A^H W A x, or A^H W (y - A x)."""
+        image = along_y(image)
         total = torch.zeros_like(image)
-        for part in self._parts(image):
-            kspace = fft(_expand(image, self.maps[:, :, part]), self._axes)
+        for samples, coils in self._parts(image):
+            kspace = fft(_expand(image[:, samples], self.maps[:, :, coils]), self._axes)
             if reduced is not None:
-                torch.sub(reduced[:, :, part], kspace, out=kspace)
-            kspace *= self.precision
-            _combine(fft(kspace, self._axes, inverse=True), self._conjugate[:, :, part], total)
+                measured = reduced if reduced.shape[1] == 1 else reduced[:, samples]
+                torch.sub(measured[:, :, coils], kspace, out=kspace)
+            weights = self._weights if self._weights.shape[1] == 1 else self._weights[:, samples]
+            seen = fft(weigh_(kspace, weights), self._axes, inverse=True)
+            _combine(seen, self._conjugate[:, :, coils], total[:, samples])
         return total
 
     def residual_power(self, reduced: Tensor, image: Tensor) -> Tensor:
@@ -111,20 +119,27 @@ class SenseOperator:
         -------
         (frame, sample, y, x) or (frame, sample, y, 1), DC at index 0, zero where not measured.
         """
+        image = along_y(image)
         total: Tensor | float = 0.0
-        for part in self._parts(image):
-            kspace = fft(_expand(image, self.maps[:, :, part]), self._axes)
+        for _, coils in self._parts(image, len(image[0])):
+            kspace = fft(_expand(image, self.maps[:, :, coils]), self._axes)
             square = (
-                torch.view_as_real(torch.sub(reduced[:, :, part], kspace)).square().sum((2, -1))
+                torch.view_as_real(torch.sub(reduced[:, :, coils], kspace)).square().sum((2, -1))
             )
             total = total + (square.sum(-1, keepdim=True) if len(self._axes) == 1 else square)
         return total * self._given_precision[:, :, 0]
 
-    def _parts(self, image: Tensor) -> Iterator[slice]:
-        # on a CPU coil by coil: what fits its caches is several times faster
-        coils = self.maps.shape[2]
-        step = 1 if image.device.type == "cpu" else coils
-        return (slice(c, c + step) for c in range(0, coils, step))
+    def _parts(self, image: Tensor, samples: int = 0) -> Iterator[tuple[slice, slice]]:
+        """Slices of samples (or `samples` at once) and of coils, to be computed together."""
+        # on a CPU coil by coil and few images at a time: what fits its caches, and memory that is
+        # not given back to the system in between, is several times faster
+        coils, every = self.maps.shape[2], image.shape[1]
+        few = image.device.type == "cpu"
+        width = 1 if few else coils
+        step = samples or (max(1, CACHED_VALUES // image[:, 0].numel()) if few else every)
+        for s in range(0, every, step):
+            for c in range(0, coils, width):
+                yield slice(s, s + step), slice(c, c + width)
 
     @cached_property
     def diagonal(self) -> Tensor:
@@ -148,16 +163,24 @@ class SenseOperator:
         -------
         Real, of the shape of the weights.
         """
-        density = self.precision.expand(*self.precision.shape[:-1], weights.shape[-1])
-        lags = torch.fft.ifft2(density) * self._alike
-        return torch.fft.fft2(lags * _autocorrelation(weights)).real.clamp(min=0)
+        lags = fft(self.precision.to(self.maps.dtype), self._axes, inverse=True)
+        found = fft(lags * self._alike * self._autocorrelation(weights), self._axes)
+        return found.real.clamp(min=0).expand(weights.shape)
 
     @cached_property
     def _alike(self) -> Tensor:
         """How alike the coils see two places: autocorrelation of maps over that of the support."""
-        seen = _autocorrelation(self.support.to(self.maps.real.dtype)).real
-        alike = _autocorrelation(self.maps).sum(2)[:, None].conj()
-        return torch.where(seen > 0.02 * seen[..., :1, :1], alike / seen, 0) / seen[0, 0, 0].numel()
+        seen = self._autocorrelation(self.support.to(self.maps.real.dtype)).real
+        alike = self._autocorrelation(self.maps).sum(2)[:, None].conj()
+        pixels = self.maps[0, 0, 0].numel()
+        return torch.where(seen > 0.02 * seen[..., :1, :1], alike / seen, 0) / pixels
+
+    def _autocorrelation(self, x: Tensor) -> Tensor:
+        """At lags (..., y, x), or (.., y, 1) where the transform along x cancels."""
+        spectrum = torch.view_as_real(torch.fft.fftn(x, dim=self._axes)).square().sum(-1)
+        if len(self._axes) == 1:
+            spectrum = spectrum.sum(-1, keepdim=True)
+        return torch.fft.ifftn(spectrum, dim=self._axes)
 
 
 # Sums run coil by coil, in one order, so that a sample is the same to the last bit alone and in
@@ -173,7 +196,3 @@ def _combine(coils: Tensor, conjugate: Tensor, total: Tensor) -> Tensor:
     for c in range(conjugate.shape[2]):
         total.addcmul_(coils[:, :, c, None], conjugate[:, None, :, c])
     return total
-
-
-def _autocorrelation(x: Tensor) -> Tensor:
-    return torch.fft.ifft2(torch.fft.fft2(x).abs().square())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from typing import Any
 
 import numpy as np
@@ -33,6 +34,23 @@ class NetworkPrior(ModelPrior):
     ) -> None:
         super().__init__(model.to(memory_format=torch.channels_last), card, chunk)  # type: ignore[call-overload]
         self.precision = precision
+        self._cast: tuple[Any, Any] = None, None
+
+    @property
+    def cast(self) -> Any:
+        """The network with its weights in `precision`, anew where they have changed.
+
+        Autocast would convert them, and each activation back and forth, at every call.
+        """
+        weights = list(self.model.parameters())
+        state = [(id(self.model), id(weight), weight._version, weight.device) for weight in weights]
+        known, network = self._cast
+        if known != state:
+            network = copy.deepcopy(self.model).requires_grad_(False).eval()
+            for weight in network.parameters():
+                weight.data = weight.data.to(self.precision)
+            self._cast = state, network
+        return network
 
     def denoise(self, x: Tensor, sigma: Tensor) -> Tensor:
         """E[x0 | x], complex (batch, y, x)."""
@@ -79,7 +97,6 @@ class NetworkPrior(ModelPrior):
         planes = torch.view_as_real(x).permute(0, 3, 1, 2)
         planes = F.pad(planes, (0, pad_x, 0, pad_y), mode="replicate")
         planes = planes.contiguous(memory_format=torch.channels_last)
-        with torch.autocast(x.device.type, self.precision, enabled=self.precision != torch.float32):
-            mean, variance = self.model(planes, sigma)
+        mean, variance = self.cast(planes, sigma)
         mean = mean[..., :ny, :nx].permute(0, 2, 3, 1).contiguous()
         return torch.view_as_complex(mean), variance[:, 0, :ny, :nx]

@@ -81,7 +81,8 @@ class DenoisingUnet(nn.Module):
     def residual(self, x: Tensor, sigma: Tensor) -> tuple[Tensor, Tensor]:
         """The raw network: F (batch, 2, y, x) and h (batch, 1, y, x), float32."""
         embedding = self.embed(sigma)
-        h = self.head(F.pixel_unshuffle(self.preconditioning(sigma)[2] * x, 2))
+        blocks = F.pixel_unshuffle(self.preconditioning(sigma)[2] * x, 2)
+        h = self.head(blocks.to(self.head.weight.dtype))
         skips = []
         for i, stage in enumerate(self.down):
             h = stage(h, embedding)
@@ -115,7 +116,8 @@ class NoiseEmbedding(nn.Module):
     def forward(self, sigma: Tensor) -> Tensor:
         """(batch,) to (batch, width)."""
         angle = sigma.log()[:, None] * self.frequencies * math.tau / 8
-        return F.silu(self.layers(torch.cat((angle.cos(), angle.sin()), 1)))
+        features = torch.cat((angle.cos(), angle.sin()), 1)
+        return F.silu(self.layers(features.to(next(self.parameters()).dtype)))
 
 
 class Stage(nn.ModuleList):
@@ -146,4 +148,4 @@ class Block(nn.Module):
         h = self.norm(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2).to(x.dtype)
         h = self.first(h)
         scale, shift = self.modulate(embedding)[:, :, None, None].to(h.dtype).chunk(2, 1)
-        return x + self.second(F.silu(torch.addcmul(h + shift, h, scale)))
+        return self.second(F.silu(torch.addcmul(shift, h, 1 + scale))).add_(x)

@@ -39,9 +39,16 @@ def conjugate_gradients(
 
     def dot(p: Tensor, q: Tensor) -> Tensor:
         product = torch.view_as_real(p) * torch.view_as_real(q)
-        # in double precision, or rounding would depend on how a batch is cut into threads
-        total = product.sum((*axes, b.ndim), dtype=torch.float64).to(product.dtype)
+        # after short sums in double precision, or rounding would depend on how a batch is cut into
+        # threads
+        short = product.sum((-3, -1) if b.ndim > 3 else -1)
+        total = short.flatten(2).sum(2, dtype=torch.float64).to(product.dtype)
         return total.view(*b.shape[:2], *(1 for _ in axes))
+
+    def plus(total: Tensor, factor: Tensor, term: Tensor) -> Tensor:
+        # as real numbers, or the factors would be made complex first
+        pairs = torch.view_as_real(total), torch.view_as_real(term)
+        return torch.view_as_complex(torch.addcmul(*pairs, factor[..., None]))
 
     x = torch.zeros_like(b)
     r = b
@@ -54,10 +61,10 @@ def conjugate_gradients(
             return x, iteration
         mp = operator(p)
         alpha = torch.where(active, rz / dot(p, mp), 0.0)
-        x = x + alpha * p
-        r = r - alpha * mp
+        x = plus(x, alpha, p)
+        r = plus(r, -alpha, mp)
         z = preconditioner(r)
         rz_next = dot(r, z)
-        p = z + torch.where(active, rz_next / rz, 0.0) * p
+        p = plus(z, torch.where(active, rz_next / rz, 0.0), p)
         rz = torch.where(active, rz_next, rz)
     return x, max_iterations

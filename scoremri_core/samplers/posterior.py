@@ -11,6 +11,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
+from scoremri_core.mri.arithmetic import along_y, doubled, weigh
 from scoremri_core.mri.fourier import fft
 from scoremri_core.mri.sense import SenseOperator
 from scoremri_core.priors.base import (
@@ -136,14 +137,14 @@ def sample_posterior(
             sigma.repeat_interleave(count * sets),
         )
         # where no coil sees anything the image is zero by definition
-        denoised = torch.where(operator.support, denoised.view(images), 0)
-        variance = torch.where(operator.support, variance.view(images), 0)
+        denoised = torch.where(operator.support, along_y(denoised.view(images)), 0)
+        variance = torch.where(operator.support, along_y(variance.view(images)), 0)
         spectrum = _spectra(prior, sigma, (ny, nx)) if found is None else found.view(images)
         root = ErrorRoot(inflation * scale * variance, spectrum)
 
-        measured = (level.variance.sqrt() * normal(coils, ny, nx)).add_(reduced)
+        measured = (level.variance.sqrt() * along_y(normal(coils, ny, nx))).add_(reduced)
         innovation = weighted.pull(measured, denoised)
-        e = normal(sets, ny, nx) / inflation**0.5
+        e = along_y(normal(sets, ny, nx) / inflation**0.5)
         x0 = denoised + _drawn(weighted, root, innovation, e, options.tolerance, options)
         if options.adapt_noise:
             level.follow(operator.residual_power(reduced, x0))
@@ -223,7 +224,7 @@ def _drawn(
     """C^(1/2) z for the z of `sample_posterior`; innovation is A^H W (y + W^(-1/2) e1 - A D)."""
     z, iterations = conjugate_gradients(
         lambda z: z + root.adjoint(operator.normal(root(z))),
-        root.adjoint(innovation) + e,
+        along_y(root.adjoint(innovation) + e),
         root.preconditioner(operator),
         tolerance,
         options.max_iterations,
@@ -298,21 +299,22 @@ class ErrorRoot:
     def __init__(self, variance: Tensor, spectrum: Tensor | None) -> None:
         self.variance = variance
         self._deviation = variance.sqrt()
+        self._scale = doubled(self._deviation)
         # the filter commutes with shifts of the image, so its FFTs need no centring
         shifted = None if spectrum is None else torch.fft.ifftshift(spectrum, dim=(-2, -1))
         self._weights = shifted
-        self._gain = None if shifted is None else shifted.sqrt()
+        self._gain = None if shifted is None else doubled(shifted.sqrt())
 
     def __call__(self, z: Tensor) -> Tensor:
         """C^(1/2) z."""
         if self._gain is not None:
-            z = _to_image(self._gain * z)
-        return self._deviation * z
+            z = _to_image(weigh(z, self._gain))
+        return weigh(z, self._scale)
 
     def adjoint(self, x: Tensor) -> Tensor:
         """The adjoint of C^(1/2)."""
-        x = self._deviation * x
-        return x if self._gain is None else self._gain * _to_kspace(x)
+        x = weigh(x, self._scale)
+        return x if self._gain is None else weigh(_to_kspace(x), self._gain)
 
     def preconditioner(self, operator: SenseOperator) -> Callable[[Tensor], Tensor]:
         """An approximate inverse of I + C^(1/2)^H A^H W A C^(1/2).
@@ -322,14 +324,19 @@ class ErrorRoot:
         """
         pixels = 1 + self.variance * operator.diagonal
         if self._weights is None:
-            inverse = 1 / pixels
-            return lambda r: inverse * r
+            inverse = doubled(1 / pixels)
+            return lambda r: weigh(r, inverse)
         mean = self.variance.mean((-2, -1), keepdim=True)
         # where V is small k-space is right about its being small, and nothing more to be done
-        correction = ((1 + mean * operator.diagonal) / pixels).clamp(max=2)
+        correction = doubled(((1 + mean * operator.diagonal) / pixels).clamp(max=2))
         density = operator.kspace_diagonal(self._deviation)
-        gain = (1 + self._weights * density).rsqrt()
-        return lambda r: gain * _to_kspace(correction * _to_image(gain * r))
+        gain = doubled((1 + self._weights * density).rsqrt())
+
+        def inverted(r: Tensor) -> Tensor:
+            image = weigh(_to_image(weigh(r, gain)), correction)
+            return weigh(_to_kspace(image), gain)
+
+        return inverted
 
 
 def _to_kspace(x: Tensor) -> Tensor:
