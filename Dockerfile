@@ -36,7 +36,7 @@ RUN pip wheel --no-cache-dir --no-deps --wheel-dir /wheels .
 
 # Gadgetron's Python runs the node, so scoremri goes into that environment and leaves what others
 # there is built against: NumPy stays 1.26. CuPy 14, as the extra `gpu` has it for CUDA 13, wants
-# NumPy 2. CuPy 13 and torch 2.10 do not, and are for CUDA 12, as this Gadgetron is: its driver will do.
+# NumPy 2. CuPy 13 and torch 2.10 do not, and are for CUDA 12, as this Gadgetron is.
 FROM ${GADGETRON} AS gadgetron
 ENV PREFIX=/opt/conda/envs/gadgetron
 USER 1000
