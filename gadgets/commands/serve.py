@@ -14,6 +14,8 @@ import typer
 from gadgets.commands.options import Device
 from scoremri_core.errors import InputError
 
+SAVED = "/tmp/share/saved_data"  # as FIRE's servers have it
+
 
 def _plain(text: str) -> str:
     """A value as FIRE's start scripts write it, -H=0.0.0.0, without the sign."""
@@ -62,6 +64,7 @@ def serve(
         typer.Option(
             "-d",
             "--default-chain",
+            "--defaultConfig",
             metavar="NAME",
             parser=_plain,
             help="Chain in place of one that is not known.",
@@ -74,6 +77,23 @@ def serve(
             metavar="DIR", help="Save every scan here, for replay.", show_default="not saved"
         ),
     ] = None,
+    savedata: Annotated[
+        bool, typer.Option("-s", "--savedata", help="Save every scan in the folder that -S names.")
+    ] = False,
+    savedata_folder: Annotated[
+        str,
+        typer.Option(
+            "-S",
+            "--savedataFolder",
+            metavar="DIR",
+            parser=_plain,
+            help="Folder for -s; made if it is not there.",
+        ),
+    ] = SAVED,
+    multiprocessing: Annotated[
+        bool,
+        typer.Option("-m", "--multiprocessing", hidden=True),  # scans run side by side anyway
+    ] = False,
     stall: Annotated[
         float,
         typer.Option(min=0.1, metavar="SECONDS", help="Pause allowed in the middle of a message."),
@@ -115,8 +135,8 @@ def serve(
 ) -> None:
     """Serve scans over Gadgetron's protocol until Ctrl-C.
 
-    SIGTERM does the same: open scans finish, new ones are refused. The short options are those of
-    FIRE's servers.
+    SIGTERM does the same: open scans finish, new ones are refused. FIRE's command line is
+    understood: -H -p -d -l -r -v, and -s -S, by which it saves every scan.
     """
     from gadgets.service.later import Later
     from gadgets.service.server import LOOPBACK, Server
@@ -127,6 +147,8 @@ def serve(
     for folder in (chains, capture):
         if folder is not None and not folder.is_dir():
             raise InputError(f"{folder}: no such folder")
+    if savedata:
+        capture = _saved(savedata_folder, capture)
     hosts = host or LOOPBACK
     server = Server(
         hosts,
@@ -153,6 +175,18 @@ def serve(
             server.close()
             raise
         server.run(shared)
+
+
+def _saved(folder: str, capture: Path | None) -> Path:
+    """The folder that -s saves in, as FIRE's scripts ask for it: made where it is not there."""
+    if capture is not None:
+        raise InputError("--capture and -s both save every scan: give one of them")
+    path = Path(folder)
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"{path}: scans cannot be saved there ({error.strerror})") from error
+    return path
 
 
 def _log(path: str | None, crlf: bool, verbose: bool) -> None:

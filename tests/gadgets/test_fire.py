@@ -23,7 +23,7 @@ from gadgets.protocol.parameters import Parameters
 from gadgets.service.server import Server
 from gadgets.service.shared import Shared
 from scoremri_core.errors import InputError
-from scoremri_core.scans.files import write_scan
+from scoremri_core.scans.files import open_scan, write_scan
 
 
 @pytest.fixture(scope="module")
@@ -170,9 +170,10 @@ COMMAND = [sys.executable, "-m", "scoremri_core", "serve"]
 
 
 def test_the_command_line_of_fire(tmp_path):
-    log = tmp_path / "new" / "server.log"
+    log, saved = tmp_path / "new" / "server.log", tmp_path / "share" / "saved_data"
     # as its start script writes them
-    options = ["-v", "-r", "-H=127.0.0.1", "-p=0", f"-l={log}", "-d=score_recon"]
+    options = ["-v", "-r", "-H=127.0.0.1", "-p=0", f"-l={log}", "-d=score_recon", "-m"]
+    options += ["-s", "-S", str(saved)]
     with subprocess.Popen([*COMMAND, *options], stderr=subprocess.PIPE, text=True) as process:
         try:
             while not log.exists() or "Serving on" not in log.read_text():
@@ -193,6 +194,9 @@ def test_the_command_line_of_fire(tmp_path):
             process.terminate()
             assert process.wait(30) == 0
             assert "Stopped" in log.read_text()
+            (recorded,) = saved.iterdir()
+            with open_scan(recorded) as kept:
+                assert len(list(kept)) == len(list(scan(0)))
         finally:
             process.kill()
 
@@ -203,6 +207,8 @@ def test_the_command_line_of_fire(tmp_path):
         (["-p=x"], "'x' is no port: expected a whole number from 0 to 65535"),
         (["-p", "65536"], "'65536' is no port"),
         (["-l", "/dev/null/x.log"], "/dev/null/x.log: the log cannot be written"),
+        (["-s", "-S", "/dev/null/x"], "/dev/null/x: scans cannot be saved there"),
+        (["-s", "--capture", "."], "--capture and -s both save every scan"),
         (["-p", "0", "-d", "nope"], "unknown chain 'nope': known are score_recon.xml"),
     ],
 )
