@@ -84,7 +84,7 @@ class ResidualUnet(nn.Module):
 
 
 class Block(nn.Module):
-    """Residual block: three convolutions, batch norm and ReLU after all of them but the last."""
+    """Residual block: three convolutions with batch norm, ReLU after all of them but the last."""
 
     def __init__(self, before: int, after: int) -> None:
         super().__init__()
@@ -95,7 +95,8 @@ class Block(nn.Module):
             nn.Conv2d(after, after, 3, padding=1, bias=False),
             nn.BatchNorm2d(after),
             nn.ReLU(),
-            nn.Conv2d(after, after, 3, padding=1),
+            nn.Conv2d(after, after, 3, padding=1, bias=False),
+            nn.BatchNorm2d(after),
         )
         self.project = nn.Identity() if before == after else nn.Conv2d(before, after, 1)
 

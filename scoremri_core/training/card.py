@@ -13,8 +13,8 @@ from torch import nn
 
 from scoremri_core.errors import InputError
 from scoremri_core.priors.model import ModelPrior
+from scoremri_core.priors.residual_unet import ResidualUnet
 from scoremri_core.priors.storage import ARCHITECTURES, load_prior, save_prior
-from scoremri_core.priors.unet import DenoisingUnet
 from scoremri_core.scans.files import replacing, writing
 from scoremri_core.training import measure
 from scoremri_core.training.loop import LOG, read_checkpoint
@@ -134,7 +134,7 @@ def limits(card: dict[str, Any]) -> list[str]:
 def _save(path: Path, model: Network, card: dict[str, Any]) -> None:
     # batch statistics do not fit half precision
     with writing(path):
-        save_prior(path, model.eval(), card, half=isinstance(model, DenoisingUnet))
+        save_prior(path, model.eval(), card, half=not isinstance(model, ResidualUnet))
 
 
 def _provenance(card: dict[str, Any]) -> dict[str, Any]:

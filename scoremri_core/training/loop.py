@@ -22,10 +22,11 @@ import torch
 from torch import Tensor, nn
 
 from scoremri_core.errors import InputError
+from scoremri_core.priors.ncsnv2 import NCSNv2
 from scoremri_core.priors.residual_unet import ResidualUnet
 from scoremri_core.scans.files import replacing, writing
 from scoremri_core.training.augment import training_patch
-from scoremri_core.training.objective import Objective, log_normal_levels
+from scoremri_core.training.objective import Objective, geometric_levels, log_normal_levels
 from scoremri_core.training.ranks import Ranks
 from scoremri_core.training.settings import Network, Settings
 from scoremri_core.training.signed import signed_levels
@@ -68,9 +69,7 @@ def train(
     model = settings.network()
     model = model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     average = copy.deepcopy(model).eval().requires_grad_(False)
-    optimizer = torch.optim.AdamW(
-        model.parameters(), lr=settings.learning_rate, betas=(0.9, 0.99), weight_decay=1e-3
-    )
+    optimizer = settings.optimiser(model)
     folder.mkdir(parents=True, exist_ok=True)
     start = _resume(folder / CHECKPOINT, model, average, optimizer, device)
     objective = _shared(model, ranks, settings.compile)
@@ -81,7 +80,7 @@ def train(
     for step, clean, noise in batches(slices, settings, ranks, start):
         for group in optimizer.param_groups:
             group["lr"] = learning_rate(step, settings)
-        sigma = _levels(step, settings)[share]
+        sigma = _levels(step, settings, model)[share]
         loss, reported = objective(*(x.to(device) for x in (clean, sigma, noise)))
         value = float(reported)
         if not math.isfinite(value):
@@ -91,9 +90,10 @@ def train(
             )
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        if settings.optimizer == "adamw":  # the papers' plain Adam knows no bound
+            torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
-        if isinstance(model, ResidualUnet):
+        if isinstance(model, ResidualUnet) and settings.spectral_norm:
             model.constrain()
         _follow(average, model, step, settings.ema_decay)
         interval.append(value)
@@ -127,7 +127,9 @@ def train(
 
 
 def learning_rate(step: int, settings: Settings) -> float:
-    """Linear warm-up, then a cosine to 2 % of the peak."""
+    """Linear warm-up, then a cosine to 2 % of the peak; or constant."""
+    if settings.schedule == "constant":
+        return settings.learning_rate
     if step < settings.warmup:
         return settings.learning_rate * (step + 1) / settings.warmup
     t = (step - settings.warmup) / max(1, settings.steps - settings.warmup)
@@ -169,11 +171,13 @@ def batches(
             yield step, clean, noise
 
 
-def _levels(step: int, settings: Settings) -> Tensor:
+def _levels(step: int, settings: Settings, model: Network) -> Tensor:
     """Noise levels (batch,) of a step, over all processes."""
     generator = torch.Generator().manual_seed(settings.seed * 1_000_003 + step)
     if settings.loss == "signed":
         return signed_levels(settings.batch, settings.signed_sd, generator)
+    if isinstance(model, NCSNv2):
+        return geometric_levels(model.sigmas, settings.batch, generator)
     return log_normal_levels(settings.batch, generator)
 
 

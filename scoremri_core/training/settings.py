@@ -8,19 +8,18 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import nn
 
 from scoremri_core.errors import InputError
+from scoremri_core.priors.ncsnv2 import LAYOUTS, NCSNv2
 from scoremri_core.priors.residual_unet import ResidualUnet
 from scoremri_core.priors.storage import load_prior
 from scoremri_core.priors.unet import DenoisingUnet
-from scoremri_core.training import ARCHITECTURES, LOSSES
+from scoremri_core.training import ARCHITECTURES, LOSSES, OPTIMIZERS, SCHEDULES
 from scoremri_core.training.objective import SIGMA_RANGE
 
-Network = DenoisingUnet | ResidualUnet
-NETWORKS: dict[str, type[DenoisingUnet] | type[ResidualUnet]] = dict(
-    zip(ARCHITECTURES, (DenoisingUnet, ResidualUnet), strict=True)
-)
+Network = DenoisingUnet | ResidualUnet | NCSNv2
 
 
 @dataclass(frozen=True)
@@ -31,11 +30,17 @@ class Settings:
     ----------
     batch : patches a step, over all processes.
     patch : side of a patch in pixels.
-    learning_rate : at its peak, after `warmup` steps.
-    channels, blocks : of the network; None takes the architecture's own.
+    learning_rate : at its peak, after `warmup` steps of the schedule "cosine".
+    optimizer : "adamw", with gradients clipped to norm 1, or "adam", plain.
+    adam_eps : what either adds to the root of the second moment.
+    schedule : "cosine", after a linear warm-up, or "constant".
+    channels, blocks : of either U-Net; None takes the architecture's own.
+    width, depth, levels, sigma_begin, sigma_end : of an NCSNv2: channels at full resolution, one
+        of `DEPTHS`, and its geometric noise levels from the greatest to the least.
+    spectral_norm : hold the spectral norms of a residual U-Net at 2.
     start : prior whose weights to begin with (a name or a path); None begins at random.  Blocks
         that it lacks are added as the identity.
-    architecture : one of `NETWORKS`.
+    architecture : one of `ARCHITECTURES`.
     loss : "denoising", at log-normal noise levels, or "signed", at normal ones of either sign,
         which takes the residual U-Net.
     signed_sd : sd of the signed noise levels, in units of the images' 99th percentile.
@@ -58,19 +63,40 @@ class Settings:
     signed_sd: float = 0.5
     start: str | None = None
     compile: bool = False
+    optimizer: str = "adamw"
+    adam_eps: float = 1e-8
+    schedule: str = "cosine"
+    width: int = 32
+    depth: str = "deeper"
+    levels: int = 2311
+    sigma_begin: float = 232.0
+    sigma_end: float = 0.0066
+    spectral_norm: bool = True
 
     def __post_init__(self) -> None:
         for field, value, known in (
-            ("architecture", self.architecture, NETWORKS),
+            ("architecture", self.architecture, ARCHITECTURES),
             ("loss", self.loss, LOSSES),
+            ("optimizer", self.optimizer, OPTIMIZERS),
+            ("schedule", self.schedule, SCHEDULES),
+            ("depth", self.depth, LAYOUTS),
         ):
             if value not in known:
                 raise InputError(f"{field} {value!r}: expected one of {', '.join(known)}")
         if self.loss == "signed" and self.architecture != "residual-unet":
             raise InputError("loss 'signed': expected with the architecture 'residual-unet'")
-        for name, number in (("signed_sd", self.signed_sd), ("learning_rate", self.learning_rate)):
-            if not 0 < number < math.inf:
+        for name in (
+            "signed_sd", "learning_rate", "adam_eps", "width", "levels", "sigma_begin", "sigma_end",
+        ):  # fmt: skip
+            if not 0 < (number := getattr(self, name)) < math.inf:
                 raise InputError(f"{name} is {number}: expected above 0")
+        if not 0 <= self.ema_decay < 1:
+            raise InputError(f"ema_decay is {self.ema_decay}: expected 0 up to 1")
+        if self.sigma_end >= self.sigma_begin or self.levels < 2:
+            raise InputError(
+                f"levels: {self.levels} from sigma_begin {self.sigma_begin:g} to sigma_end "
+                f"{self.sigma_end:g}: expected two or more, falling"
+            )
         for name, sizes in (("channels", self.channels), ("blocks", self.blocks)):
             if sizes is not None and not (sizes and min(sizes) > 0):
                 raise InputError(f"{name} {_text(sizes)!r}: expected numbers above 0")
@@ -90,6 +116,8 @@ class Settings:
     @property
     def sigma_range(self) -> tuple[float, float]:
         """Least and greatest noise level that training sees (signed ones: to three sd)."""
+        if self.architecture == "ncsnv2":
+            return (self.sigma_end, self.sigma_begin)
         return (0.0, 3 * self.signed_sd) if self.loss == "signed" else SIGMA_RANGE
 
     @property
@@ -103,6 +131,16 @@ class Settings:
             command += f" --architecture {self.architecture}"
         if self.loss == "signed":
             command += f" --loss signed --signed-sd {self.signed_sd:g}"
+        if self.architecture == "ncsnv2":
+            command += (
+                f" --width {self.width} --depth {self.depth} --levels {self.levels}"
+                f" --sigma-begin {self.sigma_begin:g} --sigma-end {self.sigma_end:g}"
+            )
+        if self.architecture == "residual-unet" and not self.spectral_norm:
+            command += " --no-spectral-norm"
+        for name in ("optimizer", "adam_eps", "schedule", "ema_decay"):
+            if (value := getattr(self, name)) != getattr(Settings, name):
+                command += f" --{name.replace('_', '-')} {value}"
         if self.channels is not None:
             command += f" --channels {_text(self.channels)}"
         if self.blocks is not None:
@@ -122,17 +160,41 @@ class Settings:
             not fit the architecture and sizes.
         """
         sizes = {"channels": self.channels, "blocks": self.blocks}
-        given = {name: value for name, value in sizes.items() if value is not None}
-        try:
-            network = NETWORKS[self.architecture](**given)  # type: ignore[arg-type]
-        except ValueError as error:  # of zip: one is longer than the other
-            wanted = ", ".join(f"{name} {_text(value)}" for name, value in given.items())
-            raise InputError(f"{wanted}: expected as many channels as blocks") from error
-        if self.patch % network.multiple:
-            raise InputError(f"patch is {self.patch}: expected a multiple of {network.multiple}")
+        given: dict[str, Any] = {name: value for name, value in sizes.items() if value is not None}
+        network: Network
+        if self.architecture == "ncsnv2":
+            if given:
+                raise InputError(f"{', '.join(given)}: expected width and depth, for an NCSNv2")
+            network = NCSNv2(self.depth, self.width, 2, self.levels)
+            network.sigmas.copy_(self._geometric())
+            multiple = network.layout.factor
+        else:
+            kind = DenoisingUnet if self.architecture == "unet" else ResidualUnet
+            try:
+                network = kind(**given)
+            except ValueError as error:  # of zip: one is longer than the other
+                wanted = ", ".join(f"{name} {_text(value)}" for name, value in given.items())
+                raise InputError(f"{wanted}: expected as many channels as blocks") from error
+            multiple = network.multiple
+        if self.patch % multiple:
+            raise InputError(f"patch is {self.patch}: expected a multiple of {multiple}")
         if begin and self.start is not None:
             _begin_with(network, load_prior(self.start).model, self.start)
         return network
+
+    def optimiser(self, network: nn.Module) -> torch.optim.Optimizer:
+        """The optimiser of a network's parameters, before the first step."""
+        options: dict[str, Any] = {"lr": self.learning_rate, "eps": self.adam_eps}
+        if self.optimizer == "adam":
+            return torch.optim.Adam(network.parameters(), **options)
+        return torch.optim.AdamW(
+            network.parameters(), betas=(0.9, 0.99), weight_decay=1e-3, **options
+        )
+
+    def _geometric(self) -> torch.Tensor:
+        """Noise levels from the greatest to the least (Song and Ermon 2020, technique 2)."""
+        ends = math.log(self.sigma_begin), math.log(self.sigma_end)
+        return torch.linspace(*ends, self.levels, dtype=torch.float64).exp().float()
 
 
 def _begin_with(network: nn.Module, other: nn.Module, name: str) -> None:
