@@ -33,6 +33,7 @@ COMMANDS = (
     "train",
     "measure",
     "import-prior",
+    "export",
     "openrecon",
 )
 
