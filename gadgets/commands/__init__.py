@@ -34,6 +34,7 @@ COMMANDS = (
     "train",
     "measure",
     "import-prior",
+    "export",
     "openrecon",
 )
 

@@ -1,10 +1,11 @@
-"""Turn a checkpoint of a public code base into a prior."""
+"""Turn a checkpoint of a public code base, or a TorchScript module, into a prior."""
 
 from __future__ import annotations
 
 import logging
+import math
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -12,14 +13,18 @@ logger = logging.getLogger(__name__)
 
 LICENCE = (
     "Not stated by the checkpoint: the terms of its authors and of its training data apply. "
-    "The code of ncsnv2 and of csgm-mri-langevin is under the MIT licence; weights trained on "
-    "fastMRI come under the fastMRI data sharing agreement too."
+    "Weights of csgm-mri-langevin, and all that were trained on fastMRI, come under the fastMRI "
+    "data sharing agreement too."
 )
 
 
 def import_prior(
     checkpoint: Annotated[
-        Path, typer.Argument(metavar="CHECKPOINT", help="File of ncsnv2 or csgm-mri-langevin.")
+        Path,
+        typer.Argument(
+            metavar="CHECKPOINT",
+            help="File of ncsnv2, csgm-mri-langevin or EDM, or a TorchScript module.",
+        ),
     ],
     output: Annotated[
         Path, typer.Option("-o", "--output", metavar="NAME.safetensors", help="New prior.")
@@ -32,20 +37,26 @@ def import_prior(
             "(rescaled or logit_transform in its configuration).",
         ),
     ] = False,
+    sigma_data: Annotated[
+        float, typer.Option(help="Of a U-Net of EDM: sd of its training images.")
+    ] = 0.5,
     licence: Annotated[
         str | None,
         typer.Option(help="Licence of the weights, for the card.", show_default="not stated"),
     ] = None,
 ) -> None:
-    """Import an NCSNv2 as a prior, of a public checkpoint.
+    """Turn the weights of others into a prior.
 
-    Plain, Deeper or Deepest: weights as safetensors, and a card beside them. The moving average of
-    the weights is taken where the checkpoint holds one. Nothing but tensors is unpickled. The
-    result is a prior for every command: --prior NAME.safetensors.
+    An NCSNv2 of a public checkpoint (plain, deeper or deepest), a DDPM++ U-Net of EDM whose state
+    dictionary was saved, or a TorchScript module denoise(x, sigma) of complex (batch, y, x) or real
+    (batch, 2, y, x) images and (batch,) noise levels. The moving average of the weights is taken
+    where the file holds one. Of checkpoints nothing but tensors is unpickled; a TorchScript module
+    is a program: import what you trust. The result is a prior for every command: --prior
+    NAME.safetensors.
     """
     from scoremri_core.errors import InputError
     from scoremri_core.priors import save_prior
-    from scoremri_core.priors.checkpoints import read_ncsnv2
+    from scoremri_core.priors.checkpoints import read_foreign
     from scoremri_core.priors.storage import sha256
     from scoremri_core.scans.files import check_folder, check_readable, check_writable, writing
 
@@ -54,26 +65,43 @@ def import_prior(
     check_folder(path.parent)
     if path.parent.is_dir():
         check_writable(path, checkpoint)
-    found = read_ncsnv2(checkpoint, rescaled)
-    variant, channels = found.model.config["variant"], found.model.config["channels"]
+    if not 0 < sigma_data < math.inf:
+        raise InputError(f"sigma_data is {sigma_data}: expected above 0")
+    found = read_foreign(checkpoint, rescaled, sigma_data)
+    channels = found.model.config.get("channels", 2)
     if channels != 2:
         raise InputError(
             f"{checkpoint}: its images have {channels} channels: expected 2, real and imaginary "
             "part"
         )
-    sigmas = found.model.sigmas
+    told, described = _described(found.model)
     source = {"file": checkpoint.name, "sha256": sha256(checkpoint), "weights": found.weights}
     training = {"epoch": found.epoch, "step": found.step}
     card = {
-        "description": f"NCSNv2 ({variant}) of Song and Ermon 2020, arXiv 2006.09011.",
+        **described,
         "source": source | {k: v for k, v in training.items() if v is not None},
-        "sigma_range": [float(sigmas.min()), float(sigmas.max())],
-        "sigma_levels": len(sigmas),
         "licence": licence or LICENCE,
     }
     with writing(path):
         save_prior(path, found.model, card, half=False)
-    logger.info(
-        "%s: NCSNv2 (%s), %s, %d noise levels from %g to %g",
-        path, variant, found.weights, len(sigmas), sigmas[0], sigmas[-1],
-    )  # fmt: skip
+    logger.info("%s: %s", path, told.format(weights=found.weights))
+
+
+def _described(model: Any) -> tuple[str, dict[str, Any]]:
+    """What a network is: for the log, and for the card."""
+    from scoremri_core.priors.edm import EdmUnet
+    from scoremri_core.priors.ncsnv2 import NCSNv2
+
+    if isinstance(model, NCSNv2):
+        variant, sigmas = model.config["variant"], model.sigmas
+        told = f"NCSNv2 ({variant}), {{weights}}, {len(sigmas)} noise levels from "
+        return f"{told}{float(sigmas[0]):g} to {float(sigmas[-1]):g}", {
+            "description": f"NCSNv2 ({variant}) of Song and Ermon 2020, arXiv 2006.09011.",
+            "sigma_range": [float(sigmas.min()), float(sigmas.max())],
+            "sigma_levels": len(sigmas),
+        }
+    if isinstance(model, EdmUnet):
+        description = "DDPM++ U-Net of EDM, Karras et al. 2022, arXiv 2206.00364"
+        return f"{description}, {{weights}}", {"description": f"{description}."}
+    images = "real planes" if model.config["planes"] else "complex images"
+    return f"TorchScript module of {images}", {"description": f"A TorchScript module of {images}."}

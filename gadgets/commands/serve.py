@@ -92,7 +92,11 @@ def serve(
     ] = SAVED,
     multiprocessing: Annotated[
         bool,
-        typer.Option("-m", "--multiprocessing", hidden=True),  # scans run side by side anyway
+        typer.Option(
+            "-m",
+            "--multiprocessing",
+            help="Of FIRE, and without effect: scans run side by side anyway.",
+        ),
     ] = False,
     stall: Annotated[
         float,

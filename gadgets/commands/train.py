@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -14,14 +13,7 @@ from gadgets.commands.measure import check_name, measured
 from gadgets.commands.options import Device, Seed, choice
 from gadgets.commands.progress import Advance, progress
 from scoremri_core.errors import InputError
-from scoremri_core.training import (
-    ARCHITECTURES,
-    DEPTHS,
-    LOSSES,
-    OPTIMIZERS,
-    PRESETS,
-    SCHEDULES,
-)
+from scoremri_core.training import ARCHITECTURES, DEPTHS, LOSSES, OPTIMIZERS, PRESETS, SCHEDULES
 
 if TYPE_CHECKING:
     from scoremri_core.training.ranks import Ranks
@@ -29,8 +21,15 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 
+def _take_preset(context: typer.Context, preset: str | None) -> str | None:
+    """Let a preset's values be the defaults of the other options."""
+    if preset is not None and preset not in PRESETS:
+        raise InputError(f"preset '{preset}': expected one of {', '.join(PRESETS)}")
+    context.default_map = dict(PRESETS[preset]) if preset else None
+    return preset
+
+
 def train(
-    context: typer.Context,
     data: Annotated[
         list[Path],
         typer.Option(
@@ -44,34 +43,69 @@ def train(
         Path | None,
         typer.Option(help="Folder of prepared slices.", show_default="RUN/cache"),
     ] = None,
+    preset: Annotated[
+        str | None,
+        typer.Option(
+            metavar=f"[{'|'.join(PRESETS)}]",
+            help="A paper's settings, for every option that is not given.",
+            show_default="none",
+            is_eager=True,
+            callback=_take_preset,
+        ),
+    ] = None,
     steps: Annotated[int, typer.Option(help="Optimiser steps.", min=1)] = 5000,
     batch: Annotated[int, typer.Option(help="Patches a step, over all processes.", min=1)] = 16,
     patch: Annotated[int, typer.Option(help="Side of a patch, pixels.", min=32)] = 128,
     learning_rate: Annotated[float, typer.Option(help="Peak learning rate.")] = 1e-3,
+    optimizer: Annotated[
+        str, choice(OPTIMIZERS, help="adamw clips gradients to norm 1; adam is plain.")
+    ] = "adamw",
+    adam_eps: Annotated[
+        float, typer.Option(help="What the optimiser adds to the root of the second moment.")
+    ] = 1e-8,
+    schedule: Annotated[
+        str, choice(SCHEDULES, help="Of the learning rate; cosine begins with a warm-up.")
+    ] = "cosine",
+    ema_decay: Annotated[
+        float, typer.Option(help="Of the moving average of the weights, a step.")
+    ] = 0.999,
     seed: Seed = 0,
     device: Device = "auto",
     architecture: Annotated[
         str,
         choice(
             ARCHITECTURES,
-            help="residual-unet and ncsnv2 are the score networks of Ramzi et al. 2020 and of "
-            "Jalal et al. 2021.",
+            help="residual-unet is the score network of Ramzi et al. 2020, ncsnv2 that of Jalal "
+            "et al. 2021.",
         ),
     ] = "unet",
     channels: Annotated[
         str | None,
         typer.Option(
-            help="Width at each scale, such as 64,128,192,192.",
+            help="Width at each scale, such as 64,128,192,192; not of an ncsnv2.",
             show_default="the architecture's own",
         ),
     ] = None,
     blocks: Annotated[
         str | None,
         typer.Option(
-            help="Residual blocks per scale, such as 3,3,3,2.",
+            help="Residual blocks per scale, such as 3,3,3,2; not of an ncsnv2.",
             show_default="the architecture's own",
         ),
     ] = None,
+    width: Annotated[
+        int, typer.Option(help="Channels of an ncsnv2 at full resolution.", min=1)
+    ] = 32,
+    depth: Annotated[str, choice(DEPTHS, help="Of an ncsnv2.")] = "deeper",
+    levels: Annotated[int, typer.Option(help="Noise levels of an ncsnv2.", min=2)] = 2311,
+    sigma_begin: Annotated[
+        float,
+        typer.Option(help="Greatest noise level of an ncsnv2, where the images are about 1."),
+    ] = 232.0,
+    sigma_end: Annotated[float, typer.Option(help="Least noise level of an ncsnv2.")] = 0.0066,
+    spectral_norm: Annotated[
+        bool, typer.Option(help="Hold the spectral norms of a residual-unet at 2.")
+    ] = True,
     start: Annotated[
         str | None,
         typer.Option(
@@ -99,36 +133,6 @@ def train(
     signed_sd: Annotated[
         float, typer.Option(help="Sd of the signed noise levels, where the images are about 1.")
     ] = 0.5,
-    width: Annotated[
-        int, typer.Option(help="Channels of an NCSNv2 at full resolution.", min=1)
-    ] = 32,
-    depth: Annotated[str, choice(DEPTHS, help="Of an NCSNv2.")] = "deeper",
-    levels: Annotated[int, typer.Option(help="Noise levels of an NCSNv2.", min=2)] = 2311,
-    sigma_begin: Annotated[
-        float, typer.Option(help="Greatest of them, where the images are about 1.")
-    ] = 232.0,
-    sigma_end: Annotated[float, typer.Option(help="Least of them.")] = 0.0066,
-    spectral_norm: Annotated[
-        bool, typer.Option(help="Hold the spectral norms of a residual-unet at 2.")
-    ] = True,
-    optimizer: Annotated[
-        str, choice(OPTIMIZERS, help="adamw clips gradients to norm 1, adam is plain.")
-    ] = "adamw",
-    adam_eps: Annotated[float, typer.Option(help="Added to the root of second moments.")] = 1e-8,
-    schedule: Annotated[
-        str, choice(SCHEDULES, help="Of the learning rate; cosine begins with a warm-up.")
-    ] = "cosine",
-    ema_decay: Annotated[
-        float, typer.Option(help="Of the moving average of the weights.", min=0, max=1)
-    ] = 0.999,
-    preset: Annotated[
-        str | None,
-        choice(
-            tuple(PRESETS),
-            help="A paper's settings, where no option says otherwise: NCSNv2 of Jalal et al. 2021, "
-            "residual U-Net of Ramzi et al. 2020.",
-        ),
-    ] = None,
     checkpoint_every: Annotated[int, typer.Option(help="Steps between checkpoints.", min=1)] = 250,
     compile_: Annotated[
         bool, typer.Option("--compile", help="Use torch.compile, which needs a C compiler.")
@@ -155,16 +159,32 @@ def train(
     from scoremri_core.training.settings import Settings
     from scoremri_core.training.slices import load_slices
 
-    options = dict(context.params)
-    for option, value in PRESETS.get(preset or "", {}).items():
-        source = context.get_parameter_source(option)
-        if source is not None and source.name == "DEFAULT":
-            options[option] = value
-    known = {field.name for field in fields(Settings)}
-    given = {name: value for name, value in options.items() if name in known - {"device"}}
-    for sizes in ("channels", "blocks"):
-        given[sizes] = _whole_numbers(f"--{sizes}", given[sizes])
-    settings = Settings(compile=compile_, **given)
+    settings = Settings(
+        steps,
+        batch,
+        patch,
+        learning_rate,
+        seed=seed,
+        checkpoint_every=checkpoint_every,
+        channels=_whole_numbers("--channels", channels),
+        blocks=_whole_numbers("--blocks", blocks),
+        architecture=architecture,
+        loss=loss,
+        signed_sd=signed_sd,
+        start=start,
+        teacher=teacher,
+        compile=compile_,
+        optimizer=optimizer,
+        adam_eps=adam_eps,
+        schedule=schedule,
+        ema_decay=ema_decay,
+        width=width,
+        depth=depth,
+        levels=levels,
+        sigma_begin=sigma_begin,
+        sigma_end=sigma_end,
+        spectral_norm=spectral_norm,
+    )
     # what does not go together is refused before anything is read or written
     check_name(name)
     check_folder(output)

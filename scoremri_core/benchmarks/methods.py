@@ -73,7 +73,7 @@ def langevin(case: Case) -> Run:
     watch = Stopwatch(device)
     prior = watch.around(load_prior(case.prior).to(device))
     full = LangevinOptions()
-    evaluations = full.steps * full.inner_steps
+    evaluations = len(full.schedule())
 
     def run(levels: int = case.langevin_levels) -> Measurement:
         watch.clear()

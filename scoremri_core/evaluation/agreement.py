@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from scoremri_core.evaluation.closed_form import ClosedForm, Posterior
+from scoremri_core.mri.sense import SenseOperator
 
 LEVELS = (0.5, 0.9, 0.95)
 BINS = 20  # of the rank histogram
@@ -74,6 +75,56 @@ def scores(
     if len(closed.weights) > 1:
         weights = posterior.probabilities(samples).mean(1)
         found["weight_error"] = float((weights - posterior.weights)[:, 0].square().mean().sqrt())
+    return found
+
+
+def scores_against(
+    samples: Tensor, truths: Tensor, data: Tensor, reference: Tensor, operator: SenseOperator
+) -> dict[str, float]:
+    """Compare samples with others that are known to be of the posterior, pixel by pixel.
+
+    Parameters
+    ----------
+    samples : complex (truth, sample, pixel), their number one less than a multiple of 40.
+    truths : complex (truth, pixel), drawn from the prior.
+    data : (truth, coil, y, x), made from them with noise of sd 1 in units of `operator`.
+    reference : complex (truth, sample, pixel), independent draws of the posterior.
+    operator : A, of one frame, over the sd of the noise.
+
+    Returns
+    -------
+    mean_error, mean_error_over_floor, sd_ratio, pixel_50, pixel_90, pixel_95, crps, residual_chi2 :
+        as of `scores`, with mean and sd of the reference.
+    mse_over_best : mean square error of the samples' mean over that of the reference's, which is
+        the least there is.
+    """
+    count = samples.shape[1]
+    samples, reference = samples.to(torch.complex128), reference.to(torch.complex128)
+    truths = truths.to(torch.complex128)
+    variance = torch.view_as_real(samples).var(1).mean(-1)
+    exact = torch.view_as_real(reference).var(1).mean(-1).clamp(min=1e-12)
+    apart = (samples.mean(1) - reference.mean(1)).abs().square() / 2
+    floor = variance / count + exact / reference.shape[1]
+    error = float(((apart - floor) / exact).mean())
+    found = {
+        "mean_error": math.sqrt(max(0.0, error)),
+        "mean_error_over_floor": math.sqrt(max(0.0, 1 + REFERENCE_SAMPLES * error)),
+        "sd_ratio": float((variance.mean(0) / exact.mean(0)).sqrt().mean()),
+    }
+    ranks = _ranks(samples, truths)
+    for level in LEVELS:
+        found[f"pixel_{100 * level:.0f}"] = _coverage(ranks, count, level)
+    found["crps"] = _crps(torch.view_as_real(samples), _components(truths))
+    ny, nx = operator.maps.shape[-2:]
+    images = samples.to(torch.complex64).reshape(1, -1, 1, ny, nx)
+    predicted = operator.forward(images)[0].view(len(samples), count, *data.shape[1:])
+    measured = operator.mask[0, 0, 0].expand(data.shape[1:])
+    residual = (data[:, None] - predicted)[..., measured]
+    found["residual_chi2"] = float(residual.abs().square().mean()) / 2
+    errors = [(x.mean(1) - truths).abs().square() for x in (samples, reference)]
+    # fewer samples do not make a sampler worse
+    best = errors[1].mean() - 2 * exact.mean() / reference.shape[1]
+    found["mse_over_best"] = float((errors[0].mean() - 2 * variance.mean() / count) / best)
     return found
 
 

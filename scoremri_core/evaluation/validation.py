@@ -1,18 +1,19 @@
-"""Every sampler against posteriors that are known in closed form."""
+"""Every sampler against posteriors that are known, in closed form or by Gibbs sampling."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from scoremri_core.evaluation.agreement import scores
+from scoremri_core.evaluation.agreement import scores, scores_against
 from scoremri_core.evaluation.closed_form import ClosedForm
+from scoremri_core.evaluation.increments import GibbsReference, Increments
 from scoremri_core.mri.fourier import to_image, to_kspace
 from scoremri_core.mri.sense import SenseOperator
 from scoremri_core.priors.gaussian import GaussianPrior
@@ -25,6 +26,19 @@ COILS, ACCELERATION = 4, 4
 PIXEL_VARIANCE = 0.1  # of each real component: the 99th percentile of magnitudes is about 1
 EVIDENCE = 2.0
 EXACT = "exact draws"
+REFERENCE_DRAWS = 400  # by Gibbs sampling, of each truth
+
+Prior = GaussianPrior | GaussianMixturePrior | Increments
+
+
+class Known(Protocol):
+    """A posterior that is known, of one prior and one scan."""
+
+    def draw(self, data: Tensor, count: int, generator: torch.Generator) -> Tensor:
+        """Draws of the posterior given y (truth, coil, y, x), complex (truth, draw, pixel)."""
+
+    def scores(self, samples: Tensor, truths: Tensor, data: Tensor) -> dict[str, float]:
+        """What is wrong with samples (truth, sample, pixel)."""
 
 
 @dataclass(frozen=True)
@@ -82,6 +96,68 @@ class Case:
             torch.tensor([0.3, 0.7]), means, spectrum.expand(2, n, n)
         ), operator
 
+    def known(self, prior: Any, operator: SenseOperator) -> Known:
+        """The posterior of that prior and operator."""
+        return _ClosedForm(ClosedForm(prior, operator, self.sigma_n), self.side)
+
+
+@dataclass(frozen=True)
+class SparseCase:
+    """A signal of sparse increments and part of its spectrum: one coil, one column.
+
+    Attributes
+    ----------
+    name : of the case, for the table.
+    kind, length : of the signal, see `Increments`.
+    sigma_n : sd of each real component of the noise.
+    """
+
+    name: str
+    kind: str
+    length: int
+    sigma_n: float
+
+    def problem(self) -> tuple[Increments, SenseOperator]:
+        """The prior, and the forward operator: half of the spectrum, its centre included."""
+        sampled = make_mask("random", (self.length,), 2, self.length // 8, seed=0).sampled
+        mask = torch.from_numpy(sampled)[None, :, None]
+        maps = torch.ones(1, 1, 1, self.length, 1, dtype=torch.complex64)
+        return Increments(self.kind, self.length), SenseOperator(maps, mask)
+
+    def known(self, prior: Any, operator: SenseOperator) -> Known:
+        """The posterior of that prior and operator."""
+        return _ByGibbs(prior, operator, self.sigma_n)
+
+
+@dataclass(frozen=True)
+class _ClosedForm:
+    closed: ClosedForm
+    side: int
+
+    def draw(self, data: Tensor, count: int, generator: torch.Generator) -> Tensor:
+        return self.closed.given(data).sample(count, generator)
+
+    def scores(self, samples: Tensor, truths: Tensor, data: Tensor) -> dict[str, float]:
+        return scores(samples, truths, data, self.closed, (self.side, self.side))
+
+
+class _ByGibbs:
+    def __init__(self, prior: Increments, operator: SenseOperator, sigma_n: float) -> None:
+        self.gibbs = GibbsReference(prior, operator, sigma_n)
+        self.whitened = SenseOperator(operator.maps / sigma_n, operator.mask[:, 0, 0])
+        self.sigma_n = sigma_n
+        self._references: list[Tensor] = []  # of one truth after another
+
+    def draw(self, data: Tensor, count: int, generator: torch.Generator) -> Tensor:
+        return torch.stack([self.gibbs.sample(y, count, generator) for y in data])
+
+    def scores(self, samples: Tensor, truths: Tensor, data: Tensor) -> dict[str, float]:
+        generator = torch.Generator().manual_seed(1)
+        for y in data[len(self._references) :]:
+            self._references.append(self.gibbs.sample(y, REFERENCE_DRAWS, generator))
+        reference = torch.stack(self._references[: len(data)])
+        return scores_against(samples, truths, data / self.sigma_n, reference, self.whitened)
+
 
 @dataclass(frozen=True)
 class Run:
@@ -97,6 +173,8 @@ class Run:
 
 # the scores take samples for independent
 INDEPENDENT = {"balanced": False}
+# the noise is known, and a handful of points does not tell whether it is larger
+KNOWN_NOISE = {"balanced": False, "adapt_noise": False}
 
 # More evaluations, fewer images: the table is to end within minutes on two cores.
 RUNS = (
@@ -120,23 +198,51 @@ CASES = (
     Case("mixture, modes 3 sd apart", 16, 0.05, 3.0),
     Case("mixture, modes 8 sd apart", 16, 0.05, 8.0),
 )
+SPARSE_CASES = tuple(
+    SparseCase(f"partial Fourier, {kind} increments", kind, 16, 0.05)
+    for kind in ("gaussian", "laplace", "bernoulli-laplace", "student")
+)
+# an evaluation of their denoiser takes long
+SPARSE_RUNS = (
+    Run("posterior", 10, KNOWN_NOISE, truths=8, samples=79),
+    Run("posterior", 50, KNOWN_NOISE, truths=2, samples=79),
+    Run("posterior", 10, INDEPENDENT, truths=2, samples=79, note="noise adapted"),
+    Run("pula", 50, truths=2),
+    Run("langevin", 100, truths=2),
+    Run("hmc", truths=1),
+)
 QUICK_CASES = (
     Case("Gaussian, noise 0.1", 12, 0.1),
     Case("mixture, modes 3 sd apart", 8, 0.1, 3.0),
 )
 QUICK_RUNS = (Run("posterior", 10, INDEPENDENT), Run("pula", 5), Run("langevin", 10), Run("hmc", 3))
+QUICK_SPARSE = (SparseCase("partial Fourier, laplace increments", "laplace", 8, 0.1),)
+QUICK_SPARSE_RUNS = (
+    Run("posterior", 10, KNOWN_NOISE),
+    Run("pula", 5, truths=1),
+    Run("langevin", 10, truths=1),
+    Run("hmc", 2, {"tuning": 2, "leapfrog": 2}, truths=1),
+)
 
 
-def runs(quick: bool = False) -> list[Run]:
-    """The table's lines: a sampler that has none of its own is run with its defaults."""
-    chosen = list(QUICK_RUNS if quick else RUNS)
+def table(quick: bool = False) -> list[tuple[Case | SparseCase, list[Run]]]:
+    """Cases and their lines: a sampler that has none of its own is run with its defaults."""
+    cases: tuple[Case | SparseCase, ...] = QUICK_CASES if quick else CASES
+    sparse = QUICK_SPARSE if quick else SPARSE_CASES
+    lines = QUICK_RUNS if quick else RUNS
+    return [(case, _complete(lines)) for case in cases] + [
+        (case, _complete(QUICK_SPARSE_RUNS if quick else SPARSE_RUNS)) for case in sparse
+    ]
+
+
+def _complete(chosen: Sequence[Run]) -> list[Run]:
     listed = {run.sampler for run in chosen}
-    return chosen + [Run(name) for name in REGISTRY if name not in listed]
+    return [*chosen, *(Run(name) for name in REGISTRY if name not in listed)]
 
 
 def work(quick: bool = False) -> int:
     """What `validate` counts its progress to: one for each truth of each line of each case."""
-    return len(QUICK_CASES if quick else CASES) * sum(run.truths for run in runs(quick))
+    return sum(run.truths for _, lines in table(quick) for run in lines)
 
 
 def validate(
@@ -157,27 +263,26 @@ def validate(
     Returns
     -------
     One dictionary a line: case, sampler, steps, options, note, evaluations, truths, samples,
-    seconds, and the scores of `scoremri_core.evaluation.agreement.scores` (absent where samples
-    are not finite).
+    seconds, and the scores of `scoremri_core.evaluation.agreement.scores`, or of `scores_against`
+    where the posterior is that of a Gibbs sampler (absent where samples are not finite).
     """
-    cases, lines = (QUICK_CASES if quick else CASES), runs(quick)
-    truths_most = max(run.truths for run in lines)
     done, rows = 0, []
-    for case in cases:
+    for case, lines in table(quick):
+        truths_most = max(run.truths for run in lines)
         prior, operator = case.problem()
-        closed = ClosedForm(prior, operator, case.sigma_n)
+        known = case.known(prior, operator)
         generator = torch.Generator().manual_seed(seed)
-        truths = prior.sample(truths_most, generator)
-        e = torch.randn(truths_most, COILS, case.side, case.side, 2, generator=generator)
+        truths = prior.sample(truths_most, generator).to(torch.complex64)
         clean = operator.forward(truths[None, :, None])[0]
+        e = torch.randn(*clean.shape, 2, generator=generator)
         data = clean + case.sigma_n * operator.mask[0, 0] * torch.view_as_complex(e)
 
         before(done, f"{case.name}, {EXACT}")
         exact = Run(EXACT, truths=truths_most, samples=79)
         start = time.perf_counter()
-        drawn = closed.given(data).sample(exact.samples, generator)
+        drawn = known.draw(data, exact.samples, generator)
         seconds = time.perf_counter() - start
-        rows.append(_row(case, exact, drawn, truths, data, closed, 0, seconds))
+        rows.append(_row(case, exact, drawn, truths, data, known, 0, seconds))
         for run in lines:
             note = f"{case.name}, {run.sampler} {run.steps or ''}"
             found, evaluations, seconds = [], 0, 0.0
@@ -191,17 +296,17 @@ def validate(
                 found.append(images)
                 done += 1
             drawn = torch.stack(found)
-            rows.append(_row(case, run, drawn, truths, data, closed, evaluations, seconds))
+            rows.append(_row(case, run, drawn, truths, data, known, evaluations, seconds))
     return rows
 
 
 def _row(
-    case: Case,
+    case: Case | SparseCase,
     run: Run,
     samples: Tensor,
     truths: Tensor,
     data: Tensor,
-    closed: ClosedForm,
+    known: Known,
     evaluations: int,
     seconds: float,
 ) -> dict[str, Any]:
@@ -209,8 +314,7 @@ def _row(
     count = len(samples)
     found = {}
     if bool(samples.isfinite().all()):
-        shape = (case.side, case.side)
-        found = scores(samples, truths[:count].flatten(1), data[:count], closed, shape)
+        found = known.scores(samples, truths[:count].flatten(1), data[:count])
     return {
         "case": case.name,
         "sampler": run.sampler,
@@ -231,7 +335,7 @@ def _draw(
     operator: SenseOperator,
     data: Tensor,
     sigma_n: float,
-    prior: GaussianPrior | GaussianMixturePrior,
+    prior: Prior,
     seed: int,
     device: str,
 ) -> tuple[Tensor, int]:

@@ -1,23 +1,27 @@
-"""Checkpoints of the public NCSNv2 code bases, read without unpickling anything but tensors."""
+"""Checkpoints of public code bases, read without unpickling anything but tensors."""
 
 from __future__ import annotations
 
 import pickle
 import re
+import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from scoremri_core.errors import InputError
+from scoremri_core.priors.edm import EdmUnet
 from scoremri_core.priors.ncsnv2 import NCSNv2
+from scoremri_core.priors.script import ScriptModule, from_torchscript
 
 # names under which training scripts put the two copies of the weights
 MODEL = ("model_state", "model_state_dict", "state_dict", "model", "score")
 AVERAGE = ("ema_state", "ema_state_dict", "ema", "shadow", "model_ema")
+EDM_NAME = re.compile(r"model\.enc\.(\d+)x\1_conv\.weight")
 
 
 @dataclass(frozen=True)
@@ -27,14 +31,58 @@ class Checkpoint:
     Attributes
     ----------
     model : in evaluation mode, float32.
-    weights : "moving average" or "last step".
+    weights : "moving average", "last step", or "as stored".
     epoch, step : of the training, where the file says so.
     """
 
-    model: NCSNv2
+    model: NCSNv2 | EdmUnet | ScriptModule
     weights: str
     epoch: int | None = None
     step: int | None = None
+
+
+def read_foreign(path: Path, rescaled: bool = False, sigma_data: float = 0.5) -> Checkpoint:
+    """Read an NCSNv2 (`read_ncsnv2`), a U-Net of EDM (`read_edm`) or a TorchScript module.
+
+    Which of them it is follows from what the file holds.
+
+    Parameters
+    ----------
+    path : the file.
+    rescaled : of an NCSNv2.
+    sigma_data : of a U-Net of EDM.
+
+    Raises
+    ------
+    InputError : as the readers of each.
+    """
+    if _is_torchscript(path):
+        return Checkpoint(from_torchscript(path), "as stored")
+    content = _load(path)
+    state, average, *_ = _parts(content)
+    if any(EDM_NAME.match(name) for name in _named(state) | _named(average)):
+        return _edm(path, content, sigma_data)
+    return _ncsnv2(path, content, rescaled)
+
+
+def read_edm(path: Path, sigma_data: float = 0.5) -> Checkpoint:
+    """Build the U-Net of EDM whose weights a file of tensors holds.
+
+    That is the state dictionary of an `EDMPrecond` around a `SongUNet` (github.com/NVlabs/edm) of
+    the "DDPM++" kind, without class labels, alone or beside its moving average; the pickled
+    networks that are public there hold code, and are not read.  Sizes follow from names and shapes.
+
+    Parameters
+    ----------
+    path : the file.
+    sigma_data : of the preconditioning, which the state does not tell; EDM's default is 0.5.
+
+    Raises
+    ------
+    InputError : no such file; one that holds more than tensors and plain values; names or shapes
+        that are not those of such a network.
+    """
+    return _edm(path, _load(path), sigma_data)
 
 
 def read_ncsnv2(path: Path, rescaled: bool = False) -> Checkpoint:
@@ -56,7 +104,10 @@ def read_ncsnv2(path: Path, rescaled: bool = False) -> Checkpoint:
     InputError : no such file; a file that holds more than tensors and plain values; names, shapes
         or noise levels that are not an NCSNv2's.
     """
-    content = _load(path)
+    return _ncsnv2(path, _load(path), rescaled)
+
+
+def _ncsnv2(path: Path, content: Any, rescaled: bool) -> Checkpoint:
     state, average, epoch, step = _parts(content)
     averaged = _named(average)
     model = _built(path, _named(state) | averaged, rescaled)
@@ -127,16 +178,60 @@ def _built(path: Path, weights: dict[str, Tensor], rescaled: bool) -> NCSNv2:
         variant = "deeper" if "res5.0.conv1.weight" in weights else "plain"
     with torch.device("meta"):  # names and shapes only: the file brings the values
         model = NCSNv2(variant, first.shape[0], first.shape[1], len(sigmas), rescaled)
+    _load_into(model, weights, path, f"an NCSNv2 ({variant}) of width {first.shape[0]}")
+    return model
+
+
+def _is_torchscript(path: Path) -> bool:
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return any("/code/" in name for name in archive.namelist())
+    except (OSError, zipfile.BadZipFile):
+        return False
+
+
+def _edm(path: Path, content: Any, sigma_data: float) -> Checkpoint:
+    state, average, *_ = _parts(content)
+    averaged = _named(average)
+    # augmentation is of training alone, and the filters are those of 2 x 2 means
+    weights = {
+        name: value
+        for name, value in (_named(state) | averaged).items()
+        if name != "model.map_augment.weight" and not name.endswith(".resample_filter")
+    }
+    first = next((name for name in weights if EDM_NAME.match(name)), "")
+    if not first or weights[first].ndim != 4:
+        raise InputError(f"{path}: expected the weights of a U-Net of EDM, with model.enc.NxN_conv")
+    resolution = int(EDM_NAME.match(first)[1])  # type: ignore[index]
+    width, channels = weights[first].shape[:2]
+    multipliers, blocks, attention = [], 0, []
+    for scale in range(12):
+        size = resolution >> scale
+        prefix = f"model.enc.{size}x{size}_block"
+        number = sum(name.startswith(prefix) and name.endswith(".conv1.weight") for name in weights)
+        if not number:
+            break
+        blocks = number
+        multipliers.append(weights[f"{prefix}{number - 1}.conv1.weight"].shape[0] // width)
+        if f"{prefix}0.qkv.weight" in weights:
+            attention.append(size)
+    with torch.device("meta"):  # names and shapes only: the file brings the values
+        model = EdmUnet(resolution, width, multipliers, blocks, attention, channels, sigma_data)
+    _load_into(model, weights, path, "a DDPM++ U-Net of EDM without class labels")
+    model = model.eval().requires_grad_(False)
+    return Checkpoint(model, "moving average" if averaged else "last step")
+
+
+def _load_into(model: nn.Module, weights: dict[str, Tensor], path: Path, kind: str) -> None:
     expected = model.state_dict()
     for name in sorted(expected.keys() | weights.keys()):
         if name not in weights:
-            raise InputError(f"{path}: {name!r} of an NCSNv2 ({variant}) is missing")
+            raise InputError(f"{path}: {name!r} of {kind} is missing")
         if name not in expected:
-            raise InputError(f"{path}: {name!r} is no parameter of an NCSNv2 ({variant})")
+            raise InputError(f"{path}: {name!r} is no parameter of {kind}")
         if weights[name].shape != expected[name].shape:
             raise InputError(
                 f"{path}: {name!r} has shape {tuple(weights[name].shape)}: expected "
-                f"{tuple(expected[name].shape)} in an NCSNv2 ({variant}) of width {first.shape[0]}"
+                f"{tuple(expected[name].shape)} in {kind}"
             )
     model.load_state_dict(weights, assign=True)
-    return model

@@ -15,11 +15,13 @@ from safetensors.torch import load_file, save
 from torch import nn
 
 from scoremri_core.errors import InputError
+from scoremri_core.priors.edm import EdmPrior, EdmUnet
 from scoremri_core.priors.model import ModelPrior
 from scoremri_core.priors.ncsnv2 import NCSNv2
 from scoremri_core.priors.ncsnv2_prior import NCSNv2Prior
 from scoremri_core.priors.network import NetworkPrior
 from scoremri_core.priors.residual_unet import ResidualUnet, ResidualUnetPrior
+from scoremri_core.priors.script import ScriptModule, ScriptPrior
 from scoremri_core.priors.unet import DenoisingUnet
 
 SHIPPED = Path(__file__).parent / "weights"
@@ -37,6 +39,8 @@ ARCHITECTURES = {
     "unet": Architecture(DenoisingUnet, NetworkPrior),
     "ncsnv2": Architecture(NCSNv2, NCSNv2Prior),
     "residual-unet": Architecture(ResidualUnet, ResidualUnetPrior),
+    "edm-unet": Architecture(EdmUnet, EdmPrior),
+    "torchscript": Architecture(ScriptModule, ScriptPrior),
 }
 
 

@@ -20,8 +20,9 @@ UPDATES = ("paper", "published")
 class LangevinOptions:
     """Options of annealed Langevin dynamics.
 
-    The noise levels are those the authors' brain runs visit: the second half of a model's 2,311
-    geometric levels from 232 to 0.0066.
+    Noise levels and steps are those of the authors' T2 brain runs, 3,975 in all: of a model's 2,311
+    geometric levels from 232 to 0.0066 they visit 1156 to 2310, with 3 steps at each up to level
+    1800 and 4 after that.
 
     Attributes
     ----------
@@ -29,6 +30,8 @@ class LangevinOptions:
         (csgm-mri-langevin) does instead.  See `sample_langevin`.
     steps : noise levels.
     inner_steps : steps at each noise level, each one denoiser evaluation.
+    late_sigma : there is one step more at each noise level below this (between the levels 1800 and
+        1801 of that model); 0 for none.
     sigma_max, sigma_min : first and last noise level, in units of the prior.
     step_size : of "paper", in units of the inverse curvature; stable below 2.
     averaged : of "paper": average z with that of the step before; False is Eq. 4 to the letter.
@@ -39,6 +42,7 @@ class LangevinOptions:
     update: str = "paper"
     steps: int = 1155
     inner_steps: int = 3
+    late_sigma: float = 0.0664
     sigma_max: float = 1.23
     sigma_min: float = 0.0066
     step_size: float = 1.0
@@ -55,6 +59,14 @@ class LangevinOptions:
             raise InputError(f"step_size is {self.step_size}: expected above 0 and below 2")
         if not self.step_lr > 0 or not self.mse >= 0:
             raise InputError("step_lr, mse: expected positive numbers")
+
+    def schedule(self) -> list[float]:
+        """The noise level of each step."""
+        return [
+            sigma
+            for sigma in geometric(self.sigma_max, self.sigma_min, self.steps)
+            for _ in range(self.inner_steps + (sigma < self.late_sigma))
+        ]
 
 
 def sample_langevin(
@@ -88,9 +100,9 @@ def sample_langevin(
     log-density, and nothing in it knows the noise of the data.  Here norms are taken sample by
     sample, rather than over the whole batch, so that samples do not depend on one another; and
     x starts as noise of the first level, rather than uniform between 0 and 1.  Its parameters
-    (of configs/file/brain_T2.yaml; run_langevin.yaml has step_lr 9e-7) are for a network whose
-    score is bounded by its normalisation layers: with a score that grows with x, as a Gaussian's
-    does, the rescaled gradient feeds on itself and x diverges.
+    (`mse` and `sampling.step_lr` of configs/file/brain_T2.yaml) are for a network whose score is
+    bounded by its normalisation layers: with a score that grows with x, as a Gaussian's does, the
+    rescaled gradient feeds on itself and x diverges.
 
     Parameters and return value are those of `sample_posterior`.
     """
@@ -99,25 +111,24 @@ def sample_langevin(
     images = (frames, noise.samples, sets, ny, nx)
     s2 = (sigma_n**2).view(-1, 1, 1, 1, 1)
     seen = operator.adjoint(data[:, None])
-    levels = geometric(options.sigma_max, options.sigma_min, options.steps)
+    levels = options.schedule()
     averaged = options.averaged and options.update == "paper"
     x = levels[0] * noise.complex_normal(sets, ny, nx).expand(images)
     z = noise.complex_normal(sets, ny, nx) if averaged else x
     for i, sigma in enumerate(levels, start=1):
         tempered = s2 + sigma**2 - levels[-1] ** 2
-        for _ in range(options.inner_steps):
-            drift = score(prior, x, sigma, operator.support)
-            gradient = seen - operator.normal(x)
-            if options.update == "paper":
-                eta = options.step_size / (1 / sigma**2 + 1 / tempered)
-                drift = drift + gradient / tempered
-            else:
-                eta = torch.full_like(s2, options.step_lr * (sigma / levels[-1]) ** 2)
-                drift = drift + options.mse * _norm(drift) / _norm(gradient) * gradient
-            last, z = z, noise.complex_normal(sets, ny, nx)
-            x = x + eta * drift + (2 * eta).sqrt() * ((z + last) / 2 if averaged else z)
+        drift = score(prior, x, sigma, operator.support)
+        gradient = seen - operator.normal(x)
+        if options.update == "paper":
+            eta = options.step_size / (1 / sigma**2 + 1 / tempered)
+            drift = drift + gradient / tempered
+        else:
+            eta = torch.full_like(s2, options.step_lr * (sigma / levels[-1]) ** 2)
+            drift = drift + options.mse * _norm(drift) / _norm(gradient) * gradient
+        last, z = z, noise.complex_normal(sets, ny, nx)
+        x = x + eta * drift + (2 * eta).sqrt() * ((z + last) / 2 if averaged else z)
         on_level(i, len(levels), x)
-    return torch.where(operator.support, x, 0), len(levels) * options.inner_steps
+    return torch.where(operator.support, x, 0), len(levels)
 
 
 def _norm(x: Tensor) -> Tensor:

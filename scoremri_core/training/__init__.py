@@ -8,10 +8,11 @@ OPTIMIZERS = ("adamw", "adam")
 SCHEDULES = ("cosine", "constant")
 DEPTHS = ("plain", "deeper", "deepest")
 
-# What the papers say of their training, by the names of the command line's options.  Neither
-# tells all: what is missing here is the default.
+# What the papers and their public code say of their training, by the names of the command line's
+# options.  Neither tells all: what is missing here is the default.
 PRESETS: dict[str, dict[str, Any]] = {
-    # Jalal et al. 2021, appendix: NCSNv2, brain
+    # Jalal et al. 2021, brain: the configurations of csgm-mri-langevin, which read the checkpoint
+    # of step 100,000
     "jalal2021": {
         "architecture": "ncsnv2",
         "width": 128,
@@ -19,6 +20,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         "levels": 2311,
         "sigma_begin": 232.0,
         "sigma_end": 0.0066,
+        "steps": 100_000,
         "patch": 384,
         "learning_rate": 1e-4,
         "optimizer": "adam",

@@ -93,6 +93,8 @@ class Settings:
         ):  # fmt: skip
             if not 0 < (number := getattr(self, name)) < math.inf:
                 raise InputError(f"{name} is {number}: expected above 0")
+        if not 0 <= self.ema_decay < 1:
+            raise InputError(f"ema_decay is {self.ema_decay}: expected 0 up to 1")
         if self.sigma_end >= self.sigma_begin or self.levels < 2:
             raise InputError(
                 f"levels: {self.levels} from sigma_begin {self.sigma_begin:g} to sigma_end "
@@ -139,7 +141,7 @@ class Settings:
             )
         if self.architecture == "residual-unet" and not self.spectral_norm:
             command += " --no-spectral-norm"
-        for name in ("optimizer", "adam_eps", "schedule"):
+        for name in ("optimizer", "adam_eps", "schedule", "ema_decay"):
             if (value := getattr(self, name)) != getattr(Settings, name):
                 command += f" --{name.replace('_', '-')} {value}"
         if self.channels is not None:

@@ -42,7 +42,7 @@ def test_every_row_is_measured_or_says_why_not(outcome):
 
 def test_default_and_langevin_rows(outcome):
     default, langevin = outcome[0]["frame"][:2]
-    assert (default["evaluations"], langevin["evaluations"]) == (3, 3465)
+    assert (default["evaluations"], langevin["evaluations"]) == (3, 3975)
     assert default["ratio"] == 1
     assert default["psnr"] > 25
     assert langevin["psnr"] is None

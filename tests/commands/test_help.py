@@ -64,7 +64,7 @@ def test_choices_are_shown_as_choices(run, monkeypatch):
     assert f"--architecture [{'|'.join(ARCHITECTURES)}]" in shown(run, "train")
     assert f"--loss [{'|'.join(LOSSES)}]" in shown(run, "train")
     assert tuple(undersampling.AXES) == AXES
-    assert set(NETWORKS) == set(ARCHITECTURES)
+    assert set(ARCHITECTURES) <= set(NETWORKS)
 
 
 @pytest.mark.parametrize(

@@ -69,3 +69,19 @@ def test_colour_images_are_refused_and_leave_nothing(run, checkpoint, tmp_path):
     assert code == 2
     assert "3 channels" in err
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_prior_goes_out_as_torchscript_and_comes_back(run, checkpoint, tmp_path):
+    path, _ = checkpoint()
+    stored, module = tmp_path / "mine.safetensors", tmp_path / "mine.pt"
+    assert run("import-prior", path, "-o", stored)[0] == 0
+    assert run("export", stored, "-o", module)[0] == 0
+    code, _, err = run("import-prior", module, "-o", tmp_path / "again.safetensors")
+    assert code == 0
+    assert "TorchScript module of complex images" in err
+    x = torch.randn(1, 32, 40, dtype=torch.complex64, generator=torch.Generator().manual_seed(0))
+    first, again = (
+        load_prior(p).denoise(x, torch.tensor([0.5]))
+        for p in (stored, tmp_path / "again.safetensors")
+    )
+    torch.testing.assert_close(again, first, rtol=1e-4, atol=1e-5)

@@ -31,6 +31,7 @@ WRITES = {
     "validate": ("-o", "{out}"),
     "benchmark": ("--quick", "-o", "{out}"),
     "import-prior": ("full.h5", "-o", "{out}"),
+    "export": ("default", "-o", "{out}"),
     "train": ("--data", "volumes.csv", "-o", "{out}"),
 }
 

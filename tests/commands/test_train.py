@@ -123,6 +123,29 @@ def test_a_residual_unet_is_trained_measured_and_stored(volumes, run, quick, tmp
     assert isinstance(load_prior(tmp_path / "run" / "mine.safetensors"), ResidualUnetPrior)
 
 
+def test_a_papers_preset_gives_the_defaults_of_all_other_options(volumes, run, quick, tmp_path):
+    small = ("--steps", 1, "--batch", 2, "--patch", 32, "--device", "cpu", "--width", 8)
+    code, _, _ = run(
+        *("train", "--data", volumes, "-o", tmp_path / "run", "--preset", "jalal2021", *small),
+        *("--depth", "plain", "--levels", 40),
+    )
+    assert code == 0
+    card = json.loads((tmp_path / "run" / "default.json").read_text())
+    assert card["architecture"] == "ncsnv2"
+    assert card["config"]["levels"] == 40
+    assert card["sigma_range"] == [0.0066, 232.0]
+    assert "--learning-rate 0.0001 " in card["command"]
+    assert card["command"].endswith(
+        "--architecture ncsnv2 --width 8 --depth plain --levels 40 --sigma-begin 232 --sigma-end "
+        "0.0066 --optimizer adam --adam-eps 0.001 --schedule constant"
+    )
+    assert load_prior(tmp_path / "run" / "default.safetensors").sigmas[0] == 232
+    code, _, message = run("train", "--data", volumes, "-o", tmp_path / "x", "--preset", "song")
+    assert (code, message) == (
+        2, "scoremri: preset 'song': expected one of jalal2021, ramzi2020\n"
+    )  # fmt: skip
+
+
 @pytest.mark.parametrize(
     ("options", "told"),
     [

@@ -75,7 +75,7 @@ def test_the_papers_langevin_converges_to_the_posterior(prior, operator, data):
     for steps in (10, 600):
         options = LangevinOptions(steps=steps, sigma_min=0.02)
         images, evaluations = draws(sample_langevin, operator, data, prior, options)
-        assert evaluations == 3 * steps
+        assert evaluations == len(options.schedule()) > 3 * steps
         bias, ratio = bias_and_ratio(images, posterior)
         biases.append(bias)
     assert biases[0] > 0.2  # far from converged with few evaluations
@@ -178,7 +178,7 @@ def test_a_region_no_coil_sees_is_zero(prior, operator, data, draw):
 
 @pytest.mark.parametrize(
     ("sampler", "options", "evaluations"),
-    [("langevin", {"update": "published"}, 6), ("pula", {"inner_steps": 1}, 2)],
+    [("langevin", {"update": "published"}, 7), ("pula", {"inner_steps": 1}, 2)],
 )
 def test_the_front_door_knows_them(prior, operator, data, sampler, options, evaluations):
     result = reconstruct(
@@ -204,6 +204,18 @@ def test_schedule_is_geometric():
     assert levels[-1] == 0.02
     np.testing.assert_allclose(np.diff(np.log(levels)), np.log(0.01) / 4)
     assert geometric(2.0, 0.02, 1) == [0.02]
+
+
+def test_the_steps_are_those_of_the_authors_brain_runs():
+    """Levels 1156 to 2310 of 2,311, with 3 steps at each up to level 1800 and 4 after that."""
+    theirs = np.geomspace(232, 0.0066, 2311)
+    levels = np.array(LangevinOptions().schedule())
+    assert len(levels) == 3975
+    for first, number in ((1156, 0), (1800, 3 * 644), (1801, 3 * 645), (2310, 3974)):
+        assert levels[number] == pytest.approx(theirs[first], rel=0.003)
+    assert levels[3 * 645 - 1] > levels[3 * 645] == levels[3 * 645 + 3] > levels[3 * 645 + 4]
+    plain = LangevinOptions(steps=7, inner_steps=2, late_sigma=0)
+    assert len(plain.schedule()) == 14
 
 
 @pytest.mark.parametrize(

@@ -42,6 +42,10 @@ def test_the_papers_network():
     # two blocks of three convolutions at each of five stages, five projections, two
     # up-convolutions, the last one
     assert len(convolutions(model)) == 30 + 5 + 2 + 1
+    # each convolution of a block has its batch norm, and no ReLU follows the third
+    norms = [layer for layer in model.modules() if isinstance(layer, torch.nn.BatchNorm2d)]
+    assert len(norms) == 30
+    assert isinstance(model.down[0][0].layers[-1], torch.nn.BatchNorm2d)
     with torch.no_grad():
         score = model.eval()(torch.randn(2, 2, 24, 32), torch.tensor([0.3, -0.3]))
     assert score.shape == (2, 2, 24, 32)
@@ -140,6 +144,14 @@ def test_training_learns_and_holds_the_spectral_norms(tmp_path):
         before, after = (float(score_loss(m, clean, sigma, noise)) for m in (untrained, model))
     assert before > 0.9
     assert after < 0.5
+
+
+def test_spectral_norms_may_be_left_free(tmp_path):
+    settings = Settings(steps=3, learning_rate=0.1, spectral_norm=False, **RUN)
+    train(flat(), tmp_path, settings)
+    state = torch.load(tmp_path / "checkpoint.pt", weights_only=True)["model"]
+    kernels = [k for name, k in state.items() if name.endswith("weight") and k.ndim == 4]
+    assert any(abs(float(spectral_norm(kernel)) - 2) > 0.2 for kernel in kernels)
 
 
 def test_a_resumed_run_is_the_same_as_an_uninterrupted_one(tmp_path):
