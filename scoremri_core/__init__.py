@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from scoremri_core.priors import load_prior
     from scoremri_core.reconstruction import reconstruct
+    from scoremri_core.reconstructor import Reconstructor
     from scoremri_core.result import Info, Reconstruction
     from scoremri_core.samplers.hmc import HmcOptions
     from scoremri_core.samplers.langevin import LangevinOptions
@@ -25,6 +26,7 @@ _WHERE = {
     "PosteriorOptions": "samplers.posterior",
     "PulaOptions": "samplers.pula",
     "Reconstruction": "result",
+    "Reconstructor": "reconstructor",
     "load_prior": "priors",
     "reconstruct": "reconstruction",
     "reconstruct_volume": "volume",
@@ -37,6 +39,7 @@ __all__ = [
     "PosteriorOptions",
     "PulaOptions",
     "Reconstruction",
+    "Reconstructor",
     "load_prior",
     "reconstruct",
     "reconstruct_volume",

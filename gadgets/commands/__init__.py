@@ -22,6 +22,7 @@ logger = logging.getLogger(__name__)
 COMMANDS = (
     "demo",
     "replay",
+    "convert",
     "stream",
     "serve",
     "check",

@@ -101,6 +101,9 @@ ChainProperties = Annotated[
     ),
 ]
 
+Overwrite = Annotated[
+    bool, typer.Option("--overwrite", help="Replace files that are there already.")
+]
 Group = Annotated[str, typer.Option("--group", help="Group of the scan in the file.")]
 Prior = Annotated[str, typer.Option("--prior", help="Name of a shipped prior, or a path.")]
 Device = Annotated[

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from gadgets.commands.options import ChainProperties, Config, Group
+from gadgets.commands.options import ChainProperties, Config, Group, Overwrite
 from scoremri_core.errors import InputError
 
 if TYPE_CHECKING:
@@ -20,7 +22,9 @@ logger = logging.getLogger(__name__)
 
 
 def replay(
-    source: Annotated[Path, typer.Argument(metavar="IN.h5", help="Recorded ISMRMRD scan.")],
+    source: Annotated[
+        Path, typer.Argument(metavar="IN", help="Raw data: see Files in the documentation.")
+    ],
     output: Annotated[Path, typer.Option("-o", "--output", metavar="OUT.h5", help="Images.")],
     config: Config = "score_recon.xml",
     properties: ChainProperties = None,
@@ -31,19 +35,35 @@ def replay(
             metavar="HOST:PORT", help="Use this Gadgetron server.", show_default="this process"
         ),
     ] = None,
+    formats: Annotated[
+        str,
+        typer.Option(
+            "--format",
+            metavar="LIST",
+            help="Of the images, as h5,nifti,dicom: ISMRMRD, OUT_mean.nii.gz, OUT_dicom/.",
+        ),
+    ] = "h5",
+    overwrite: Overwrite = False,
 ) -> None:
     """Stream a recorded scan through a chain into image series.
 
-    OUT.h5 gets GROUP/image_SERIES/{data,header,attributes}. Waveforms of the scan are sent too, and
-    those that come back are kept in GROUP/waveforms.
+    OUT.h5 gets GROUP/image_SERIES/{data,header,attributes}, and is replaced where it is there.
+    Waveforms of the scan are sent too, and those that come back are kept in GROUP/waveforms. NIfTI
+    and DICOM files lie beside it; those that are there are kept without --overwrite.
     """
     from gadgets.commands.progress import progress
     from gadgets.protocol.chain import Chain, find
     from gadgets.service.client import run_remote
     from gadgets.service.host import run_chain
-    from scoremri_core.scans.files import check_writable, open_scan, replacing
+    from scoremri_core.images.export import check, export, parse_formats
+    from scoremri_core.images.series import read_series
+    from scoremri_core.scans.files import check_writable
+    from scoremri_core.scans.formats.opening import open_any
+    from scoremri_core.scans.header import parse_header
 
     check_writable(output, source)
+    wanted = parse_formats(formats)
+    check(output, wanted, overwrite)
     values = pairs(properties or [])
     chain: Chain | str = config
     if address is None or find(config) is not None:
@@ -51,8 +71,8 @@ def replay(
     elif values:
         raise InputError(f"the chain '{config}' is the server's own: -p needs a chain file")
     with (
-        open_scan(source, group) as scan,
-        replacing(output) as partial,
+        open_any(source, group) as scan,
+        written(output, keep="h5" in wanted) as partial,
         progress("frames", frames(scan.heads())) as advance,
     ):
         course = Course(advance, len(scan))
@@ -65,8 +85,29 @@ def replay(
         counts = write_images(partial, group, course.receiving(received))
         if not counts:
             raise InputError(f"{source}: no image came back from {config}")
+        others = [name for name in wanted if name != "h5"]
+        made = []
+        if others:
+            header = parse_header(scan.header_xml, scan.name)
+            made = export(output, read_series(partial, group), others, header)
     for name, count in counts.items():
-        logger.info("%s: %d images in %s/%s", output, count, group, name)
+        if "h5" in wanted:
+            logger.info("%s: %d images in %s/%s", output, count, group, name)
+    for path in made:
+        logger.info("%s: written", path)
+
+
+@contextmanager
+def written(output: Path, keep: bool) -> Iterator[Path]:
+    """Where the images are written first; they take the place of `output` if they are kept."""
+    from scoremri_core.scans.files import replacing
+
+    if keep:
+        with replacing(output) as partial:
+            yield partial
+    else:
+        with TemporaryDirectory(prefix=".scoremri", dir=output.parent) as folder:
+            yield Path(folder) / output.name
 
 
 @dataclass

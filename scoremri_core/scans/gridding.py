@@ -10,8 +10,9 @@ import numpy.typing as npt
 
 from scoremri_core.errors import InputError
 from scoremri_core.mri.fourier import change_field_of_view, remove_oversampling
-from scoremri_core.scans.files import PathLike, Readable, open_scan
+from scoremri_core.scans.files import PathLike, Readable
 from scoremri_core.scans.flags import COUNTERS, REVERSE, STEPS, imaging_lines
+from scoremri_core.scans.formats.opening import open_any
 
 
 @dataclass(frozen=True)
@@ -143,7 +144,7 @@ def fully_sampled_kspace(path: PathLike, group: str = "dataset") -> npt.NDArray[
     InputError
         Where a line between the encoding limits is missing, and as `zero_filled_kspace`.
     """
-    with open_scan(path, group) as scan:
+    with open_any(path, group) as scan:
         kspace = zero_filled_kspace(scan)
         limits = encoding_limits(scan.header, STEPS[0])
         received = int(np.any(kspace != 0, axis=(1, 3)).sum(axis=1).min())
