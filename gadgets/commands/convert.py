@@ -55,9 +55,11 @@ def convert(
     or a NumPy array with a side-car, all of raw data; or the images that replay wrote.
     """
     from scoremri_core.images.series import is_image_series
-    from scoremri_core.scans.files import open_hdf5
+    from scoremri_core.scans.files import check_writable, open_hdf5
     from scoremri_core.scans.formats.recognise import recognise
 
+    if output is not None:
+        check_writable(output, source)
     has_images = False
     if recognise(source, group) == "ismrmrd":
         with open_hdf5(source) as file:
@@ -81,13 +83,12 @@ def convert(
 
 
 def _raw_data(source: Path, output: Path, group: str, overwrite: bool) -> None:
-    from scoremri_core.scans.files import check_new, check_writable, write_scan
+    from scoremri_core.scans.files import check_new, write_scan
     from scoremri_core.scans.formats.opening import open_any
     from scoremri_core.scans.formats.saving import save_array
 
     if output.suffix not in RAW:
         raise InputError(f"{output}: expected a name that ends with {', '.join(RAW)}")
-    check_writable(output, source)
     check_new(output, overwrite)
     with open_any(source, group) as scan:
         written = [output]

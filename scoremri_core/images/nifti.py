@@ -96,24 +96,23 @@ def stacked(series: Series) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.flo
 def _volume(
     series: Series, pictures: Sequence[Picture]
 ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float64]]:
-    normal = pictures[0].affine[:3, 2] / np.linalg.norm(pictures[0].affine[:3, 2])
-    ordered = sorted(pictures, key=lambda own: float(own.affine[:3, 3] @ normal))
-    affine = ordered[0].affine.copy()
-    if len(ordered) > 1:
-        corners = np.array([own.affine[:3, 3] for own in ordered])
+    affine = pictures[0].affine.copy()
+    if len(pictures) > 1:
+        corners = np.array([own.affine[:3, 3] for own in pictures])
         steps = np.diff(corners, axis=0)
-        # a thousandth of a pixel and more is none that rounding makes
         even = np.allclose(steps, steps.mean(axis=0), atol=0.01)
         parallel = all(
-            np.allclose(own.affine[:3, :3], affine[:3, :3], atol=1e-3) for own in ordered
+            np.allclose(own.affine[:3, :3], affine[:3, :3], atol=1e-3) for own in pictures
         )
-        if not (even and parallel and np.linalg.norm(steps[0]) > 0 and len(ordered[0].pixels) == 1):
+        if not (
+            even and parallel and np.linalg.norm(steps[0]) > 0 and len(pictures[0].pixels) == 1
+        ):
             raise InputError(
                 f"series {series.index} ({series.name}): its slices are not parallel and evenly "
                 "spaced, as NIfTI needs; use DICOM"
             )
         affine[:3, 2] = steps.mean(axis=0)
-    array = np.concatenate([own.pixels for own in ordered])
+    array = np.concatenate([own.pixels for own in pictures])
     return np.ascontiguousarray(array.transpose(2, 1, 0), np.float32), affine
 
 

@@ -98,7 +98,7 @@ class Series:
 
     @cached_property
     def volumes(self) -> list[list[Picture]]:
-        """The images by what else than the slice they differ in; in each, one a slice.
+        """The images by what else than the slice they differ in; in each, one a slice, along them.
 
         Samples of a frame, which have the same counters, come one after the other.
         """
@@ -108,6 +108,9 @@ class Series:
             place = (*picture.frame, picture.header.slice)
             groups.setdefault((*picture.frame, seen[place]), []).append(picture)
             seen[place] += 1
+        normal = self.pictures[0].affine[:3, 2]
+        for pictures in groups.values():
+            pictures.sort(key=lambda own: float(own.affine[:3, 3] @ normal))
         return [groups[key] for key in sorted(groups)]
 
 

@@ -15,6 +15,7 @@ from scoremri_core.scans.simulation import SimulatedScan
 TAKES = {
     "replay": ("{file}", "-o", "new.h5"),
     "undersample": ("{file}", "-o", "new.h5"),
+    "convert": ("{file}", "new.h5"),
     "evaluate": ("{file}", "-R", "2", "-p", "sampler=none", "-o", "new.json"),
     "benchmark": ("--quick", "--data", "{file}", "-o", "new.json"),
     "import-prior": ("{file}", "-o", "new.safetensors"),
@@ -26,6 +27,7 @@ WRITES = {
     "replay": ("full.h5", "-o", "{out}"),
     "simulate": ("-o", "{out}"),
     "undersample": ("full.h5", "-o", "{out}"),
+    "convert": ("full.h5", "{out}"),
     "evaluate": ("full.h5", "-o", "{out}"),
     "validate": ("-o", "{out}"),
     "benchmark": ("--quick", "-o", "{out}"),

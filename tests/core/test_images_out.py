@@ -40,7 +40,7 @@ TRUTH = CENTER + AXES @ (SIDES * (np.array(POINT) - [10 // 2, 12 // 2, 1]))
 def images(tmp_path):
     """Mean and sd of three slices, not in their order, in an ISMRMRD file."""
     path = tmp_path / "images.h5"
-    slices, ny, nx = SHAPE
+    _, ny, nx = SHAPE
     with ismrmrd.Dataset(str(path), "dataset") as dataset:
         for number in (1, 0, 2):
             pixels = np.random.default_rng(number).uniform(0, 0.2, (1, ny, nx)).astype(np.float32)
