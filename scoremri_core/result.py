@@ -134,7 +134,7 @@ class Reconstruction:
         top = float(np.nanmax(np.abs(np.asarray(self.mean[index]))))
         for place, (title, image) in enumerate(panels.items(), start=1):
             axes = figure.add_subplot(1, len(panels), place)
-            scale = {} if title == "posterior sd" else {"vmin": 0, "vmax": top or 1}
+            scale: dict[str, Any] = {} if title == "posterior sd" else {"vmin": 0, "vmax": top or 1}
             drawn = axes.imshow(np.abs(np.asarray(image)), cmap="gray", **scale)
             axes.set(title=title, xlabel="x (readout)", ylabel="y (phase encoding)")
             figure.colorbar(drawn, ax=axes, label="units of k-space", shrink=0.8)

@@ -150,6 +150,11 @@ def pattern(acquired: npt.NDArray[np.bool_]) -> tuple[npt.NDArray[np.bool_], tup
     return calibration, (max(1, round(factor / z)), z)
 
 
+def acceleration(y: int, z: int) -> Any:
+    """Acceleration factors of both phase-encode directions, as the header has them."""
+    return xsd.accelerationFactorType(kspace_encoding_step_1=y, kspace_encoding_step_2=z)
+
+
 def _span(acquired: npt.NDArray[np.bool_]) -> npt.NDArray[Any]:
     there = np.flatnonzero(acquired)
     return np.arange(there[0], there[-1] + 1)
@@ -213,7 +218,7 @@ def _encoding(
     )
     if max(factor) > 1:
         encoding.parallelImaging = xsd.parallelImagingType(
-            accelerationFactor=xsd.accelerationFactorType(*factor),
+            accelerationFactor=acceleration(*factor),
             calibrationMode=xsd.calibrationModeType.EMBEDDED,
         )
     return encoding

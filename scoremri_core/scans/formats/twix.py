@@ -26,7 +26,12 @@ from scoremri_core.scans.flags import (
     REVERSE,
     flag_bits,
 )
-from scoremri_core.scans.formats.made import FIRST_IN_SLICE, LAST_IN_MEASUREMENT, MadeScan
+from scoremri_core.scans.formats.made import (
+    FIRST_IN_SLICE,
+    LAST_IN_MEASUREMENT,
+    MadeScan,
+    acceleration,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -88,7 +93,15 @@ def open_made(path: PathLike) -> Iterator[MadeScan]:
     if not len(imaging):
         raise InputError(f"{name}: no imaging lines")
     header = _header(name, protocol, imaging)
-    yield MadeScan(name, header, heads, lambda index: readouts[index].data)
+
+    def readout(index: int) -> npt.NDArray[Any]:
+        try:
+            data: npt.NDArray[Any] = readouts[index].data
+        except (ValueError, TypeError, OSError) as error:
+            raise InputError(f"{name}: cut off in acquisition {index} of {len(heads)}") from error
+        return data
+
+    yield MadeScan(name, header, heads, readout)
 
 
 def _read(path: PathLike) -> list[Any]:
@@ -112,8 +125,8 @@ def _read(path: PathLike) -> list[Any]:
         ) from error
     logger.debug("%s: %s", path, told.getvalue().strip())
     scans = [scan for scan in scans if isinstance(scan, dict) and scan.get("mdb")]
-    if not scans:
-        raise InputError(f"{path}: Siemens raw data without a scan")
+    if not scans or any("MeasYaps" not in scan["hdr"] for scan in scans):
+        raise InputError(f"{path}: Siemens raw data without a whole scan")
     return scans
 
 
@@ -214,13 +227,13 @@ def _header(name: str, protocol: Any, imaging: npt.NDArray[Any]) -> Any:
         trajectory=xsd.trajectoryType.CARTESIAN,
     )
     steps = (_value(protocol, "sPat", key) or 1 for key in ("lAccelFactPE", "lAccelFact3D"))
-    acceleration = [int(step) for step in steps]
-    if max(acceleration) > 1:
+    factors = [int(step) for step in steps]
+    if max(factors) > 1:
         mode = "embedded"
         if not (imaging["flags"] & np.uint64(CALIBRATION_AND_IMAGING)).any():
             mode = "separate"
         encoding.parallelImaging = xsd.parallelImagingType(
-            accelerationFactor=xsd.accelerationFactorType(*acceleration),
+            accelerationFactor=acceleration(*factors),
             calibrationMode=xsd.calibrationModeType(mode),
         )
     frequency = _value(protocol, "sTXSPEC", "asNucleusInfo")[0]["lFrequency"]
