@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -165,7 +166,7 @@ class Reconstruction:
         """
         from scoremri_core.images import RESEARCH_ONLY
         from scoremri_core.images.nifti import RAS_OF_LPS, write_nifti
-        from scoremri_core.scans.files import replacing
+        from scoremri_core.scans.files import placing
 
         if what not in ("mean", "std", "samples"):
             raise InputError(f"what {what!r}: expected mean, std or samples")
@@ -178,8 +179,10 @@ class Reconstruction:
             affine = np.diag([*sizes, 1.0])
             affine[:3, 3] = -sizes * (np.array(array.shape[:3]) // 2)
             affine = RAS_OF_LPS @ affine
-        with replacing(path) as partial:
-            write_nifti(partial, array, affine, f"scoremri {what}; {RESEARCH_ONLY}")
+        with placing(Path(path).parent) as folder:  # the name ends with two suffixes
+            write_nifti(
+                folder / Path(path).name, array, affine, f"scoremri {what}; {RESEARCH_ONLY}"
+            )
 
     def __repr__(self) -> str:
         """In one line: the arrays are too long to be shown."""
