@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from scoremri_core.priors import load_prior
     from scoremri_core.progress import Progress
     from scoremri_core.reconstruction import reconstruct
+    from scoremri_core.reconstructor import Reconstructor
     from scoremri_core.result import Info, Reconstruction
     from scoremri_core.samplers.hmc import HmcOptions
     from scoremri_core.samplers.langevin import LangevinOptions
@@ -27,6 +28,7 @@ _WHERE = {
     "Progress": "progress",
     "PulaOptions": "samplers.pula",
     "Reconstruction": "result",
+    "Reconstructor": "reconstructor",
     "load_prior": "priors",
     "reconstruct": "reconstruction",
     "reconstruct_volume": "volume",
@@ -40,6 +42,7 @@ __all__ = [
     "Progress",
     "PulaOptions",
     "Reconstruction",
+    "Reconstructor",
     "load_prior",
     "reconstruct",
     "reconstruct_volume",

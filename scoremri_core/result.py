@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
+from scoremri_core.errors import InputError
 from scoremri_core.mri.fourier import resample
 
 if TYPE_CHECKING:
@@ -111,6 +115,75 @@ class Reconstruction:
             for name in ("mean", "std", "samples", "maps")
         }
         return replace(self, **arrays)
+
+    def plot(self, index: int = 0) -> Any:
+        """Draw mean, standard deviation and one sample of a slice, each with its scale.
+
+        Parameters
+        ----------
+        index : of the slice.
+
+        Returns
+        -------
+        matplotlib.figure.Figure, which a notebook shows; `savefig` writes it.
+        """
+        from matplotlib.figure import Figure
+
+        panels = {"posterior mean": self.mean[index], "posterior sd": self.std[index]}
+        if self.samples.shape[1]:
+            panels["a posterior sample"] = self.samples[index, 0]
+        figure = Figure(figsize=(4 * len(panels), 4), layout="constrained")
+        top = float(np.nanmax(np.abs(np.asarray(self.mean[index]))))
+        for place, (title, image) in enumerate(panels.items(), start=1):
+            axes = figure.add_subplot(1, len(panels), place)
+            scale: dict[str, Any] = {} if title == "posterior sd" else {"vmin": 0, "vmax": top or 1}
+            drawn = axes.imshow(np.abs(np.asarray(image)), cmap="gray", **scale)
+            axes.set(title=title, xlabel="x (readout)", ylabel="y (phase encoding)")
+            figure.colorbar(drawn, ax=axes, label="units of k-space", shrink=0.8)
+        return figure
+
+    def to_nifti(
+        self,
+        path: str | os.PathLike[str],
+        what: str = "mean",
+        *,
+        voxel_size: Sequence[float] = (1.0, 1.0, 1.0),
+        affine: ArrayLike | None = None,
+    ) -> None:
+        """Write magnitudes as NIfTI, (x, y, slice), or (x, y, slice, sample) of samples.
+
+        Parameters
+        ----------
+        path : ends with .nii or .nii.gz; a file that is there is replaced.
+        what : "mean", "std" or "samples".
+        voxel_size : (x, y, slice) in mm; x then increases to the left, y to the back and slices to
+            the head, with the origin in the centre of the volume.
+        affine : (4, 4), from the indices (x, y, slice) to mm in RAS, in place of `voxel_size`.
+
+        Raises
+        ------
+        InputError : another `what`, sizes that are not three, or NiBabel missing (the extra
+            `export`).
+        """
+        from scoremri_core.images import RESEARCH_ONLY
+        from scoremri_core.images.nifti import RAS_OF_LPS, write_nifti
+        from scoremri_core.scans.files import placing
+
+        if what not in ("mean", "std", "samples"):
+            raise InputError(f"what {what!r}: expected mean, std or samples")
+        pixels = np.abs(np.asarray(getattr(self, what)))
+        array = np.moveaxis(pixels, (-1, -2, 0), (0, 1, 2))
+        if affine is None:
+            sizes = np.asarray(voxel_size, float)
+            if sizes.shape != (3,) or not (sizes > 0).all():
+                raise InputError(f"voxel_size {voxel_size}: expected three numbers above 0")
+            affine = np.diag([*sizes, 1.0])
+            affine[:3, 3] = -sizes * (np.array(array.shape[:3]) // 2)
+            affine = RAS_OF_LPS @ affine
+        with placing(Path(path).parent) as folder:  # the name ends with two suffixes
+            write_nifti(
+                folder / Path(path).name, array, affine, f"scoremri {what}; {RESEARCH_ONLY}"
+            )
 
     def __repr__(self) -> str:
         """In one line: the arrays are too long to be shown."""

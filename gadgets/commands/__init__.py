@@ -23,6 +23,7 @@ COMMANDS = (
     "demo",
     "replay",
     "report",
+    "convert",
     "stream",
     "serve",
     "check",

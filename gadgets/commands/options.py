@@ -101,11 +101,13 @@ ChainProperties = Annotated[
     ),
 ]
 
+Overwrite = Annotated[
+    bool, typer.Option("--overwrite", help="Replace files that are there already.")
+]
 Group = Annotated[str, typer.Option("--group", help="Group of the scan in the file.")]
 Prior = Annotated[str, typer.Option("--prior", help="Name of a shipped prior, or a path.")]
 Device = Annotated[
     str, typer.Option("--device", metavar="auto|cpu|cuda|cuda:N", help="Where to compute.")
 ]
 Samples = Annotated[int, typer.Option("--samples", help="Posterior samples.", min=1)]
-Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace files that exist.")]
 Seed = Annotated[int, typer.Option("--seed", help="Seed of all that is random.", min=0)]

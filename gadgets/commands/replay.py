@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -24,7 +26,9 @@ logger = logging.getLogger(__name__)
 
 
 def replay(
-    source: Annotated[Path, typer.Argument(metavar="IN.h5", help="Recorded ISMRMRD scan.")],
+    source: Annotated[
+        Path, typer.Argument(metavar="IN", help="Raw data: see Files in the documentation.")
+    ],
     output: Annotated[Path, typer.Option("-o", "--output", metavar="OUT.h5", help="Images.")],
     config: Config = "score_recon.xml",
     properties: ChainProperties = None,
@@ -43,22 +47,39 @@ def replay(
             show_default="none",
         ),
     ] = None,
+    formats: Annotated[
+        str,
+        typer.Option(
+            "--format",
+            metavar="LIST",
+            help="Of the images, as h5,nifti,dicom: ISMRMRD, OUT_mean.nii.gz, OUT_dicom/.",
+        ),
+    ] = "h5",
     overwrite: Overwrite = False,
 ) -> None:
     """Stream a recorded scan through a chain into image series.
 
-    OUT.h5 gets GROUP/image_SERIES/{data,header,attributes}. Waveforms of the scan are sent too, and
-    those that come back are kept in GROUP/waveforms.
+    OUT.h5 gets GROUP/image_SERIES/{data,header,attributes}, and is replaced where it is there.
+    Waveforms of the scan are sent too, and those that come back are kept in GROUP/waveforms. NIfTI
+    and DICOM files lie beside it; those that are there are kept without --overwrite.
     """
     from gadgets.commands.progress import progress
     from gadgets.protocol.chain import Chain, find
     from gadgets.service.client import run_remote
     from gadgets.service.host import run_chain
-    from scoremri_core.scans.files import check_new, check_writable, open_scan, replacing
+    from scoremri_core.images.export import check, export, parse_formats
+    from scoremri_core.images.series import read_series
+    from scoremri_core.scans.files import check_new, check_writable
+    from scoremri_core.scans.formats.opening import open_any
+    from scoremri_core.scans.header import parse_header
 
     check_writable(output, source)
+    wanted = parse_formats(formats)
+    check(output, wanted, overwrite)
     if report is not None:
         check_new(report, overwrite, source, output)
+        if "h5" not in wanted:
+            raise InputError(f"--format {formats}: expected h5 among them, which --report is made of")
     values = pairs(properties or [])
     chain: Chain | str = config
     if address is None or find(config) is not None:
@@ -69,8 +90,8 @@ def replay(
     elif values:
         raise InputError(f"the chain '{config}' is the server's own: -p needs a chain file")
     with (
-        open_scan(source, group) as scan,
-        replacing(output) as partial,
+        open_any(source, group) as scan,
+        written(output, keep="h5" in wanted) as partial,
         progress("frames", frames(scan.heads())) as advance,
     ):
         course = Course(advance, len(scan))
@@ -83,8 +104,16 @@ def replay(
         counts = write_images(partial, group, course.receiving(received))
         if not counts:
             raise InputError(f"{source}: no image came back from {config}")
+        others = [name for name in wanted if name != "h5"]
+        made = []
+        if others:
+            header = parse_header(scan.header_xml, scan.name)
+            made = export(output, read_series(partial, group), others, header)
     for name, count in counts.items():
-        logger.info("%s: %d images in %s/%s", output, count, group, name)
+        if "h5" in wanted:
+            logger.info("%s: %d images in %s/%s", output, count, group, name)
+    for path in made:
+        logger.info("%s: written", path)
     if report is not None:
         from gadgets.commands.report import write_report
 
@@ -100,6 +129,19 @@ def with_all_to_show(outputs: Iterable[str]) -> str:
     asked = [name.strip() for each in outputs for name in each.split(",")]
     shown = [name for name in OUTPUTS if name != "phase"]
     return ",".join(dict.fromkeys([*(asked or Properties.outputs), *shown]))
+
+
+@contextmanager
+def written(output: Path, keep: bool) -> Iterator[Path]:
+    """Where the images are written first; they take the place of `output` if they are kept."""
+    from scoremri_core.scans.files import replacing
+
+    if keep:
+        with replacing(output) as partial:
+            yield partial
+    else:
+        with TemporaryDirectory(prefix=".scoremri", dir=output.parent) as folder:
+            yield Path(folder) / output.name
 
 
 @dataclass

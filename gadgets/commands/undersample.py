@@ -25,7 +25,7 @@ logger = logging.getLogger(__name__)
 
 
 def undersample(
-    source: Annotated[Path, typer.Argument(metavar="IN.h5", help="Fully sampled ISMRMRD file.")],
+    source: Annotated[Path, typer.Argument(metavar="IN", help="Fully sampled raw data.")],
     output: Annotated[Path, typer.Option("-o", "--output", metavar="OUT.h5", help="New file.")],
     mask: Mask = "equispaced",
     acceleration: Acceleration = 4,
@@ -39,11 +39,12 @@ def undersample(
     group: Group = "dataset",
 ) -> None:
     """Drop lines of a full scan, flags and header as a scanner's."""
-    from scoremri_core.scans.files import check_writable, open_scan, write_scan
+    from scoremri_core.scans.files import check_writable, write_scan
+    from scoremri_core.scans.formats.opening import open_any
     from scoremri_core.scans.undersampling import accelerate
 
     check_writable(output, source)
-    with open_scan(source, group) as scan:
+    with open_any(source, group) as scan:
         thinned = accelerate(
             scan,
             mask,

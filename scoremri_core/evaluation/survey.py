@@ -27,7 +27,7 @@ from scoremri_core.scans.retrospective import BOTH_AXES
 
 logger = logging.getLogger(__name__)
 
-SUFFIXES = (".h5", ".mrd")
+SUFFIXES = (".h5", ".mrd", ".cfl", ".dat")
 DEFAULT_MASKS = ("equispaced", "random", "poisson", BOTH_AXES)
 ACCELERATIONS = (4.0, 6.0, 8.0)
 ONE_COIL = (3.0,)  # without a second coil nothing undoes the aliases of equispaced lines

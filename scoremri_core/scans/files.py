@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import logging
 import os
+import tempfile
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -193,7 +194,7 @@ def check_new(path: PathLike, overwrite: bool, *sources: PathLike) -> None:
     """As `check_writable`; refuse a file that exists as well, unless it may be overwritten."""
     check_writable(path, *sources)
     if not overwrite and Path(path).exists():
-        raise InputError(f"{path}: exists already, --overwrite replaces it")
+        raise InputError(f"{path}: is there already; --overwrite replaces it")
 
 
 def check_folder(folder: PathLike) -> None:
@@ -234,6 +235,33 @@ def replacing(path: PathLike) -> Iterator[Path]:
             os.replace(partial, target)
     finally:
         partial.unlink(missing_ok=True)
+
+
+@contextmanager
+def placing(folder: PathLike) -> Iterator[Path]:
+    """Give a temporary folder whose files and folders move to `folder` once the block succeeds.
+
+    They take the place of those of the same name.
+
+    Raises
+    ------
+    InputError
+        Where the folder cannot be written to, or the disk is full.
+    """
+    target = Path(folder)
+    check_writable(target / "new")
+    with (
+        writing(target),
+        tempfile.TemporaryDirectory(prefix=".scoremri", dir=target) as made,
+    ):
+        partial = Path(made) / "new"
+        partial.mkdir()
+        yield partial
+        for entry in sorted(partial.iterdir()):
+            place = target / entry.name
+            if place.is_dir():
+                os.replace(place, Path(made) / entry.name)
+            os.replace(entry, place)
 
 
 @contextmanager

@@ -19,8 +19,9 @@ from scoremri_core.scans.encoding import (
     encoding_limits,
     encodings,
 )
-from scoremri_core.scans.files import PathLike, Readable, open_scan
+from scoremri_core.scans.files import PathLike, Readable
 from scoremri_core.scans.flags import COUNTERS, REVERSE, STEPS, imaging_lines
+from scoremri_core.scans.formats.opening import open_any
 
 logger = logging.getLogger(__name__)
 
@@ -237,7 +238,7 @@ def fully_sampled_kspace(path: PathLike, group: str = "dataset") -> Complex:
     InputError
         Where a line between the encoding limits is missing, and as `gridded`.
     """
-    with open_scan(path, group) as scan:
+    with open_any(path, group) as scan:
         kspace = zero_filled_kspace(scan)
         limits = encoding_limits(scan.header, STEPS[0])
         received = int(np.any(kspace != 0, axis=(1, 3)).sum(axis=1).min())

@@ -13,11 +13,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from scoremri_core.errors import InputError
+from scoremri_core.scans.formats.geometry import find_sidecar
 
 logger = logging.getLogger(__name__)
 
 SPLITS = ("train", "val", "test")
-SUFFIXES = (".nii", ".nii.gz", ".h5", ".hdf5", ".mrd")
+RAW = (".cfl", ".dat", ".npy")  # raw data beside that in HDF5 files
+SUFFIXES = (".nii", ".nii.gz", ".h5", ".hdf5", ".mrd", *RAW)
 PHOTOGRAPHS = (".png", ".jpg", ".jpeg")  # only where a manifest names them
 SHIPPED = {"photographs": Path(__file__).with_name("photographs.csv")}
 REQUIRED = ("file", "subject", "split")
@@ -196,4 +198,6 @@ def _suffix(path: Path) -> str:
 
 
 def _is_volume(path: Path) -> bool:
+    if path.suffix.lower() == ".npy" and find_sidecar(path) is None:
+        return False  # an array of anything
     return bool(_suffix(path)) and path.is_file() and not path.name.startswith(".")

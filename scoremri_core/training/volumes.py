@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from scoremri_core.errors import InputError
-from scoremri_core.training.manifest import Source, is_photograph
+from scoremri_core.training.manifest import RAW, Source, is_photograph
 
 PHOTOGRAPH_SIDE = 400  # pixels
 
@@ -21,7 +21,8 @@ def read_stacks(source: Source) -> list[Stack]:
     """Read the slices that hold something, the 99th percentile of each scaled to 1.
 
     - NIfTI: a 3D volume, of magnitudes or complex.
-    - ISMRMRD, fully sampled 2D slices: the MVUE in whitened coils, with our own coil maps.
+    - ISMRMRD, or raw data of another format, fully sampled 2D slices: the MVUE in whitened coils,
+      with our own coil maps.
     - HDF5: the dataset `image`, (slice, y, x) or (y, x), complex or magnitudes.
     - Photographs: texture of other things than heads, see `_photograph`.
 
@@ -37,6 +38,8 @@ def read_stacks(source: Source) -> list[Stack]:
         volumes = _nifti(source)
     elif is_photograph(source.path):
         volumes = _photograph(source.path)
+    elif source.path.name.lower().endswith(RAW):
+        volumes = [_mvue(source.path, source.dataset or "dataset")]
     else:
         volumes = [_hdf5(source)]
     return [stack for volume in volumes if len(stack := _scaled(volume))]
@@ -125,6 +128,7 @@ def _hdf5(source: Source) -> NDArray[Any]:
     with open_hdf5(source.path) as file:
         name = source.dataset or ("image" if "image" in file else "dataset")
         found = file.get(name)
+        is_fastmri = found is None and isinstance(file.get("kspace"), h5py.Dataset)
         if isinstance(found, h5py.Dataset):
             if found.dtype.kind not in "iufc" or found.ndim not in (2, 3):
                 raise InputError(
@@ -132,7 +136,7 @@ def _hdf5(source: Source) -> NDArray[Any]:
                     "complex numbers or magnitudes, (slice, y, x)"
                 )
             return np.asarray(found).reshape(-1, *found.shape[-2:])
-        if not isinstance(found, h5py.Group):
+        if not isinstance(found, h5py.Group) and not is_fastmri:
             raise InputError(
                 f"{source.path}: no {name!r}: expected a dataset 'image' of (slice, y, x), or an "
                 "ISMRMRD scan"

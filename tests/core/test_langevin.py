@@ -97,7 +97,7 @@ def test_pula_converges_to_the_posterior(prior, operator, data, steps, step_size
 def test_pula_without_annealing_samples_the_smoothed_posterior(prior, operator, data):
     """At one noise level the target is known: the prior's spectrum plus sigma^2."""
     options = PulaOptions(steps=1, inner_steps=150, sigma_min=0.3)
-    images, evaluations = draws(sample_pula, operator, data, prior, options)
+    images, evaluations = draws(sample_pula, operator, data, prior, options, samples=400)
     assert evaluations == 150
     smoothed = GaussianPrior(prior.spectrum + 0.3**2)
     bias, ratio = bias_and_ratio(images, ClosedForm(smoothed, operator, SIGMA_N).given(data))

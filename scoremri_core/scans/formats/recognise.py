@@ -1,0 +1,143 @@
+"""What kind of raw data a file holds, told by what is inside it."""
+
+from __future__ import annotations
+
+import struct
+import zlib
+from pathlib import Path
+
+import h5py
+
+from scoremri_core.errors import InputError
+from scoremri_core.scans.files import PathLike, check_readable, open_hdf5
+
+HDF5 = b"\x89HDF\r\n\x1a\n"
+NUMPY = b"\x93NUMPY"
+NIFTI = (b"n+1\0", b"ni1\0", b"n+2\0", b"ni2\0")
+NO_RAW_DATA = "images without the k-space of the coils; expected the scanner's raw data"
+BEGINNING = 1024  # bytes that are looked at
+
+
+def recognise(path: PathLike, group: str = "dataset") -> str:
+    """The format of raw data: ismrmrd, fastmri, bart, twix or numpy.
+
+    What is none of these counts as ISMRMRD, whose reader says what it misses.
+
+    Raises
+    ------
+    InputError
+        Where there is no such file; where it is of a format that is not read here, naming it and
+        the converter to use.
+    """
+    if bart_header(path).is_file() and _begins_with(bart_header(path), b"# Dimensions"):
+        return "bart"
+    if Path(path).is_dir():
+        _refuse_folder(Path(path))
+    check_readable(path)
+    with open(path, "rb") as file:
+        beginning = file.read(BEGINNING)
+    if beginning.startswith(HDF5):
+        return _hdf5(path, group)
+    if beginning.startswith(NUMPY):
+        return "numpy"
+    if is_twix(Path(path), beginning):
+        return "twix"
+    if foreign := _foreign(Path(path), beginning):
+        raise InputError(f"{path}: {foreign}")
+    return "ismrmrd"
+
+
+def bart_header(path: PathLike) -> Path:
+    """The .hdr of a BART file, which is named by its .cfl, its .hdr or without a suffix."""
+    path = Path(path)
+    return path.with_suffix(".hdr") if path.suffix in (".cfl", ".hdr") else Path(f"{path}.hdr")
+
+
+def is_twix(path: Path, beginning: bytes) -> bool:
+    """Whether a file is Siemens raw data, VB (one scan) or VD and later (up to 64 scans)."""
+    if len(beginning) < 24:
+        return False
+    first, second = struct.unpack_from("<II", beginning)
+    start = 0
+    if first < 10_000 and 1 <= second <= 64:  # a table of the scans, with their offsets
+        start = struct.unpack_from("<Q", beginning, 16)[0]
+    if start + 16 > path.stat().st_size:
+        return False
+    with path.open("rb") as file:
+        file.seek(start)
+        # size of the protocols, their number, and the name of the first
+        size, count, name = struct.unpack("<II8s", file.read(16))
+    return 0 < count < 32 and size > 16 and name.split(b"\0")[0] in (b"Config", b"Dicom", b"Meas")
+
+
+def _begins_with(path: Path, text: bytes) -> bool:
+    with path.open("rb") as file:
+        return file.read(len(text)) == text
+
+
+def _hdf5(path: PathLike, group: str) -> str:
+    try:
+        with open_hdf5(path) as file:
+            if group not in file and isinstance(file.get("kspace"), h5py.Dataset):
+                return "fastmri"
+            if group not in file and Path(path).name.lower().startswith("scanarchive"):
+                raise InputError(
+                    f"{path}: GE raw data (ScanArchive); convert it with ge_to_ismrmrd, which "
+                    "needs GE's Orchestra"
+                )
+    except OSError:  # of a damaged file, as its reader will say
+        pass
+    return "ismrmrd"
+
+
+def _refuse_folder(path: Path) -> None:
+    inside = {entry.name.lower() for entry in path.iterdir()}
+    if {"acqp", "method"} <= inside:
+        raise InputError(
+            f"{path}: a Bruker ParaVision folder; convert it with bruker_to_ismrmrd first"
+        )
+    for entry in sorted(path.iterdir())[:8]:
+        if entry.is_file() and _is_dicom(_beginning(entry)):
+            raise InputError(f"{path}: a folder of DICOM, {NO_RAW_DATA}")
+
+
+def _beginning(path: Path) -> bytes:
+    with path.open("rb") as file:
+        return file.read(BEGINNING)
+
+
+def _is_dicom(beginning: bytes) -> bool:
+    return beginning[128:132] == b"DICM"
+
+
+def _foreign(path: Path, beginning: bytes) -> str:
+    """What a file seems to be that is not read here, and what to do; empty where not known."""
+    suffix = path.suffix.lower()
+    if _is_dicom(beginning):
+        return f"DICOM, {NO_RAW_DATA}"
+    if _is_nifti(beginning):
+        return f"NIfTI, {NO_RAW_DATA}"
+    if b"GE_MED" in beginning[:256]:
+        return (
+            "GE raw data (P-file); convert it with ge_to_ismrmrd, which needs GE's Orchestra, first"
+        )
+    philips = {".raw", ".lab", ".sin"}
+    beside = {own for own in philips if path.with_suffix(own).is_file()}
+    if suffix in philips and (len(beside) > 1 or suffix != ".raw"):
+        return "Philips raw data (.raw, .lab, .sin); convert it with philips_to_ismrmrd first"
+    if suffix in (".list", ".data") and path.with_suffix(".list").is_file():
+        return "Philips raw data (.list, .data); convert it with philips_to_ismrmrd first"
+    if beginning.lstrip().startswith(b"##TITLE=") or path.name in ("fid", "rawdata.job0"):
+        return "Bruker raw data; convert its folder with bruker_to_ismrmrd first"
+    if suffix == ".cfl":
+        return "a BART .cfl without its .hdr, which has the dimensions"
+    return ""
+
+
+def _is_nifti(beginning: bytes) -> bool:
+    if beginning.startswith(b"\x1f\x8b"):
+        try:
+            beginning = zlib.decompressobj(31).decompress(beginning, BEGINNING)
+        except zlib.error:
+            return False
+    return beginning[344:348] in NIFTI or beginning[4:8] in NIFTI
