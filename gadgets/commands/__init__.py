@@ -28,6 +28,7 @@ COMMANDS = (
     "simulate",
     "undersample",
     "evaluate",
+    "compare",
     "validate",
     "benchmark",
     "train",
