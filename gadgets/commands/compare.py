@@ -42,7 +42,7 @@ def compare(
         ),
     ] = None,
     preset: Annotated[
-        str, choice(PRESETS, "--preset", help="Size: two hours on two idle cores; a GPU; a test.")
+        str, choice(PRESETS, "--preset", help="Size: two hours on two idle cores, less, or a GPU.")
     ] = PRESETS[0],
     network: Annotated[
         list[str] | None,

@@ -57,8 +57,8 @@ class ConvDecoder(nn.Module):
 def reconstruct(
     problem: Problem,
     device: torch.device,
-    iterations: int = 300,
-    width: int = 48,
+    iterations: int = 200,
+    width: int = 32,
     learning_rate: float = 8e-3,
     progress: Callable[[int], None] = lambda done: None,
 ) -> Answer:

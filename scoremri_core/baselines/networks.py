@@ -6,6 +6,7 @@ import importlib
 import json
 import logging
 import math
+import pickle
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
@@ -184,6 +185,6 @@ def _resume(
             )
         model.load_state_dict(state["model"])
         optimizer.load_state_dict(state["optimizer"])
-    except (RuntimeError, KeyError, OSError, EOFError) as error:
+    except (RuntimeError, KeyError, OSError, EOFError, pickle.UnpicklingError) as error:
         raise InputError(f"{path}: no network of this command") from error
     return int(state["step"]), float(state["seconds"]), bool(state["done"])

@@ -19,7 +19,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from scoremri_core.baselines import EXTRA
 from scoremri_core.baselines.blocks import as_channels, as_complex
 from scoremri_core.baselines.problem import Answer, Problem
 from scoremri_core.errors import InputError
@@ -41,7 +40,7 @@ def missing() -> Iterator[str]:
     # torchvision of another torch raises RuntimeError as it is imported
     except (ImportError, RuntimeError) as error:
         yield (
-            f"DPS and DiffPIR need DeepInverse, of the extra `{EXTRA}-peers`, which cannot be "
+            "DPS and DiffPIR need DeepInverse, of the extra `peers`, which cannot be "
             f"imported here ({' '.join(str(error).split())})."
         )
     yield (

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from scoremri_core.evaluation.intervals import interval
 from scoremri_core.evaluation.pictures import rms
 from scoremri_core.experiments.scores import Row
-from scoremri_core.experiments.tables import interval
 from scoremri_core.experiments.trials import SHIFTS
 
 if TYPE_CHECKING:

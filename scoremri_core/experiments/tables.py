@@ -7,12 +7,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import stats
 
+from scoremri_core.evaluation.intervals import interval, paired_p
 from scoremri_core.experiments.scores import Row
 from scoremri_core.experiments.trials import SHIFTS
-
-LEVEL = 0.95
 
 
 @dataclass(frozen=True)
@@ -81,22 +79,6 @@ def table(rows: Sequence[Row], score: str, methods: Sequence[str], ours: str) ->
             ratio = float(np.mean([row.true_acceleration for row in group]))
             lines.append(Line(shift, label, ratio, cells))
     return lines
-
-
-def interval(values: Sequence[float]) -> float:
-    """Half the width of the 95 % interval of a mean (Student's); NaN of a single value."""
-    count = len(values)
-    if count < 2:
-        return math.nan
-    reach = stats.t.ppf((1 + LEVEL) / 2, count - 1)
-    return float(reach * np.std(values, ddof=1) / np.sqrt(count))
-
-
-def paired_p(differences: Sequence[float]) -> float:
-    """Two-sided p of a paired t-test; NaN where there is nothing to test."""
-    if len(differences) < 2 or np.ptp(differences) == 0:
-        return math.nan
-    return float(stats.ttest_1samp(differences, 0.0).pvalue)
 
 
 def _cell(own: dict[tuple[str, int], float], ours: dict[tuple[str, int], float] | None) -> Cell:

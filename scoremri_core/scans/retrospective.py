@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from scoremri_core.errors import InputError
-from scoremri_core.scans.masks import KINDS, calibration_width, make_mask
+from scoremri_core.scans.masks import KINDS, calibration_region, calibration_width, make_mask
 
 BOTH_AXES = "poisson-2d"  # short for poisson along both axes, R counted with the calibration
 MASKS = (*KINDS, BOTH_AXES)
@@ -51,7 +52,7 @@ def kept_samples(
         kind, axis = "poisson", "both"
     true = true or axis == "both"
     # counted within what was received, where all samples count
-    box = tuple(_extent(received.any(axis=1 - i), true) for i in range(2))
+    box = tuple(_extent(np.any(received, axis=1 - i), true) for i in range(2))
     chosen = slice(0, 2) if axis == "both" else slice(AXES.index(axis), AXES.index(axis) + 1)
     shape = tuple(side.stop - side.start for side in box[chosen])
     center = tuple(
@@ -64,7 +65,14 @@ def kept_samples(
     return received & kept
 
 
-def _extent(received: Bools, within: bool) -> slice:
+def calibration_lines(shape: tuple[int, ...], calibration: int | str, axis: str) -> Bools:
+    """The calibration lines, (y, 1), or columns, (1, x), of a slice of shape (y, x)."""
+    count = shape[axis == "readout"]
+    region = calibration_region((count,), calibration_width(calibration, count), (count // 2,))
+    return region[None, :] if axis == "readout" else region[:, None]
+
+
+def _extent(received: Any, within: bool) -> slice:
     steps = np.flatnonzero(received)
     return slice(steps[0], steps[-1] + 1) if within else slice(0, len(received))
 
