@@ -148,7 +148,10 @@ def train(
         progress(share, f"{title(name)}, step {step}, loss {smooth:.4f}")
         if done or seconds - saved > 60:
             saved = seconds
-            state = {"model": model.state_dict(), "optimizer": optimizer.state_dict()}
+            state: dict[str, Any] = {
+                "model": model.state_dict(),
+                "optimizer": optimizer.state_dict(),
+            }
             state |= {"step": step, "seconds": seconds, "done": done, "settings": told}
             folder.mkdir(parents=True, exist_ok=True)
             with replacing(path) as partial:

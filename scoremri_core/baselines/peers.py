@@ -106,7 +106,7 @@ def linear_physics(operator: SenseOperator, sigma: float) -> Any:
     """The forward operator as DeepInverse's, on channels, without the shift of `to_unit`."""
     physics = importlib.import_module("deepinv").physics
 
-    class Sense(physics.LinearPhysics):  # type: ignore[misc,name-defined]
+    class Sense(physics.LinearPhysics):  # type: ignore[name-defined]
         def A(self, x: Tensor, **_: Any) -> Tensor:  # noqa: N802
             kspace = operator.forward(as_complex(x.to(torch.float32))[:, None, None])[:, 0]
             return torch.view_as_real(kspace).to(x.dtype)
@@ -142,11 +142,16 @@ def _reconstruct(
     run: Callable[[int], Tensor]
     if name == "DPS":
         sampler = deepinv.sampling.DPS(
-            denoiser, num_steps=steps, guidance="annealed", device=device, dtype=torch.float32
+            denoiser,
+            num_steps=steps,
+            guidance="annealed",
+            device=device,
+            dtype=torch.float32,
+            rng=torch.Generator(device),  # without one it takes no seed
         )
 
         def run(seed: int) -> Tensor:
-            return sampler(data, physics, x_init=tuple(middle.shape), seed=seed)  # type: ignore[no-any-return]
+            return sampler(data, physics, x_init=tuple(middle.shape), seed=seed)
     else:
         fidelity = deepinv.optim.data_fidelity.L2()
         sampler = deepinv.sampling.DiffPIR(
@@ -154,7 +159,7 @@ def _reconstruct(
         )
 
         def run(seed: int) -> Tensor:
-            return sampler(data, physics, seed=seed)  # type: ignore[no-any-return]
+            return sampler(data, physics, seed=seed)
 
     with torch.random.fork_rng():
         drawn = [

@@ -8,6 +8,8 @@ Ramzi et al. 2020 compare their samples with.
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
@@ -39,7 +41,9 @@ class UpdNet(nn.Module):
         self.primal = nn.ModuleList(
             SmallUnet(2 * memory + 2, 2 * memory, width) for _ in range(turns)
         )
-        for last in [*(dual[2] for dual in self.dual), *(unet.tail for unet in self.primal)]:
+        last_layers: list[Any] = [list(dual.children())[-1] for dual in self.dual]
+        last_layers += [unet.tail for unet in self.primal]
+        for last in last_layers:
             nn.init.normal_(last.weight, std=1e-3)
             nn.init.zeros_(last.bias)
 
