@@ -74,7 +74,7 @@ def compare(
     seed: Seed = 0,
     device: Device = "auto",
 ) -> None:
-    """Train what the papers compare with, and score all under shifts.
+    """Train the papers' baselines and score all under shifts.
 
     L1-wavelet, ConvDecoder, E2E-VarNet, MoDL, UPDNet and the posterior mean, in distribution and
     with other accelerations, masks, contrasts, anatomy and scanners. Writes report.md, rows.jsonl,

@@ -65,7 +65,8 @@ class Gallery:
                 for method in methods
                 if self._path(name, method).is_file()
             }
-            title = f"{trial.shift}: {trial.scan}, slice {index}, {trial.label}"
+            label = trial.label.removeprefix(f"{trial.scan}, ")
+            title = f"{trial.shift}: {trial.scan}, slice {index}, {label}"
             shown.append((title, np.load(self._path(name, REFERENCE)), images))
         if shown:
             drawn.append(output / "panels.png")
@@ -113,4 +114,4 @@ class Gallery:
 def drawing_more(methods: dict[str, Method], samples: int) -> Method:
     """The posterior mean's method with so many samples."""
     own: Any = methods[OURS]
-    return lambda problem: own(problem, samples=samples)  # type: ignore[no-any-return]
+    return lambda problem: own(problem, samples=samples)
