@@ -30,6 +30,7 @@ COMMANDS = (
     "simulate",
     "undersample",
     "evaluate",
+    "compare",
     "validate",
     "benchmark",
     "train",

@@ -16,16 +16,17 @@ import typer
 
 from gadgets.commands.options import (
     Accelerations,
-    Calibration,
     Group,
     Masks,
     Prior,
     Samples,
     Seed,
+    choice,
 )
 from gadgets.commands.progress import progress
 from scoremri_core.errors import InputError
-from scoremri_core.scans.masks import KINDS, lattice_factors
+from scoremri_core.scans.masks import KINDS, calibration_width, lattice_factors
+from scoremri_core.scans.retrospective import AXES
 
 if TYPE_CHECKING:
     from scoremri_core.evaluation.comparison import Comparison
@@ -37,9 +38,11 @@ COLUMNS = (
     ("true R", ("true_acceleration",), ".2f"),
     ("zero", ("psnr", "zero-filled"), ".1f"),
     ("SENSE", ("psnr", "CG-SENSE"), ".1f"),
+    ("L1 .01", ("psnr_fixed_lambda",), ".2f"),
     ("L1", ("psnr", "L1-wavelet"), ".2f"),
     ("ours", ("psnr", "posterior mean"), ".2f"),
     ("gain", ("gain",), "+.2f"),
+    ("±", ("gain_interval",), ".2f"),
     ("SSIM L1", ("masked_ssim", "L1-wavelet"), ".4f"),
     ("ours", ("masked_ssim", "posterior mean"), ".4f"),
     ("sd/err", ("sd_to_error",), ".2f"),
@@ -51,7 +54,7 @@ COLUMNS = (
     ("s", ("seconds",), ".1f"),
 )
 WIDE = 170  # characters; a narrower terminal does not get the columns of DETAILS
-DETAILS = ("zero", "SENSE", "CRPS", "misfit", "thermal", "sigma_n", "s")
+DETAILS = ("zero", "SENSE", "L1 .01", "±", "CRPS", "misfit", "thermal", "sigma_n", "s")
 
 
 def evaluate(
@@ -68,7 +71,19 @@ def evaluate(
     ] = None,
     acceleration: Accelerations = None,
     mask: Masks = None,
-    calibration: Calibration = 24,
+    axis: Annotated[
+        str, choice(AXES, "--axis", help="Along which samples are left out: lines, columns, both.")
+    ] = AXES[0],
+    true_acceleration: Annotated[
+        bool,
+        typer.Option(
+            "--true-acceleration/--outside-acceleration", help="R counts the calibration lines too."
+        ),
+    ] = False,
+    calibration: Annotated[
+        str,
+        typer.Option(metavar="N|P%", help="Fully sampled lines around the centre, or their share."),
+    ] = "24",
     slices: Annotated[
         int | None,
         typer.Option(
@@ -152,8 +167,15 @@ def evaluate(
     accelerations = acceleration or (None if data else list(ACCELERATIONS))
     options: dict[str, Any] = {"samples": samples, "steps": steps, "prior": prior, "seed": seed}
     options |= _options(property_ or [])
-    settings = {"masks": masks, "calibration": calibration, "options": dict(options)}
-    _check(masks, accelerations, options)
+    settings = {
+        "masks": masks,
+        "axis": axis,
+        "true_acceleration": true_acceleration,
+        "calibration": calibration,
+        "options": dict(options),
+    }
+    calibration_width(calibration, 100)  # refuses what is none
+    _check(masks, accelerations, options, true_acceleration or axis == "both")
     for path in filter(None, (output, picture)):
         check_writable(path, *paths)
     if options.get("sampler") != "none" and isinstance(options["prior"], str):
@@ -189,6 +211,8 @@ def evaluate(
             calibration,
             seed,
             before,
+            axis,
+            true_acceleration,
         ):
             rows.append(row)
             done = sum(len(row.slices) for row in rows)
@@ -227,7 +251,10 @@ def _options(pairs: list[str]) -> dict[str, Any]:
 
 
 def _check(
-    masks: Sequence[str], accelerations: Sequence[float] | None, options: dict[str, Any]
+    masks: Sequence[str],
+    accelerations: Sequence[float] | None,
+    options: dict[str, Any],
+    true: bool,
 ) -> None:
     """Refuse what no scan can be evaluated with, before hours are spent on it."""
     from scoremri_core import reconstruct
@@ -241,7 +268,7 @@ def _check(
     for factor in accelerations or []:
         if not 1 <= factor < math.inf:
             raise InputError(f"acceleration {factor:g}: expected at least 1")
-        if EQUISPACED in masks:
+        if EQUISPACED in masks and not true:
             lattice_factors(factor, 1)
     sampler = options.get("sampler", "posterior")
     if sampler not in (*REGISTRY, "none"):
@@ -334,7 +361,12 @@ def _summary_lines(told: dict[str, Any]) -> list[str]:
 
     lines = []
     if told["worst_gain"] is not None:
-        lines.append(f"Worst gain over L1-wavelet: {told['worst_gain']:+.2f} dB.")
+        reach = told["mean_gain_interval"]
+        reach = "" if reach is None else f" ± {reach:.2f} (95 %, over scans)"
+        lines.append(
+            f"Gain over L1-wavelet: mean {told['mean_gain']:+.2f}{reach} dB, worst "
+            f"{told['worst_gain']:+.2f} dB."
+        )
     if told["worst_sd_to_error"] is not None:
         lines.append(
             f"Worst sd/err: {told['worst_sd_to_error']:.2f}; {told['share_sd_to_error']:.0%} of "

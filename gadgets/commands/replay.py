@@ -79,7 +79,7 @@ def replay(
     if report is not None:
         check_new(report, overwrite, source, output)
         if "h5" not in wanted:
-            raise InputError(f"--format {formats}: expected h5 among them, which --report is made of")
+            raise InputError(f"--format {formats}: expected h5 among them, for --report")
     values = pairs(properties or [])
     chain: Chain | str = config
     if address is None or find(config) is not None:

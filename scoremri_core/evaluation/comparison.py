@@ -32,13 +32,13 @@ from scoremri_core.mri.classical import (
 from scoremri_core.mri.coil_maps import estimate_coil_maps
 from scoremri_core.mri.fourier import to_image
 from scoremri_core.mri.noise import covariance_from_edges, whiten, whitening_matrix
-from scoremri_core.scans.masks import make_mask
-from scoremri_core.scans.retrospective import kept_samples
+from scoremri_core.scans.retrospective import AXES, calibration_lines, kept_samples
 
 logger = logging.getLogger(__name__)
 
 PROBE = 0.3  # sd of the noise that is added to find out what becomes of noise, in sd of the data's
 LAMBDAS = (0.003, 0.01, 0.03)  # L1-wavelet gets the best of these, chosen by its PSNR
+FIXED_LAMBDA = LAMBDAS[1]  # and beside it this one, which nobody has to choose
 METHODS = ("zero-filled", "CG-SENSE", "L1-wavelet", "posterior mean")
 REFERENCES = ("MVUE", "root sum of squares")
 
@@ -87,6 +87,7 @@ class Score(Figures):
     psnr, ssim, masked_psnr, masked_ssim : see `scoremri_core.evaluation.metrics`.
     reference : one of REFERENCES.
     note : the lambda that was chosen, or why there are no samples.
+    psnr_fixed_lambda : of L1-wavelet with FIXED_LAMBDA.
     """
 
     method: str
@@ -98,6 +99,7 @@ class Score(Figures):
     masked_ssim: float
     reference: str = REFERENCES[0]
     note: str = ""
+    psnr_fixed_lambda: float | None = None
 
 
 @dataclass(frozen=True)
@@ -125,17 +127,26 @@ class Evaluation:
     ----------
     kspace : (coil, y, x) complex, fully sampled, centred; empty lines at the ends are allowed.
     index : of the slice, for the scores.
-    calibration : number of calibration lines; the reference is the MVUE of the full data with
-        coil maps from these.
+    calibration : number of calibration lines, or their share; the reference is the MVUE of the full
+        data with coil maps from these.
+    axis, true : see `kept_samples`.
     """
 
-    def __init__(self, kspace: Image, index: int = 0, calibration: int = 24) -> None:
+    def __init__(
+        self,
+        kspace: Image,
+        index: int = 0,
+        calibration: int | str = 24,
+        axis: str = AXES[0],
+        true: bool = False,
+    ) -> None:
         self.kspace = kspace
         self.index = index
         self.calibration = calibration
+        self.axis, self.true = axis, true
         self.noise = covariance_from_edges(kspace)
-        lines = make_mask("equispaced", kspace.shape[1:2], 1, calibration).calibration
-        self.reference = mvue(kspace, estimate_coil_maps(kspace * lines[:, None])[0])
+        block = calibration_lines(kspace.shape[1:], calibration, axis)
+        self.reference = mvue(kspace, estimate_coil_maps(kspace * block)[0])
 
     @cached_property
     def root_sum_of_squares(self) -> Image:
@@ -161,7 +172,9 @@ class Evaluation:
     def undersampled(self, kind: str, acceleration: float, seed: int = 0) -> tuple[Image, float]:
         """K-space with lines, or samples, dropped, and its true acceleration."""
         received = np.any(self.kspace != 0, axis=0)
-        kept = kept_samples(received, kind, acceleration, self.calibration, seed)
+        kept = kept_samples(
+            received, kind, acceleration, self.calibration, seed, self.axis, self.true
+        )
         return self.kspace * kept, float(received.sum() / kept.sum())
 
     def run(
@@ -208,6 +221,7 @@ class Evaluation:
         for method, candidates_found in found.items():
             image, seconds, note = max(candidates_found, key=lambda f: psnr(f[0], reference))
             images[method] = image
+            fixed = [f[0] for f in candidates_found if f[2] == _lambda_note(FIXED_LAMBDA)]
             scores.append(
                 Score(
                     method=method,
@@ -220,6 +234,7 @@ class Evaluation:
                     masked_ssim=ssim(image, reference, masked=True),
                     seconds=seconds,
                     reference=REFERENCES[folds],
+                    psnr_fixed_lambda=psnr(fixed[0], reference) if fixed else None,
                     **({"note": note} | (rest if method == METHODS[-1] else {})),
                 )
             )
@@ -328,10 +343,14 @@ def _baselines(
         "zero-filled": [("", lambda: zero_filled(kspace, maps))],
         "CG-SENSE": [("", lambda: cg_sense(kspace, maps, covariance))],
         "L1-wavelet": [
-            (f"lambda {lam:g}", lambda lam=lam: l1_wavelet(kspace, maps, lam))  # type: ignore[misc]
+            (_lambda_note(lam), lambda lam=lam: l1_wavelet(kspace, maps, lam))  # type: ignore[misc]
             for lam in LAMBDAS
         ],
     }
+
+
+def _lambda_note(weight: float) -> str:
+    return f"lambda {weight:g}"
 
 
 def _timed(call: Callable[[], Any]) -> tuple[Any, float]:

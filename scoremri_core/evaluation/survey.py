@@ -21,9 +21,10 @@ from scoremri_core.evaluation.comparison import (
     Figures,
     Score,
 )
+from scoremri_core.evaluation.intervals import interval
 from scoremri_core.scans.gridding import fully_sampled_kspace
 from scoremri_core.scans.masks import KINDS
-from scoremri_core.scans.retrospective import BOTH_AXES
+from scoremri_core.scans.retrospective import AXES, BOTH_AXES
 
 logger = logging.getLogger(__name__)
 
@@ -59,6 +60,8 @@ class Row(Figures):
     scan, mask, acceleration, slices : what was reconstructed
     gain : PSNR of the posterior mean less that of L1-wavelet, in dB
     psnr, ssim, masked_ssim : of each method
+    psnr_fixed_lambda : of L1-wavelet with the same weight everywhere
+    gain_interval : half the 95 % interval of the gain's mean over the slices
     reference : that of the posterior mean's scores, as the figures are
     fallback : why there are no samples
     error : why there is nothing at all
@@ -73,6 +76,8 @@ class Row(Figures):
     psnr: dict[str, float] = field(default_factory=dict)
     ssim: dict[str, float] = field(default_factory=dict)
     masked_ssim: dict[str, float] = field(default_factory=dict)
+    psnr_fixed_lambda: float | None = None
+    gain_interval: float | None = None
     reference: str = REFERENCES[0]
     fallback: str = ""
     error: str = ""
@@ -174,9 +179,11 @@ def survey(
     masks: Sequence[str],
     accelerations: Sequence[float] | None,
     reconstruct: Callable[[Image], Any],
-    calibration: int = 24,
+    calibration: int | str = 24,
     seed: int = 0,
     before: Callable[[FullScan, str, float, int, str], None] = lambda *case: None,
+    axis: str = AXES[0],
+    true: bool = False,
 ) -> Iterator[tuple[Row, Comparison | None]]:
     """Evaluate every case of every scan; one that fails is a row with the reason.
 
@@ -187,6 +194,7 @@ def survey(
     calibration : see `Evaluation`
     seed : of the masks that are random
     before : called with scan, mask, acceleration, slice and method about to run
+    axis, true : see `scoremri_core.scans.retrospective.kept_samples`
 
     Yields
     ------
@@ -200,7 +208,7 @@ def survey(
             try:
                 for index, kspace in scan.slices.items():
                     if index not in evaluations:
-                        evaluations[index] = Evaluation(kspace, index, calibration)
+                        evaluations[index] = Evaluation(kspace, index, calibration, axis, true)
 
                     def announce(method: str, index: int = index) -> None:
                         before(scan, mask, factor, index, method)  # noqa: B023
@@ -226,7 +234,7 @@ def summary(rows: Sequence[Row]) -> dict[str, Any]:
     """Medians, the worst, and how many rows are calibrated, for all scans together."""
     columns = {
         name: _known(rows, lambda row, name=name: getattr(row, name))  # type: ignore[misc]
-        for name in ("gain", *AVERAGED)
+        for name in ("gain", "psnr_fixed_lambda", "gain_interval", *AVERAGED)
     }
     medians: dict[str, Any] = {name: _median(values) for name, values in columns.items()}
     for name in OF_METHODS:
@@ -240,6 +248,8 @@ def summary(rows: Sequence[Row]) -> dict[str, Any]:
         "without_samples": sum(bool(row.fallback) for row in rows),
         "median": medians,
         "worst_gain": min(columns["gain"], default=None),
+        "mean_gain": float(np.mean(columns["gain"])) if columns["gain"] else None,
+        "mean_gain_interval": _interval(_of_scans(rows)),
         # twice too narrow is as bad as twice too wide
         "worst_sd_to_error": max(
             columns["sd_to_error"], key=lambda ratio: abs(np.log(ratio)), default=None
@@ -272,6 +282,10 @@ def _row(scan: FullScan, mask: str, factor: float, scores: list[Score]) -> Row:
         factor,
         list(scan.slices),
         gain=_gain(values["psnr"]),
+        psnr_fixed_lambda=_mean([s.psnr_fixed_lambda for s in by_method["L1-wavelet"]]),
+        gain_interval=_interval(
+            [a.psnr - b.psnr for a, b in zip(own, by_method["L1-wavelet"], strict=True)]
+        ),
         reference=max((score.reference for score in own), key=REFERENCES.index),
         fallback=", ".join(dict.fromkeys(score.note for score in own if score.note)),
         scores=scores,
@@ -281,6 +295,23 @@ def _row(scan: FullScan, mask: str, factor: float, scores: list[Score]) -> Row:
 
 def _gain(psnr: dict[str, float]) -> float:
     return psnr["posterior mean"] - psnr["L1-wavelet"]
+
+
+def _mean(values: Sequence[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return float(np.mean(known)) if known else None
+
+
+def _interval(values: Sequence[float]) -> float | None:
+    """Half the 95 % interval of the mean; None where it is not known."""
+    found = interval(values)
+    return found if np.isfinite(found) else None
+
+
+def _of_scans(rows: Sequence[Row]) -> list[float]:
+    """The mean gain of each scan, whose rows are not independent."""
+    gains = {row.scan: [r.gain for r in rows if r.scan == row.scan] for row in rows}
+    return [mean for own in gains.values() if (mean := _mean(own)) is not None]
 
 
 def _known(rows: Sequence[Row], value: Callable[[Row], float | None]) -> list[float]:

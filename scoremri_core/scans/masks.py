@@ -2,7 +2,7 @@
 
 A mask spans one axis, (ky,), or two, (ky, kz). The acceleration R counts outside the calibration
 block, as on a scanner: the true acceleration, samples of the full grid over samples taken, is
-lower and is what `Mask.acceleration` reports.
+lower and is what `Mask.acceleration` reports. Papers often give the true one.
 """
 
 from __future__ import annotations
@@ -55,6 +55,7 @@ def make_mask(
     *,
     center: Sequence[int] | None = None,
     seed: int = 0,
+    true: bool = False,
 ) -> Mask:
     """Choose the encode steps to acquire.
 
@@ -62,17 +63,21 @@ def make_mask(
     ----------
     kind : equispaced (a lattice through DC), random (density falling as a square towards the
         edges, Lustig et al. 2007), gaussian (density of a Gaussian), poisson (random, but no two
-        steps close together: Poisson-disc, the disc growing towards the edges)
+        steps close together: Poisson-disc, the disc growing towards the edges), uniform (random,
+        of one density, as in Jalal et al. 2021)
     shape : number of encode steps, (ky,) or (ky, kz)
-    acceleration : R >= 1 outside the calibration block
+    acceleration : R >= 1 outside the calibration block, or `true` that of all steps
     calibration : width N of the fully sampled block c - N//2 ... c - N//2 + N - 1 on each axis
     center : index c of DC on each axis; None takes n//2
     seed : the same seed gives the same mask
+    true : take one in R of all steps, the calibration block among them; equispaced steps are then
+        those next to the multiples of a spacing that may be no whole number, and are about as many
 
     Raises
     ------
     InputError
-        For an unknown kind, or an acceleration or a calibration width out of range.
+        For an unknown kind, an acceleration or a calibration width out of range, or a calibration
+        block that leaves no step to be chosen.
     """
     shape = tuple(int(n) for n in shape)
     center = tuple(n // 2 for n in shape) if center is None else tuple(int(c) for c in center)
@@ -81,12 +86,49 @@ def make_mask(
     if not 1 <= acceleration <= max(shape):
         raise InputError(f"acceleration {acceleration:g}: expected 1 to {max(shape)}")
     region = calibration_region(shape, calibration, center)
+    outside = int((~region).sum())
+    if true and acceleration > 1:
+        acceleration = outside / _left_over(region, acceleration)
     if kind == "equispaced":
-        factors = lattice_factors(acceleration, len(shape))
+        factors: tuple[float, ...] = (
+            (acceleration ** (1 / len(shape)),) * len(shape)
+            if true
+            else lattice_factors(acceleration, len(shape))
+        )
         return Mask(_lattice(shape, factors, center), region, factors)
-    count = round(int((~region).sum()) / acceleration)
+    count = round(outside / acceleration)
     imaging = DRAWS[kind](region, count, _radius(shape, center), np.random.default_rng(seed))
     return Mask(imaging | region, region, (acceleration, *(1.0 for _ in shape[1:])))
+
+
+def calibration_width(width: int | str, lines: int) -> int:
+    """Calibration lines of so many lines in all: a number, or a share of them such as "8%".
+
+    Raises
+    ------
+    InputError
+        For what is neither.
+    """
+    text = str(width).strip()
+    try:
+        found = round(float(text[:-1]) / 100 * lines) if text.endswith("%") else int(text)
+    except (ValueError, OverflowError):
+        found = -1
+    if found < 0:
+        raise InputError(f"calibration '{width}': expected a number of lines, or a share like 8%")
+    return found
+
+
+def _left_over(region: Bools, acceleration: float) -> float:
+    """How many steps outside the block make one in `acceleration` of all with those inside."""
+    block = int(region.sum())
+    count = region.size / acceleration - block
+    if count < 1:
+        raise InputError(
+            f"acceleration {acceleration:g}: one in {acceleration:g} of {region.size} steps are "
+            f"hardly more than the {block} of the calibration block"
+        )
+    return count
 
 
 def calibration_region(shape: Sequence[int], width: int, center: Sequence[int]) -> Bools:
@@ -128,7 +170,10 @@ def lattice_factors(acceleration: float, axes: int) -> tuple[int, ...]:
 
 
 def _lattice(shape: Sequence[int], factors: Sequence[float], center: Sequence[int]) -> Bools:
-    on_axis = [(np.arange(n) - c) % r == 0 for n, r, c in zip(shape, factors, center, strict=True)]
+    on_axis = [
+        np.isin(np.arange(n) - c, np.rint(np.arange(-n, n + 1) * r))
+        for n, r, c in zip(shape, factors, center, strict=True)
+    ]
     lattice: Bools = np.logical_and.reduce(np.meshgrid(*on_axis, indexing="ij"))
     return lattice
 
@@ -155,6 +200,12 @@ def _random(
     region: Bools, count: int, radius: npt.NDArray[np.float64], rng: np.random.Generator
 ) -> Bools:
     return _drawn(region, count, (1.02 - radius) ** 2, rng)
+
+
+def _uniform(
+    region: Bools, count: int, radius: npt.NDArray[np.float64], rng: np.random.Generator
+) -> Bools:
+    return _drawn(region, count, np.ones_like(radius), rng)
 
 
 def _gaussian(
@@ -205,5 +256,6 @@ DRAWS: dict[str, Callable[..., Bools]] = {
     "random": _random,
     "gaussian": _gaussian,
     "poisson": _poisson,
+    "uniform": _uniform,
 }
 KINDS = ("equispaced", *DRAWS)

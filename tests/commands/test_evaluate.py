@@ -92,6 +92,26 @@ def test_a_folder_is_one_table_without_what_is_no_full_scan(run, folder, tmp_pat
     assert "one_coil.mrd" in printed
 
 
+def test_masks_and_calibration_as_the_papers_have_them(run, scan_file, tmp_path):
+    table = tmp_path / "table.json"
+    code, printed, _ = run(
+        "evaluate", scan_file, "-R", 2.5, "--true-acceleration", "--axis", "readout",
+        "--mask", "equispaced", "--mask", "uniform", "--calibration", "25%", *CLASSICAL,
+        "-o", table,
+    )  # fmt: skip
+    assert code == 0
+    document = loaded(table)
+    assert (document["axis"], document["calibration"]) == ("readout", "25%")
+    for row in document["rows"]:
+        assert row["error"] == ""
+        assert row["true_acceleration"] == pytest.approx(2.5, rel=0.12)
+        assert row["gain_interval"] > 0
+        best, fixed = row["psnr"]["L1-wavelet"], row["psnr_fixed_lambda"]
+        assert fixed <= best
+        assert f"{fixed:.2f}" in printed
+    assert document["summary"]["mean_gain_interval"] is None  # of a single scan
+
+
 def test_samples_are_scored(run, scan_file, tmp_path):
     table = tmp_path / "table.json"
     code, printed, _ = run(
@@ -141,6 +161,8 @@ def test_what_is_done_is_kept_when_the_rest_is_interrupted(run, scan_file, tmp_p
         (["-p", "calibration=3"], "calibration"),
         (["-p", "device=abacus"], "abacus"),
         (["--mask", "spiral"], "spiral"),
+        (["--axis", "slice"], "axis 'slice'"),
+        (["--calibration", "a few"], "calibration 'a few'"),
         (["-R", "0.5"], "acceleration 0.5"),
         (["-R", "2.5"], "acceleration 2.5"),
         (["--prior", "no_such_prior"], "no_such_prior"),

@@ -237,3 +237,17 @@ def test_where_the_object_folds_magnitudes_are_compared_with_the_root_sum_of_squ
     assert posterior.coverage_90 == pytest.approx(0.9, abs=0.02)
     head = head_mask(comparison.reference)
     assert np.sqrt(np.mean(comparison.std[head] ** 2)) == pytest.approx(spread, rel=0.03)
+
+
+def test_columns_are_lines_of_the_scan_turned(problem):
+    """Undersampling the readout of a scan is undersampling the lines of the turned one."""
+    kspace = problem[2]
+    lines = Evaluation(kspace, 0, "20%", "phase", True)
+    turned = Evaluation(kspace.swapaxes(1, 2).copy(), 0, "20%", "readout", True)
+    one, ratio = lines.undersampled("uniform", 2.5, 1)
+    two, same = turned.undersampled("uniform", 2.5, 1)
+    np.testing.assert_array_equal(one, two.swapaxes(1, 2))
+    assert ratio == same == pytest.approx(2.5, rel=0.05)
+    np.testing.assert_allclose(
+        abs(lines.reference), abs(turned.reference.T), atol=0.02 * abs(lines.reference).max()
+    )

@@ -2,7 +2,8 @@ import numpy as np
 import pytest
 
 from scoremri_core.errors import InputError
-from scoremri_core.scans.masks import KINDS, make_mask
+from scoremri_core.scans.masks import KINDS, calibration_width, make_mask
+from scoremri_core.scans.retrospective import kept_samples
 
 
 @pytest.mark.parametrize("n", [180, 181])
@@ -79,3 +80,44 @@ def test_no_acceleration_samples_everything():
 def test_refusals_name_the_argument(arguments, words):
     with pytest.raises(InputError, match=words):
         make_mask(*arguments)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(("shape", "width"), [((180,), 14), ((60, 48), 6)])
+def test_true_acceleration_counts_the_block(kind, shape, width):
+    mask = make_mask(kind, shape, 6, width, seed=2, true=True)
+    assert mask.calibration.sum() == width ** len(shape)
+    tolerance = 0.1 if kind == "equispaced" else 0.01  # whole steps of a spacing that is not
+    assert mask.acceleration == pytest.approx(6, rel=tolerance)
+    with pytest.raises(InputError, match="calibration block"):
+        make_mask(kind, shape, 60, 20, true=True)
+
+
+def test_uniform_draws_are_as_dense_everywhere():
+    counts = sum(make_mask("uniform", (128,), 4, 0, seed=s).sampled.astype(int) for s in range(80))
+    assert counts[48:80].mean() == pytest.approx(20, rel=0.15)
+    assert np.r_[counts[:16], counts[-16:]].mean() == pytest.approx(20, rel=0.15)
+
+
+def test_calibration_is_a_number_or_a_share_of_the_lines():
+    assert calibration_width(24, 180) == calibration_width("24", 99) == 24
+    assert calibration_width("8%", 180) == 14
+    assert calibration_width("4 %", 320) == 13
+    for wrong in ("eight", "-3", "8.5", "%", "-4%"):
+        with pytest.raises(InputError, match="share"):
+            calibration_width(wrong, 180)
+
+
+def test_lines_and_columns_are_each_other_turned():
+    received = np.ones((60, 44), bool)
+    columns = kept_samples(received.T, "uniform", 4, "10%", 3, "readout", true=True)
+    lines = kept_samples(received, "uniform", 4, "10%", 3, "phase", true=True)
+    np.testing.assert_array_equal(columns, lines.T)
+    assert (lines == lines[:, :1]).all()
+    assert received.size / lines.sum() == pytest.approx(4)
+    both = kept_samples(received, "random", 5, 8, 3, "both")
+    assert both.size / both.sum() == pytest.approx(5, rel=0.01)
+    np.testing.assert_array_equal(
+        kept_samples(received, "poisson-2d", 5, 8, 3),
+        kept_samples(received, "poisson", 5, 8, 3, "both"),
+    )

@@ -1,0 +1,162 @@
+"""The experiments of the two papers that this program follows, by one command."""
+
+from __future__ import annotations
+
+import itertools
+import logging
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from gadgets.commands.options import Device, Prior, Seed, choice
+from gadgets.commands.progress import progress
+from scoremri_core.baselines import NETWORKS
+from scoremri_core.errors import InputError
+from scoremri_core.experiments import PRESETS
+
+logger = logging.getLogger(__name__)
+
+
+def compare(
+    data: Annotated[
+        list[Path],
+        typer.Option(metavar="PATH", help="Volumes with their splits, as of `train`; repeat."),
+    ],
+    output: Annotated[
+        Path, typer.Option("-o", "--output", metavar="FOLDER", help="Results; resumed.")
+    ],
+    scans: Annotated[
+        list[Path] | None,
+        typer.Option(
+            metavar="PATH", help="Full ISMRMRD scans of heads; repeat.", show_default="none"
+        ),
+    ] = None,
+    anatomy: Annotated[
+        list[Path] | None,
+        typer.Option(
+            metavar="PATH",
+            help="Full scans, or NIfTI volumes, of other anatomy; repeat.",
+            show_default="none",
+        ),
+    ] = None,
+    preset: Annotated[
+        str, choice(PRESETS, "--preset", help="Size: two hours on two idle cores, less, or a GPU.")
+    ] = PRESETS[0],
+    network: Annotated[
+        list[str] | None,
+        choice(NETWORKS, "--network", help="Network to train; repeat.", show_default="all of them"),
+    ] = None,
+    minutes: Annotated[
+        float | None,
+        typer.Option(min=0.01, help="Training of each network.", show_default="the preset's"),
+    ] = None,
+    slices: Annotated[
+        int | None, typer.Option(min=1, help="Of each scan.", show_default="the preset's")
+    ] = None,
+    samples: Annotated[
+        int | None, typer.Option(min=2, help="Posterior samples.", show_default="the preset's")
+    ] = None,
+    cache: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FOLDER", help="Prepared slices.", show_default="`cache` in the output"
+        ),
+    ] = None,
+    weights: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FOLDER", help="Trained networks.", show_default="`weights` in the output"
+        ),
+    ] = None,
+    prior: Prior = "default",
+    seed: Seed = 0,
+    device: Device = "auto",
+) -> None:
+    """Train the papers' baselines and score all under shifts.
+
+    L1-wavelet, ConvDecoder, E2E-VarNet, MoDL, UPDNet and the posterior mean, in distribution and
+    with other accelerations, masks, contrasts, anatomy and scanners. Writes report.md, rows.jsonl,
+    figures and an animation; what is done already is not done again.
+    """
+    from scoremri_core import load_prior
+    from scoremri_core.baselines.examples import Examples
+    from scoremri_core.baselines.peers import samplers
+    from scoremri_core.experiments.gallery import Gallery, drawing_more
+    from scoremri_core.experiments.methods import OURS, check, methods, trained
+    from scoremri_core.experiments.presets import find_preset
+    from scoremri_core.experiments.report import written
+    from scoremri_core.experiments.scores import Scores
+    from scoremri_core.experiments.trials import SHIFTS, find_scans, trials
+    from scoremri_core.request import find_device
+    from scoremri_core.scans.files import check_folder, replacing
+    from scoremri_core.training.manifest import find_sources, of_split
+    from scoremri_core.training.slices import load_slices
+
+    size = find_preset(preset)
+    size = replace(
+        size,
+        training=replace(size.training, seed=seed, minutes=minutes or size.training.minutes),
+        slices=slices or size.slices,
+        samples=samples or size.samples,
+    )
+    networks = tuple(dict.fromkeys(network or NETWORKS))
+    where = find_device(device)
+    check(size, networks)
+    check_folder(output)
+    sources = find_sources(data)
+    training = of_split(sources, "train")
+    denoiser = load_prior(prior)
+    cache, weights = cache or output / "cache", weights or output / "weights"
+    found = find_scans(sources, scans or [], anatomy or [], size, cache, seed)
+    excluded = {path.resolve() for path in anatomy or []}
+    training = [source for source in training if source.path.resolve() not in excluded]
+    output.mkdir(parents=True, exist_ok=True)
+    settings = asdict(size) | {"prior": prior, "seed": seed, "networks": list(networks)}
+    scores = Scores(output / "rows.jsonl", settings)
+
+    def examples() -> Examples:
+        with progress("preparing", len(training)) as advance:
+            held = load_slices(training, cache, lambda n: advance(n, ""))
+        own = size.training
+        return Examples(
+            held, own.pool, own.side, own.coils, own.calibration, own.accelerations, seed
+        )
+
+    with progress("training", len(networks)) as advance:
+        made = trained(size, networks, examples, weights, where, advance)
+    by_name = methods(size, made, denoiser, where)
+    todo = list(trials(found, size))
+    gallery = Gallery(output / "images", todo, found, size.acceleration)
+    total = sum(len(found.by_name[trial.scan].slices) for trial in todo) * len(by_name)
+    with progress("reconstructing", total, every=10) as advance:
+        count = itertools.count(len(scores.rows))
+        scores.run(
+            found, todo, by_name, seed, lambda what: advance(next(count), what), gallery.keep
+        )
+    rows = list(scores.rows.values())
+    if all(row.error for row in rows):
+        raise InputError(f"none of {len(rows)} reconstructions succeeded: {rows[0].error}")
+    drawn = gallery.draw(output, rows, list(by_name))
+    with progress("samples for the figures", None):
+        more = drawing_more(by_name, size.pictured)
+        drawn += gallery.draw_samples(output, found, more, seed)
+
+    others = samplers(denoiser, size.samples, size.peer_steps, where) if size.peer_steps else {}
+    beside = Scores(output / "peers.jsonl", settings)
+    usual = [t for t in todo if t.shift == SHIFTS[0] and t.acceleration == size.acceleration]
+    with progress("samplers of others", len(usual) * size.slices * len(others)) as advance:
+        count = itertools.count()
+        beside.run(
+            found,
+            usual if others else [],
+            others | {OURS: by_name[OURS]},
+            seed,
+            lambda what: advance(next(count), what),
+        )
+    text = "\n".join(written(rows, list(beside.rows.values()), made, list(by_name), preset, size))
+    with replacing(output / "report.md") as partial:
+        partial.write_text(text + "\n")
+    typer.echo(text)
+    logger.info("figures: %s", ", ".join(str(path) for path in drawn))
