@@ -189,7 +189,7 @@ def evaluate(
         return spread(total, slices or (1 if data else total))
 
     scans = read_scans(find_files(paths), choose, group)
-    _check_masks(scans, masks, accelerations, calibration, seed)
+    _check_masks(scans, masks, accelerations, calibration, seed, axis, true_acceleration)
     total = sum(len(scan.slices) * len(cases(scan.coils, masks, accelerations)) for scan in scans)
     if not total:
         raise InputError(f"mask {', '.join(masks)}: scans of one coil need another, or an -R")
@@ -287,8 +287,10 @@ def _check_masks(
     scans: Sequence[FullScan],
     masks: Sequence[str],
     accelerations: Sequence[float] | None,
-    calibration: int,
+    calibration: str,
     seed: int,
+    axis: str,
+    true: bool,
 ) -> None:
     """Refuse, with InputError, what leaves no scan a mask: every row would fail."""
     from scoremri_core.evaluation.survey import cases
@@ -299,7 +301,7 @@ def _check_masks(
         received = (next(iter(scan.slices.values())) != 0).any(axis=0)
         for kind, factor in cases(scan.coils, masks, accelerations):
             try:
-                kept_samples(received, kind, factor, calibration, seed)
+                kept_samples(received, kind, factor, calibration, seed, axis, true)
             except InputError as error:
                 reasons.append(str(error))
             else:
