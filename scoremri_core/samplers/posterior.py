@@ -28,6 +28,7 @@ logger = logging.getLogger(__name__)
 
 NOISE_RINGS = 16  # of spatial frequencies, up to Nyquist's
 START_FACTOR = 12
+KNOWN = 50  # a scan measures thousands in each ring
 START_TOLERANCE = 0.3  # in sd; the first noise level is three of them
 
 
@@ -244,7 +245,9 @@ class NoiseLevel:
     right.  Where it is more, errors of the coil maps, motion, or a filter are at work, mostly at
     low frequencies; setting the variance to what was found and sampling again is stochastic
     expectation maximisation (Celeux and Diebolt 1985), one step of which a noise level of the
-    sampler takes, each sample by itself.  It never falls below the noise that was given.
+    sampler takes, each sample by itself.  It never falls below the noise that was given, which
+    counts as `KNOWN` measured numbers beside those of a ring: where these are few their residual is
+    mostly chance, and following it would lead away from the data.
 
     Parameters
     ----------
@@ -269,7 +272,8 @@ class NoiseLevel:
 
     def follow(self, power: Tensor) -> None:
         """Take the variance from the `residual_power` of samples, (frame, sample, y, x)."""
-        found = self._by_ring(power) / self._count.clamp(min=1)
+        known = KNOWN * self._least.flatten(1)[..., None]
+        found = (self._by_ring(power) + known) / (self._count + KNOWN)
         curve = torch.lerp(found[..., self._inner], found[..., self._inner + 1], self._share)
         # a residual that is not finite says nothing of the noise
         curve = torch.where(curve.isfinite(), curve, 0).view(power[:, :, None].shape)
