@@ -18,7 +18,7 @@ from scoremri_core.scans.formats.geometry import find_sidecar
 logger = logging.getLogger(__name__)
 
 SPLITS = ("train", "val", "test")
-RAW = (".cfl", ".dat", ".npy")  # raw data beside that in HDF5 files
+RAW = (".cfl", ".dat", ".npy", ".npz")  # raw data beside that in HDF5 files
 SUFFIXES = (".nii", ".nii.gz", ".h5", ".hdf5", ".mrd", *RAW)
 PHOTOGRAPHS = (".png", ".jpg", ".jpeg")  # only where a manifest names them
 SHIPPED = {"photographs": Path(__file__).with_name("photographs.csv")}
@@ -198,6 +198,6 @@ def _suffix(path: Path) -> str:
 
 
 def _is_volume(path: Path) -> bool:
-    if path.suffix.lower() == ".npy" and find_sidecar(path) is None:
+    if path.suffix.lower() in (".npy", ".npz") and find_sidecar(path) is None:
         return False  # an array of anything
     return bool(_suffix(path)) and path.is_file() and not path.name.startswith(".")

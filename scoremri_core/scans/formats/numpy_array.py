@@ -2,24 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
+from zipfile import BadZipFile
 
 import numpy as np
+import numpy.typing as npt
 
 from scoremri_core.errors import InputError
 from scoremri_core.scans.files import PathLike
-from scoremri_core.scans.formats.geometry import SUFFIXES, find_sidecar, read_sidecar
+from scoremri_core.scans.formats.geometry import SUFFIXES, Geometry, find_sidecar, read_sidecar
+from scoremri_core.scans.formats.joined import with_noise, with_reference
 from scoremri_core.scans.formats.made import MadeScan, scan_of
 
 AXES = ("repetition", "contrast", "slice", "coil", "z", "y", "x")
 REQUIRED = ("coil", "y", "x")
+PARTS = ("kspace", "calibration", "noise")  # of an .npz
+Kspace = npt.NDArray[Any]
 
 
 @contextmanager
 def open_made(path: PathLike) -> Iterator[MadeScan]:
-    """Open a .npy file of complex k-space, centred, zero where not measured."""
+    """Open complex k-space, centred, zero where not measured: .npy, or `kspace` of an .npz.
+
+    An .npz may also have `calibration`, the lines of a reference scan on the same axes, around DC,
+    and `noise` (coil, sample), of a scan without a pulse.
+    """
     path = Path(path)
     found = find_sidecar(path)
     if found is None:
@@ -29,21 +39,63 @@ def open_made(path: PathLike) -> Iterator[MadeScan]:
             '["coil", "y", "x"], and \'field_of_view\', [x, y, z] in mm'
         )
     geometry, axes = read_sidecar(found)
-    try:
-        array = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (ValueError, EOFError, OSError) as error:
-        raise InputError(f"{path}: not readable as a NumPy array") from error
+    arrays = _arrays(path)
     if axes is None or not set(REQUIRED) <= set(axes) <= set(AXES) or len(set(axes)) < len(axes):
         raise InputError(
             f"{found}: axes {list(axes or ())}: expected coil, y and x, and any of "
             f"{', '.join(axis for axis in AXES if axis not in REQUIRED)}"
         )
+    kspace = _ordered(path, arrays["kspace"], axes)
+    scan = _scan(path, kspace, geometry)
+    if "calibration" in arrays:
+        reference = _on_matrix(path, _ordered(path, arrays["calibration"], axes), kspace.shape)
+        scan = with_reference(scan, _scan(path, reference, geometry))
+    if "noise" in arrays:
+        scan = with_noise(scan, np.asarray(arrays["noise"]))
+    yield scan
+
+
+def _arrays(path: Path) -> dict[str, Kspace]:
+    """The arrays of a file by their names; that of a .npy is the k-space."""
+    try:
+        stored = np.load(path, mmap_mode="r", allow_pickle=False)
+        if isinstance(stored, np.ndarray):
+            return {"kspace": stored}
+        with stored:
+            names = list(stored)
+            arrays = {name: stored[name] for name in PARTS if name in names}
+    except (ValueError, EOFError, OSError, BadZipFile) as error:
+        raise InputError(f"{path}: not readable as a NumPy array") from error
+    if "kspace" not in arrays:
+        raise InputError(f"{path}: no 'kspace' among its arrays: {', '.join(names)}")
+    return arrays
+
+
+def _ordered(path: Path, array: Kspace, axes: Sequence[str]) -> Kspace:
+    """The array with all of AXES, in their order."""
     if array.dtype.kind != "c" or array.ndim != len(axes):
         raise InputError(
             f"{path}: shape {array.shape}, {array.dtype}: expected complex values with the axes "
             f"({', '.join(axes)})"
         )
     there = [axis for axis in AXES if axis in axes]
-    ordered = array.transpose([axes.index(axis) for axis in there])
-    ordered = np.expand_dims(ordered, [n for n, axis in enumerate(AXES) if axis not in axes])
-    yield scan_of(str(path), ordered.shape, lambda *frame: np.asarray(ordered[frame]), geometry)
+    ordered = array.transpose([list(axes).index(axis) for axis in there])
+    return np.expand_dims(ordered, [n for n, axis in enumerate(AXES) if axis not in axes])
+
+
+def _on_matrix(path: Path, block: Kspace, shape: tuple[int, ...]) -> Kspace:
+    """A reference scan around DC, zero-filled to the matrix of the image."""
+    if block.shape[3] != shape[3] or any(a > b for a, b in zip(block.shape, shape, strict=True)):
+        raise InputError(
+            f"{path}: the calibration has shape {block.shape}: expected at most {shape} over "
+            f"({', '.join(AXES)}), and as many coils"
+        )
+    wide = np.zeros((*block.shape[:4], *shape[4:]), np.complex64)
+    starts = [b // 2 - a // 2 for a, b in zip(block.shape[4:], shape[4:], strict=True)]
+    z, y, x = (slice(start, start + n) for start, n in zip(starts, block.shape[4:], strict=True))
+    wide[..., z, y, x] = block
+    return wide
+
+
+def _scan(path: Path, ordered: Kspace, geometry: Geometry) -> MadeScan:
+    return scan_of(str(path), ordered.shape, lambda *frame: np.asarray(ordered[frame]), geometry)

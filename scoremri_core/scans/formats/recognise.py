@@ -13,6 +13,7 @@ from scoremri_core.scans.files import PathLike, check_readable, open_hdf5
 
 HDF5 = b"\x89HDF\r\n\x1a\n"
 NUMPY = b"\x93NUMPY"
+ZIP = b"PK\x03\x04"  # as an .npz is
 NIFTI = (b"n+1\0", b"ni1\0", b"n+2\0", b"ni2\0")
 NO_RAW_DATA = "images without the k-space of the coils; expected the scanner's raw data"
 BEGINNING = 1024  # bytes that are looked at
@@ -38,7 +39,9 @@ def recognise(path: PathLike, group: str = "dataset") -> str:
         beginning = file.read(BEGINNING)
     if beginning.startswith(HDF5):
         return _hdf5(path, group)
-    if beginning.startswith(NUMPY):
+    if beginning.startswith(NUMPY) or (
+        beginning.startswith(ZIP) and Path(path).suffix.lower() == ".npz"
+    ):
         return "numpy"
     if is_twix(Path(path), beginning):
         return "twix"
@@ -129,6 +132,10 @@ def _foreign(path: Path, beginning: bytes) -> str:
         return "Philips raw data (.list, .data); convert it with philips_to_ismrmrd first"
     if beginning.lstrip().startswith(b"##TITLE=") or path.name in ("fid", "rawdata.job0"):
         return "Bruker raw data; convert its folder with bruker_to_ismrmrd first"
+    if beginning.startswith(b"MATLAB"):
+        return "a MATLAB file; save its k-space with BART's writecfl, or with NumPy"
+    if beginning.startswith(b"yardl"):
+        return "an MRD v2 stream; give it to `scoremri stream`"
     if suffix == ".cfl":
         return "a BART .cfl without its .hdr, which has the dimensions"
     return ""

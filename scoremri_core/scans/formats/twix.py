@@ -7,6 +7,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stdout
 from io import StringIO
+from pathlib import Path
 from typing import Any
 
 import ismrmrd
@@ -79,7 +80,7 @@ def open_made(path: PathLike) -> Iterator[MadeScan]:
     """
     *before, scan = _read(path)
     protocol = scan["hdr"]
-    name = f"{path} (scan {scan['raidfile_hdr'][-1].decode('latin-1') or 'without a name'})"
+    name = f"{path} (scan {_name(scan) or 'without a name'})"
     trajectory = _value(protocol, "sKSpace", "ucTrajectory")
     if trajectory not in (None, CARTESIAN):
         raise InputError(f"{name}: trajectory {trajectory} of Siemens: expected Cartesian (1)")
@@ -88,6 +89,8 @@ def open_made(path: PathLike) -> Iterator[MadeScan]:
         # the scan that adjusts the coils holds the noise of all that follow it
         noise = [b for own in before for b in own["mdb"] if b.is_flag_set("NOISEADJSCAN")]
         readouts = noise + readouts
+    if max(b.mem_pos + b.dma_len for b in readouts) > Path(path).stat().st_size:
+        raise InputError(f"{path}: Siemens raw data that end within a readout: is the file whole?")
     heads = _heads(readouts, protocol)
     imaging = heads[heads["flags"] & np.uint64(NO_IMAGE) == 0]
     if not len(imaging):
@@ -102,6 +105,12 @@ def open_made(path: PathLike) -> Iterator[MadeScan]:
         return data
 
     yield MadeScan(name, header, heads, readout)
+
+
+def _name(scan: Any) -> str:
+    """Of a scan, as the file's table has it; a file of VB has no table."""
+    entry = scan.get("raidfile_hdr")
+    return "" if entry is None else entry[-1].decode("latin-1")
 
 
 def _read(path: PathLike) -> list[Any]:

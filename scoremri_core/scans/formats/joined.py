@@ -1,0 +1,63 @@
+"""A scan of several parts: noise, a reference scan of its own, and the lines of the image."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from ismrmrd import xsd
+from ismrmrd.hdf5 import acquisition_header_dtype
+
+from scoremri_core.errors import InputError
+from scoremri_core.scans.flags import CALIBRATION, NOISE
+from scoremri_core.scans.formats.made import MadeScan
+
+LONGEST = int(np.iinfo(np.uint16).max)  # samples of a readout, as ISMRMRD counts them
+
+
+def with_reference(scan: MadeScan, reference: MadeScan) -> MadeScan:
+    """The scan after a reference scan, whose lines serve calibration alone."""
+    heads = reference.heads()
+    heads["flags"] = CALIBRATION
+    encoding = scan.header.encoding[0]
+    if encoding.parallelImaging is None:
+        factor = xsd.accelerationFactorType(kspace_encoding_step_1=1, kspace_encoding_step_2=1)
+        encoding.parallelImaging = xsd.parallelImagingType(accelerationFactor=factor)
+    encoding.parallelImaging.calibrationMode = xsd.calibrationModeType.SEPARATE
+    return _after(scan, replace(reference, _heads=heads))
+
+
+def with_noise(scan: MadeScan, noise: npt.NDArray[Any]) -> MadeScan:
+    """The scan after one readout of noise (coil, sample), sampled as fast as the image.
+
+    Raises
+    ------
+    InputError
+        Where the noise has another shape, or is longer than a readout can be.
+    """
+    coils = int(scan.heads()["active_channels"][0])
+    if noise.ndim != 2 or len(noise) != coils or not 0 < noise.shape[1] <= LONGEST:
+        raise InputError(
+            f"{scan.name}: the noise has shape {noise.shape}: expected (coil, sample), {coils} "
+            f"coils and at most {LONGEST} samples"
+        )
+    head = np.zeros(1, acquisition_header_dtype)
+    for name in ("version", "active_channels", "available_channels", "channel_mask"):
+        head[name] = scan.heads()[name][:1]
+    head["sample_time_us"] = scan.heads()["sample_time_us"][:1]
+    head["number_of_samples"] = noise.shape[1]
+    head["flags"] = NOISE
+    return _after(scan, MadeScan(scan.name, scan.header, head, lambda index: noise))
+
+
+def _after(scan: MadeScan, first: MadeScan) -> MadeScan:
+    heads = np.concatenate([first.heads(), scan.heads()])
+    heads["scan_counter"] = np.arange(len(heads)) + 1
+
+    def readout(index: int) -> npt.NDArray[Any]:
+        part, own = (first, index) if index < len(first) else (scan, index - len(first))
+        return part._readout(own)
+
+    return replace(scan, _heads=heads, _readout=readout)
