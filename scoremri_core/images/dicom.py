@@ -85,7 +85,10 @@ class _Scan:
                 digest.update(np.ascontiguousarray(picture.pixels).tobytes())
         self.pixels = digest.hexdigest()
         measurement = self._section("measurementInformation")
-        self.identity = getattr(measurement, "measurementID", None) or self.pixels
+        # scanners count measurements from 1 on: alone, the number is that of other scans too
+        place = getattr(measurement, "frameOfReferenceUID", None)
+        number = getattr(measurement, "measurementID", None)
+        self.identity = f"{number} {place}" if number and place else self.pixels
         study = self._section("studyInformation")
         self.study = getattr(study, "studyInstanceUID", None) or self.uid("study")
         self.reference = getattr(measurement, "frameOfReferenceUID", None) or self.uid("place")

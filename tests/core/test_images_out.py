@@ -2,6 +2,7 @@
 
 import shutil
 import subprocess
+from dataclasses import replace
 
 import ismrmrd
 import numpy as np
@@ -165,6 +166,21 @@ def test_the_header_of_the_scan_tells_patient_and_study(images, tmp_path):
     own = pydicom.dcmread(tmp_path / "out_dicom" / "001_mean" / "00001.dcm")
     assert (str(own.PatientName), own.PatientID) == ("Müller^A", "phantom0")
     assert (own.StudyInstanceUID, own.PatientPosition) == ("1.2.3.4", "HFS")
+
+
+def test_scans_of_the_same_number_are_not_one_study(images, tmp_path):
+    series, header = read_series(images), SimulatedScan((16, 16), 1).header
+    other = [replace(own, pictures=[brighter(p) for p in own.pictures]) for own in series]
+    studies = []
+    for name, own in (("one", series), ("same", series), ("other", other)):
+        export(tmp_path / f"{name}.h5", own, ["dicom"], header)
+        read = pydicom.dcmread(tmp_path / f"{name}_dicom" / "001_mean" / "00001.dcm")
+        studies.append(read.StudyInstanceUID)
+    assert studies[0] == studies[1] != studies[2]
+
+
+def brighter(picture):
+    return replace(picture, pixels=2 * picture.pixels)
 
 
 def test_what_is_there_is_kept(images, tmp_path):
