@@ -108,13 +108,19 @@ def test_noise_of_an_earlier_measurement_and_flags(data_dir, tmp_path):
     lines = [block.convert_to_local() for block in first["mdb"]]
     lines[0].set_flags(["ONLINE", "PATREFSCAN"])
     lines[80].set_flags(["ONLINE", "PATREFSCAN", "PATREFANDIMASCAN"])
-    scans = [{**first, "mdb": noise}, {**first, "mdb": lines}]
+    # the noise is sampled at a dwell time of its own: 11.6 us become 50
+    slower = first["hdr_str"].tobytes().replace(b"11600", b"50000")
+    scans = [
+        {**first, "mdb": noise, "hdr_str": np.frombuffer(slower, "S1")},
+        {**first, "mdb": lines},
+    ]
     twixtools.write_twix(scans, str(tmp_path / "two.dat"))
     with open_any(tmp_path / "two.dat") as scan:
-        flags = scan.heads()["flags"]
+        flags, dwell = scan.heads()["flags"], scan.heads()["sample_time_us"]
         read = list(scan)
     assert len(read) == 163
     assert (flags[:3] & np.uint64(NOISE) > 0).all()
     assert (flags[3:] & np.uint64(NOISE) == 0).all()
     assert np.flatnonzero(flags & np.uint64(CALIBRATION)).tolist() == [3]
     np.testing.assert_array_equal(read[83].data, lines[80].data)
+    np.testing.assert_allclose(dwell, [50] * 3 + [11.6] * 160)

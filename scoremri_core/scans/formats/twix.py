@@ -85,13 +85,16 @@ def open_made(path: PathLike) -> Iterator[MadeScan]:
     if trajectory not in (None, CARTESIAN):
         raise InputError(f"{name}: trajectory {trajectory} of Siemens: expected Cartesian (1)")
     readouts = [block for block in scan["mdb"] if _is_readout(block)]
+    heads = _heads(readouts, protocol)
     if not any(block.is_flag_set("NOISEADJSCAN") for block in readouts):
         # the scan that adjusts the coils holds the noise of all that follow it
-        noise = [b for own in before for b in own["mdb"] if b.is_flag_set("NOISEADJSCAN")]
-        readouts = noise + readouts
+        for own in reversed(before):
+            noise = [block for block in own["mdb"] if block.is_flag_set("NOISEADJSCAN")]
+            readouts = noise + readouts
+            heads = np.concatenate([_heads(noise, own["hdr"]), heads])  # its dwell time is its own
+        heads["scan_counter"] = np.arange(len(heads)) + 1
     if max(b.mem_pos + b.dma_len for b in readouts) > Path(path).stat().st_size:
         raise InputError(f"{path}: Siemens raw data that end within a readout: is the file whole?")
-    heads = _heads(readouts, protocol)
     imaging = heads[heads["flags"] & np.uint64(NO_IMAGE) == 0]
     if not len(imaging):
         raise InputError(f"{name}: no imaging lines")
