@@ -9,7 +9,7 @@ from typing import Any
 from scoremri_core.errors import InputError
 from scoremri_core.images import dicom, nifti
 from scoremri_core.images.series import Series
-from scoremri_core.scans.files import check_new, check_writable, placing
+from scoremri_core.scans.files import check_absent, check_new, check_writable, placing
 
 FORMATS = ("nifti", "dicom")
 
@@ -32,7 +32,7 @@ def check(output: Path, formats: Sequence[str], overwrite: bool) -> None:
                 check_new(there, overwrite)
     if "dicom" in formats:
         dicom.check_dicom(output)
-        check_new(dicom_folder(output), overwrite)
+        check_absent(dicom_folder(output), overwrite)
 
 
 def export(

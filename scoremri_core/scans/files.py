@@ -193,6 +193,11 @@ def check_writable(path: PathLike, *sources: PathLike) -> None:
 def check_new(path: PathLike, overwrite: bool, *sources: PathLike) -> None:
     """As `check_writable`; refuse a file that exists as well, unless it may be overwritten."""
     check_writable(path, *sources)
+    check_absent(path, overwrite)
+
+
+def check_absent(path: PathLike, overwrite: bool) -> None:
+    """Refuse, with InputError, to replace a file or a folder, unless that was asked for."""
     if not overwrite and Path(path).exists():
         raise InputError(f"{path}: is there already; --overwrite replaces it")
 

@@ -44,7 +44,7 @@ def test_an_unexpected_error_of_a_file_is_one_line_too(run, monkeypatch, tmp_pat
     def broken(*_):
         raise OSError(5, "Input/output error", "scan.h5")
 
-    monkeypatch.setattr("scoremri_core.scans.files.open_hdf5", broken)
+    monkeypatch.setattr("scoremri_core.scans.formats.recognise.check_readable", broken)
     code, _, err = run("undersample", "scan.h5", "-o", tmp_path / "x.h5")
     assert (code, err) == (2, "scoremri: [Errno 5] Input/output error: 'scan.h5'\n")
 

@@ -22,6 +22,7 @@ TAKES = {
     "import-prior": ("{file}", "-o", "new.safetensors"),
     "measure": ("{file}", "--data", "volumes.csv"),
     "train": ("--data", "{file}", "--data", "volumes.csv", "-o", "new"),
+    "compare": ("--data", "volumes.csv", "--scans", "{file}", "--preset", "smoke", "-o", "new"),
 }
 WRITES = {
     "demo": ("-o", "{out}"),
@@ -35,6 +36,7 @@ WRITES = {
     "import-prior": ("full.h5", "-o", "{out}"),
     "export": ("default", "-o", "{out}"),
     "train": ("--data", "volumes.csv", "-o", "{out}"),
+    "compare": ("--data", "volumes.csv", "--preset", "smoke", "-o", "{out}"),
 }
 
 

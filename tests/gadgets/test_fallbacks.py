@@ -166,10 +166,10 @@ def test_readouts_of_zeros_are_an_image_of_zeros(noise, coils):
 def test_what_fails_in_a_batch_is_one_frame(monkeypatch, caplog):
     made = gadgets.stages.posterior._made
 
-    def fail(frames, properties, prior):
+    def fail(frames, properties, prior, *told):
         if any(frame.header.idx.slice == 1 for frame in frames):
             raise np.linalg.LinAlgError("no convergence")
-        return made(frames, properties, prior)
+        return made(frames, properties, prior, *told)
 
     monkeypatch.setattr(gadgets.stages.posterior, "_made", fail)
     monkeypatch.setattr(Turns, "batches", lambda self, batches, *_: (b for b in batches))

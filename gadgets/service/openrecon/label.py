@@ -16,6 +16,7 @@ OUTPUTS = {
     "mean": "Mean alone",
     "mean,std,phase": "Mean, uncertainty and phase",
     "mean,std,samples": "Mean, uncertainty and samples",
+    "mean,std,zero_filled,classical": "Mean, uncertainty and images without a prior",
 }
 STEPS = ("auto", "10", "20", "40", "80")
 
