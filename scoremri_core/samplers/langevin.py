@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import groupby
 
 import torch
 from torch import Tensor
@@ -115,19 +116,20 @@ def sample_langevin(
     averaged = options.averaged and options.update == "paper"
     x = levels[0] * noise.complex_normal(sets, ny, nx).expand(images)
     z = noise.complex_normal(sets, ny, nx) if averaged else x
-    for i, sigma in enumerate(levels, start=1):
+    for level, (sigma, steps) in enumerate(groupby(levels), start=1):
         tempered = s2 + sigma**2 - levels[-1] ** 2
-        drift = score(prior, x, sigma, operator.support)
-        gradient = seen - operator.normal(x)
-        if options.update == "paper":
-            eta = options.step_size / (1 / sigma**2 + 1 / tempered)
-            drift = drift + gradient / tempered
-        else:
-            eta = torch.full_like(s2, options.step_lr * (sigma / levels[-1]) ** 2)
-            drift = drift + options.mse * _norm(drift) / _norm(gradient) * gradient
-        last, z = z, noise.complex_normal(sets, ny, nx)
-        x = x + eta * drift + (2 * eta).sqrt() * ((z + last) / 2 if averaged else z)
-        on_level(i, len(levels), x)
+        for _ in steps:
+            drift = score(prior, x, sigma, operator.support)
+            gradient = seen - operator.normal(x)
+            if options.update == "paper":
+                eta = options.step_size / (1 / sigma**2 + 1 / tempered)
+                drift = drift + gradient / tempered
+            else:
+                eta = torch.full_like(s2, options.step_lr * (sigma / levels[-1]) ** 2)
+                drift = drift + options.mse * _norm(drift) / _norm(gradient) * gradient
+            last, z = z, noise.complex_normal(sets, ny, nx)
+            x = x + eta * drift + (2 * eta).sqrt() * ((z + last) / 2 if averaged else z)
+        on_level(level, options.steps, x)
     return torch.where(operator.support, x, 0), len(levels)
 
 

@@ -127,7 +127,7 @@ def test_a_place_where_nothing_can_be_written(run, folder, monkeypatch, command,
     for name in ("simulation.SimulatedScan", "files.open_hdf5"):
         monkeypatch.setattr(f"scoremri_core.scans.{name}", work)
     Path("taken").mkdir()
-    makes_folders = command in ("demo", "train", "import-prior")
+    makes_folders = command in ("compare", "demo", "train", "import-prior")
     if makes_folders and place != "full.h5/new.h5":
         pytest.skip("it makes the folder")
     sentence = refused(run, command, *(part.format(out=place) for part in WRITES[command]))
