@@ -173,8 +173,6 @@ class Run:
 
 # the scores take samples for independent
 INDEPENDENT = {"balanced": False}
-# the noise is known, and a handful of points does not tell whether it is larger
-KNOWN_NOISE = {"balanced": False, "adapt_noise": False}
 
 # More evaluations, fewer images: the table is to end within minutes on two cores.
 RUNS = (
@@ -204,9 +202,8 @@ SPARSE_CASES = tuple(
 )
 # an evaluation of their denoiser takes long
 SPARSE_RUNS = (
-    Run("posterior", 10, KNOWN_NOISE, truths=8, samples=79),
-    Run("posterior", 50, KNOWN_NOISE, truths=2, samples=79),
-    Run("posterior", 10, INDEPENDENT, truths=2, samples=79, note="noise adapted"),
+    Run("posterior", 10, INDEPENDENT, truths=8, samples=79),
+    Run("posterior", 50, INDEPENDENT, truths=2, samples=79),
     Run("pula", 50, truths=2),
     Run("langevin", 100, truths=2),
     Run("hmc", truths=1),
@@ -218,7 +215,7 @@ QUICK_CASES = (
 QUICK_RUNS = (Run("posterior", 10, INDEPENDENT), Run("pula", 5), Run("langevin", 10), Run("hmc", 3))
 QUICK_SPARSE = (SparseCase("partial Fourier, laplace increments", "laplace", 8, 0.1),)
 QUICK_SPARSE_RUNS = (
-    Run("posterior", 10, KNOWN_NOISE),
+    Run("posterior", 10, INDEPENDENT),
     Run("pula", 5, truths=1),
     Run("langevin", 10, truths=1),
     Run("hmc", 2, {"tuning": 2, "leapfrog": 2}, truths=1),

@@ -14,7 +14,10 @@ from scoremri_core.evaluation.increments import (
     Increments,
     _inverse_gaussian,
 )
+from scoremri_core.evaluation.validation import SparseCase
 from scoremri_core.mri.sense import SenseOperator
+from scoremri_core.samplers.noise import SampleNoise
+from scoremri_core.samplers.posterior import PosteriorOptions, sample_posterior
 
 SIGMA_N = 0.15
 
@@ -132,3 +135,25 @@ def test_closed_form_and_gibbs_take_the_same_operator():
     expected = closed.forward @ sums
     torch.testing.assert_close(found[:3, :4], expected.real)
     torch.testing.assert_close(found[3:, :4], expected.imag)
+
+
+@pytest.mark.parametrize("steps", [10, 40])
+def test_a_handful_of_points_does_not_lead_the_noise_astray(steps):
+    """The rule that raises it (`adapt_noise`, the default) leaves samples at the data."""
+    case = SparseCase("partial Fourier", "gaussian", 16, 0.05)
+    prior, a = case.problem()
+    truth = prior.sample(1, generator()).to(torch.complex64)
+    clean = a.forward(truth[None, :, None])[0]  # (truth, coil, y, x)
+    e = torch.view_as_complex(torch.randn(*clean.shape, 2, generator=generator()))
+    seen = clean + case.sigma_n * a.mask[0, 0] * e
+    level = torch.full((1,), case.sigma_n)
+    noise = SampleNoise(0, 79, torch.device("cpu"))
+    options = PosteriorOptions(steps=steps, balanced=False)
+    images, _ = sample_posterior(a, seen, level, prior, noise, options)
+    known = case.known(prior, a)
+    exact = known.draw(seen, 79, generator())
+    found, best = (
+        known.scores(each.reshape(1, 79, -1), truth.flatten(1), seen) for each in (images, exact)
+    )
+    assert found["residual_chi2"] < 1.3 * best["residual_chi2"]
+    assert 0.9 < found["sd_ratio"] < 1.15
