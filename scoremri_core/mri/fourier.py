@@ -32,7 +32,15 @@ def to_kspace(image: Any, axes: Sequence[int] = (-2, -1)) -> Any:
 
 
 def resize(x: Any, shape: Sequence[int], axes: Sequence[int] = (-2, -1)) -> Any:
-    """Crop or zero-pad `axes` to `shape` about the origin (index n // 2 stays the origin)."""
+    """Crop or zero-pad `axes` to `shape` about the origin (index n // 2 stays the origin).
+
+    Examples
+    --------
+    >>> resize(np.array([[1, 2, 3]]), (5,), (1,))
+    array([[0, 1, 2, 3, 0]])
+    >>> resize(np.array([[1, 2, 3, 4]]), (3,), (1,))
+    array([[2, 3, 4]])
+    """
     for size, axis in zip(shape, axes, strict=True):
         x = _resize_axis(x, size, axis % x.ndim)
     return x

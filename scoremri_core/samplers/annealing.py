@@ -26,6 +26,11 @@ def geometric(first: float, last: float, count: int) -> list[float]:
     Raises
     ------
     InputError : levels that do not fall, or are not positive.
+
+    Examples
+    --------
+    >>> [round(sigma, 2) for sigma in geometric(2, 0.02, 3)]
+    [2.0, 0.2, 0.02]
     """
     if not 0 < last <= first:
         raise InputError(

@@ -108,6 +108,11 @@ def calibration_width(width: int | str, lines: int) -> int:
     ------
     InputError
         For what is neither.
+
+    Examples
+    --------
+    >>> calibration_width("8%", 200), calibration_width(24, 200)
+    (16, 24)
     """
     text = str(width).strip()
     try:
