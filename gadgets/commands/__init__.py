@@ -43,6 +43,7 @@ COMMANDS = (
 # The base of BadParameter is the usage error of the click that typer carries.
 UsageError: Any = typer.BadParameter.__mro__[1]
 INTERRUPTED = 128 + signal.SIGINT  # exit code after Ctrl-C
+AGAIN = 3.0  # seconds after which an interrupt that something swallowed is repeated
 app = typer.Typer(
     name="scoremri",
     help="Score-based MRI reconstruction with uncertainty, inside a Gadgetron stream.",
@@ -117,6 +118,8 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
         if callable(signal.getsignal(signal.SIGINT)):  # nobody ignores it
             signal.signal(signal.SIGINT, _interrupt)
     status, last_words = _run(arguments)
+    if alone and status == INTERRUPTED:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # it was heard
     threads = any(thread.daemon for thread in threading.enumerate())
     if alone and threads:
         logging.disable()  # what they still say would be the last line
@@ -156,15 +159,22 @@ def _run(arguments: Sequence[str] | None) -> tuple[int, str]:
 def _interrupt(*_: Any) -> NoReturn:
     logging.disable()  # what threads say of it is nobody's concern,
     warnings.simplefilter("ignore")  # nor are files that imports leave open
+    _repeat(AGAIN)  # some modules swallow one while they load
     raise KeyboardInterrupt
+
+
+def _repeat(seconds: float) -> None:
+    # to the thread, for one that waits hears of no other signal
+    again = (threading.main_thread().ident, signal.SIGINT)
+    timer = threading.Timer(seconds, signal.pthread_kill, again)
+    timer.daemon = True
+    timer.start()
 
 
 def _unraisable(dropped: Any) -> None:
     """Repeat an interrupt that fell into a callback, whose exceptions Python drops."""
     if isinstance(dropped.exc_value, KeyboardInterrupt):
-        # when the callback is over; to the thread, for one that waits hears of no other signal
-        again = (threading.main_thread().ident, signal.SIGINT)
-        threading.Timer(0.05, signal.pthread_kill, again).start()
+        _repeat(0.05)  # when the callback is over
     else:
         sys.__unraisablehook__(dropped)
 

@@ -165,6 +165,28 @@ def test_from_the_first_moment_on(tmp_path, seconds):
     assert (process.returncode, told) == (130, ["scoremri: interrupted"])
 
 
+def test_an_interrupt_that_something_swallows_is_repeated():
+    program = """
+import signal, sys, time
+from gadgets import commands
+
+def swallow(*_, **__):
+    try:
+        signal.raise_signal(signal.SIGINT)
+    except KeyboardInterrupt:
+        time.sleep(60)
+
+commands.AGAIN = 0.1
+commands.app = swallow
+sys.argv = ["scoremri"]
+commands.main()
+"""
+    ended = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, preexec_fn=heed, timeout=50
+    )
+    assert (ended.returncode, ended.stderr) == (130, "scoremri: interrupted\n")
+
+
 def test_an_interrupt_that_falls_into_a_callback_is_not_lost():
     program = """
 import signal, time
