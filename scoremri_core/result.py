@@ -167,7 +167,7 @@ class Reconstruction:
         """
         from scoremri_core.images import RESEARCH_ONLY
         from scoremri_core.images.nifti import RAS_OF_LPS, write_nifti
-        from scoremri_core.scans.files import placing
+        from scoremri_core.paths import placing
 
         if what not in ("mean", "std", "samples"):
             raise InputError(f"what {what!r}: expected mean, std or samples")

@@ -129,8 +129,8 @@ def benchmark(
     from scoremri_core.benchmarks.case import from_file, simulated
     from scoremri_core.benchmarks.report import benchmark as measure
     from scoremri_core.benchmarks.report import work
+    from scoremri_core.paths import check_writable, replacing
     from scoremri_core.request import find_device
-    from scoremri_core.scans.files import check_writable, replacing
 
     def or_default(value: int | None, full: int, small: int) -> int:
         return value if value is not None else small if quick else full
@@ -196,7 +196,7 @@ def _scaling(
 ) -> None:
     """Measure, print and draw how time and memory grow."""
     from scoremri_core.benchmarks.scaling import QUICK, SIZES, draw, points, scaling
-    from scoremri_core.scans.files import check_writable, replacing
+    from scoremri_core.paths import check_writable, replacing
 
     sizes = QUICK if quick else SIZES
     plot = Path("scaling.png") if output is None else output.with_suffix(".png")

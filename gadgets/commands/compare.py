@@ -89,8 +89,8 @@ def compare(
     from scoremri_core.experiments.report import written
     from scoremri_core.experiments.scores import Scores
     from scoremri_core.experiments.trials import SHIFTS, find_scans, trials
+    from scoremri_core.paths import check_folder, replacing
     from scoremri_core.request import find_device
-    from scoremri_core.scans.files import check_folder, replacing
     from scoremri_core.training.manifest import find_sources, of_split
     from scoremri_core.training.slices import load_slices
 

@@ -55,7 +55,8 @@ def convert(
     or a NumPy array with a side-car, all of raw data; or the images that replay wrote.
     """
     from scoremri_core.images.series import is_image_series
-    from scoremri_core.scans.files import check_writable, open_hdf5
+    from scoremri_core.paths import check_writable
+    from scoremri_core.scans.files import open_hdf5
     from scoremri_core.scans.formats.recognise import recognise
 
     if output is not None:
@@ -83,7 +84,8 @@ def convert(
 
 
 def _raw_data(source: Path, output: Path, group: str, overwrite: bool) -> None:
-    from scoremri_core.scans.files import check_new, write_scan
+    from scoremri_core.paths import check_new
+    from scoremri_core.scans.files import write_scan
     from scoremri_core.scans.formats.opening import open_any
     from scoremri_core.scans.formats.saving import save_array
 

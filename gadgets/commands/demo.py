@@ -34,7 +34,7 @@ def demo(
     from gadgets.commands.report_images import read_frames
     from gadgets.commands.simulate import simulate
     from scoremri_core.evaluation.pictures import comparison
-    from scoremri_core.scans.files import check_folder, check_writable, replacing
+    from scoremri_core.paths import check_folder, check_writable, replacing
 
     started = time.monotonic()
     check_folder(output)

@@ -27,8 +27,8 @@ def export(
     --external-graph NAME.pt --real-valued.
     """
     from scoremri_core import load_prior
+    from scoremri_core.paths import replacing
     from scoremri_core.priors.script import to_torchscript
-    from scoremri_core.scans.files import replacing
 
     # its place is tried before the work
     with replacing(output) as partial:

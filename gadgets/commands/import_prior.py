@@ -55,10 +55,10 @@ def import_prior(
     NAME.safetensors.
     """
     from scoremri_core.errors import InputError
+    from scoremri_core.paths import check_folder, check_readable, check_writable, writing
     from scoremri_core.priors import save_prior
     from scoremri_core.priors.checkpoints import read_foreign
     from scoremri_core.priors.storage import sha256
-    from scoremri_core.scans.files import check_folder, check_readable, check_writable, writing
 
     path = output if output.suffix == ".safetensors" else Path(f"{output}.safetensors")
     check_readable(checkpoint)

@@ -44,8 +44,8 @@ def measure(
     card. From a checkpoint, of a run that has not ended too, the moving average becomes the prior
     NAME.safetensors beside it.
     """
+    from scoremri_core.paths import check_readable, check_writable
     from scoremri_core.request import find_device
-    from scoremri_core.scans.files import check_readable, check_writable
     from scoremri_core.training.card import write_prior
     from scoremri_core.training.manifest import find_sources, of_split
 

@@ -39,7 +39,7 @@ def openrecon(
     """
     from gadgets.service.openrecon.bundle import Bundle
     from gadgets.service.openrecon.files import files
-    from scoremri_core.scans.files import check_folder, replacing
+    from scoremri_core.paths import check_folder, replacing
 
     bundle = Bundle(vendor, device)
     check_folder(output)

@@ -69,7 +69,7 @@ def replay(
     from gadgets.service.host import run_chain
     from scoremri_core.images.export import check, export, parse_formats
     from scoremri_core.images.series import read_series
-    from scoremri_core.scans.files import check_new, check_writable
+    from scoremri_core.paths import check_new, check_writable
     from scoremri_core.scans.formats.opening import open_any
     from scoremri_core.scans.header import parse_header
 
@@ -134,7 +134,7 @@ def with_all_to_show(outputs: Iterable[str]) -> str:
 @contextmanager
 def written(output: Path, keep: bool) -> Iterator[Path]:
     """Where the images are written first; they take the place of `output` if they are kept."""
-    from scoremri_core.scans.files import replacing
+    from scoremri_core.paths import replacing
 
     if keep:
         with replacing(output) as partial:

@@ -38,7 +38,7 @@ def report(
     It shows mean, standard deviation and samples, and zero-filled and classical images where the
     file has them, with what is known of noise, fit and prior. It needs nothing from elsewhere.
     """
-    from scoremri_core.scans.files import check_new
+    from scoremri_core.paths import check_new
 
     page = source.with_suffix(".html") if output is None else output
     check_new(page, overwrite, source)
@@ -57,8 +57,8 @@ def write_report(
         Where the file holds no images that this program made; or as `card_at_hand`.
     """
     from gadgets.commands.report_images import read_frames
+    from scoremri_core.paths import replacing
     from scoremri_core.reports import report as reports
-    from scoremri_core.scans.files import replacing
 
     shown, count = read_frames(source, group, most)
     about = f"{count} frames" if count > 1 else "One frame"

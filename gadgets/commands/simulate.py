@@ -79,7 +79,8 @@ def simulate(
     truth lies in the same file: truth/image (slice, y, x), truth/coil_maps (slice, coil, y, x) and
     truth/noise_covariance (coil, coil); with several contrasts truth/image has a leading axis.
     """
-    from scoremri_core.scans.files import check_writable, write_scan
+    from scoremri_core.paths import check_writable
+    from scoremri_core.scans.files import write_scan
     from scoremri_core.scans.simulation import SimulatedScan
     from scoremri_core.scans.undersampling import accelerate
 

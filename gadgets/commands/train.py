@@ -150,7 +150,7 @@ def train(
 
     On several GPUs: torchrun --nproc-per-node N -m scoremri_core train ...
     """
-    from scoremri_core.scans.files import check_folder
+    from scoremri_core.paths import check_folder
     from scoremri_core.training import loop
     from scoremri_core.training.card import write_prior
     from scoremri_core.training.manifest import find_sources, of_split

@@ -39,7 +39,8 @@ def undersample(
     group: Group = "dataset",
 ) -> None:
     """Drop lines of a full scan, flags and header as a scanner's."""
-    from scoremri_core.scans.files import check_writable, write_scan
+    from scoremri_core.paths import check_writable
+    from scoremri_core.scans.files import write_scan
     from scoremri_core.scans.formats.opening import open_any
     from scoremri_core.scans.undersampling import accelerate
 

@@ -60,8 +60,8 @@ def validate(
     """
     from scoremri_core.evaluation.validation import validate as measure
     from scoremri_core.evaluation.validation import work
+    from scoremri_core.paths import replacing
     from scoremri_core.request import find_device
-    from scoremri_core.scans.files import replacing
 
     where = str(find_device(device))
     # the table's place is tried before the work

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from scoremri_core.baselines.examples import Examples
 from scoremri_core.baselines.problem import Answer, Problem
 from scoremri_core.errors import InputError
-from scoremri_core.scans.files import replacing
+from scoremri_core.paths import replacing
 
 logger = logging.getLogger(__name__)
 

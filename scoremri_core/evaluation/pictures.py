@@ -139,13 +139,7 @@ def figure_of_images(rows: Sequence[Panels]) -> Figure:
         axes = part.subplots(1, len(PANELS))
         for axis, image, name in zip(axes, (*greys, std, error), PANELS, strict=True):
             grey = len(PANELS) - 2 > PANELS.index(name)
-            axis.imshow(
-                image,
-                cmap="gray" if grey else "inferno",
-                vmin=0,
-                vmax=window if grey else top,
-                interpolation="nearest",
-            )
+            show(axis, image, window if grey else top, grey)
             axis.set_title(name if grey else f"{name}, rms {rms(image):.3g}", fontsize=9)
             axis.set_axis_off()
         part.suptitle(row.title, fontsize=10)
@@ -155,3 +149,9 @@ def figure_of_images(rows: Sequence[Panels]) -> Figure:
 def rms(x: npt.NDArray[Any]) -> float:
     """Root mean square."""
     return float(np.sqrt(np.mean(np.square(x))))
+
+
+def show(axis: Any, image: npt.NDArray[Any], top: float, grey: bool) -> None:
+    """Draw magnitudes from 0 to `top`: images in grey, sd and errors in colour."""
+    cmap = "gray" if grey else "inferno"
+    axis.imshow(image, cmap=cmap, vmin=0, vmax=top, interpolation="nearest")

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from scoremri_core.evaluation.intervals import interval
-from scoremri_core.evaluation.pictures import rms
+from scoremri_core.evaluation.pictures import rms, show
 from scoremri_core.experiments.scores import Row
 from scoremri_core.experiments.trials import SHIFTS
 
@@ -114,13 +114,7 @@ def uncertainty(reference: NDArray[Any], samples: NDArray[Any]) -> Figure:
         ),
         strict=True,
     ):
-        axis.imshow(
-            image,
-            cmap="gray" if grey else "inferno",
-            vmin=0,
-            vmax=window if grey else top,
-            interpolation="nearest",
-        )
+        show(axis, image, window if grey else top, grey)
         axis.set_title(name, fontsize=9)
         axis.set_axis_off()
     return figure
@@ -190,7 +184,7 @@ def save(path: Path, figure: Figure) -> None:
     """Write a figure as PNG."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
 
-    from scoremri_core.scans.files import replacing
+    from scoremri_core.paths import replacing
 
     with replacing(path) as partial:
         FigureCanvasAgg(figure).print_png(str(partial))

@@ -14,7 +14,7 @@ from scoremri_core.experiments import figures
 from scoremri_core.experiments.methods import OURS
 from scoremri_core.experiments.scores import Method, Row, Undersampled
 from scoremri_core.experiments.trials import Scans, Trial
-from scoremri_core.scans.files import replacing
+from scoremri_core.paths import replacing
 
 REFERENCE = "reference"
 

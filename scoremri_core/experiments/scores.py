@@ -20,7 +20,7 @@ from scoremri_core.experiments.trials import Scans, Trial
 from scoremri_core.mri.classical import mvue, root_sum_of_squares
 from scoremri_core.mri.coil_maps import estimate_coil_maps
 from scoremri_core.mri.noise import covariance_from_edges
-from scoremri_core.scans.files import writing
+from scoremri_core.paths import writing
 from scoremri_core.scans.retrospective import kept_samples
 
 logger = logging.getLogger(__name__)

@@ -14,7 +14,7 @@ import numpy as np
 from scoremri_core.errors import InputError
 from scoremri_core.images import RESEARCH_ONLY
 from scoremri_core.images.series import Picture, Series
-from scoremri_core.scans.files import PathLike
+from scoremri_core.paths import PathLike
 
 STD = "std"
 TOP = 65_535  # of 16 bits

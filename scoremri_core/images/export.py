@@ -9,7 +9,7 @@ from typing import Any
 from scoremri_core.errors import InputError
 from scoremri_core.images import dicom, nifti
 from scoremri_core.images.series import Series
-from scoremri_core.scans.files import check_absent, check_new, check_writable, placing
+from scoremri_core.paths import check_absent, check_new, check_writable, placing
 
 FORMATS = ("nifti", "dicom")
 

@@ -13,7 +13,7 @@ import numpy.typing as npt
 from scoremri_core.errors import InputError
 from scoremri_core.images import RESEARCH_ONLY
 from scoremri_core.images.series import Picture, Series
-from scoremri_core.scans.files import PathLike
+from scoremri_core.paths import PathLike
 
 RAS_OF_LPS = np.diag([-1.0, -1.0, 1.0, 1.0])
 SCANNER = 1  # code of coordinates of the scanner

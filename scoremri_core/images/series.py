@@ -13,7 +13,8 @@ import numpy as np
 import numpy.typing as npt
 
 from scoremri_core.errors import InputError
-from scoremri_core.scans.files import PathLike, open_hdf5
+from scoremri_core.paths import PathLike
+from scoremri_core.scans.files import open_hdf5
 from scoremri_core.scans.flags import COUNTERS
 
 PREFIX = "scoremri_"  # of SequenceDescriptionAdditional, before the kind of image

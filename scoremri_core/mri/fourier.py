@@ -46,11 +46,6 @@ def resize(x: Any, shape: Sequence[int], axes: Sequence[int] = (-2, -1)) -> Any:
     return x
 
 
-def remove_oversampling(kspace: Any, nx: int) -> Any:
-    """Crop the field of view of the readout (last axis) to its central `nx` points."""
-    return change_field_of_view(kspace, nx, -1)
-
-
 def change_field_of_view(kspace: Any, points: int, axis: int) -> Any:
     """Crop or pad the field of view of k-space along an axis to its central `points` points."""
     if kspace.shape[axis] == points:

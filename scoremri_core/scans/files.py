@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import errno
 import logging
 import os
-import tempfile
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import chain
-from pathlib import Path
 from typing import Any, Protocol
 
 import h5py
@@ -22,16 +19,14 @@ from ismrmrd.file import Acquisitions, Waveforms
 from ismrmrd.hdf5 import acquisition_header_dtype
 
 from scoremri_core.errors import InputError
+from scoremri_core.paths import PathLike, check_readable, replacing
 from scoremri_core.scans.documents import decoded, undeclared
 from scoremri_core.scans.header import parse_header
 
 logger = logging.getLogger(__name__)
 
-PathLike = str | os.PathLike[str]
-
 BLOCK = 64  # readouts held at a time: variable-length rows are slow to read one by one
 RESERVE = 1 << 20  # bytes that HDF5 may write on top of the data
-FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # of a disk, a quota, a limit on files
 
 
 @dataclass(frozen=True)
@@ -161,112 +156,6 @@ def open_scan(path: PathLike, group: str = "dataset") -> Iterator[Scan]:
         document = np.ravel(scan["xml"][()])[0]
         xml = decoded(document, name) if isinstance(document, bytes) else undeclared(str(document))
         yield Scan(name, parse_header(xml, name), xml, scan)
-
-
-def check_readable(path: PathLike) -> None:
-    """Refuse, with InputError, what is no file or may not be read."""
-    if Path(path).is_dir():
-        raise InputError(f"{path}: a folder, expected a file")
-    if not Path(path).is_file():
-        raise InputError(f"{path}: no such file")
-    if not os.access(path, os.R_OK):
-        raise InputError(f"{path}: no permission to read it")
-
-
-def check_writable(path: PathLike, *sources: PathLike) -> None:
-    """Refuse, with InputError, a path where no file can be written, or that is one of `sources`.
-
-    Called before the work whose outcome is written.
-    """
-    target = Path(path)
-    if not target.parent.is_dir():
-        raise InputError(f"{target}: the folder {target.parent} does not exist")
-    if target.is_dir():
-        raise InputError(f"{target}: a folder, expected a file to write")
-    if not os.access(target.parent, os.W_OK):
-        raise InputError(f"{target}: no permission to write in {target.parent}")
-    for source in map(Path, sources):
-        if target.exists() and source.exists() and target.samefile(source):
-            raise InputError(f"{target}: the result would replace what it is made from")
-
-
-def check_new(path: PathLike, overwrite: bool, *sources: PathLike) -> None:
-    """As `check_writable`; refuse a file that exists as well, unless it may be overwritten."""
-    check_writable(path, *sources)
-    check_absent(path, overwrite)
-
-
-def check_absent(path: PathLike, overwrite: bool) -> None:
-    """Refuse, with InputError, to replace a file or a folder, unless that was asked for."""
-    if not overwrite and Path(path).exists():
-        raise InputError(f"{path}: is there already; --overwrite replaces it")
-
-
-def check_folder(folder: PathLike) -> None:
-    """Refuse, with InputError, a folder for results that is not there and cannot be made."""
-    path = Path(folder).absolute()
-    there = next(place for place in (path, *path.parents) if place.exists())
-    if not there.is_dir() or not os.access(there, os.W_OK):
-        raise InputError(f"{folder}: no folder can be made there for the results")
-
-
-@contextmanager
-def writing(path: PathLike) -> Iterator[None]:
-    """Tell of a disk that fills up as `path` is written: InputError."""
-    try:
-        yield
-    except OSError as error:
-        if error.errno not in FULL:
-            raise
-        raise InputError(f"{path}: cannot be written: {os.strerror(error.errno)}") from error
-
-
-@contextmanager
-def replacing(path: PathLike) -> Iterator[Path]:
-    """Give a temporary path beside `path` that takes its place once the block succeeds.
-
-    Raises
-    ------
-    InputError
-        Where the folder of `path` cannot be written to, or the disk is full.
-    """
-    check_writable(path)
-    target = Path(path)
-    # The suffix stays, since some writers choose the format by it.
-    partial = target.with_name(f".{target.stem}.{os.getpid()}{target.suffix}")
-    try:
-        with writing(target):
-            yield partial
-            os.replace(partial, target)
-    finally:
-        partial.unlink(missing_ok=True)
-
-
-@contextmanager
-def placing(folder: PathLike) -> Iterator[Path]:
-    """Give a temporary folder whose files and folders move to `folder` once the block succeeds.
-
-    They take the place of those of the same name.
-
-    Raises
-    ------
-    InputError
-        Where the folder cannot be written to, or the disk is full.
-    """
-    target = Path(folder)
-    check_writable(target / "new")
-    with (
-        writing(target),
-        tempfile.TemporaryDirectory(prefix=".scoremri", dir=target) as made,
-    ):
-        partial = Path(made) / "new"
-        partial.mkdir()
-        yield partial
-        for entry in sorted(partial.iterdir()):
-            place = target / entry.name
-            if place.is_dir():
-                os.replace(place, Path(made) / entry.name)
-            os.replace(entry, place)
 
 
 @contextmanager

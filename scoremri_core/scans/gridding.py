@@ -12,6 +12,7 @@ import numpy.typing as npt
 
 from scoremri_core.errors import InputError
 from scoremri_core.mri.fourier import change_field_of_view, resize
+from scoremri_core.paths import PathLike
 from scoremri_core.scans.encoding import (
     Encoding,
     Readout,
@@ -19,7 +20,7 @@ from scoremri_core.scans.encoding import (
     encoding_limits,
     encodings,
 )
-from scoremri_core.scans.files import PathLike, Readable
+from scoremri_core.scans.files import Readable
 from scoremri_core.scans.flags import COUNTERS, REVERSE, STEPS, imaging_lines
 from scoremri_core.scans.formats.opening import open_any
 

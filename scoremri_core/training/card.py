@@ -12,10 +12,10 @@ import torch
 from torch import nn
 
 from scoremri_core.errors import InputError
+from scoremri_core.paths import replacing, writing
 from scoremri_core.priors.model import ModelPrior
 from scoremri_core.priors.residual_unet import ResidualUnet
 from scoremri_core.priors.storage import ARCHITECTURES, load_prior, save_prior
-from scoremri_core.scans.files import replacing, writing
 from scoremri_core.training import measure
 from scoremri_core.training.loop import LOG, read_checkpoint
 from scoremri_core.training.manifest import Source, described, of_split

@@ -22,9 +22,9 @@ import torch
 from torch import Tensor, nn
 
 from scoremri_core.errors import InputError
+from scoremri_core.paths import replacing, writing
 from scoremri_core.priors.ncsnv2 import NCSNv2
 from scoremri_core.priors.residual_unet import ResidualUnet
-from scoremri_core.scans.files import replacing, writing
 from scoremri_core.training.augment import training_patch
 from scoremri_core.training.objective import Objective, geometric_levels, log_normal_levels
 from scoremri_core.training.ranks import Ranks

@@ -9,8 +9,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from scoremri_core.paths import replacing
 from scoremri_core.priors.base import denoise_with_variance
-from scoremri_core.scans.files import replacing
 from scoremri_core.training.augment import training_patch
 from scoremri_core.training.card import as_prior
 from scoremri_core.training.measure import spread

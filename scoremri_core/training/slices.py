@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from scoremri_core.errors import InputError
-from scoremri_core.scans.files import replacing
+from scoremri_core.paths import replacing
 from scoremri_core.training.manifest import Source
 from scoremri_core.training.volumes import Stack, read_stacks
 

@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 
 from scoremri_core.errors import InputError
-from scoremri_core.mri.fourier import remove_oversampling, to_kspace
+from scoremri_core.mri.fourier import change_field_of_view, to_kspace
 from scoremri_core.scans.encoding import encoding_limits
 from scoremri_core.scans.files import write_scan
 from scoremri_core.scans.gridding import fully_sampled_kspace, gridded, zero_filled_kspace
@@ -26,7 +26,7 @@ def test_lines_land_by_the_encoding_limits_and_centre_sample(tmp_path):
     write_scan(tmp_path / "p.h5", header, lines)
     placed = fully_sampled_kspace(tmp_path / "p.h5")[0]
     assert placed.shape == (2, 24, 16)
-    whole = remove_oversampling(kspace, 16)
+    whole = change_field_of_view(kspace, 16, -1)
     reached = slice(4, 14)  # what lies nearest to no sample was not measured
     assert np.allclose(placed[..., reached], whole[..., reached], atol=1e-5)
     assert not np.delete(placed, np.r_[reached], axis=-1).any()

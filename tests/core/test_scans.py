@@ -5,11 +5,8 @@ import pytest
 from ismrmrd import xsd
 
 from scoremri_core.errors import InputError
-from scoremri_core.scans.files import (
-    open_scan,
-    replacing,
-    write_scan,
-)
+from scoremri_core.paths import replacing
+from scoremri_core.scans.files import open_scan, write_scan
 from scoremri_core.scans.simulation import SimulatedScan
 
 SMALL = SimulatedScan(matrix=(18, 17), coils=3, slices=2, repetitions=2)

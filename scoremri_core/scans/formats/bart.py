@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from scoremri_core.errors import InputError
-from scoremri_core.scans.files import PathLike, check_readable
+from scoremri_core.paths import PathLike, check_readable
 from scoremri_core.scans.formats.geometry import find_sidecar, nominal, read_sidecar
 from scoremri_core.scans.formats.made import MadeScan, scan_of
 from scoremri_core.scans.formats.recognise import bart_header

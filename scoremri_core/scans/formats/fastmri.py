@@ -11,7 +11,8 @@ import numpy as np
 import numpy.typing as npt
 
 from scoremri_core.errors import InputError
-from scoremri_core.scans.files import PathLike, open_hdf5
+from scoremri_core.paths import PathLike
+from scoremri_core.scans.files import open_hdf5
 from scoremri_core.scans.formats.geometry import Geometry, nominal
 from scoremri_core.scans.formats.made import MadeScan, scan_of
 from scoremri_core.scans.header import parse_header

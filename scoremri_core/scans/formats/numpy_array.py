@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from scoremri_core.errors import InputError
-from scoremri_core.scans.files import PathLike
+from scoremri_core.paths import PathLike
 from scoremri_core.scans.formats.geometry import SUFFIXES, Geometry, find_sidecar, read_sidecar
 from scoremri_core.scans.formats.joined import with_noise, with_reference
 from scoremri_core.scans.formats.made import MadeScan, scan_of

@@ -6,7 +6,8 @@ import importlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from scoremri_core.scans.files import PathLike, Scan, open_scan
+from scoremri_core.paths import PathLike
+from scoremri_core.scans.files import Scan, open_scan
 from scoremri_core.scans.formats.made import MadeScan
 from scoremri_core.scans.formats.recognise import recognise
 

@@ -9,7 +9,8 @@ from pathlib import Path
 import h5py
 
 from scoremri_core.errors import InputError
-from scoremri_core.scans.files import PathLike, check_readable, open_hdf5
+from scoremri_core.paths import PathLike, check_readable
+from scoremri_core.scans.files import open_hdf5
 
 HDF5 = b"\x89HDF\r\n\x1a\n"
 NUMPY = b"\x93NUMPY"

@@ -8,7 +8,8 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from scoremri_core.scans.files import Scan, check_new, placing
+from scoremri_core.paths import check_new, placing
+from scoremri_core.scans.files import Scan
 from scoremri_core.scans.formats.bart import write_array
 from scoremri_core.scans.formats.geometry import geometry_of, sidecar_text
 from scoremri_core.scans.formats.made import MadeScan

@@ -17,7 +17,7 @@ from ismrmrd import xsd
 from ismrmrd.hdf5 import acquisition_header_dtype
 
 from scoremri_core.errors import InputError
-from scoremri_core.scans.files import PathLike
+from scoremri_core.paths import PathLike
 from scoremri_core.scans.flags import (
     CALIBRATION,
     CALIBRATION_AND_IMAGING,
