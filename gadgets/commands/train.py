@@ -117,8 +117,8 @@ def train(
     teacher: Annotated[
         str | None,
         typer.Option(
-            help="Prior whose denoised images are learned instead of the clean ones, a name or a "
-            "path: for a smaller network.",
+            help="Prior of the architecture unet whose denoised images are learned instead of the "
+            "clean ones, a name or a path: for a smaller network, or another architecture.",
             show_default="none",
         ),
     ] = None,

@@ -26,10 +26,14 @@ from scoremri_core.paths import replacing, writing
 from scoremri_core.priors.ncsnv2 import NCSNv2
 from scoremri_core.priors.residual_unet import ResidualUnet
 from scoremri_core.training.augment import training_patch
-from scoremri_core.training.objective import Objective, geometric_levels, log_normal_levels
+from scoremri_core.training.objective import (
+    Objective,
+    geometric_levels,
+    log_normal_levels,
+    signed_levels,
+)
 from scoremri_core.training.ranks import Ranks
 from scoremri_core.training.settings import Network, Settings
-from scoremri_core.training.signed import signed_levels
 from scoremri_core.training.slices import Slice
 
 logger = logging.getLogger(__name__)

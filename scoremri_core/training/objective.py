@@ -9,7 +9,6 @@ from torch import Tensor, nn
 
 from scoremri_core.priors.ncsnv2 import NCSNv2
 from scoremri_core.priors.unet import DenoisingUnet
-from scoremri_core.training.signed import score_loss
 
 SIGMA_RANGE = (0.003, 6.0)
 
@@ -20,7 +19,8 @@ class Objective(nn.Module):
     Parameters
     ----------
     network : a `DenoisingUnet`, a `ResidualUnet` or an `NCSNv2`.
-    teacher : a `DenoisingUnet` whose mean a `DenoisingUnet` learns, see `denoising_loss`.
+    teacher : a `DenoisingUnet` whose mean is learned instead of the clean image, see
+        `denoising_loss` and `expected_noise`.
     """
 
     def __init__(self, network: nn.Module, teacher: DenoisingUnet | None = None) -> None:
@@ -33,9 +33,8 @@ class Objective(nn.Module):
         if isinstance(self.network, DenoisingUnet):
             return denoising_loss(self.network, clean, sigma, noise, self.teacher)
         if isinstance(self.network, NCSNv2):
-            return annealed_loss(self.network, clean, sigma, noise)
-        loss = score_loss(self.network, clean, sigma, noise)
-        return loss, loss.detach()
+            return annealed_loss(self.network, clean, sigma, noise, self.teacher)
+        return signed_loss(self.network, clean, sigma, noise, self.teacher)
 
 
 def denoising_loss(
@@ -81,7 +80,11 @@ def denoising_loss(
 
 
 def annealed_loss(
-    model: NCSNv2, clean: Tensor, sigma: Tensor, noise: Tensor
+    model: NCSNv2,
+    clean: Tensor,
+    sigma: Tensor,
+    noise: Tensor,
+    teacher: DenoisingUnet | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Denoising score matching at the network's levels (Song and Ermon 2019, Eqs. 5 and 6):
 
@@ -95,6 +98,7 @@ def annealed_loss(
     clean : (batch, 2, y, x).
     sigma : (batch,).
     noise : (batch, 2, y, x), of sd 1.
+    teacher : see `expected_noise`.
 
     Returns
     -------
@@ -103,8 +107,72 @@ def annealed_loss(
     noisy = clean + sigma.view(-1, 1, 1, 1) * noise
     with torch.autocast(clean.device.type, torch.bfloat16):
         found = model.unscaled(noisy.contiguous(memory_format=torch.channels_last))
-    error = (found.float() + noise).square()
-    return error.sum() / (2 * len(clean)), error.mean().detach()
+    mse = (found.float() + noise).square().mean()
+    learned = mse
+    if teacher is not None:
+        expected = expected_noise(teacher, noisy, sigma, noise)
+        learned = (found.float() + expected).square().mean()
+    return learned * clean[0].numel() / 2, mse.detach()
+
+
+def signed_loss(
+    model: nn.Module,
+    clean: Tensor,
+    sigma: Tensor,
+    noise: Tensor,
+    teacher: DenoisingUnet | None = None,
+) -> tuple[Tensor, Tensor]:
+    """E || e + sigma r(x + sigma e, sigma) ||^2 for each real component (Ramzi et al. 2020).
+
+    Its minimum is the score of the images blurred by sigma.
+
+    Parameters
+    ----------
+    clean : x, (batch, 2, y, x).
+    sigma : (batch,) noise levels of either sign.
+    noise : (batch, 2, y, x), of sd 1.
+    teacher : see `expected_noise`.
+
+    Returns
+    -------
+    loss to minimise, and the mean of the square (1 = no better than r = 0).
+    """
+    scale = sigma.view(-1, 1, 1, 1)
+    noisy = clean + scale * noise
+    with torch.autocast(clean.device.type, torch.bfloat16):
+        score = model(noisy.contiguous(memory_format=torch.channels_last), sigma)
+    mse = (noise + scale * score.float()).square().mean()
+    learned = mse
+    if teacher is not None:
+        expected = expected_noise(teacher, noisy, sigma, noise)
+        learned = (expected + scale * score.float()).square().mean()
+    return learned, mse.detach()
+
+
+@torch.no_grad()
+def expected_noise(teacher: DenoisingUnet, noisy: Tensor, sigma: Tensor, noise: Tensor) -> Tensor:
+    """E[noise | noisy] = (noisy - E[clean | noisy]) / sigma by a teacher, (batch, 2, y, x).
+
+    A score network that learns it instead of the noise has the same minimum if the teacher is
+    right, and a gradient of less variance (distillation, Hinton et al. 2015).
+
+    Parameters
+    ----------
+    noisy : clean + sigma * noise, (batch, 2, y, x).
+    sigma : (batch,) of either sign; where it lies outside of `SIGMA_RANGE`, in which teachers
+        were trained, the noise itself is returned.
+    noise : (batch, 2, y, x), of sd 1.
+    """
+    least, greatest = SIGMA_RANGE
+    level = sigma.abs().clamp(least, greatest)
+    with torch.autocast(noisy.device.type, torch.bfloat16):
+        residual = teacher.residual(noisy.contiguous(memory_format=torch.channels_last), level)[0]
+    # (noisy - skip noisy - out residual) / level, without the difference of nearly equal numbers
+    total = (level**2 + teacher.sigma_data**2).view(-1, 1, 1, 1)
+    level = level.view(-1, 1, 1, 1)
+    expected = level / total * noisy - teacher.sigma_data / total.sqrt() * residual.float()
+    known = (sigma.abs() >= least) & (sigma.abs() <= greatest)
+    return torch.where(known.view(-1, 1, 1, 1), sigma.sign().view(-1, 1, 1, 1) * expected, noise)
 
 
 def geometric_levels(sigmas: Tensor, count: int, generator: torch.Generator) -> Tensor:
@@ -118,3 +186,14 @@ def log_normal_levels(count: int, generator: torch.Generator) -> Tensor:
     uniform = (torch.arange(count) + torch.rand(count, generator=generator)) / count
     normal = math.sqrt(2) * torch.erfinv((2 * uniform - 1).clamp(-0.999, 0.999))
     return (math.log(0.15) + 1.4 * normal).exp().clamp(*SIGMA_RANGE)
+
+
+def signed_levels(count: int, sd: float, generator: torch.Generator) -> Tensor:
+    """Noise levels from N(0, sd^2), negative ones included: (count,).
+
+    The network thereby learns on both sides of sigma = 0, and interpolates there instead of
+    extrapolating (Lim et al. 2020, AR-DAE).
+    """
+    levels = sd * torch.randn(count, generator=generator)
+    # the output is divided by |sigma|
+    return torch.where(levels < 0, levels.clamp(max=-1e-3 * sd), levels.clamp(min=1e-3 * sd))

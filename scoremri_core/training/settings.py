@@ -207,20 +207,18 @@ class Settings:
 
         Raises
         ------
-        InputError : it is no prior, or not a `DenoisingUnet` of the same preconditioning.
+        InputError : it is no prior, not a `DenoisingUnet`, or for another one of another
+            preconditioning.
         """
         if self.teacher is None:
             return None
         taught, model = self.network(begin=False), load_prior(self.teacher).model
         if not (
-            isinstance(taught, DenoisingUnet)
-            and isinstance(model, DenoisingUnet)
-            and taught.sigma_data == model.sigma_data
+            isinstance(model, DenoisingUnet)
+            and getattr(taught, "sigma_data", model.sigma_data) == model.sigma_data
             and self.patch % model.multiple == 0
         ):
-            raise InputError(
-                f"teacher {self.teacher!r}: expected a prior of the architecture unet, for one too"
-            )
+            raise InputError(f"teacher {self.teacher!r}: expected a prior of the architecture unet")
         model = model.requires_grad_(False).eval()
         return model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
 

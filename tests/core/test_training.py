@@ -19,7 +19,14 @@ from scoremri_core.training import card, measure, width
 from scoremri_core.training.augment import complex_patch
 from scoremri_core.training.loop import CHECKPOINT, LOG, read_checkpoint, train
 from scoremri_core.training.manifest import Source
-from scoremri_core.training.objective import denoising_loss, log_normal_levels
+from scoremri_core.training.objective import (
+    SIGMA_RANGE,
+    Objective,
+    denoising_loss,
+    expected_noise,
+    log_normal_levels,
+    signed_levels,
+)
 from scoremri_core.training.ranks import joined_ranks
 from scoremri_core.training.settings import Settings
 from scoremri_core.training.slices import Slice
@@ -166,6 +173,56 @@ def test_the_gradient_of_learning_from_a_teacher_vanishes_at_the_teacher():
     assert sizes[0] < 1e-4 * sizes[1]
 
 
+@pytest.mark.parametrize("sign", [1.0, -1.0])
+def test_the_noise_that_a_teacher_expects_is_that_of_its_denoiser(sign):
+    """E[noise | x] = (x - E[x0 | x]) / sigma, by the teacher's own denoised image."""
+    teacher = load_prior("default").model
+    generator = torch.Generator().manual_seed(3)
+    clean, noise = torch.randn((2, 4, 2, 32, 32), generator=generator)
+    sigma = sign * torch.tensor([0.1, 0.5, 3.0, SIGMA_RANGE[0] / 2])
+    noisy = clean + sigma.view(-1, 1, 1, 1) * noise
+    found = expected_noise(teacher, noisy, sigma, noise)
+    skip, out, _ = teacher.preconditioning(sigma.abs())
+    with torch.no_grad():
+        denoised = skip * noisy + out * teacher.residual(noisy, sigma.abs())[0]
+    wanted = (noisy - denoised) / sigma.view(-1, 1, 1, 1)
+    difference = (found[:3] - wanted[:3]).square().mean((1, 2, 3)).sqrt()
+    assert float(difference.max()) < 0.01  # bfloat16
+    assert torch.equal(found[3], noise[3])  # less noise than teachers know
+
+
+@pytest.mark.parametrize("architecture", ["ncsnv2", "residual-unet"])
+def test_a_score_network_learns_from_a_teacher(architecture, tmp_path):
+    """From a teacher of white Gaussian images of variance s^2: x sigma / (s^2 + sigma^2)."""
+    teacher = DenoisingUnet(channels=(8, 8), blocks=(1, 1))
+    for parameter in teacher.tail.parameters():
+        torch.nn.init.zeros_(parameter)
+    save_prior(tmp_path / "teacher.safetensors", teacher, {}, half=False)
+    settings = Settings(
+        architecture=architecture,
+        loss="signed" if architecture == "residual-unet" else "denoising",
+        teacher=str(tmp_path / "teacher.safetensors"),
+        depth="plain", width=4, levels=20, sigma_begin=2.0, sigma_end=0.05,
+        **{name: value for name, value in TINY.items() if name not in ("channels", "blocks")},
+    )  # fmt: skip
+    network, taught = settings.network(), settings.teaching()
+    generator = torch.Generator().manual_seed(2)
+    clean, noise = torch.randn((2, 4, 2, 32, 32), generator=generator)
+    sigma = signed_levels(4, 0.5, generator).abs().clamp(min=0.05)
+    loss, reported = Objective(network, taught)(clean, sigma, noise)
+    level = sigma.view(-1, 1, 1, 1)
+    noisy = clean + level * noise
+    wanted = noisy * level / (level**2 + teacher.sigma_data**2)
+    with torch.no_grad():
+        score = network(noisy, sigma) if architecture == "residual-unet" else None
+        scaled = network.unscaled(noisy) if score is None else level * score
+    per = 1.0 if architecture == "residual-unet" else clean[0].numel() / 2
+    assert float(loss.detach()) / per == pytest.approx(
+        float((scaled + wanted).square().mean()), rel=0.02
+    )
+    assert float(reported) == pytest.approx(float((scaled + noise).square().mean()), rel=0.02)
+
+
 def test_a_network_begins_with_the_first_blocks_of_a_deeper_one(tmp_path):
     deep = Settings(**(TINY | {"blocks": (2, 1)})).network()
     for parameter in deep.parameters():
@@ -200,9 +257,11 @@ def test_sizes_that_do_not_go_together_are_refused(changes, told):
         Settings(**{**TINY, **changes}).network()
 
 
-def test_a_teacher_of_another_architecture_is_refused():
-    settings = Settings(**(TINY | {"architecture": "residual-unet"}), teacher="default")
-    with pytest.raises(InputError, match="teacher 'default': expected a prior of the architecture"):
+def test_a_teacher_of_another_architecture_is_refused(tmp_path):
+    other = Settings(**(TINY | {"architecture": "residual-unet"})).network()
+    save_prior(tmp_path / "other.safetensors", other, {})
+    settings = Settings(**TINY, teacher=str(tmp_path / "other.safetensors"))
+    with pytest.raises(InputError, match="': expected a prior of the architecture unet"):
         settings.teaching()
 
 
