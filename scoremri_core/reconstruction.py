@@ -11,7 +11,7 @@ from torch import Tensor
 
 from scoremri_core.assemble import assemble
 from scoremri_core.prepare import prepare
-from scoremri_core.priors import Denoiser, load_prior
+from scoremri_core.priors import Denoiser
 from scoremri_core.priors.model import ModelPrior
 from scoremri_core.progress import Callback, Reporter
 from scoremri_core.request import Request
@@ -51,8 +51,8 @@ def reconstruct(
     calibration : k-space of the calibration lines, like `kspace`; None finds them in `kspace`.
     noise_covariance : (coil, coil), E[n n^H] of the complex noise; None estimates it from the
         edges of k-space.  It is raised where the data show more (`scoremri_core.noise_model`).
-    prior : name of a shipped prior, path of a .safetensors file, or any object with
-        `denoise(x, sigma)`.
+    prior : name of a shipped prior ("default" is the one that goes with the sampler), path of a
+        .safetensors file, or any object with `denoise(x, sigma)`.
     sampler : one of `scoremri_core.samplers.SAMPLERS`, or an object of its options, such as
         `PosteriorOptions(steps=9)`; "none" gives the classical image alone.
     samples : number of posterior samples.
@@ -100,9 +100,8 @@ def reconstruct(
         sampler_options,
     )
     slices, box = prepare(request)
-    denoiser, evaluations = None, 0
-    if request.drawing.wanted:
-        denoiser = load_prior(prior) if isinstance(prior, str) else prior
+    denoiser, evaluations = request.drawing.prior(prior), 0
+    if denoiser is not None:
         if isinstance(denoiser, ModelPrior):
             denoiser = denoiser.to(request.device)
         able = sum(own.fallback is None for own in slices)

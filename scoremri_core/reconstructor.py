@@ -8,9 +8,10 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from scoremri_core.errors import InputError
-from scoremri_core.priors import Denoiser, load_prior
+from scoremri_core.priors import Denoiser
 from scoremri_core.reconstruction import reconstruct
 from scoremri_core.result import Reconstruction
+from scoremri_core.samplers.registry import find_sampler
 
 
 class Reconstructor:
@@ -38,9 +39,8 @@ class Reconstructor:
     def __init__(self, *, prior: str | Denoiser = "default", **options: Any) -> None:
         """Load the prior."""
         self._options = options
-        self._prior = prior
-        if isinstance(prior, str) and options.get("sampler") != "none":
-            self._prior = load_prior(prior)
+        loaded = find_sampler(options.get("sampler", "posterior"), None, {}).prior(prior)
+        self._prior = prior if loaded is None else loaded
         self._maps: NDArray[np.complex64] | None = None
 
     @property

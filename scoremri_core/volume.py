@@ -22,12 +22,13 @@ from scoremri_core.mri import noise
 from scoremri_core.mri.classical import best_classical, root_sum_of_squares
 from scoremri_core.mri.coil_maps import calibration_extent, estimate_coil_maps
 from scoremri_core.mri.fourier import to_image
-from scoremri_core.priors import Denoiser, load_prior
+from scoremri_core.priors import Denoiser
 from scoremri_core.progress import Callback, Progress
 from scoremri_core.reconstruction import reconstruct
 from scoremri_core.request import TINY, as_complex, find_device, scaled, unit_of
 from scoremri_core.result import Info, Reconstruction
 from scoremri_core.samplers.noise import derived_seed
+from scoremri_core.samplers.registry import find_sampler
 
 logger = logging.getLogger(__name__)
 
@@ -121,7 +122,7 @@ def reconstruct_volume(
         logger.warning("classical volume instead of samples: %s", problem)
         parts = [stack.classical(noise_covariance)]
     else:
-        denoiser = load_prior(prior) if isinstance(prior, str) and sampler != "none" else prior
+        denoiser = find_sampler(sampler, None, {}).prior(prior)
         parts = []
         for block in _told(len(stack.kspace)):
             own = stack.coil_maps(nearest[block], maps, noise_covariance, str(where))
@@ -130,7 +131,7 @@ def reconstruct_volume(
                 averages=stack.averages,
                 maps=own,
                 noise_covariance=noise_covariance,
-                prior=denoiser,
+                prior=prior if denoiser is None else denoiser,
                 sampler=sampler,
                 scale=scale,
                 # Neighbours with the same random numbers would err alike, which shows as stripes.

@@ -10,6 +10,7 @@ from gadgets.stages.properties import Properties
 from gadgets.stages.watch import Watch
 from gadgets.stream.turns import Turns
 from scoremri_core.errors import InputError
+from scoremri_core.samplers import SAMPLERS
 
 
 @dataclass(frozen=True)
@@ -18,7 +19,7 @@ class Shared:
 
     Attributes
     ----------
-    priors : loaded, by the name that a chain gives.
+    priors : loaded, by name; with "default" come those of all samplers.
     device : where scans compute that leave it to the server.
     turns : at the device.
     capture : folder where each scan is saved; empty saves nothing.
@@ -50,7 +51,8 @@ class Shared:
         from scoremri_core.request import find_device
 
         where = find_device(device)
-        loaded = {name: load_prior(name).to(where) for name in priors}
+        names = {_prior_name(sampler, name) for name in priors for sampler in SAMPLERS}
+        loaded = {name: load_prior(name).to(where) for name in sorted(names)}
         return cls(loaded, device, capture=capture, watch=watch)
 
     def applied(self, properties: Properties) -> Properties:
@@ -66,11 +68,16 @@ class Shared:
         """
         prior: Any = properties.prior
         if properties.sampler != "none":
-            if prior not in self.priors:
+            name = _prior_name(properties.sampler, prior)
+            if name not in self.priors:
                 known = ", ".join(self.priors) or "none"
-                raise InputError(
-                    f"prior '{prior}' was not loaded by this server: known are {known}"
-                )
-            prior = self.priors[prior]
+                raise InputError(f"prior '{name}' was not loaded by this server: known are {known}")
+            prior = self.priors[name]
         device = self.device if properties.device == "auto" else properties.device
         return replace(properties, prior=prior, device=device, capture=self.capture)
+
+
+def _prior_name(sampler: str, given: str) -> str:
+    from scoremri_core.samplers.registry import find_sampler
+
+    return find_sampler(sampler, None, {}).prior_name(given)

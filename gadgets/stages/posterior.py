@@ -82,10 +82,11 @@ def _prior(properties: Properties) -> Any:
     """The prior, loaded before the first frame is there."""
     if properties.sampler == "none" or not isinstance(properties.prior, str):
         return properties.prior
-    from scoremri_core import load_prior
     from scoremri_core.request import find_device
+    from scoremri_core.samplers.registry import find_sampler
 
-    return load_prior(properties.prior).to(find_device(properties.device))
+    prior: Any = find_sampler(properties.sampler, None, {}).prior(properties.prior)
+    return prior.to(find_device(properties.device))
 
 
 def _reconstructed(

@@ -25,6 +25,8 @@ from scoremri_core.priors.script import ScriptModule, ScriptPrior
 from scoremri_core.priors.unet import DenoisingUnet
 
 SHIPPED = Path(__file__).parent / "weights"
+DEFAULT = "default"  # of the sampler "posterior"; other samplers may name another one
+ALIASES = {"unet": DEFAULT}  # that one, whatever the sampler
 
 
 @dataclass(frozen=True)
@@ -141,12 +143,13 @@ def _found(name_or_path: str | Path) -> Path:
     path = Path(name_or_path)
     if path.suffix == ".safetensors":
         return path
-    if str(name_or_path) not in shipped_priors():
+    name = ALIASES.get(str(name_or_path), str(name_or_path))
+    if name not in shipped_priors():
         raise InputError(
-            f"prior {str(name_or_path)!r}: expected one of {', '.join(shipped_priors())} or "
-            "the path of a .safetensors file"
+            f"prior {name!r}: expected one of {', '.join((*shipped_priors(), *ALIASES))} or the "
+            "path of a .safetensors file"
         )
-    return SHIPPED / f"{name_or_path}.safetensors"
+    return SHIPPED / f"{name}.safetensors"
 
 
 def _read_card(path: Path) -> dict[str, Any]:

@@ -10,7 +10,8 @@ from torch import Tensor
 
 from scoremri_core.errors import InputError
 from scoremri_core.mri.sense import SenseOperator
-from scoremri_core.priors.base import Denoiser
+from scoremri_core.priors import Denoiser, load_prior
+from scoremri_core.priors.storage import DEFAULT
 from scoremri_core.samplers import NONE, SAMPLERS
 from scoremri_core.samplers.annealing import OnLevel, untold
 from scoremri_core.samplers.hmc import HmcOptions, sample_hmc
@@ -47,11 +48,13 @@ class Sampler:
     options, draw : see `PosteriorOptions` and `Draw`.
     follows_noise : whether its samples tell the noise of the data, so that it is worth while to
         sample again with more of it.
+    prior : the shipped prior that goes with it.
     """
 
     options: type[Any]
     draw: Draw
     follows_noise: bool = False
+    prior: str = DEFAULT
 
     def configured(self, steps: int | None, given: Mapping[str, Any]) -> Any:
         """Options by name; InputError for an unknown one or no step."""
@@ -85,6 +88,21 @@ class Drawing:
         """Whether any samples are."""
         return self.name != NONE
 
+    def prior_name(self, given: str) -> str:
+        """The name of a prior, of which "default" is the shipped one that goes with the sampler."""
+        return self.sampler.prior if given == DEFAULT else given
+
+    def prior(self, given: str | Denoiser) -> Denoiser | None:
+        """The prior to draw with, by name (see `prior_name`) or as it is; None without samples.
+
+        Raises
+        ------
+        InputError : as `load_prior`.
+        """
+        if not self.wanted:
+            return None
+        return load_prior(self.prior_name(given)) if isinstance(given, str) else given
+
     def effective_samples(self, samples: int) -> float:
         """See `scoremri_core.samplers.noise.effective_samples`."""
         return effective_samples(samples, getattr(self.options, "balanced", False))
@@ -99,8 +117,8 @@ class Drawing:
 
 REGISTRY = {
     "posterior": Sampler(PosteriorOptions, sample_posterior, follows_noise=True),
-    "langevin": Sampler(LangevinOptions, sample_langevin),
-    "hmc": Sampler(HmcOptions, sample_hmc),
+    "langevin": Sampler(LangevinOptions, sample_langevin, prior="ncsnv2"),
+    "hmc": Sampler(HmcOptions, sample_hmc, prior="residual-unet"),
     "pula": Sampler(PulaOptions, sample_pula),
 }
 

@@ -13,6 +13,7 @@ from scoremri_core.priors.ncsnv2_prior import NCSNv2Prior
 from scoremri_core.priors.network import NetworkPrior
 from scoremri_core.priors.residual_unet import ResidualUnet, ResidualUnetPrior
 from scoremri_core.priors.unet import DenoisingUnet
+from scoremri_core.samplers.registry import find_sampler
 
 
 @pytest.fixture
@@ -165,6 +166,24 @@ def test_unknown_prior_lists_the_shipped_ones():
     assert "default" in shipped_priors()
     with pytest.raises(InputError, match="default"):
         load_prior("no-such-prior")
+
+
+@pytest.mark.parametrize(
+    ("sampler", "kind"),
+    [
+        ("posterior", NetworkPrior),
+        ("pula", NetworkPrior),
+        ("langevin", NCSNv2Prior),
+        ("hmc", ResidualUnetPrior),
+    ],
+)
+def test_default_is_the_prior_that_goes_with_the_sampler(sampler, kind):
+    drawing = find_sampler(sampler, None, {})
+    assert type(drawing.prior("default")) is kind
+    assert type(drawing.prior("unet")) is NetworkPrior
+    given = object()
+    assert drawing.prior(given) is given
+    assert find_sampler("none", None, {}).prior("no-such-prior") is None
 
 
 @pytest.fixture(scope="module")
