@@ -36,6 +36,12 @@ def measure(
     cache: Annotated[
         Path | None, typer.Option(help="Folder of prepared slices.", show_default="none")
     ] = None,
+    width: Annotated[
+        bool,
+        typer.Option(
+            help="Choose the factors on the variance, which the sampler posterior alone uses."
+        ),
+    ] = True,
     device: Device = "auto",
 ) -> None:
     """Measure a prior, as train does at its end, for its card.
@@ -59,16 +65,19 @@ def measure(
     if prior.suffix != ".safetensors":
         path = prior.with_name(f"{name}.safetensors")
         write_prior(prior, path, sources)
-    measured(path, sources, cache, where)
+    measured(path, sources, cache, where, width)
 
 
-def measured(path: Path, sources: Sequence[Source], cache: Path | None, device: str) -> None:
+def measured(
+    path: Path, sources: Sequence[Source], cache: Path | None, device: str, width: bool = True
+) -> None:
     """Measure; show how far that is, and how long it will take."""
     from scoremri_core.training.card import measure_prior
     from scoremri_core.training.width import reconstructions
 
-    total = reconstructions()
-    logger.info("measuring %s: the denoiser's error, then %d reconstructions", path, total)
+    total = reconstructions() if width else 0
+    then = f", then {total} reconstructions" if width else ""
+    logger.info("measuring %s: the denoiser's error%s", path, then)
     with progress("measuring", total) as advance:
         started = 0.0
 
@@ -82,7 +91,7 @@ def measured(path: Path, sources: Sequence[Source], cache: Path | None, device: 
                 logger.info("the other %d reconstructions take about %s", total - 2, span(left))
             advance(done, "the width of the samples")
 
-        measure_prior(path, sources, cache, device, tell)
+        measure_prior(path, sources, cache, device, tell, width)
 
 
 def span(seconds: float) -> str:

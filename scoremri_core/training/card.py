@@ -73,6 +73,7 @@ def measure_prior(
     cache: Path | None = None,
     device: str = "cpu",
     progress: Callable[[int], None] = lambda done: None,
+    width: bool = True,
 ) -> None:
     """Measure a prior on validation and test data and write that into its card.
 
@@ -86,6 +87,7 @@ def measure_prior(
     cache : see `load_slices`.
     device : where to compute.
     progress : see `calibrate_variance`.
+    width : choose the factors; only the sampler "posterior" uses them.
 
     Raises
     ------
@@ -100,7 +102,8 @@ def measure_prior(
     card["validation_data"] = described(validation)
     card |= measure.denoiser_error(prior, slices, device)
     card["image_spectrum"] = measure.image_spectrum(slices)
-    card |= calibrate_variance(prior, slices, device, progress)
+    if width:
+        card |= calibrate_variance(prior, slices, device, progress)
     if test := [source for source in sources if source.split == "test"]:
         error = measure.denoiser_error(prior, load_slices(test, cache), device)
         card["test"] = {"data": described(test), **error}
@@ -123,8 +126,12 @@ def limits(card: dict[str, Any]) -> list[str]:
     test = card.get("test", {}).get("data", [])
     known += [
         f"Measured on {_subjects(card['validation_data'])} for validation and "
-        f"{_subjects(test)} for test; variance_scale and inflation were chosen on the former, on "
-        "simulated scans.",
+        f"{_subjects(test)} for test"
+        + (
+            "; variance_scale and inflation were chosen on the former, on simulated scans."
+            if "variance_calibration" in card
+            else "."
+        ),
         "The phase of images that were stored as magnitudes is simulated.",
         "It sees 2D slices one by one, scaled so that the 99th percentile is about 1.",
     ]

@@ -105,6 +105,15 @@ def test_priors_and_unfinished_runs_are_measured(volumes, run, quick, tmp_path):
     assert code == 0
     assert json.loads(early.read_text()) == same | {"name": "early"}
     assert early.with_suffix(".safetensors").read_bytes() == weights
+    # without the factors of one sampler, for the others
+    checkpoint = tmp_path / "run" / "checkpoint.pt"
+    options = ("--name", "score", "--no-width")
+    assert run("measure", checkpoint, "--data", volumes, *options)[0] == 0
+    score = json.loads((tmp_path / "run" / "score.json").read_text())
+    factors = {"variance_scale", "inflation", "variance_calibration"}
+    assert set(same) - set(score) == factors
+    assert score["denoiser_error"] == same["denoiser_error"]
+    assert not any("variance_scale" in line for line in score["limits"])
 
 
 def test_a_residual_unet_is_trained_measured_and_stored(volumes, run, quick, tmp_path):
