@@ -13,6 +13,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,7 @@ from scoremri_core.paths import replacing, writing
 from scoremri_core.priors.ncsnv2 import NCSNv2
 from scoremri_core.priors.residual_unet import ResidualUnet
 from scoremri_core.training.augment import training_patch
+from scoremri_core.training.batch_norm import settle
 from scoremri_core.training.objective import (
     Objective,
     geometric_levels,
@@ -39,6 +41,7 @@ from scoremri_core.training.slices import Slice
 logger = logging.getLogger(__name__)
 
 CHECKPOINT, LOG = "checkpoint.pt", "log.jsonl"
+SETTLING = 16  # batches that give the statistics of batch normalisation
 
 
 def train(
@@ -114,6 +117,7 @@ def train(
                 "samples_per_second": round(len(interval) * settings.batch / seconds, 2),
             }
             if ranks.first:
+                settle(average, _recent(slices, settings, model, step + 1, device))
                 state = {
                     "model": model.state_dict(),
                     "average": average.state_dict(),
@@ -174,6 +178,17 @@ def batches(
             clean, noise = made.result()
             ahead.extend((later, pool.submit(make, later)) for later in islice(steps, 1))
             yield step, clean, noise
+
+
+def _recent(
+    slices: list[Slice], settings: Settings, model: Network, steps: int, device: torch.device
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Noisy images and their levels of the last of so many steps, over all processes."""
+    done = replace(settings, steps=steps)
+    for step, clean, noise in batches(slices, done, Ranks(), max(0, steps - SETTLING)):
+        sigma = _levels(step, settings, model)
+        noisy = clean + sigma.view(-1, 1, 1, 1) * noise
+        yield noisy.to(device, memory_format=torch.channels_last), sigma.to(device)
 
 
 def _levels(step: int, settings: Settings, model: Network) -> Tensor:

@@ -10,6 +10,7 @@ from scoremri_core.mri.fourier import to_kspace
 from scoremri_core.priors import load_prior, save_prior
 from scoremri_core.priors.residual_unet import ResidualUnet, ResidualUnetPrior, spectral_norm
 from scoremri_core.training.augment import complex_patch
+from scoremri_core.training.batch_norm import settle
 from scoremri_core.training.loop import train
 from scoremri_core.training.objective import signed_levels, signed_loss
 from scoremri_core.training.settings import Settings
@@ -144,6 +145,26 @@ def test_training_learns_and_holds_the_spectral_norms(tmp_path):
         before, after = (float(signed_loss(m, clean, sigma, noise)[0]) for m in (untrained, model))
     assert before > 0.9
     assert after < 0.5
+
+
+def test_the_statistics_of_batch_norm_are_those_of_the_average():
+    """Of the first layer: mean and variance of its convolution over the batches given."""
+    torch.manual_seed(0)
+    network = ResidualUnet(**TINY).eval()
+    for layer in network.modules():
+        if isinstance(layer, torch.nn.BatchNorm2d):
+            torch.nn.init.normal_(layer.running_mean)  # of other weights
+    batches = [(3 * torch.randn(2, 2, 32, 32) + i, 0.1 + torch.rand(2)) for i in range(4)]
+    settle(network, iter(batches))
+    assert not network.training
+    convolution, norm = network.down[0][0].layers[:2]
+    seen = [torch.cat((x, s.view(-1, 1, 1, 1).expand(-1, 1, 32, 32)), 1) for x, s in batches]
+    with torch.no_grad():
+        features = [convolution(x) for x in seen]
+    means = torch.stack([f.mean((0, 2, 3)) for f in features]).mean(0)
+    variances = torch.stack([f.var((0, 2, 3)) for f in features]).mean(0)
+    torch.testing.assert_close(norm.running_mean, means, rtol=0.02, atol=0.02)  # bfloat16
+    torch.testing.assert_close(norm.running_var, variances, rtol=0.02, atol=0.02)
 
 
 def test_spectral_norms_may_be_left_free(tmp_path):
