@@ -110,8 +110,13 @@ def _draw(
     """Sample slices in batches that fit the memory; returns the evaluations per sample."""
     evaluations = 0
     batches: list[list[Slice]] = []
-    for sets in sorted({len(own.maps) for own in slices if own.maps is not None}):
-        alike = [own for own in slices if own.maps is not None and len(own.maps) == sets]
+    # alike in sets of maps and in measured rows, whose number the random numbers depend on
+    kinds: dict[tuple[int, int], list[Slice]] = {}
+    for own in slices:
+        if own.maps is not None:
+            rows = int((own.kspace != 0).any((0, 2)).sum())
+            kinds.setdefault((len(own.maps), rows), []).append(own)
+    for _, alike in sorted(kinds.items()):
         per_batch = max(1, BATCH_VALUES[device.type] // (samples * alike[0].kspace.size))
         batches += [alike[i : i + per_batch] for i in range(0, len(alike), per_batch)]
     while batches:

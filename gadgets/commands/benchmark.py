@@ -24,6 +24,7 @@ FRAME_COLUMNS = {
     "rest": ("rest", ".3g"),
     "evals": ("evaluations", "d"),
     "PSNR dB": ("psnr", ".2f"),
+    "CRPS": ("crps", ".4f"),
     "MB": ("memory", ".0f"),
     "GPU MB": ("gpu_memory", ".0f"),
     "note": ("note", ""),
@@ -41,9 +42,10 @@ SCALING_COLUMNS = {"seconds": ("seconds", ".3g"), "MB": ("memory", ".0f"), "note
 LEAST_CALIBRATION = 12  # lines, of which every package makes coil maps
 CAPTION = (
     "Seconds are medians, coil maps included, of which coil maps, denoiser and rest are the parts; "
-    "ratio is to the first row, in the same round. MB is the peak of a process of the row's own, "
-    "interpreter and libraries included (BART: of its commands). Similarity is |<s1, s2>| with our "
-    "coil maps in the head. Other packages run on the CPU."
+    "ratio is to the first row, in the same round. CRPS is over the truth's maximum. MB is the "
+    "peak of a process of the row's own, interpreter and libraries included (BART: of its "
+    "commands). Similarity is |<s1, s2>| with our coil maps in the head. Other packages run "
+    "on the CPU, but for DeepInverse."
 )
 
 
@@ -121,9 +123,9 @@ def benchmark(
     """Time every method on one frame, side by side.
 
     They are compared with the machine's floor. Rows: the default sampler, the annealed Langevin
-    sampler with the same network (a few noise levels, scaled to all of them), SENSE, L1-wavelet,
-    coil maps; with BART where it is installed. Takes some minutes on two cores, which should have
-    nothing else to do.
+    sampler with the same network (a few noise levels, scaled to all of them), DeepInverse's
+    DiffPIR with it, SENSE, L1-wavelet, coil maps; with BART where it is installed. Takes some
+    minutes on two cores, which should have nothing else to do.
     """
     from scoremri_core import load_prior
     from scoremri_core.benchmarks.case import from_file, simulated

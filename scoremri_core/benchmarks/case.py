@@ -70,6 +70,7 @@ class Measurement:
     seconds : of the whole, which `parts` splits.
     evaluations : denoiser evaluations per sample.
     output : image (y, x) or coil maps (coil, y, x), or None.
+    crps : of the samples against the truth, over its maximum; None without samples.
     memory, gpu_memory : peak in MB since the row's process began, or None where it is not known.
     note : a setting or a shortfall to be told.
     details : whatever else the row has measured.
@@ -79,6 +80,7 @@ class Measurement:
     parts: dict[str, float] = field(default_factory=dict)
     evaluations: int | None = None
     output: Image | None = None
+    crps: float | None = None
     memory: float | None = None
     gpu_memory: float | None = None
     note: str = ""

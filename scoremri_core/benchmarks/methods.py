@@ -13,6 +13,7 @@ from scoremri_core.benchmarks.case import Case, Image, Measurement
 
 Run = Callable[[], Measurement]
 
+DIFFPIR_STEPS = 100  # as DeepInverse has it
 LAMBDAS = (0.003, 0.01, 0.03)  # L1-wavelet gets the best of these, as in `scoremri evaluate`
 
 
@@ -46,6 +47,7 @@ def posterior(case: Case, frames: int = 1) -> Run:
             sum(watch.seconds) / frames,
             evaluations=sum(watch.images) // (frames * case.samples),
             output=result.mean[0],
+            crps=_crps(case, result.samples[0], result.info.effective_samples),
             gpu_memory=_gpu_memory(device),
         )
 
@@ -104,6 +106,46 @@ def langevin(case: Case) -> Run:
         )
 
     run(1)
+    return run
+
+
+def diffpir(case: Case) -> Run:
+    """DiffPIR (Zhu et al. 2023) of DeepInverse with the same network."""
+    from types import SimpleNamespace
+
+    from scoremri_core import load_prior
+    from scoremri_core.baselines.peers import samplers
+    from scoremri_core.baselines.problem import Problem
+    from scoremri_core.benchmarks.stopwatch import Stopwatch
+    from scoremri_core.request import find_device
+
+    device = find_device(case.device)
+    watch = Stopwatch(device)
+    # nothing but `denoise`: in the precision that our own sampler has it in, without gradients
+    prior = SimpleNamespace(denoise=watch.around(load_prior(case.prior).to(device)).denoise)
+    steps = case.steps or DIFFPIR_STEPS
+    try:
+        method = samplers(prior, case.samples, steps, device)["DiffPIR"]
+    except KeyError as error:
+        raise NotInstalledError("not installed (deepinv)") from error
+
+    def run() -> Measurement:
+        watch.clear()
+        start = watch.now()
+        maps = _maps(case.kspace)
+        estimated = watch.now()
+        answer = method(Problem(case.kspace, maps, case.seed))
+        return _split(
+            watch.now() - start,
+            estimated - start,
+            sum(watch.seconds),
+            evaluations=answer.evaluations,
+            output=answer.image,
+            crps=_crps(case, answer.samples),
+            gpu_memory=_gpu_memory(device),
+        )
+
+    run()
     return run
 
 
@@ -247,6 +289,7 @@ FRAME: dict[str, Callable[[Case], Run]] = {
     "scoremri": posterior,
     "scoremri, batch": posterior_batch,
     "Langevin (scaled)": langevin,
+    "DiffPIR (DeepInverse)": diffpir,
     "CG-SENSE": cg_sense,
     "L1-wavelet (SigPy)": l1_wavelet,
     "L1-wavelet (BART)": bart_pics,
@@ -303,6 +346,15 @@ def _best_weight(case: Case, run: Callable[[float], Measurement]) -> Run:
 
     best = min(LAMBDAS, key=error)
     return lambda: run(best)
+
+
+def _crps(case: Case, samples: Any, effective: float | None = None) -> float | None:
+    """Of samples (sample, y, x), over the truth's maximum; None of fewer than two."""
+    from scoremri_core.evaluation.metrics import crps
+
+    if len(samples) < 2:
+        return None
+    return crps(samples, case.truth, effective) / float(np.abs(case.truth).max())
 
 
 def _import(name: str) -> Any:

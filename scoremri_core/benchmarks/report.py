@@ -35,6 +35,7 @@ class Row:
     evaluations : denoiser evaluations per sample.
     ratio : seconds over the default's, the median of the repetitions' own.
     psnr : of the image against the truth, dB.
+    crps : of the samples against the truth, over its maximum.
     similarity_median, similarity_1st_percentile : of coil maps with ours, |<s1, s2>| in the head.
     memory, gpu_memory : peak of the row's process in MB.
     note : a setting, what was scaled, or why nothing was measured.
@@ -50,6 +51,7 @@ class Row:
     evaluations: int | None = None
     ratio: float | None = None
     psnr: float | None = None
+    crps: float | None = None
     similarity_median: float | None = None
     similarity_1st_percentile: float | None = None
     memory: float | None = None
@@ -156,6 +158,7 @@ def frame_rows(case: Case, found: Runs) -> list[Row]:
                 evaluations=last.evaluations,
                 ratio=_ratio(runs, found[DEFAULT]),
                 psnr=None if last.output is None else psnr(last.output, case.truth),
+                crps=last.crps,
                 memory=last.memory,
                 gpu_memory=last.gpu_memory,
                 note=last.note,

@@ -53,6 +53,8 @@ class SenseOperator:
         # what `normal` and `pull` weigh samples by, laid out as `reduced` k-space
         self.precision = self._given_precision = reduced_gain.to(maps.real.dtype).square()
         self._weights = doubled(self.precision)
+        # rows of `reduced` k-space that hold something measured, of each frame
+        self.rows = [own.any(-1).nonzero()[:, 0] for own in reduced_mask[:, 0, 0]]
         self.support = along_y(self.maps.abs().amax(2))[:, None] > 0  # (frame, 1, set, y, x)
 
     def forward(self, image: Tensor) -> Tensor:
@@ -90,6 +92,20 @@ class SenseOperator:
             kspace = kspace / torch.where(self.mask, self._gain, 1)[:, 0]
         return along_y(fft(to_image(kspace * self.mask[:, 0]), self._axes))
 
+    def on_rows(self, values: Tensor) -> Tensor:
+        """Values (frame or 1, sample, coil, x, row) in `reduced` k-space: on its `rows`, else zero.
+
+        A frame with fewer rows than there are values takes the first.
+        """
+        _, samples, coils, nx, _ = values.shape
+        ny = self.maps.shape[-2]
+        k = values.new_zeros(len(self.rows), samples, coils, nx, ny)
+        for own, rows, given in zip(
+            k, self.rows, values.expand(len(k), -1, -1, -1, -1), strict=True
+        ):
+            own.index_copy_(-1, rows, given[..., : len(rows)])
+        return k.mT
+
     def pull(self, reduced: Tensor, image: Tensor) -> Tensor:
         """A^H W (y - A x) for `reduced` k-space y, with or without an axis of samples."""
         return self._round_trip(image, reduced)
@@ -120,26 +136,28 @@ class SenseOperator:
         (frame, sample, y, x) or (frame, sample, y, 1), DC at index 0, zero where not measured.
         """
         image = along_y(image)
-        total: Tensor | float = 0.0
-        for _, coils in self._parts(image, len(image[0])):
-            kspace = fft(_expand(image, self.maps[:, :, coils]), self._axes)
-            square = (
-                torch.view_as_real(torch.sub(reduced[:, :, coils], kspace)).square().sum((2, -1))
-            )
-            total = total + (square.sum(-1, keepdim=True) if len(self._axes) == 1 else square)
-        return total * self._given_precision[:, :, 0]
+        power = torch.view_as_real(torch.zeros_like(image[:, :, 0]))
+        for samples, coils in self._parts(image):
+            kspace = fft(_expand(image[:, samples], self.maps[:, :, coils]), self._axes)
+            measured = reduced if reduced.shape[1] == 1 else reduced[:, samples]
+            rest = torch.sub(measured[:, :, coils], kspace, out=kspace)
+            # not by `sum`, which is slow where there is one coil
+            for square in torch.view_as_real(rest).square_().unbind(2):
+                power[:, samples] += square
+        total = power.sum((-2, -1), keepdim=True) if len(self._axes) == 1 else power.sum(-1)
+        return (
+            total.view(*image.shape[:2], -1, self.precision.shape[-1])
+            * self._given_precision[:, :, 0]
+        )
 
-    def _parts(self, image: Tensor, samples: int = 0) -> Iterator[tuple[slice, slice]]:
-        """Slices of samples (or `samples` at once) and of coils, to be computed together."""
-        # on a CPU coil by coil and few images at a time: what fits its caches, and memory that is
-        # not given back to the system in between, is several times faster
-        coils, every = self.maps.shape[2], image.shape[1]
-        few = image.device.type == "cpu"
-        width = 1 if few else coils
-        step = samples or (max(1, CACHED_VALUES // image[:, 0].numel()) if few else every)
-        for s in range(0, every, step):
+    def _parts(self, image: Tensor) -> Iterator[tuple[slice, slice]]:
+        """Slices of samples and of coils, to be computed together."""
+        # on a CPU coil by coil, for the same reason
+        coils = self.maps.shape[2]
+        width = 1 if image.device.type == "cpu" else coils
+        for samples in few_at_a_time(image):
             for c in range(0, coils, width):
-                yield slice(s, s + step), slice(c, c + width)
+                yield samples, slice(c, c + width)
 
     @cached_property
     def diagonal(self) -> Tensor:
@@ -181,6 +199,18 @@ class SenseOperator:
         if len(self._axes) == 1:
             spectrum = spectrum.sum(-1, keepdim=True)
         return torch.fft.ifftn(spectrum, dim=self._axes)
+
+
+def few_at_a_time(image: Tensor) -> list[slice]:
+    """Slices of the samples of (frame, sample, ...) to be computed together.
+
+    On a CPU few: what fits its caches, and memory that is not given back to the system in between,
+    is several times faster.
+    """
+    every = image.shape[1]
+    few = image.device.type == "cpu"
+    step = max(1, CACHED_VALUES // image[:, 0].numel()) if few else every
+    return [slice(s, min(s + step, every)) for s in range(0, every, step)]
 
 
 # Sums run coil by coil, in one order, so that a sample is the same to the last bit alone and in

@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from scoremri_core.priors.fused_unet import can_fuse, fused
 from scoremri_core.priors.model import ModelPrior
 from scoremri_core.priors.unet import DenoisingUnet
 
@@ -46,9 +47,12 @@ class NetworkPrior(ModelPrior):
         state = [(id(self.model), id(weight), weight._version, weight.device) for weight in weights]
         known, network = self._cast
         if known != state:
-            network = copy.deepcopy(self.model).requires_grad_(False).eval()
-            for weight in network.parameters():
-                weight.data = weight.data.to(self.precision)
+            if can_fuse(weights[0].device, self.precision):
+                network = fused(self.model, self.precision)
+            else:
+                network = copy.deepcopy(self.model).requires_grad_(False).eval()
+                for weight in network.parameters():
+                    weight.data = weight.data.to(self.precision)
             self._cast = state, network
         return network
 

@@ -11,9 +11,9 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from scoremri_core.mri.arithmetic import along_y, doubled, weigh
+from scoremri_core.mri.arithmetic import along_y, doubled, weigh, weigh_
 from scoremri_core.mri.fourier import fft
-from scoremri_core.mri.sense import SenseOperator
+from scoremri_core.mri.sense import SenseOperator, few_at_a_time
 from scoremri_core.priors.base import (
     Denoiser,
     StationaryPrior,
@@ -30,6 +30,7 @@ NOISE_RINGS = 16  # of spatial frequencies, up to Nyquist's
 START_FACTOR = 12
 KNOWN = 50  # a scan measures thousands in each ring
 START_TOLERANCE = 0.3  # in sd; the first noise level is three of them
+LOOSEST = 3.0  # tolerance of the first draws, over that of the last
 
 
 @dataclass(frozen=True)
@@ -46,7 +47,8 @@ class PosteriorOptions:
     inflation : further factor on it where prior and measurements are weighed, as in ensemble
         Kalman filters (Anderson and Anderson 1999), but not where samples are drawn; None takes
         the prior's own.
-    tolerance : error of a draw that the linear solver leaves, in sd of the distribution drawn.
+    tolerance : error of the last draw that the linear solver leaves, in sd of the distribution
+        drawn; at the levels before it is up to three times that, as the next noise hides it.
     max_iterations : of the linear solver.
     balanced : let the random numbers of every eight samples sum to zero.  Each sample is a draw of
         the same distribution as without, but their mean comes as near the posterior mean as that
@@ -124,32 +126,44 @@ def sample_posterior(
     normal = partial(noise.complex_normal, balanced=options.balanced)
     images = (frames, count, sets, ny, nx)
     level = NoiseLevel(operator, sigma_n)
-    weighted = operator.weighted(1 / level.variance)
-    x0, uncertainty = _start(weighted, data, level.variance, prior, options)
+    x0, uncertainty = _start(
+        operator.weighted(1 / level.variance), data, level.variance, prior, options
+    )
     logger.debug("start %s", uncertainty)
     x0 = x0.expand(images)
     reduced = operator.reduced(data)[:, None]
-    for i, sigma in enumerate(_schedule(uncertainty, options), start=1):  # (frame,)
-        e = normal(sets, ny, nx).expand(images)
-        denoised, variance, found = denoise_with_error(
-            prior,
-            x0.reshape(-1, ny, nx),
-            e.reshape(-1, ny, nx),
-            sigma.repeat_interleave(count * sets),
-        )
-        # where no coil sees anything the image is zero by definition
-        denoised = torch.where(operator.support, along_y(denoised.view(images)), 0)
-        variance = torch.where(operator.support, along_y(variance.view(images)), 0)
-        spectrum = _spectra(prior, sigma, (ny, nx)) if found is None else found.view(images)
-        root = ErrorRoot(inflation * scale * variance, spectrum)
-
-        measured = (level.variance.sqrt() * along_y(normal(coils, ny, nx))).add_(reduced)
-        innovation = weighted.pull(measured, denoised)
-        e = along_y(normal(sets, ny, nx) / inflation**0.5)
-        x0 = denoised + _drawn(weighted, root, innovation, e, options.tolerance, options)
+    levels = _schedule(uncertainty, options)
+    rows = max(map(len, operator.rows))
+    for i, sigma in enumerate(levels, start=1):  # (frame,)
+        tolerance = options.tolerance * (sigma / levels[-1]).clamp(max=LOOSEST)
+        # what was not measured needs no noise; nor do the numbers depend on how many other frames
+        # there are, where all measure as many rows
+        e0, e1, e2 = normal(sets, ny, nx), normal(coils, nx, rows), normal(sets, ny, nx)
+        drawn = []
+        for some in few_at_a_time(x0):
+            before, e = x0[:, some], e0[:, some]
+            denoised, variance, found = denoise_with_error(
+                prior,
+                before.reshape(-1, ny, nx),
+                e.expand(before.shape).reshape(-1, ny, nx),
+                sigma.repeat_interleave(before.shape[1] * sets),
+            )
+            # where no coil sees anything the image is zero by definition
+            denoised = torch.where(operator.support, along_y(denoised.view(before.shape)), 0)
+            variance = torch.where(operator.support, along_y(variance.view(before.shape)), 0)
+            spectrum = (
+                _spectra(prior, sigma, (ny, nx)) if found is None else found.view(before.shape)
+            )
+            root = ErrorRoot(inflation * scale * variance, spectrum)
+            sd = level.variance.expand(-1, count, -1, -1, -1)[:, some].sqrt()
+            weighted = operator.weighted(sd**-2)
+            measured = weigh_(operator.on_rows(e1[:, some]), doubled(sd)).add_(reduced)
+            innovation = weighted.pull(measured, denoised)
+            e = along_y(e2[:, some] / inflation**0.5)
+            drawn.append(denoised + _drawn(weighted, root, innovation, e, tolerance, options))
+        x0 = torch.cat(drawn, 1)
         if options.adapt_noise:
             level.follow(operator.residual_power(reduced, x0))
-            weighted = operator.weighted(1 / level.variance)
         on_level(i, options.steps, x0)
     return x0, options.steps
 
@@ -219,7 +233,7 @@ def _drawn(
     root: ErrorRoot,
     innovation: Tensor,
     e: Tensor,
-    tolerance: float,
+    tolerance: float | Tensor,
     options: PosteriorOptions,
 ) -> Tensor:
     """C^(1/2) z for the z of `sample_posterior`; innovation is A^H W (y + W^(-1/2) e1 - A D)."""
