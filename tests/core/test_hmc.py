@@ -13,7 +13,7 @@ from scoremri_core.mri.fourier import to_image, to_kspace
 from scoremri_core.mri.sense import SenseOperator
 from scoremri_core.priors.gaussian import GaussianPrior
 from scoremri_core.samplers.hamiltonian import inner, leapfrog, path_integral
-from scoremri_core.samplers.hmc import HmcOptions, run_hmc, sample_hmc
+from scoremri_core.samplers.hmc import HmcOptions, _Target, run_hmc, sample_hmc
 from scoremri_core.samplers.noise import SampleNoise
 
 SIDE, COILS, SIGMA_N = 10, 2, 0.1
@@ -85,6 +85,41 @@ def test_the_posterior_of_a_gaussian_is_reached():
     # at each of 20 + 100 temperatures the score, 8 steps and 2 points of the integral; the last
     # denoising
     assert result.evaluations == 120 * (1 + 8 + 2) + 1
+
+
+def test_directions_of_which_the_data_say_little_are_reached():
+    """One coil that sees half of the image 6 times as weakly: each pixel in closed form."""
+    c, s, samples = 0.1, 0.02, 60
+    gain = torch.ones(8, 8)
+    gain[4:] = 0.03
+    operator = SenseOperator((gain.sqrt() + 0j)[None, None, None], torch.ones(1, 8, 8, dtype=bool))
+    prior = GaussianPrior(torch.full((8, 8), c))
+    truth = prior.sample(1, torch.Generator().manual_seed(1))[:, None, None]
+    data = operator.forward(truth)[:, 0]
+    images = run((prior, operator, data), samples, torch.tensor([s])).samples[0, :, 0]
+    precision = 1 / c + gain / s**2
+    apart = (images.mean(0) - gain / s**2 / precision * truth[0, 0, 0]) * precision.sqrt()
+    pixels = apart[gain < 1].abs().square() / 2  # of a component; 1 / samples if exact
+    assert float(pixels.mean()) < 0.3**2
+    width = torch.view_as_real(images).var(0).mean(-1) * precision
+    assert float(width[gain < 1].mean().sqrt()) == pytest.approx(1, abs=0.1)
+    assert float(width[gain == 1].mean().sqrt()) == pytest.approx(1, abs=0.05)
+
+
+@pytest.mark.parametrize("sigma", [1.0, 0.1, 0.01])
+def test_the_likelihood_is_tempered_by_the_noise_of_x_as_the_data_see_it(sigma):
+    s, gain = 0.02, torch.linspace(0.001, 1, 1000)[None]
+    operator = SenseOperator((gain.sqrt() + 0j)[None, None, None], torch.ones(1, 1, 1000) > 0)
+    nothing = torch.zeros(1, 1, 1, 1, 1000) + 0j
+    target = _Target(operator, nothing, torch.tensor([s]), GaussianPrior(torch.ones(1, 1000)))
+    target.sigma = torch.tensor([sigma])
+    found = target._tempered(torch.ones_like(nothing))[0, 0, 0].real
+    exact = 1 / (s**2 + sigma**2 * gain)
+    ratio = found / exact
+    assert 0 < float(ratio.min()) <= float(ratio.max()) < 1.4
+    assert float(ratio[gain > 0.1].min()) > 0.6
+    # the paper's, where a coil sees all
+    assert float(found[0, -1]) == pytest.approx(1 / (s**2 + sigma**2), rel=1e-4)
 
 
 def test_samples_as_they_are_keep_the_last_noise():
