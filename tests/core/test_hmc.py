@@ -66,7 +66,7 @@ def closed_form(problem):
 
 
 def test_the_posterior_of_a_gaussian_is_reached():
-    problem, samples = scan(1), 400
+    problem, samples = scan(1), 200
     mean, sd = closed_form(problem)
     result = run(problem, samples)
     images = result.samples.reshape(samples, -1)
@@ -74,7 +74,7 @@ def test_the_posterior_of_a_gaussian_is_reached():
     ratio = torch.view_as_real(images).var(0).mean(-1).sqrt() / sd
     assert float(error) < 1 / samples + 0.05**2  # of an sd, beyond the Monte-Carlo floor
     assert float(ratio.mean()) == pytest.approx(1, abs=0.03)
-    # sd of the estimate: 1 / sqrt(4 * 400) in each pixel
+    # sd of the estimate: 1 / sqrt(4 * 200) in each pixel
     assert float((ratio - 1).square().mean().sqrt()) < 0.05
 
     acceptance = result.acceptance.mean((1, 2))
@@ -124,14 +124,15 @@ def test_the_likelihood_is_tempered_by_the_noise_of_x_as_the_data_see_it(sigma):
 
 def test_samples_as_they_are_keep_the_last_noise():
     """Along directions that are not measured: c + s^2 against c^2 / (c + s^2)."""
-    prior = GaussianPrior(torch.full((6, 6), 0.04))
+    n, samples = 16, 40
+    prior = GaussianPrior(torch.full((n, n), 0.04))
     operator = SenseOperator(
-        torch.ones(1, 1, 1, 6, 6, dtype=torch.complex64), torch.zeros(1, 6, 6, dtype=torch.bool)
+        torch.ones(1, 1, 1, n, n, dtype=torch.complex64), torch.zeros(1, n, n, dtype=torch.bool)
     )
-    problem = prior, operator, torch.zeros(1, 1, 6, 6, dtype=torch.complex64)
+    problem = prior, operator, torch.zeros(1, 1, n, n, dtype=torch.complex64)
     options = {"steps": 20, "sigma_min": 0.1, "trajectories": 4}
-    noisy = run(problem, 300, denoise=False, **options)
-    denoised = run(problem, 300, **options)
+    noisy = run(problem, samples, denoise=False, **options)
+    denoised = run(problem, samples, **options)
     assert denoised.evaluations == noisy.evaluations + 1
     for result, variance in ((noisy, 0.04 + 0.01), (denoised, 0.04**2 / (0.04 + 0.01))):
         assert float(torch.view_as_real(result.samples).var()) == pytest.approx(variance, rel=0.05)
@@ -188,19 +189,20 @@ def test_a_step_far_too_large_is_turned_down():
 )
 def test_what_is_turned_down_still_has_the_noise_of_its_level(power, measured, variance):
     """Known to the prior alone, c + sigma^2; known to the data alone, s^2 + sigma^2."""
+    n = 16
     operator = SenseOperator(
-        torch.ones(1, 1, 1, 6, 6, dtype=torch.complex64), torch.full((1, 6, 6), measured)
+        torch.ones(1, 1, 1, n, n, dtype=torch.complex64), torch.full((1, n, n), measured)
     )
-    problem = GaussianPrior(torch.full((6, 6), power)), operator, torch.zeros(1, 1, 6, 6) + 0j
+    problem = GaussianPrior(torch.full((n, n), power)), operator, torch.zeros(1, 1, n, n) + 0j
     options = {"step_size": 1e6, "target_acceptance": 0.0, "sigma_min": 0.1, "denoise": False}
-    result = run(problem, 300, torch.tensor([0.2]), leapfrog=1, **options)
+    result = run(problem, 40, torch.tensor([0.2]), leapfrog=1, **options)
     assert float(result.acceptance.max()) == 0
     assert float(torch.view_as_real(result.samples).var()) == pytest.approx(variance, rel=0.05)
 
 
 def test_single_coil_is_a_scan_of_one_coil():
     """Maps of ones: each frequency on its own, in closed form."""
-    side, samples, sigma_n = 8, 300, 0.1
+    side, samples, sigma_n = 8, 150, 0.1
     power = spectrum(side)
     prior = GaussianPrior(power)
     rng = np.random.default_rng(0)
