@@ -14,7 +14,7 @@ from scoremri_core.priors.base import Denoiser
 from scoremri_core.samplers.annealing import OnLevel, in_image_units, untold
 from scoremri_core.samplers.conjugate_gradients import conjugate_gradients
 from scoremri_core.samplers.hamiltonian import inner, leapfrog, path_integral
-from scoremri_core.samplers.noise import SampleNoise
+from scoremri_core.samplers.random_numbers import SampleNoise
 
 logger = logging.getLogger(__name__)
 

@@ -14,7 +14,7 @@ from scoremri_core.mri.sense import SenseOperator
 from scoremri_core.priors.gaussian import GaussianPrior
 from scoremri_core.samplers.hamiltonian import inner, leapfrog, path_integral
 from scoremri_core.samplers.hmc import HmcOptions, _Target, run_hmc, sample_hmc
-from scoremri_core.samplers.noise import SampleNoise
+from scoremri_core.samplers.random_numbers import SampleNoise
 
 SIDE, COILS, SIGMA_N = 10, 2, 0.1
 
