@@ -19,7 +19,7 @@ from scoremri_core.mri.fourier import to_kspace
 from scoremri_core.mri.sense import SenseOperator
 from scoremri_core.prepare import Slice
 from scoremri_core.progress import Reporter
-from scoremri_core.samplers.noise import SampleNoise
+from scoremri_core.samplers.random_numbers import SampleNoise
 from scoremri_core.samplers.registry import Drawing
 
 logger = logging.getLogger(__name__)

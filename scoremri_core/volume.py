@@ -27,7 +27,7 @@ from scoremri_core.progress import Callback, Progress
 from scoremri_core.reconstruction import reconstruct
 from scoremri_core.request import TINY, as_complex, find_device, scaled, unit_of
 from scoremri_core.result import Info, Reconstruction
-from scoremri_core.samplers.noise import derived_seed
+from scoremri_core.samplers.random_numbers import derived_seed
 from scoremri_core.samplers.registry import find_sampler
 
 logger = logging.getLogger(__name__)

@@ -101,7 +101,7 @@ class Frame:
         Frames with the same random numbers would err alike.  That of the frame whose counters are
         all 0 is the node's own; it makes no difference when a frame comes, or with which others.
         """
-        from scoremri_core.samplers.noise import derived_seed
+        from scoremri_core.samplers.random_numbers import derived_seed
 
         seed %= 2**63
         counters = [getattr(self.header.idx, name) for name in COUNTERS]

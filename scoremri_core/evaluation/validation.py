@@ -18,7 +18,7 @@ from scoremri_core.mri.fourier import to_image, to_kspace
 from scoremri_core.mri.sense import SenseOperator
 from scoremri_core.priors.gaussian import GaussianPrior
 from scoremri_core.priors.mixture import GaussianMixturePrior
-from scoremri_core.samplers.noise import SampleNoise
+from scoremri_core.samplers.random_numbers import SampleNoise
 from scoremri_core.samplers.registry import REGISTRY
 from scoremri_core.scans.masks import make_mask
 

@@ -12,7 +12,7 @@ from scoremri_core.errors import InputError
 from scoremri_core.mri.sense import SenseOperator
 from scoremri_core.priors.base import Denoiser
 from scoremri_core.samplers.annealing import OnLevel, geometric, in_image_units, score, untold
-from scoremri_core.samplers.noise import SampleNoise
+from scoremri_core.samplers.random_numbers import SampleNoise
 
 UPDATES = ("paper", "published")
 

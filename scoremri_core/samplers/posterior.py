@@ -22,7 +22,7 @@ from scoremri_core.priors.base import (
 )
 from scoremri_core.samplers.annealing import OnLevel, geometric, untold
 from scoremri_core.samplers.conjugate_gradients import conjugate_gradients
-from scoremri_core.samplers.noise import SampleNoise
+from scoremri_core.samplers.random_numbers import SampleNoise
 
 logger = logging.getLogger(__name__)
 

@@ -13,7 +13,7 @@ from scoremri_core.mri.sense import SenseOperator
 from scoremri_core.priors.base import Denoiser
 from scoremri_core.samplers.annealing import OnLevel, geometric, score, untold
 from scoremri_core.samplers.conjugate_gradients import conjugate_gradients
-from scoremri_core.samplers.noise import SampleNoise
+from scoremri_core.samplers.random_numbers import SampleNoise
 
 
 @dataclass(frozen=True)

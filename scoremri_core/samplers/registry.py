@@ -16,9 +16,9 @@ from scoremri_core.samplers import NONE, SAMPLERS
 from scoremri_core.samplers.annealing import OnLevel, untold
 from scoremri_core.samplers.hmc import HmcOptions, sample_hmc
 from scoremri_core.samplers.langevin import LangevinOptions, sample_langevin
-from scoremri_core.samplers.noise import SampleNoise, effective_samples
 from scoremri_core.samplers.posterior import PosteriorOptions, sample_posterior
 from scoremri_core.samplers.pula import PulaOptions, sample_pula
+from scoremri_core.samplers.random_numbers import SampleNoise, effective_samples
 
 Options = PosteriorOptions | LangevinOptions | HmcOptions | PulaOptions
 
@@ -104,7 +104,7 @@ class Drawing:
         return load_prior(self.prior_name(given)) if isinstance(given, str) else given
 
     def effective_samples(self, samples: int) -> float:
-        """See `scoremri_core.samplers.noise.effective_samples`."""
+        """See `scoremri_core.samplers.random_numbers.effective_samples`."""
         return effective_samples(samples, getattr(self.options, "balanced", False))
 
     def factors(self, prior: Denoiser | None) -> tuple[float | None, float | None]:

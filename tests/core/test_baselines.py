@@ -2,11 +2,13 @@
 
 import subprocess
 import sys
+from importlib.util import find_spec
 
 import numpy as np
 import pytest
 import torch
 
+from scoremri_core import load_prior
 from scoremri_core.baselines import NETWORKS, conv_decoder, l1_wavelet, peers
 from scoremri_core.baselines.blocks import SmallUnet, as_channels, as_complex
 from scoremri_core.baselines.examples import Examples
@@ -52,6 +54,11 @@ def maps(truth):
 def problem(truth, maps):
     lines = make_mask("equispaced", (33,), 2, 9).sampled[:, None]
     return Problem((to_kspace(maps * truth) * lines).astype(np.complex64), maps, 7)
+
+
+@pytest.fixture(scope="module")
+def prior():
+    return load_prior("default")
 
 
 @pytest.fixture(scope="module")
@@ -193,9 +200,51 @@ def test_l1_wavelet_has_one_weight(problem):
 
 def test_units_of_peers_are_undone(truth):
     image = torch.from_numpy(truth)[None]
-    planes = peers.to_unit(image)
+    planes = peers.to_unit(image, 1.5)
     assert 0 < planes.min() < planes.max() < 1
-    torch.testing.assert_close(peers.from_unit(planes), image, atol=1e-6, rtol=1e-5)
+    torch.testing.assert_close(peers.from_unit(planes, 1.5), image, atol=1e-6, rtol=1e-5)
+
+
+# where it is installed it has to work, beside any torch
+needs_deepinverse = pytest.mark.skipif(
+    find_spec("deepinv") is None, reason="DeepInverse is not installed"
+)
+
+
+@needs_deepinverse
+def test_peers_see_the_same_operator_and_prior(problem, prior):
+    _, maps, mask = problem.tensors(CPU)
+    physics = peers.linear_physics(SenseOperator(maps[:, None], mask), 0.1)
+    x, y = torch.randn(1, 2, 33, 32), torch.randn(1, 4, 33, 32, 2)
+    assert (physics.A(x) * y).sum() == pytest.approx(
+        float((x * physics.A_adjoint(y)).sum()), rel=1e-3
+    )
+    # with gradients, in single precision, and without
+    theirs = peers.Counted(prior, 2.0)
+    image = 0.5 + 0.1 * torch.randn(1, 2, 33, 32)
+    without = theirs(image, 0.05)
+    with_gradients = theirs(image.clone().requires_grad_(), 0.05)
+    torch.testing.assert_close(with_gradients.detach(), without, atol=0.005, rtol=0)
+    expected = prior.denoise(peers.from_unit(image, 2.0), torch.tensor([0.2]))
+    torch.testing.assert_close(peers.from_unit(without, 2.0), expected, atol=1e-5, rtol=0)
+    # above the network's levels the image is all but gone
+    assert (theirs(image, 50.0) - 0.5).abs().max() < 0.02
+    assert theirs.evaluations == 3
+
+
+@needs_deepinverse
+def test_peers_are_drawn_by_their_seed_and_come_near_the_truth(problem, prior, truth):
+    def error(image):
+        return np.linalg.norm(image - truth) / np.linalg.norm(truth)
+
+    for name, evaluations, most in (("DPS", 24, 0.3), ("DiffPIR", 25, 0.1)):
+        answer = peers.samplers(prior, 2, 25, CPU)[name](problem)
+        assert answer.samples.shape == (2, 33, 32)
+        assert not np.array_equal(*answer.samples)
+        assert error(answer.image) < most
+        assert answer.evaluations == evaluations
+    again = peers.samplers(prior, 1, 25, CPU)["DiffPIR"](problem)
+    np.testing.assert_allclose(again.samples[0], answer.samples[0], atol=1e-3)
 
 
 def test_what_cannot_be_run_is_told(monkeypatch):

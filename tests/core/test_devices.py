@@ -11,7 +11,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from scoremri_core import load_prior
 from scoremri_core.mri.sense import SenseOperator
-from scoremri_core.samplers.noise import SampleNoise
+from scoremri_core.samplers.random_numbers import SampleNoise
 from scoremri_core.samplers.registry import REGISTRY
 
 META = torch.device("meta")

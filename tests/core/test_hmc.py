@@ -13,8 +13,8 @@ from scoremri_core.mri.fourier import to_image, to_kspace
 from scoremri_core.mri.sense import SenseOperator
 from scoremri_core.priors.gaussian import GaussianPrior
 from scoremri_core.samplers.hamiltonian import inner, leapfrog, path_integral
-from scoremri_core.samplers.hmc import HmcOptions, run_hmc, sample_hmc
-from scoremri_core.samplers.noise import SampleNoise
+from scoremri_core.samplers.hmc import HmcOptions, _Target, run_hmc, sample_hmc
+from scoremri_core.samplers.random_numbers import SampleNoise
 
 SIDE, COILS, SIGMA_N = 10, 2, 0.1
 
@@ -66,7 +66,7 @@ def closed_form(problem):
 
 
 def test_the_posterior_of_a_gaussian_is_reached():
-    problem, samples = scan(1), 400
+    problem, samples = scan(1), 200
     mean, sd = closed_form(problem)
     result = run(problem, samples)
     images = result.samples.reshape(samples, -1)
@@ -74,7 +74,7 @@ def test_the_posterior_of_a_gaussian_is_reached():
     ratio = torch.view_as_real(images).var(0).mean(-1).sqrt() / sd
     assert float(error) < 1 / samples + 0.05**2  # of an sd, beyond the Monte-Carlo floor
     assert float(ratio.mean()) == pytest.approx(1, abs=0.03)
-    # sd of the estimate: 1 / sqrt(4 * 400) in each pixel
+    # sd of the estimate: 1 / sqrt(4 * 200) in each pixel
     assert float((ratio - 1).square().mean().sqrt()) < 0.05
 
     acceptance = result.acceptance.mean((1, 2))
@@ -87,16 +87,52 @@ def test_the_posterior_of_a_gaussian_is_reached():
     assert result.evaluations == 120 * (1 + 8 + 2) + 1
 
 
+def test_directions_of_which_the_data_say_little_are_reached():
+    """One coil that sees half of the image 6 times as weakly: each pixel in closed form."""
+    c, s, samples = 0.1, 0.02, 60
+    gain = torch.ones(8, 8)
+    gain[4:] = 0.03
+    operator = SenseOperator((gain.sqrt() + 0j)[None, None, None], torch.ones(1, 8, 8, dtype=bool))
+    prior = GaussianPrior(torch.full((8, 8), c))
+    truth = prior.sample(1, torch.Generator().manual_seed(1))[:, None, None]
+    data = operator.forward(truth)[:, 0]
+    images = run((prior, operator, data), samples, torch.tensor([s])).samples[0, :, 0]
+    precision = 1 / c + gain / s**2
+    apart = (images.mean(0) - gain / s**2 / precision * truth[0, 0, 0]) * precision.sqrt()
+    pixels = apart[gain < 1].abs().square() / 2  # of a component; 1 / samples if exact
+    assert float(pixels.mean()) < 0.3**2
+    width = torch.view_as_real(images).var(0).mean(-1) * precision
+    assert float(width[gain < 1].mean().sqrt()) == pytest.approx(1, abs=0.1)
+    assert float(width[gain == 1].mean().sqrt()) == pytest.approx(1, abs=0.05)
+
+
+@pytest.mark.parametrize("sigma", [1.0, 0.1, 0.01])
+def test_the_likelihood_is_tempered_by_the_noise_of_x_as_the_data_see_it(sigma):
+    s, gain = 0.02, torch.linspace(0.001, 1, 1000)[None]
+    operator = SenseOperator((gain.sqrt() + 0j)[None, None, None], torch.ones(1, 1, 1000) > 0)
+    nothing = torch.zeros(1, 1, 1, 1, 1000) + 0j
+    target = _Target(operator, nothing, torch.tensor([s]), GaussianPrior(torch.ones(1, 1000)))
+    target.sigma = torch.tensor([sigma])
+    found = target._tempered(torch.ones_like(nothing))[0, 0, 0].real
+    exact = 1 / (s**2 + sigma**2 * gain)
+    ratio = found / exact
+    assert 0 < float(ratio.min()) <= float(ratio.max()) < 1.4
+    assert float(ratio[gain > 0.1].min()) > 0.6
+    # the paper's, where a coil sees all
+    assert float(found[0, -1]) == pytest.approx(1 / (s**2 + sigma**2), rel=1e-4)
+
+
 def test_samples_as_they_are_keep_the_last_noise():
     """Along directions that are not measured: c + s^2 against c^2 / (c + s^2)."""
-    prior = GaussianPrior(torch.full((6, 6), 0.04))
+    n, samples = 16, 40
+    prior = GaussianPrior(torch.full((n, n), 0.04))
     operator = SenseOperator(
-        torch.ones(1, 1, 1, 6, 6, dtype=torch.complex64), torch.zeros(1, 6, 6, dtype=torch.bool)
+        torch.ones(1, 1, 1, n, n, dtype=torch.complex64), torch.zeros(1, n, n, dtype=torch.bool)
     )
-    problem = prior, operator, torch.zeros(1, 1, 6, 6, dtype=torch.complex64)
+    problem = prior, operator, torch.zeros(1, 1, n, n, dtype=torch.complex64)
     options = {"steps": 20, "sigma_min": 0.1, "trajectories": 4}
-    noisy = run(problem, 300, denoise=False, **options)
-    denoised = run(problem, 300, **options)
+    noisy = run(problem, samples, denoise=False, **options)
+    denoised = run(problem, samples, **options)
     assert denoised.evaluations == noisy.evaluations + 1
     for result, variance in ((noisy, 0.04 + 0.01), (denoised, 0.04**2 / (0.04 + 0.01))):
         assert float(torch.view_as_real(result.samples).var()) == pytest.approx(variance, rel=0.05)
@@ -153,19 +189,20 @@ def test_a_step_far_too_large_is_turned_down():
 )
 def test_what_is_turned_down_still_has_the_noise_of_its_level(power, measured, variance):
     """Known to the prior alone, c + sigma^2; known to the data alone, s^2 + sigma^2."""
+    n = 16
     operator = SenseOperator(
-        torch.ones(1, 1, 1, 6, 6, dtype=torch.complex64), torch.full((1, 6, 6), measured)
+        torch.ones(1, 1, 1, n, n, dtype=torch.complex64), torch.full((1, n, n), measured)
     )
-    problem = GaussianPrior(torch.full((6, 6), power)), operator, torch.zeros(1, 1, 6, 6) + 0j
+    problem = GaussianPrior(torch.full((n, n), power)), operator, torch.zeros(1, 1, n, n) + 0j
     options = {"step_size": 1e6, "target_acceptance": 0.0, "sigma_min": 0.1, "denoise": False}
-    result = run(problem, 300, torch.tensor([0.2]), leapfrog=1, **options)
+    result = run(problem, 40, torch.tensor([0.2]), leapfrog=1, **options)
     assert float(result.acceptance.max()) == 0
     assert float(torch.view_as_real(result.samples).var()) == pytest.approx(variance, rel=0.05)
 
 
 def test_single_coil_is_a_scan_of_one_coil():
     """Maps of ones: each frequency on its own, in closed form."""
-    side, samples, sigma_n = 8, 300, 0.1
+    side, samples, sigma_n = 8, 150, 0.1
     power = spectrum(side)
     prior = GaussianPrior(power)
     rng = np.random.default_rng(0)

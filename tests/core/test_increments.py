@@ -16,8 +16,8 @@ from scoremri_core.evaluation.increments import (
 )
 from scoremri_core.evaluation.validation import SparseCase
 from scoremri_core.mri.sense import SenseOperator
-from scoremri_core.samplers.noise import SampleNoise
 from scoremri_core.samplers.posterior import PosteriorOptions, sample_posterior
+from scoremri_core.samplers.random_numbers import SampleNoise
 
 SIGMA_N = 0.15
 

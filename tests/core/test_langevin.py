@@ -14,8 +14,8 @@ from scoremri_core.mri.sense import SenseOperator
 from scoremri_core.priors.gaussian import GaussianPrior
 from scoremri_core.samplers.annealing import geometric
 from scoremri_core.samplers.langevin import LangevinOptions, sample_langevin
-from scoremri_core.samplers.noise import SampleNoise
 from scoremri_core.samplers.pula import PulaOptions, sample_pula
+from scoremri_core.samplers.random_numbers import SampleNoise
 
 SIDE, COILS, SIGMA_N, SAMPLES = 12, 4, 0.1, 100
 CPU = torch.device("cpu")

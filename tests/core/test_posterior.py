@@ -12,8 +12,8 @@ from scoremri_core.mri.sense import SenseOperator
 from scoremri_core.priors.base import LEAST_POWER, denoise_with_error, denoise_with_variance
 from scoremri_core.priors.gaussian import GaussianPrior
 from scoremri_core.samplers.annealing import geometric
-from scoremri_core.samplers.noise import SampleNoise, derived_seed, effective_samples
 from scoremri_core.samplers.posterior import PosteriorOptions, sample_posterior
+from scoremri_core.samplers.random_numbers import SampleNoise, derived_seed, effective_samples
 
 SIDE, COILS, SIGMA_N, SAMPLES = 20, 4, 0.05, 200
 

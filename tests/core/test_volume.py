@@ -12,7 +12,7 @@ from scoremri_core.errors import InputError
 from scoremri_core.evaluation.metrics import psnr
 from scoremri_core.mri.fourier import resample, to_image, to_kspace
 from scoremri_core.priors.gaussian import GaussianPrior
-from scoremri_core.samplers.noise import derived_seed
+from scoremri_core.samplers.random_numbers import derived_seed
 from scoremri_core.scans.masks import make_mask
 from scoremri_core.volume import reconstruct_volume
 
