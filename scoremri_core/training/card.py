@@ -62,8 +62,9 @@ def write_prior(checkpoint: Path, path: Path, sources: Sequence[Source]) -> None
         "training_data": described(training),
         "sigma_range": settings.sigma_range,
     }
-    if settings.start is not None:
-        card["start"] = _provenance(load_prior(settings.start).card)
+    for name, prior in (("start", settings.start), ("teacher", settings.teacher)):
+        if prior is not None:
+            card[name] = _provenance(load_prior(prior).card)
     _save(path, model, card)
 
 
@@ -145,8 +146,8 @@ def _save(path: Path, model: Network, card: dict[str, Any]) -> None:
 
 
 def _provenance(card: dict[str, Any]) -> dict[str, Any]:
-    """Of the prior that a run began with: its data and licences are the run's as well."""
-    kept = ("name", "sha256", "training_data", "licence", "start")
+    """Of a prior that a run began with or learned from: its data and licences are the run's."""
+    kept = ("name", "sha256", "training_data", "licence", "start", "teacher")
     return {name: card[name] for name in kept if name in card}
 
 

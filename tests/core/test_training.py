@@ -344,7 +344,7 @@ def test_the_best_candidate_is_refined(scores, lowest):
 
 
 def test_an_unfinished_run_becomes_a_prior(tmp_path):
-    settings = Settings(steps=6, checkpoint_every=2, **TINY)
+    settings = Settings(steps=6, checkpoint_every=2, teacher="default", **TINY)
 
     def stop(step, loss):
         if step == 5:
@@ -361,6 +361,7 @@ def test_an_unfinished_run_becomes_a_prior(tmp_path):
     assert prior.card["training_data"] == [
         {"subject": "anna", "contrasts": "T1W", "licence": "MIT"}
     ]
+    assert prior.card["teacher"]["sha256"] == load_prior("default").card["sha256"]
     average = read_checkpoint(tmp_path / CHECKPOINT)["average"]
     for name, value in prior.model.state_dict().items():
         torch.testing.assert_close(value, average[name], rtol=1e-3, atol=1e-6)
