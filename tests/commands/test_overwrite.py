@@ -115,9 +115,7 @@ def test_from_python_too(folder):
     kspace = (rng.normal(size=(2, 16, 16)) + 0j).astype(np.complex64)
     result = reconstruct(kspace, sampler="none")
     (folder / "mean.nii").write_text("of yesterday")
-    with pytest.raises(
-        InputError, match=r"mean\.nii: .*; overwrite=True replaces it"
-    ):
+    with pytest.raises(InputError, match=r"mean\.nii: .*; overwrite=True replaces it"):
         result.to_nifti("mean.nii")
     assert (folder / "mean.nii").read_text() == "of yesterday"
     result.to_nifti("mean.nii", overwrite=True)
