@@ -1,6 +1,8 @@
 """Files of other formats through the commands: what comes out is what their ISMRMRD twin gives."""
 
 import json
+import re
+import struct
 
 import h5py
 import nibabel
@@ -135,3 +137,55 @@ def test_train(both, kept, run, tmp_path, monkeypatch):
         return next(stack for stack in stacks if np.iscomplexobj(stack))
 
     np.testing.assert_array_equal(*compared(both, kept, prepared))
+
+
+NIFTI = struct.pack("<i", 348) + b"\0" * 340 + b"n+1\0"
+FOREIGN = [  # name, beginning, what each command says of it
+    ("a.dcm", b"\0" * 128 + b"DICM", "DICOM"),
+    ("a", b"\0" * 128 + b"DICM", "DICOM"),
+    ("a.nii", NIFTI, "NIfTI"),
+    ("P12345.7", b"\0" * 34 + b"GE_MED_NMR\0", "GE raw data .* ge_to_ismrmrd"),
+    ("P12345.7", b"\0" * 64, "GE raw data .* ge_to_ismrmrd"),
+    ("a.raw", b"\0" * 64, "Philips raw data .* philips_to_ismrmrd"),
+    ("a.list", b"# === DATA DESCRIPTION FILE", "Philips raw data .* philips_to_ismrmrd"),
+]
+COMMANDS = {
+    "replay": ("{file}", "-o", "new.h5"),
+    "undersample": ("{file}", "-o", "new.h5"),
+    "convert": ("{file}", "new.h5"),
+    "evaluate": ("{file}", *CLASSICAL),
+    "train": ("--data", "{file}", "-o", "new"),
+}
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+@pytest.mark.parametrize(("name", "beginning", "told"), FOREIGN)
+def test_what_is_not_read_is_named(run, tmp_path, monkeypatch, command, name, beginning, told):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / name).write_bytes(beginning)
+    code, out, err = run(command, *(part.format(file=name) for part in COMMANDS[command]))
+    assert (code, out) == (2, "")
+    if command == "train" and told == "NIfTI":
+        told = "no file of split"  # NIfTI is read, and a second one expected
+    assert re.search(f"^scoremri: ({name}: .*|data: .*)?({told})", err.splitlines()[-1]), err
+    if command == "train" and told == "DICOM":
+        assert "dcm2niix" in err
+    assert [path.name for path in tmp_path.iterdir()] == [name]
+
+
+def test_a_folder_of_arrays_is_evaluated(folder, run, tmp_path, monkeypatch):
+    """An array without a side-car is something else."""
+    monkeypatch.setattr(comparison, "l1_wavelet", lambda kspace, *_, **__: kspace[0] * 0)  # slow
+    inside = tmp_path / "scans"
+    inside.mkdir()
+    for name in ("scan.npy", "scan.json", "scan.cfl", "scan.hdr"):
+        (inside / name).write_bytes((folder / name).read_bytes())
+    np.save(inside / "weights.npy", np.zeros(3))
+    table = tmp_path / "table.json"
+    asked = ("-R", 2, "--calibration", 12, "--mask", "equispaced", *CLASSICAL)
+    code, _, told = run("evaluate", "--data", inside, *asked, "-o", table)
+    assert code == 0
+    assert "skipped" not in told
+    rows = json.loads(table.read_text())["rows"]
+    assert [row["scan"] for row in rows] == ["scan.cfl", "scan.npy"]
+    assert rows[0]["psnr"] == rows[1]["psnr"]

@@ -59,8 +59,8 @@ def open_made(path: PathLike) -> Iterator[MadeScan]:
         if not {"y", "x"} <= set(axes or ()) and not _leaves_out_samples(array):
             raise InputError(
                 f"{header}: a single sample in a readout (dimension 0): expected Cartesian "
-                "k-space; grid other trajectories first, with `bart nufft`, and give a plane of phase 1 and "
-                'phase 2 a side-car with "axes": ["y", "x"]'
+                "k-space; grid other trajectories first, with `bart nufft`, and give a plane of "
+                'phase 1 and phase 2 a side-car with "axes": ["y", "x"]'
             )
         array = array.swapaxes(READ, PHASE_2)
     if geometry is None:
