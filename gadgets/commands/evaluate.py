@@ -38,7 +38,7 @@ EQUISPACED = KINDS[0]
 
 def evaluate(
     source: Annotated[
-        Path | None, typer.Argument(metavar="FULL.h5", help="Fully sampled ISMRMRD file.")
+        Path | None, typer.Argument(metavar="FULL.h5", help="Fully sampled raw data.")
     ] = None,
     data: Annotated[
         list[Path] | None,

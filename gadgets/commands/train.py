@@ -33,7 +33,7 @@ def train(
     data: Annotated[
         list[Path],
         typer.Option(
-            help="Folder, manifest (.csv) or file: NIfTI volumes, fully sampled ISMRMRD scans, "
+            help="Folder, manifest (.csv) or file: NIfTI volumes, fully sampled raw data, "
             "HDF5 files with a dataset 'image'. Repeat for several."
         ),
     ],
