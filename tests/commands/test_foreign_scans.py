@@ -142,17 +142,14 @@ def test_train(both, kept, run, tmp_path, monkeypatch):
 NIFTI = struct.pack("<i", 348) + b"\0" * 340 + b"n+1\0"
 FOREIGN = [  # name, beginning, what each command says of it
     ("a.dcm", b"\0" * 128 + b"DICM", "DICOM"),
-    ("a", b"\0" * 128 + b"DICM", "DICOM"),
     ("a.nii", NIFTI, "NIfTI"),
     ("P12345.7", b"\0" * 34 + b"GE_MED_NMR\0", "GE raw data .* ge_to_ismrmrd"),
     ("P12345.7", b"\0" * 64, "GE raw data .* ge_to_ismrmrd"),
     ("a.raw", b"\0" * 64, "Philips raw data .* philips_to_ismrmrd"),
-    ("a.list", b"# === DATA DESCRIPTION FILE", "Philips raw data .* philips_to_ismrmrd"),
 ]
 COMMANDS = {
     "replay": ("{file}", "-o", "new.h5"),
     "undersample": ("{file}", "-o", "new.h5"),
-    "convert": ("{file}", "new.h5"),
     "evaluate": ("{file}", *CLASSICAL),
     "train": ("--data", "{file}", "-o", "new"),
 }
