@@ -49,10 +49,13 @@ def check_new(path: PathLike, overwrite: bool, *sources: PathLike) -> None:
     check_absent(path, overwrite)
 
 
-def check_absent(path: PathLike, overwrite: bool) -> None:
-    """Refuse, with InputError, to replace a file or a folder, unless that was asked for."""
-    if not overwrite and Path(path).exists():
-        raise InputError(f"{path}: is there already; --overwrite replaces it")
+def check_absent(path: PathLike, overwrite: bool, how: str = "--overwrite") -> None:
+    """Refuse, with InputError that says how, to replace what is there, unless that was asked for.
+
+    A link counts, wherever it leads.
+    """
+    if not overwrite and os.path.lexists(path):
+        raise InputError(f"{path}: is there already; {how} replaces it")
 
 
 def check_folder(folder: PathLike) -> None:

@@ -149,28 +149,31 @@ class Reconstruction:
         *,
         voxel_size: Sequence[float] = (1.0, 1.0, 1.0),
         affine: ArrayLike | None = None,
+        overwrite: bool = False,
     ) -> None:
         """Write magnitudes as NIfTI, (x, y, slice), or (x, y, slice, sample) of samples.
 
         Parameters
         ----------
-        path : ends with .nii or .nii.gz; a file that is there is replaced.
+        path : ends with .nii or .nii.gz.
         what : "mean", "std" or "samples".
         voxel_size : (x, y, slice) in mm; x then increases to the left, y to the back and slices to
             the head, with the origin in the centre of the volume.
         affine : (4, 4), from the indices (x, y, slice) to mm in RAS, in place of `voxel_size`.
+        overwrite : replace a file that is there already.
 
         Raises
         ------
-        InputError : another `what`, sizes that are not three, or NiBabel missing (the extra
-            `export`).
+        InputError : another `what`, sizes that are not three, a file that is there already, or
+            NiBabel missing (the extra `export`).
         """
         from scoremri_core.images import RESEARCH_ONLY
         from scoremri_core.images.nifti import RAS_OF_LPS, write_nifti
-        from scoremri_core.paths import placing
+        from scoremri_core.paths import check_absent, placing
 
         if what not in ("mean", "std", "samples"):
             raise InputError(f"what {what!r}: expected mean, std or samples")
+        check_absent(path, overwrite, "overwrite=True")
         pixels = np.abs(np.asarray(getattr(self, what)))
         array = np.moveaxis(pixels, (-1, -2, 0), (0, 1, 2))
         if affine is None:

@@ -46,7 +46,7 @@ step "tests" python -m pytest -q "${tests[@]}"
 step "coil maps and precisions" python tests/gpu_checks.py "${dry[@]}"
 for count in "${frames[@]}"; do
     step "frames, $count" python -m scoremri_core benchmark --device "$device" "${benchmark[@]}" \
-        --frames "$count" -o "$folder/frames-$count.json"
+        --frames "$count" -o "$folder/frames-$count.json" --overwrite
 done
 step "targets" python tests/gpu_checks.py "${dry[@]}" --tables "$folder"/frames-*.json
 printf '\nreport: %s\n' "$report"

@@ -10,7 +10,15 @@ from typing import Annotated, Any
 
 import typer
 
-from gadgets.commands.options import Acceleration, Calibration, Device, Mask, Prior, Seed
+from gadgets.commands.options import (
+    Acceleration,
+    Calibration,
+    Device,
+    Mask,
+    Overwrite,
+    Prior,
+    Seed,
+)
 from gadgets.commands.progress import progress
 from scoremri_core.errors import InputError
 
@@ -119,6 +127,7 @@ def benchmark(
         bool, typer.Option("--quick", help="A tiny scan and one repetition: does all of it run?")
     ] = False,
     seed: Seed = 0,
+    overwrite: Overwrite = False,
 ) -> None:
     """Time every method on one frame, side by side.
 
@@ -131,7 +140,7 @@ def benchmark(
     from scoremri_core.benchmarks.case import from_file, simulated
     from scoremri_core.benchmarks.report import benchmark as measure
     from scoremri_core.benchmarks.report import work
-    from scoremri_core.paths import check_writable, replacing
+    from scoremri_core.paths import check_new, replacing
     from scoremri_core.request import find_device
 
     def or_default(value: int | None, full: int, small: int) -> int:
@@ -145,7 +154,7 @@ def benchmark(
     if data is None and slice_ is not None:
         raise InputError("slice: chosen of a file, which --data names")
     if output is not None:
-        check_writable(output, *filter(None, [data]))
+        check_new(output, overwrite, *filter(None, [data]))
     load_prior(prior)
     settings: dict[str, Any] = {
         "mask": mask,
@@ -163,7 +172,10 @@ def benchmark(
         side = or_default(size, 256, 48)
         shape = (or_default(coils, 8, 4), side, side)
         scan = {"acceleration": acceleration, "calibration": calibration, "seed": seed}
-        return _scaling(shape, quick, rounds, threads, output, scan | settings | {"frames": 1})
+        plot = Path("scaling.png") if output is None else output.with_suffix(".png")
+        check_new(plot, overwrite)
+        settings |= scan | {"frames": 1}
+        return _scaling(shape, quick, rounds, threads, output, plot, settings)
     further = [_shape(text) for text in espirit or []]
     if data is None:
         side = or_default(size, 256, 64)
@@ -194,15 +206,14 @@ def _scaling(
     repetitions: int,
     threads: int | None,
     output: Path | None,
+    plot: Path,
     settings: dict[str, Any],
 ) -> None:
     """Measure, print and draw how time and memory grow."""
     from scoremri_core.benchmarks.scaling import QUICK, SIZES, draw, points, scaling
-    from scoremri_core.paths import check_writable, replacing
+    from scoremri_core.paths import replacing
 
     sizes = QUICK if quick else SIZES
-    plot = Path("scaling.png") if output is None else output.with_suffix(".png")
-    check_writable(plot)
     with progress("scaling", points(sizes), every=1) as advance:
         done = 0
 

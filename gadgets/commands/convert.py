@@ -84,7 +84,7 @@ def convert(
 
 
 def _raw_data(source: Path, output: Path, group: str, overwrite: bool) -> None:
-    from scoremri_core.paths import check_new
+    from scoremri_core.paths import check_new, check_writable
     from scoremri_core.scans.files import write_scan
     from scoremri_core.scans.formats.opening import open_any
     from scoremri_core.scans.formats.saving import save_array
@@ -92,6 +92,8 @@ def _raw_data(source: Path, output: Path, group: str, overwrite: bool) -> None:
     if output.suffix not in RAW:
         raise InputError(f"{output}: expected a name that ends with {', '.join(RAW)}")
     check_new(output, overwrite)
+    if output.suffix in (".cfl", ".npy"):  # an array has a side-car, and so may the source
+        check_writable(output.with_suffix(".json"), source.with_suffix(".json"))
     with open_any(source, group) as scan:
         written = [output]
         if output.suffix in (".h5", ".mrd"):

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from gadgets.commands.options import Overwrite
+
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
@@ -24,6 +26,7 @@ def demo(
     seed: Annotated[
         int, typer.Option(help="Seed of the head, another is another head.", min=0)
     ] = 1,
+    overwrite: Overwrite = False,
 ) -> None:
     """Simulate a head scan at R = 4, reconstruct it and draw it.
 
@@ -34,16 +37,16 @@ def demo(
     from gadgets.commands.report_images import read_frames
     from gadgets.commands.simulate import simulate
     from scoremri_core.evaluation.pictures import comparison
-    from scoremri_core.paths import check_folder, check_writable, replacing
+    from scoremri_core.paths import check_folder, check_new, replacing
 
     started = time.monotonic()
     check_folder(output)
     output.mkdir(parents=True, exist_ok=True)
     scan, images, picture = (output / name for name in ("scan.h5", "out.h5", "demo.png"))
     for path in (scan, images, picture):
-        check_writable(path)
-    simulate(scan, acceleration=4, seed=seed)
-    replay(scan, images, properties=["outputs=mean,std,samples"])
+        check_new(path, overwrite)
+    simulate(scan, acceleration=4, seed=seed, overwrite=overwrite)
+    replay(scan, images, properties=["outputs=mean,std,samples"], overwrite=overwrite)
     title = "scoremri demo: simulated head, 8 coils, every 4th line and 24 calibration lines"
     (shown,), _ = read_frames(images, "dataset", 1)
     with replacing(picture) as partial:

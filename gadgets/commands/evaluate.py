@@ -18,6 +18,7 @@ from gadgets.commands.options import (
     Accelerations,
     Group,
     Masks,
+    Overwrite,
     Prior,
     Samples,
     Seed,
@@ -37,7 +38,7 @@ EQUISPACED = KINDS[0]
 
 def evaluate(
     source: Annotated[
-        Path | None, typer.Argument(metavar="FULL.h5", help="Fully sampled ISMRMRD file.")
+        Path | None, typer.Argument(metavar="FULL.h5", help="Fully sampled raw data.")
     ] = None,
     data: Annotated[
         list[Path] | None,
@@ -114,6 +115,7 @@ def evaluate(
         ),
     ] = None,
     group: Group = "dataset",
+    overwrite: Overwrite = False,
 ) -> None:
     """Score methods on full scans: zero-filled, SENSE, L1, ours.
 
@@ -134,7 +136,7 @@ def evaluate(
         summary,
         survey,
     )
-    from scoremri_core.paths import check_writable, replacing
+    from scoremri_core.paths import check_new, replacing
 
     paths = ([source] if source else []) + (data or [])
     if not paths:
@@ -155,7 +157,7 @@ def evaluate(
     calibration_width(calibration, 100)  # refuses what is none
     _check(masks, accelerations, options, true_acceleration or axis == "both")
     for path in filter(None, (output, picture)):
-        check_writable(path, *paths)
+        check_new(path, overwrite, *paths)
     if options.get("sampler") != "none" and isinstance(options["prior"], str):
         options["prior"] = load_prior(options["prior"])
 

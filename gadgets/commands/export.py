@@ -8,6 +8,8 @@ from typing import Annotated
 
 import typer
 
+from gadgets.commands.options import Overwrite
+
 logger = logging.getLogger(__name__)
 
 
@@ -18,6 +20,7 @@ def export(
     output: Annotated[
         Path, typer.Option("-o", "--output", metavar="NAME.pt", help="TorchScript module.")
     ],
+    overwrite: Overwrite = False,
 ) -> None:
     """Export a prior as a TorchScript module denoise(x, sigma).
 
@@ -27,9 +30,10 @@ def export(
     --external-graph NAME.pt --real-valued.
     """
     from scoremri_core import load_prior
-    from scoremri_core.paths import replacing
+    from scoremri_core.paths import check_new, replacing
     from scoremri_core.priors.script import to_torchscript
 
+    check_new(output, overwrite, prior)
     # its place is tried before the work
     with replacing(output) as partial:
         archive = to_torchscript(load_prior(prior))

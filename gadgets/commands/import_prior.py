@@ -9,6 +9,8 @@ from typing import Annotated, Any
 
 import typer
 
+from gadgets.commands.options import Overwrite
+
 logger = logging.getLogger(__name__)
 
 LICENCE = (
@@ -44,6 +46,7 @@ def import_prior(
         str | None,
         typer.Option(help="Licence of the weights, for the card.", show_default="not stated"),
     ] = None,
+    overwrite: Overwrite = False,
 ) -> None:
     """Turn the weights of others into a prior.
 
@@ -55,7 +58,7 @@ def import_prior(
     NAME.safetensors.
     """
     from scoremri_core.errors import InputError
-    from scoremri_core.paths import check_folder, check_readable, check_writable, writing
+    from scoremri_core.paths import check_folder, check_new, check_readable, writing
     from scoremri_core.priors import save_prior
     from scoremri_core.priors.checkpoints import read_foreign
     from scoremri_core.priors.storage import sha256
@@ -64,7 +67,8 @@ def import_prior(
     check_readable(checkpoint)
     check_folder(path.parent)
     if path.parent.is_dir():
-        check_writable(path, checkpoint)
+        for place in (path, path.with_suffix(".json")):
+            check_new(place, overwrite, checkpoint)
     if not 0 < sigma_data < math.inf:
         raise InputError(f"sigma_data is {sigma_data}: expected above 0")
     found = read_foreign(checkpoint, rescaled, sigma_data)

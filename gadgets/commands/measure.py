@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from gadgets.commands.options import Device
+from gadgets.commands.options import Device, Overwrite
 from gadgets.commands.progress import progress
 from scoremri_core.errors import InputError
 
@@ -43,6 +43,7 @@ def measure(
         ),
     ] = True,
     device: Device = "auto",
+    overwrite: Overwrite = False,
 ) -> None:
     """Measure a prior, as train does at its end, for its card.
 
@@ -50,20 +51,21 @@ def measure(
     card. From a checkpoint, of a run that has not ended too, the moving average becomes the prior
     NAME.safetensors beside it.
     """
-    from scoremri_core.paths import check_readable, check_writable
+    from scoremri_core.paths import check_new, check_readable, check_writable
     from scoremri_core.request import find_device
     from scoremri_core.training.card import write_prior
     from scoremri_core.training.manifest import find_sources, of_split
 
     check_name(name)
     check_readable(prior)
-    check_writable(prior.with_suffix(".json"))
+    is_run = prior.suffix != ".safetensors"
+    path = prior.with_name(f"{name}.safetensors") if is_run else prior
+    for place in (path, path.with_suffix(".json")):
+        check_new(place, overwrite) if is_run else check_writable(place)
     where = str(find_device(device))
     sources = find_sources(data)
     of_split(sources, "val")
-    path = prior
-    if prior.suffix != ".safetensors":
-        path = prior.with_name(f"{name}.safetensors")
+    if is_run:
         write_prior(prior, path, sources)
     measured(path, sources, cache, where, width)
 

@@ -9,8 +9,7 @@ from typing import Annotated
 
 import typer
 
-from gadgets.commands.options import choice
-from scoremri_core.errors import InputError
+from gadgets.commands.options import Overwrite, choice
 
 logger = logging.getLogger(__name__)
 
@@ -27,9 +26,7 @@ def openrecon(
     vendor: Annotated[
         str, typer.Option(metavar="NAME", help="Who answers for it, in all file names.")
     ] = "scoremri",
-    overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="Replace files that are there.")
-    ] = False,
+    overwrite: Overwrite = False,
 ) -> None:
     """Write what packs the server for OpenRecon.
 
@@ -39,14 +36,13 @@ def openrecon(
     """
     from gadgets.service.openrecon.bundle import Bundle
     from gadgets.service.openrecon.files import files
-    from scoremri_core.paths import check_folder, replacing
+    from scoremri_core.paths import check_absent, check_folder, replacing
 
     bundle = Bundle(vendor, device)
     check_folder(output)
     writers = files(bundle)
-    there = [name for name in writers if (output / name).exists()]
-    if there and not overwrite:
-        raise InputError(f"{output / there[0]} is there already: --overwrite replaces it")
+    for name in writers:
+        check_absent(output / name, overwrite)
     output.mkdir(parents=True, exist_ok=True)
     with contextlib.ExitStack() as stack:  # all are written before the first takes its place
         for name, write in writers.items():

@@ -59,9 +59,9 @@ def replay(
 ) -> None:
     """Stream a recorded scan through a chain into image series.
 
-    OUT.h5 gets GROUP/image_SERIES/{data,header,attributes}, and is replaced where it is there.
+    OUT.h5 gets GROUP/image_SERIES/{data,header,attributes}.
     Waveforms of the scan are sent too, and those that come back are kept in GROUP/waveforms. NIfTI
-    and DICOM files lie beside it; those that are there are kept without --overwrite.
+    and DICOM files lie beside it.
     """
     from gadgets.commands.progress import progress
     from gadgets.protocol.chain import Chain, find
@@ -73,8 +73,8 @@ def replay(
     from scoremri_core.scans.formats.opening import open_any
     from scoremri_core.scans.header import parse_header
 
-    check_writable(output, source)
     wanted = parse_formats(formats)
+    check_writable(output, source)
     check(output, wanted, overwrite)
     if report is not None:
         check_new(report, overwrite, source, output)

@@ -15,6 +15,7 @@ from gadgets.commands.options import (
     CalibrationLast,
     CalibrationMode,
     Mask,
+    Overwrite,
     PartialEcho,
     PartialFourier,
     Seed,
@@ -72,6 +73,7 @@ def simulate(
     partial_fourier: PartialFourier = 1,
     partial_echo: PartialEcho = 1,
     seed: Seed = 0,
+    overwrite: Overwrite = False,
 ) -> None:
     """Simulate a scan of a head phantom, with its truth.
 
@@ -79,12 +81,12 @@ def simulate(
     truth lies in the same file: truth/image (slice, y, x), truth/coil_maps (slice, coil, y, x) and
     truth/noise_covariance (coil, coil); with several contrasts truth/image has a leading axis.
     """
-    from scoremri_core.paths import check_writable
+    from scoremri_core.paths import check_new
     from scoremri_core.scans.files import write_scan
     from scoremri_core.scans.simulation import SimulatedScan
     from scoremri_core.scans.undersampling import accelerate
 
-    check_writable(output)
+    check_new(output, overwrite)
     scan = SimulatedScan(
         _sides("matrix", matrix),
         coils,

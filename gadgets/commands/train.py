@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from gadgets.commands.measure import check_name, measured
-from gadgets.commands.options import Device, Seed, choice
+from gadgets.commands.options import Device, Overwrite, Seed, choice
 from gadgets.commands.progress import Advance, progress
 from scoremri_core.errors import InputError
 from scoremri_core.training import ARCHITECTURES, DEPTHS, LOSSES, OPTIMIZERS, PRESETS, SCHEDULES
@@ -33,7 +33,7 @@ def train(
     data: Annotated[
         list[Path],
         typer.Option(
-            help="Folder, manifest (.csv) or file: NIfTI volumes, fully sampled ISMRMRD scans, "
+            help="Folder, manifest (.csv) or file: NIfTI volumes, fully sampled raw data, "
             "HDF5 files with a dataset 'image'. Repeat for several."
         ),
     ],
@@ -140,6 +140,7 @@ def train(
     measure: Annotated[
         bool, typer.Option(help="Measure the prior at the end, for its card; takes a while.")
     ] = True,
+    overwrite: Overwrite = False,
 ) -> None:
     """Train a denoiser by score matching on one's own images.
 
@@ -150,7 +151,7 @@ def train(
 
     On several GPUs: torchrun --nproc-per-node N -m scoremri_core train ...
     """
-    from scoremri_core.paths import check_folder
+    from scoremri_core.paths import check_absent, check_folder
     from scoremri_core.training import loop
     from scoremri_core.training.card import write_prior
     from scoremri_core.training.manifest import find_sources, of_split
@@ -191,6 +192,10 @@ def train(
     settings.network()
     settings.teaching()
     loop.check_resumable(output, settings)
+    path = output / f"{name}.safetensors"
+    if not (output / loop.CHECKPOINT).exists():  # of a run, the prior is its own
+        for place in (path, path.with_suffix(".json")):
+            check_absent(place, overwrite)
     cache = cache or output / "cache"
     with joined_ranks(device) as ranks:
         ranks.share(batch)
@@ -211,7 +216,6 @@ def train(
                 ranks,
             )
     if ranks.first:
-        path = output / f"{name}.safetensors"
         write_prior(output / loop.CHECKPOINT, path, sources)
         if measure:
             measured(path, sources, cache, ranks.device)

@@ -16,6 +16,7 @@ from gadgets.commands.options import (
     CalibrationMode,
     Group,
     Mask,
+    Overwrite,
     PartialEcho,
     PartialFourier,
     Seed,
@@ -37,14 +38,15 @@ def undersample(
     partial_fourier: PartialFourier = 1,
     partial_echo: PartialEcho = 1,
     group: Group = "dataset",
+    overwrite: Overwrite = False,
 ) -> None:
     """Drop lines of a full scan, flags and header as a scanner's."""
-    from scoremri_core.paths import check_writable
+    from scoremri_core.paths import check_new
     from scoremri_core.scans.files import write_scan
     from scoremri_core.scans.formats.opening import open_any
     from scoremri_core.scans.undersampling import accelerate
 
-    check_writable(output, source)
+    check_new(output, overwrite, source)
     with open_any(source, group) as scan:
         thinned = accelerate(
             scan,

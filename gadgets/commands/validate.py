@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
-from gadgets.commands.options import Device, Seed
+from gadgets.commands.options import Device, Overwrite, Seed
 from gadgets.commands.progress import progress
 
 COLUMNS = {
@@ -51,6 +51,7 @@ def validate(
     ] = False,
     seed: Seed = 0,
     device: Device = "cpu",
+    overwrite: Overwrite = False,
 ) -> None:
     """Score every sampler where the posterior is known exactly.
 
@@ -60,10 +61,12 @@ def validate(
     """
     from scoremri_core.evaluation.validation import validate as measure
     from scoremri_core.evaluation.validation import work
-    from scoremri_core.paths import replacing
+    from scoremri_core.paths import check_new, replacing
     from scoremri_core.request import find_device
 
     where = str(find_device(device))
+    if output is not None:
+        check_new(output, overwrite)
     # the table's place is tried before the work
     with nullcontext() if output is None else replacing(output) as partial:
         with progress("validating", work(quick), every=10) as advance:

@@ -27,7 +27,7 @@ READERS = 8  # browsers that may watch at once: each has a thread
 LOOK_SECONDS = 1.0  # at the queue
 QUIET_SECONDS = 15.0  # after which a reader is told that the server is still there
 TITLE = "scoremri server"
-COUNTERS = ("slice", "contrast", "phase", "repetition", "set")
+COUNTERS = ("contrast", "phase", "repetition", "set")
 
 
 class Page:
@@ -149,7 +149,7 @@ class Page:
         facts = {
             "Server": server.state,
             "Scans open": str(server.scans_open),
-            "Waiting for the device": str(server.scans_waiting),
+            "Scans waiting for the device": str(server.scans_waiting),
             "Scans done": done,
         }
         told = "".join(f"<dt>{escape(k)}</dt><dd>{escape(v)}</dd>" for k, v in facts.items())
@@ -200,7 +200,8 @@ class Scan(Watch):
 def _shown(scan: str, frame: Frame, result: Reconstruction) -> Shown:
     """A frame as a report shows it; of a volume, the partition in the middle."""
     head, z = frame.header, len(result.mean) // 2
-    names = [f"{name} {getattr(head.idx, name)}" for name in COUNTERS]
+    names = [f"slice {head.idx.slice}"]
+    names += [f"{name} {at}" for name in COUNTERS if (at := getattr(head.idx, name))]
     if len(result.mean) > 1:
         names.append(f"partition {z}")
     x, y, depth = frame.field_of_view

@@ -22,13 +22,13 @@ from scoremri_core.evaluation.comparison import (
     Score,
 )
 from scoremri_core.evaluation.intervals import interval
+from scoremri_core.scans.formats.recognise import SUFFIXES, data_file, may_be_raw_data
 from scoremri_core.scans.gridding import fully_sampled_kspace
 from scoremri_core.scans.masks import KINDS
 from scoremri_core.scans.retrospective import AXES, BOTH_AXES
 
 logger = logging.getLogger(__name__)
 
-SUFFIXES = (".h5", ".mrd", ".cfl", ".dat")
 DEFAULT_MASKS = ("equispaced", "random", "poisson", BOTH_AXES)
 ACCELERATIONS = (4.0, 6.0, 8.0)
 ONE_COIL = (3.0,)  # without a second coil nothing undoes the aliases of equispaced lines
@@ -89,7 +89,7 @@ OF_METHODS = ("psnr", "ssim", "masked_ssim")
 
 
 def find_files(paths: Sequence[Path]) -> list[Path]:
-    """The files, and those of SUFFIXES in the folders and the folders within.
+    """The files, and those that may be raw data in the folders and the folders within.
 
     Raises
     ------
@@ -99,16 +99,12 @@ def find_files(paths: Sequence[Path]) -> list[Path]:
     files: list[Path] = []
     for path in paths:
         if path.is_dir():
-            inside = sorted(
-                p
-                for p in path.rglob("*")
-                if p.suffix.lower() in SUFFIXES and p.is_file() and not p.name.startswith(".")
-            )
+            inside = sorted(p for p in path.rglob("*") if may_be_raw_data(p))
             if not inside:
                 raise InputError(f"{path}: no scans: expected {', '.join(SUFFIXES)} files")
             files += inside
-        elif path.is_file():
-            files.append(path)
+        elif data_file(path).is_file():
+            files.append(data_file(path))
         else:
             raise InputError(f"{path}: no such file or folder")
     return list(dict.fromkeys(files))

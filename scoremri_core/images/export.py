@@ -20,10 +20,12 @@ def check(output: Path, formats: Sequence[str], overwrite: bool) -> None:
     Parameters
     ----------
     output : file that the names of the others come from
-    formats : of FORMATS
+    formats : of h5, which is `output` itself, and FORMATS
     overwrite : whether what is there may be replaced
     """
     check_writable(output)
+    if "h5" in formats:
+        check_absent(output, overwrite)
     if "nifti" in formats:
         nifti.check_nifti(output)
         stem = stem_of(output)

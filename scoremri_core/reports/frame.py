@@ -120,7 +120,7 @@ def _greys(title: str, images: list[Image], shown: Shown, view: View) -> str:
         )
         for i, image in enumerate(images, start=1)
     ]
-    legend = scale(pixels.bar(False), "0", f"{shown.top:.3g}", shown.facts.unit)
+    legend = scale(pixels.bar(False), shown.top, shown.facts.unit, window=True)
     return figure(title, panels, legend)
 
 
@@ -128,7 +128,7 @@ def _colours(
     title: str, shown: Shown, values: Image, top: float, view: View, unit: str, note: str
 ) -> str:
     picture = panel(pixels.colour(view.of(values), top), view, f"{title}, {shown.name}")
-    return figure(title, [picture], scale(pixels.bar(True), "0", f"{top:.3g}", unit), note)
+    return figure(title, [picture], scale(pixels.bar(True), top, unit), note)
 
 
 def _grid(shown: Shown) -> dict[str, str]:

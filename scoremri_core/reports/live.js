@@ -10,5 +10,6 @@ events.addEventListener("frame", (event) => {
   const last = document.querySelector("#last");
   const most = Number(last.dataset.most);
   last.insertAdjacentHTML("afterbegin", event.data);
+  setWindow();
   while (last.children.length > most) last.lastElementChild.remove();
 });

@@ -1,9 +1,34 @@
-// Flips through the samples of a figure as its slider is moved.
+// Sets the grey window of all frames: shares of what each shows white at first.
+const ends = [...document.querySelectorAll(".window input")];
+const setWindow = () => {
+  const [low, high] = ends.map((end) => end.value / 100);
+  // (x - low) / (high - low), of the two filters that make it
+  const slope = 1 / (high - low), contrast = 1 + 2 * low * slope;
+  document.documentElement.style.setProperty(
+    "--window", `brightness(${slope / contrast}) contrast(${contrast})`);
+  ends.forEach((end) => { end.parentElement.querySelector("output").value = end.value; });
+  document.querySelectorAll(".scale[data-top]").forEach((scale) => {
+    const at = (share) => String(Number((share * scale.dataset.top).toPrecision(3)));
+    scale.firstElementChild.textContent = at(low);
+    scale.lastElementChild.textContent = at(high);
+  });
+};
 document.addEventListener("input", (event) => {
-  const figure = event.target.closest("figure");
-  if (!figure || event.target.type !== "range") return;
-  figure.querySelector("output").value = event.target.value;
+  const moved = event.target;
+  if (ends.includes(moved)) {
+    const [black, white] = ends;
+    if (black.valueAsNumber >= white.valueAsNumber) {  // the other gives way
+      if (moved === black) white.value = black.valueAsNumber + 1;
+      else black.value = white.valueAsNumber - 1;
+    }
+    setWindow();
+    return;
+  }
+  // Flips through the samples of a figure as its slider is moved.
+  const figure = moved.closest("figure");
+  if (!figure || moved.type !== "range") return;
+  figure.querySelector("output").value = moved.value;
   figure.querySelectorAll("svg").forEach((svg, i) => {
-    svg.classList.toggle("on", i + 1 === Number(event.target.value));
+    svg.classList.toggle("on", i + 1 === Number(moved.value));
   });
 });

@@ -11,6 +11,12 @@ from importlib.resources import files
 from scoremri_core.reports.frame import Shown
 
 CAUTION = "For research only. Not a medical device; nothing here has been validated for diagnosis."
+WINDOW = (
+    '<p class="window"><b>Grey window</b> <label>black <output>0</output> %'
+    '<input type="range" min="0" max="99" value="0" aria-label="black"></label>'
+    "<label>white <output>100</output> %"
+    '<input type="range" min="1" max="100" value="100" aria-label="white"></label></p>'
+)  # of all frames at once, in shares of what each shows white at first
 
 
 def page(title: str, about: str, body: Iterable[str], scripts: Sequence[str] = ()) -> str:
@@ -22,12 +28,13 @@ def page(title: str, about: str, body: Iterable[str], scripts: Sequence[str] = (
     ----------
     title, about : plain text.
     body : HTML.
-    scripts : besides the one that flips through samples; one may connect to the page's server.
+    scripts : besides the one that flips through samples and sets the grey window; one may connect
+        to the page's server.
     """
-    style, flip = (
+    style, script = (
         files(__package__).joinpath(name).read_text() for name in ("page.css", "page.js")
     )
-    own = [flip, *scripts]
+    own = [script, *scripts]
     hashes = " ".join(f"'sha256-{_digest(script)}'" for script in own)
     connect = " connect-src 'self';" if scripts else ""
     policy = (
@@ -40,7 +47,7 @@ def page(title: str, about: str, body: Iterable[str], scripts: Sequence[str] = (
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
         f"<title>{escape(title)}</title><style>{style}</style></head><body>"
         f'<header><h1>{escape(title)}</h1><p class="notice">{CAUTION}</p>'
-        f"<p>{escape(about)}</p></header>\n{_joined(body)}"
+        f"<p>{escape(about)}</p></header>\n{WINDOW}{_joined(body)}"
         + "".join(f"<script>{script}</script>" for script in own)
         + "</body></html>\n"
     )

@@ -55,17 +55,22 @@ def figure(title: str, panels: Sequence[str], legend: str, note: str = "") -> st
         )
     told = f"<small>{escape(note)}</small>" if note else ""
     return (
-        f'<figure><div class="pictures">{"".join(panels)}</div>{flip}'
-        f"<figcaption><b>{escape(title)}</b>{legend}{told}</figcaption></figure>"
+        f'<figure><div class="pictures">{"".join(panels)}</div>'
+        f"<figcaption><b>{escape(title)}</b>{legend}{told}</figcaption>{flip}</figure>"
     )
 
 
-def scale(bar: str, low: str, high: str, unit: str) -> str:
-    """A legend: the colours of `pixels.bar` between two numbers."""
+def scale(bar: str, top: float, unit: str, window: bool = False) -> str:
+    """A legend: the colours of `pixels.bar` from 0 to `top`.
+
+    Parameters
+    ----------
+    window : whether the page's grey window is that of this figure, too.
+    """
+    ends = f' data-top="{top:.6g}"' if window else ""
     return (
-        f'<span class="scale"><span>{escape(low)}</span>'
-        f'<i style="background:{escape(bar)}"></i>'
-        f"<span>{escape(high)}</span></span><small>{escape(unit)}</small>"
+        f'<span class="scale"{ends}><span>0</span><i style="background:{escape(bar)}"></i>'
+        f"<span>{top:.3g}</span></span><small>{escape(unit)}</small>"
     )
 
 

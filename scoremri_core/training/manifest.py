@@ -13,13 +13,19 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from scoremri_core.errors import InputError
-from scoremri_core.scans.formats.geometry import find_sidecar
+from scoremri_core.scans.formats.recognise import SUFFIXES as RAW
+from scoremri_core.scans.formats.recognise import (
+    data_file,
+    is_dicom,
+    may_be_raw_data,
+    recognise,
+)
 
 logger = logging.getLogger(__name__)
 
 SPLITS = ("train", "val", "test")
-RAW = (".cfl", ".dat", ".npy", ".npz")  # raw data beside that in HDF5 files
-SUFFIXES = (".nii", ".nii.gz", ".h5", ".hdf5", ".mrd", *RAW)
+VOLUMES = (".nii", ".nii.gz")
+SUFFIXES = (*VOLUMES, *RAW)
 PHOTOGRAPHS = (".png", ".jpg", ".jpeg")  # only where a manifest names them
 SHIPPED = {"photographs": Path(__file__).with_name("photographs.csv")}
 REQUIRED = ("file", "subject", "split")
@@ -68,18 +74,21 @@ def find_sources(paths: Sequence[Path]) -> list[Source]:
     listed: list[Source] = []
     others: list[Path] = []
     for path in paths:
-        path = SHIPPED.get(str(path), path)
+        path = data_file(SHIPPED.get(str(path), path))
         manifest = path / "manifest.csv" if path.is_dir() else path
         if manifest.suffix == ".csv" and manifest.is_file():
             listed += _read_manifest(manifest)
         elif path.is_dir():
             found = sorted(p for p in path.rglob("*") if _is_volume(p))
             if not found:
+                _refuse_dicom(path)
                 raise InputError(f"{path}: no volumes: expected {', '.join(SUFFIXES)} files")
             others += found
         elif not path.is_file():
             raise InputError(f"{path}: no such file or folder")
         elif not _is_volume(path):
+            _refuse_dicom(path)
+            recognise(path)  # names what it seems to be
             raise InputError(f"{path}: expected a {', '.join(SUFFIXES)} file or a manifest (.csv)")
         else:
             others.append(path)
@@ -198,6 +207,12 @@ def _suffix(path: Path) -> str:
 
 
 def _is_volume(path: Path) -> bool:
-    if path.suffix.lower() in (".npy", ".npz") and find_sidecar(path) is None:
-        return False  # an array of anything
-    return bool(_suffix(path)) and path.is_file() and not path.name.startswith(".")
+    if path.name.lower().endswith(VOLUMES):
+        return path.is_file() and not path.name.startswith(".")
+    return may_be_raw_data(path)
+
+
+def _refuse_dicom(path: Path) -> None:
+    if is_dicom(path):
+        what = "a folder of DICOM" if path.is_dir() else "DICOM"
+        raise InputError(f"{path}: {what}; convert it to NIfTI with dcm2niix first")

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from scoremri_core.errors import InputError
 from scoremri_core.paths import replacing
+from scoremri_core.scans.formats.geometry import find_sidecar
 from scoremri_core.training.manifest import Source
 from scoremri_core.training.volumes import Stack, read_stacks
 
@@ -67,9 +68,16 @@ def load_slices(
 def _cached(source: Source, folder: Path) -> list[Stack]:
     path = source.path.resolve()
     status = path.stat()
-    key = json.dumps(
-        [FORMAT, status.st_size, status.st_mtime_ns, source.slice_axis, source.dataset]
-    )
+    parts: list[Any] = [
+        FORMAT,
+        status.st_size,
+        status.st_mtime_ns,
+        source.slice_axis,
+        source.dataset,
+    ]
+    if sidecar := find_sidecar(path):  # which names the axes of an array
+        parts.append(sidecar.stat().st_mtime_ns)
+    key = json.dumps(parts)
     kept = folder / f"{hashlib.sha256(str(path).encode()).hexdigest()[:24]}.npz"
     if kept.is_file():
         try:

@@ -6,11 +6,12 @@ import zlib
 from pathlib import Path
 from typing import Any
 
+import h5py
 import numpy as np
 from numpy.typing import NDArray
 
 from scoremri_core.errors import InputError
-from scoremri_core.training.manifest import RAW, Source, is_photograph
+from scoremri_core.training.manifest import VOLUMES, Source, is_photograph
 
 PHOTOGRAPH_SIDE = 400  # pixels
 
@@ -34,14 +35,14 @@ def read_stacks(source: Source) -> list[Stack]:
     ------
     InputError : the file cannot be read, or is not one of these.
     """
-    if source.path.name.lower().endswith((".nii", ".nii.gz")):
+    if source.path.name.lower().endswith(VOLUMES):
         volumes = _nifti(source)
     elif is_photograph(source.path):
         volumes = _photograph(source.path)
-    elif source.path.name.lower().endswith(RAW):
-        volumes = [_mvue(source.path, source.dataset or "dataset")]
-    else:
+    elif h5py.is_hdf5(source.path):
         volumes = [_hdf5(source)]
+    else:
+        volumes = [_mvue(source.path, source.dataset or "dataset")]
     return [stack for volume in volumes if len(stack := _scaled(volume))]
 
 
@@ -121,8 +122,6 @@ def _outline(shape: tuple[int, int], rng: np.random.Generator) -> NDArray[np.flo
 
 
 def _hdf5(source: Source) -> NDArray[Any]:
-    import h5py
-
     from scoremri_core.scans.files import open_hdf5
 
     with open_hdf5(source.path) as file:

@@ -37,7 +37,7 @@ def scan(tmp_path):
 def test_images_are_in_the_layout_of_ismrmrd(scan, tmp_path):
     out = tmp_path / "out.h5"
     out.write_text("an older file is replaced")
-    asked = ("--group", "raw", "-p", "sampler=none", "-p", "series=4")
+    asked = ("--overwrite", "--group", "raw", "-p", "sampler=none", "-p", "series=4")
     assert command(scan, "-o", out, *asked) == 0
     with h5py.File(out) as file:
         assert set(file) == {"raw"}

@@ -147,15 +147,30 @@ onload = () => {
   const page = document.querySelector("iframe").contentDocument, view = page.defaultView;
   const shown = () => [...page.querySelectorAll("figure:has(input) svg")]
     .map((svg) => view.getComputedStyle(svg).display);
-  const before = shown(), slider = page.querySelector("input[type=range]");
+  const before = shown(), slider = page.querySelector(".flip input");
   slider.value = 3;
   slider.dispatchEvent(new view.Event("input", {bubbles: true}));
   const boxes = [...page.querySelectorAll("svg.on")].map((svg) => svg.getBoundingClientRect());
+  const [black, white] = page.querySelectorAll(".window input");
+  const move = (end, value) => {
+    end.value = value;
+    end.dispatchEvent(new view.Event("input", {bubbles: true}));
+  };
+  const ends = () => [...page.querySelectorAll("figure:first-child .scale span")]
+    .map((each) => each.textContent);
+  const whole = ends();
+  move(white, 60);
+  move(black, 20);
+  const filters = [...page.querySelectorAll("svg.on image")]
+    .map((image) => view.getComputedStyle(image).filter);
+  const window_ = ends();
+  move(white, 10);
   document.querySelector("#told").textContent = JSON.stringify({
     over: page.documentElement.scrollWidth - view.innerWidth,
     columns: new Set(boxes.map((box) => Math.round(box.left))).size,
     shapes: boxes.map((box) => box.width / box.height), before, after: shown(),
-    label: page.querySelector("output").value,
+    label: page.querySelector(".flip output").value,
+    whole, window: window_, filters, pushed: black.value,
   });
 };
 </script>"""
@@ -188,6 +203,17 @@ def test_it_fits_and_flips_in_a_browser(folder, width, columns):
     assert found["before"] == ["block", "none", "none"] * 2
     assert found["after"] == ["none", "none", "block", "block", "none", "none"]
     assert found["label"] == "3"
+    # the window of all greys, and of no colours: 20 % is black, 60 % white
+    grey, sd, relative, *others = found["filters"][: len(found["filters"]) // 2]
+    assert sd == relative == "none"
+    assert set(others) == {grey}
+    brightness, contrast = map(float, re.findall(r"\(([\d.]+)\)", grey))
+    for share, expected in ((0.2, 0), (0.4, 0.5), (0.6, 1)):
+        assert (share * brightness - 0.5) * contrast + 0.5 == pytest.approx(expected, abs=1e-3)
+    ends, (low, high, *_) = [float(end) for end in found["whole"]], map(float, found["window"])
+    assert ends[0] == 0
+    assert [low, high] == pytest.approx([0.2 * ends[1], 0.6 * ends[1]], rel=0.01)
+    assert found["pushed"] == "9"
 
 
 @browser

@@ -30,7 +30,7 @@ def test_a_seed_makes_a_pattern(run, full, tmp_path, mask):
     def undersampled(seed):
         path = tmp_path / f"{mask}{seed}.h5"
         arguments = ["--mask", mask, "--acceleration", 6, "--calibration", 6, "--seed", seed]
-        assert run("undersample", full, "-o", path, *arguments)[0] == 0
+        assert run("undersample", full, "-o", path, *arguments, "--overwrite")[0] == 0
         with open_scan(path) as scan:
             return scan.heads()["idx"]["kspace_encode_step_1"].tolist()
 

@@ -149,6 +149,7 @@ def test_a_side_car_may_be_yaml(tmp_path):
         ("a.dcm", b"\0" * 128 + b"DICM", "DICOM, images"),
         ("a.nii", struct.pack("<i", 348) + b"\0" * 340 + b"n+1\0", "NIfTI, images"),
         ("P00001.7", b"\0" * 34 + b"GE_MED_NMR\0", "GE raw data .* ge_to_ismrmrd"),
+        ("a.list", b"# === DATA DESCRIPTION FILE", "Philips raw data .* philips_to_ismrmrd"),
         ("a.lab", b"\1" * 64, "Philips raw data .* philips_to_ismrmrd"),
         ("acqp", b"##TITLE=Parameter List, ParaVision 6", "Bruker .* bruker_to_ismrmrd"),
         ("a.cfl", b"\0" * 64, "without its .hdr"),

@@ -1,6 +1,7 @@
 """What a prior is trained on: manifests and splits, readers of files, and the cache."""
 
 import csv
+import json
 import os
 import sys
 
@@ -11,6 +12,7 @@ import pytest
 
 from scoremri_core.errors import InputError
 from scoremri_core.scans.files import write_scan
+from scoremri_core.scans.gridding import zero_filled_kspace
 from scoremri_core.scans.simulation import SimulatedScan
 from scoremri_core.training import slices as slices_module
 from scoremri_core.training.augment import measured_patch, scanned_image, training_patch
@@ -291,3 +293,16 @@ def test_files_with_nothing_in_them_are_refused(tmp_path):
     empty = save_nifti(tmp_path / "empty.nii", np.zeros((8, 8, 8), np.float32))
     with pytest.raises(InputError, match=r"empty\.nii: no slice with anything in it"):
         load_slices([Source(empty, "s", "train")], tmp_path / "cache")
+
+
+def test_the_axes_of_an_array_may_change(tmp_path):
+    scan = SimulatedScan((24, 20), coils=2)
+    np.save(tmp_path / "k.npy", zero_filled_kspace(scan))
+    shapes = []
+    for time, axes in enumerate((["slice", "coil", "y", "x"], ["slice", "coil", "x", "y"])):
+        sidecar = tmp_path / "k.json"
+        sidecar.write_text(json.dumps({"axes": axes, "field_of_view": [200, 200, 5]}))
+        os.utime(sidecar, (time, time))
+        (only,) = load_slices([Source(tmp_path / "k.npy", "s", "train")], tmp_path / "cache")
+        shapes.append(only.image.shape)
+    assert shapes == [(24, 20), (20, 24)]

@@ -21,40 +21,77 @@ from scoremri_core.scans.formats.recognise import bart_header
 logger = logging.getLogger(__name__)
 
 DIMENSIONS = 16
-READ, PHASE_1, PHASE_2, COIL, ECHO, TIME, SLICE = 0, 1, 2, 3, 5, 10, 13
-USED = (READ, PHASE_1, PHASE_2, COIL, ECHO, TIME, SLICE)
-ORDER = (TIME, ECHO, SLICE, COIL, PHASE_2, PHASE_1, READ)  # as `scan_of` takes them
+READ, PHASE_1, PHASE_2, COIL, MAPS, ECHO, TIME, TIME_2, SLICE, AVERAGE = (
+    0,
+    1,
+    2,
+    3,
+    4,
+    5,
+    10,
+    11,
+    13,
+    14,
+)
+ORDER = (TIME_2, TIME, ECHO, SLICE, COIL, PHASE_2, PHASE_1, READ)  # slowest first
+OTHERS = {
+    MAPS: "sets of coil maps, or of images seen with these",
+    AVERAGE: "averages; take their mean first, with `bart avg 16384`",
+}  # dimensions that k-space for an image does not have
 
 
 @contextmanager
 def open_made(path: PathLike) -> Iterator[MadeScan]:
-    """Open Cartesian k-space: read-out, phase 1, phase 2, coils, echoes, time and slices.
+    """Open Cartesian k-space: read-out, phase 1, phase 2, coils, echoes, times and slices.
+
+    A plane of both phase-encode directions, (1, phase 1, phase 2), is an image of y and x.  It has
+    the dimensions of a non-Cartesian scan (1, sample, spoke), which leaves out no single samples: a
+    plane that does not either needs a side-car with the axes y and x.
 
     A side-car (.json or .yaml) of the same name may tell the geometry, which BART's files do not.
     """
     header = bart_header(path)
     array = read_array(header)
-    sizes = array.shape
-    for axis, size in enumerate(sizes):
-        if size > 1 and axis not in USED:
-            raise InputError(
-                f"{header}: dimension {axis} has {size} entries: expected k-space over the "
-                f"dimensions {', '.join(map(str, USED))}"
-            )
-    if sizes[READ] == 1:
-        raise InputError(
-            f"{header}: a single sample in a readout (dimension 0): expected Cartesian k-space; "
-            "grid other trajectories first, with `bart nufft`"
-        )
+    _check_dimensions(header, array)
     found = find_sidecar(header)
-    if found is None:
+    geometry, axes = (None, None) if found is None else read_sidecar(found)
+    if array.shape[READ] == 1:
+        if not {"y", "x"} <= set(axes or ()) and not _leaves_out_samples(array):
+            raise InputError(
+                f"{header}: a single sample in a readout (dimension 0): expected Cartesian "
+                "k-space; grid other trajectories first, with `bart nufft`, and give a plane of "
+                'phase 1 and phase 2 a side-car with "axes": ["y", "x"]'
+            )
+        array = array.swapaxes(READ, PHASE_2)
+    if geometry is None:
         logger.warning("%s: no side-car: pixels of 1 mm are taken", header)
-        geometry = nominal(sizes[PHASE_1], sizes[READ])
-    else:
-        geometry, _ = read_sidecar(found)
+        geometry = nominal(array.shape[PHASE_1], array.shape[READ])
     ordered = array.transpose(*ORDER, *(a for a in range(array.ndim) if a not in ORDER))
-    ordered = ordered.reshape(ordered.shape[: len(ORDER)])
+    # both times count repetitions
+    ordered = ordered.reshape(-1, *ordered.shape[2 : len(ORDER)])
     yield scan_of(str(header), ordered.shape, lambda *frame: np.asarray(ordered[frame]), geometry)
+
+
+def _check_dimensions(header: Path, array: npt.NDArray[Any]) -> None:
+    """Refuse, with InputError, what is none of the k-space of an image."""
+    for axis, size in enumerate(array.shape):
+        if size > 1 and axis not in ORDER:
+            what = OTHERS.get(axis, "expected k-space over the dimensions ")
+            if axis not in OTHERS:
+                what += ", ".join(map(str, sorted(ORDER)))
+            raise InputError(f"{header}: dimension {axis} has {size} entries: {what}")
+    if array.shape[READ] == 3 and array.shape[COIL] == 1 and not array.imag.any():
+        raise InputError(f"{header}: a trajectory: expected the k-space that it belongs to")
+    if array.shape[COIL] == 1 and np.isin(array, (0, 1)).all():
+        raise InputError(f"{header}: a sampling pattern of 0 and 1: expected k-space")
+
+
+def _leaves_out_samples(plane: npt.NDArray[Any]) -> bool:
+    """Whether a plane of phase 1 and phase 2 lacks more than whole rows or columns of it."""
+    others = tuple(axis for axis in range(plane.ndim) if axis not in (PHASE_1, PHASE_2))
+    there = np.asarray(np.any(plane != 0, axis=others))
+    box = there[np.ix_(there.any(axis=1), there.any(axis=0))]
+    return not box.all()
 
 
 def read_array(header: Path) -> npt.NDArray[Any]:

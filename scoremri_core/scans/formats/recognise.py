@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import struct
 import zlib
 from pathlib import Path
@@ -11,11 +12,13 @@ import h5py
 from scoremri_core.errors import InputError
 from scoremri_core.paths import PathLike, check_readable
 from scoremri_core.scans.files import open_hdf5
+from scoremri_core.scans.formats.geometry import find_sidecar
 
 HDF5 = b"\x89HDF\r\n\x1a\n"
 NUMPY = b"\x93NUMPY"
 ZIP = b"PK\x03\x04"  # as an .npz is
 NIFTI = (b"n+1\0", b"ni1\0", b"n+2\0", b"ni2\0")
+SUFFIXES = (".h5", ".hdf5", ".mrd", ".cfl", ".dat", ".npy", ".npz")  # of what is read
 NO_RAW_DATA = "images without the k-space of the coils; expected the scanner's raw data"
 BEGINNING = 1024  # bytes that are looked at
 
@@ -49,6 +52,28 @@ def recognise(path: PathLike, group: str = "dataset") -> str:
     if foreign := _foreign(Path(path), beginning):
         raise InputError(f"{path}: {foreign}")
     return "ismrmrd"
+
+
+def may_be_raw_data(path: Path) -> bool:
+    """Whether a file's name is that of raw data; a NumPy array of anything has no side-car."""
+    suffix = path.suffix.lower()
+    if suffix not in SUFFIXES or path.name.startswith(".") or not path.is_file():
+        return False
+    return suffix not in (".npy", ".npz") or find_sidecar(path) is not None
+
+
+def data_file(path: Path) -> Path:
+    """The .cfl of a BART file that is named by its .hdr or without a suffix; else the path."""
+    if path.suffix != ".cfl" and bart_header(path).is_file() and not path.is_dir():
+        return bart_header(path).with_suffix(".cfl")
+    return path
+
+
+def is_dicom(path: Path) -> bool:
+    """Whether a file is DICOM, or a folder holds some."""
+    if path.is_dir():
+        return any(is_dicom(entry) for entry in sorted(path.iterdir())[:8] if entry.is_file())
+    return path.is_file() and _beginning(path)[128:132] == b"DICM"
 
 
 def bart_header(path: PathLike) -> Path:
@@ -100,9 +125,8 @@ def _refuse_folder(path: Path) -> None:
         raise InputError(
             f"{path}: a Bruker ParaVision folder; convert it with bruker_to_ismrmrd first"
         )
-    for entry in sorted(path.iterdir())[:8]:
-        if entry.is_file() and _is_dicom(_beginning(entry)):
-            raise InputError(f"{path}: a folder of DICOM, {NO_RAW_DATA}")
+    if is_dicom(path):
+        raise InputError(f"{path}: a folder of DICOM, {NO_RAW_DATA}")
 
 
 def _beginning(path: Path) -> bytes:
@@ -110,26 +134,20 @@ def _beginning(path: Path) -> bytes:
         return file.read(BEGINNING)
 
 
-def _is_dicom(beginning: bytes) -> bool:
-    return beginning[128:132] == b"DICM"
-
-
 def _foreign(path: Path, beginning: bytes) -> str:
     """What a file seems to be that is not read here, and what to do; empty where not known."""
     suffix = path.suffix.lower()
-    if _is_dicom(beginning):
+    if is_dicom(path):
         return f"DICOM, {NO_RAW_DATA}"
     if _is_nifti(beginning):
         return f"NIfTI, {NO_RAW_DATA}"
-    if b"GE_MED" in beginning[:256]:
+    if b"GE_MED" in beginning or re.fullmatch(r"P\d{5}\.7", path.name):
         return (
             "GE raw data (P-file); convert it with ge_to_ismrmrd, which needs GE's Orchestra, first"
         )
-    philips = {".raw", ".lab", ".sin"}
-    beside = {own for own in philips if path.with_suffix(own).is_file()}
-    if suffix in philips and (len(beside) > 1 or suffix != ".raw"):
+    if suffix in (".raw", ".lab", ".sin"):
         return "Philips raw data (.raw, .lab, .sin); convert it with philips_to_ismrmrd first"
-    if suffix in (".list", ".data") and path.with_suffix(".list").is_file():
+    if suffix == ".list" or (suffix == ".data" and path.with_suffix(".list").is_file()):
         return "Philips raw data (.list, .data); convert it with philips_to_ismrmrd first"
     if beginning.lstrip().startswith(b"##TITLE=") or path.name in ("fid", "rawdata.job0"):
         return "Bruker raw data; convert its folder with bruker_to_ismrmrd first"

@@ -13,7 +13,6 @@ from typing import Any
 import ismrmrd
 import numpy as np
 import numpy.typing as npt
-from ismrmrd import xsd
 from ismrmrd.hdf5 import acquisition_header_dtype
 
 from scoremri_core.errors import InputError
@@ -27,12 +26,8 @@ from scoremri_core.scans.flags import (
     REVERSE,
     flag_bits,
 )
-from scoremri_core.scans.formats.made import (
-    FIRST_IN_SLICE,
-    LAST_IN_MEASUREMENT,
-    MadeScan,
-    acceleration,
-)
+from scoremri_core.scans.formats.made import FIRST_IN_SLICE, LAST_IN_MEASUREMENT, MadeScan
+from scoremri_core.scans.formats.siemens_protocol import header_of, value
 
 logger = logging.getLogger(__name__)
 
@@ -61,7 +56,6 @@ COUNTERS = {
     "set": "cSet",
     "segment": "cSeg",
 }
-NOISE_BANDWIDTH = 0.79  # relative, of Siemens' receivers, where the header does not say
 CARTESIAN = 1  # of ucTrajectory
 
 
@@ -81,7 +75,7 @@ def open_made(path: PathLike) -> Iterator[MadeScan]:
     *before, scan = _read(path)
     protocol = scan["hdr"]
     name = f"{path} (scan {_name(scan) or 'without a name'})"
-    trajectory = _value(protocol, "sKSpace", "ucTrajectory")
+    trajectory = value(protocol, "sKSpace", "ucTrajectory")
     if trajectory not in (None, CARTESIAN):
         raise InputError(f"{name}: trajectory {trajectory} of Siemens: expected Cartesian (1)")
     readouts = [block for block in scan["mdb"] if _is_readout(block)]
@@ -98,7 +92,7 @@ def open_made(path: PathLike) -> Iterator[MadeScan]:
     imaging = heads[heads["flags"] & np.uint64(NO_IMAGE) == 0]
     if not len(imaging):
         raise InputError(f"{name}: no imaging lines")
-    header = _header(name, protocol, imaging)
+    header = header_of(name, protocol, imaging)
 
     def readout(index: int) -> npt.NDArray[Any]:
         try:
@@ -149,7 +143,7 @@ def _is_readout(block: Any) -> bool:
 def _heads(readouts: list[Any], protocol: Any) -> npt.NDArray[Any]:
     heads = np.zeros(len(readouts), acquisition_header_dtype)
     heads["version"] = 1
-    dwells = _value(protocol, "sRXSPEC", "alDwellTime") or [0]  # ns, an echo each
+    dwells = value(protocol, "sRXSPEC", "alDwellTime") or [0]  # ns, an echo each
     for index, (head, block) in enumerate(zip(heads, readouts, strict=True)):
         own = block.mdh
         samples, coils = int(own.SamplesInScan), int(own.UsedChannels)
@@ -187,136 +181,3 @@ def _rotation(quaternion: Any) -> npt.NDArray[np.float64]:
             [2 * (x * z - w * y), 2 * (y * z + w * x), 1 - 2 * (x * x + y * y)],
         ]
     )
-
-
-def _header(name: str, protocol: Any, imaging: npt.NDArray[Any]) -> Any:
-    """The ISMRMRD header of a protocol; where the readouts contradict it, they are right."""
-    factor = float(_find(protocol, "flReadoutOSFactor") or 2)
-    is_volume = _value(protocol, "sKSpace", "ucDimension") == 4 and (
-        int(imaging["idx"]["kspace_encode_step_2"].max()) > 0
-    )
-    one = _value(protocol, "sSliceArray", "asSlice")[0]
-    base = int(_value(protocol, "sKSpace", "lBaseResolution"))
-    nx = round(base * factor)
-    samples = int((imaging["number_of_samples"] - imaging["discard_pre"]).max())
-    if samples > nx:
-        logger.warning(
-            "%s: readouts of %d samples, where the protocol has %d: taken as they are",
-            name, samples, nx,
-        )  # fmt: skip
-        nx = samples
-    over = float(_value(protocol, "sKSpace", "dPhaseOversamplingForDialog") or 0)
-    over_z = float(_value(protocol, "sKSpace", "dSliceOversamplingForDialog") or 0)
-    planned = round(int(_value(protocol, "sKSpace", "lPhaseEncodingLines")) * (1 + over))
-    lines, ny = _limit(name, "lines", imaging, "kspace_encode_step_1", planned, 5)
-    planned = int(_value(protocol, "sKSpace", "lPartitions") or 1) if is_volume else 1
-    partitions, nz = _limit(
-        name, "partitions", imaging, "kspace_encode_step_2", round(planned * (1 + over_z)), 6
-    )
-    fov = float(one["dReadoutFOV"]), float(one["dPhaseFOV"]), float(one["dThickness"])
-
-    def space(matrix: tuple[int, ...], sides: tuple[float, ...]) -> Any:
-        return xsd.encodingSpaceType(
-            matrixSize=xsd.matrixSizeType(**dict(zip("xyz", matrix, strict=True))),
-            fieldOfView_mm=xsd.fieldOfViewMm(**dict(zip("xyz", sides, strict=True))),
-        )
-
-    # pixels are square, whatever the resolution along the lines
-    image_lines = max(round(nx / factor * fov[1] / fov[0]), 1)
-    image = round(nx / factor), image_lines, max(round(nz / (1 + over_z)), 1)
-    counters = {
-        counter: xsd.limitType(minimum=0, maximum=int(imaging["idx"][counter].max()), center=0)
-        for counter in ("slice", "contrast", "phase", "repetition", "set", "average", "segment")
-    }
-    encoding = xsd.encodingType(
-        encodedSpace=space(
-            (nx, ny, nz), (fov[0] * factor, fov[1] * (1 + over), fov[2] * (1 + over_z))
-        ),
-        reconSpace=space(image, fov),
-        encodingLimits=xsd.encodingLimitsType(
-            kspace_encoding_step_1=lines, kspace_encoding_step_2=partitions, **counters
-        ),
-        trajectory=xsd.trajectoryType.CARTESIAN,
-    )
-    steps = (_value(protocol, "sPat", key) or 1 for key in ("lAccelFactPE", "lAccelFact3D"))
-    factors = [int(step) for step in steps]
-    if max(factors) > 1:
-        mode = "embedded"
-        if not (imaging["flags"] & np.uint64(CALIBRATION_AND_IMAGING)).any():
-            mode = "separate"
-        encoding.parallelImaging = xsd.parallelImagingType(
-            accelerationFactor=acceleration(*factors),
-            calibrationMode=xsd.calibrationModeType(mode),
-        )
-    frequency = _value(protocol, "sTXSPEC", "asNucleusInfo")[0]["lFrequency"]
-    reference = _find(protocol, "FrameOfReference")
-    position = str(_find(protocol, "tPatientPosition") or _find(protocol, "PatientPosition"))
-    known = {member.value for member in xsd.patientPositionType}
-    strength = _find(protocol, "flMagneticFieldStrength")
-    return xsd.ismrmrdHeader(
-        measurementInformation=xsd.measurementInformationType(
-            measurementID=str(int(imaging["measurement_uid"][0])),
-            patientPosition=xsd.patientPositionType(position if position in known else "HFS"),
-            protocolName=protocol["MeasYaps"].get("tProtocolName"),
-            frameOfReferenceUID=str(reference) if reference else None,
-        ),
-        acquisitionSystemInformation=xsd.acquisitionSystemInformationType(
-            systemVendor="SIEMENS",
-            systemModel=str(_find(protocol, "ManufacturersModelName") or "") or None,
-            systemFieldStrength_T=None if strength is None else float(strength),
-            relativeReceiverNoiseBandwidth=NOISE_BANDWIDTH,
-            receiverChannels=int(imaging["active_channels"].max()),
-        ),
-        experimentalConditions=xsd.experimentalConditionsType(H1resonanceFrequency_Hz=frequency),
-        encoding=[encoding],
-        sequenceParameters=_sequence(protocol, int(imaging["idx"]["contrast"].max()) + 1),
-    )
-
-
-def _sequence(protocol: Any, contrasts: int) -> Any:
-    """Times in ms, of Siemens' microseconds."""
-    yaps = protocol["MeasYaps"]
-    return xsd.sequenceParametersType(
-        TR=[float(value) / 1000 for value in yaps.get("alTR", [])[:1]],
-        TE=[float(value) / 1000 for value in yaps.get("alTE", [])[:contrasts]],
-        flipAngle_deg=[float(value) for value in yaps.get("adFlipAngleDegree", [])[:1]],
-    )
-
-
-def _limit(
-    name: str, what: str, imaging: npt.NDArray[Any], step: str, planned: int, user: int
-) -> tuple[Any, int]:
-    """Limits of an encode step and the size of its matrix."""
-    steps = imaging["idx"][step].astype(int)
-    own = imaging["flags"] & np.uint64(CALIBRATION) == 0  # a reference scan may count its own way
-    center = int(
-        np.bincount(imaging["idx"]["user"][own if own.any() else slice(None), user]).argmax()
-    )
-    first, last = int(steps.min()), int(steps.max())
-    size = planned
-    if last - first >= size:
-        logger.warning(
-            "%s: %d %s, where the protocol has %d: taken as they are",
-            name, last + 1, what, planned,
-        )  # fmt: skip
-        size = last + 1
-    if center == 0 and last > size // 2:  # left unset
-        center = size // 2
-    return xsd.limitType(minimum=first, maximum=last, center=min(max(center, first), last)), size
-
-
-def _value(protocol: Any, *path: str) -> Any:
-    """A value of the protocol in the scanner's own (ASCII) notation, None where it is not there."""
-    found: Any = protocol["MeasYaps"]
-    for key in path:
-        found = found.get(key) if isinstance(found, dict) else None
-    return found
-
-
-def _find(protocol: Any, key: str) -> Any:
-    """A value of the first of the other protocols that has it."""
-    for section in ("Dicom", "Meas", "Config"):
-        found = protocol.get(section, {}).get(key)
-        if found not in (None, ""):
-            return found
-    return None
