@@ -8,6 +8,7 @@ several coils does not have in closed form; and BART's `sample` came after relea
 from __future__ import annotations
 
 import importlib
+import math
 import shutil
 import subprocess
 from collections.abc import Callable, Iterator
@@ -125,7 +126,8 @@ class Counted(torch.nn.Module):
             return self.prior.denoise(image, sigma)
         ny, nx = image.shape[-2:]
         power = self.prior.image_spectrum((ny, nx))
-        if power is not None and float(sigma.max()) > self.prior.card["sigma_range"][1]:
+        highest = self.prior.card.get("sigma_range", (0, math.inf))[1]
+        if power is not None and float(sigma.max()) > highest:
             # they begin far above what networks for MR images are trained for
             gain = power / (power + sigma.view(-1, 1, 1) ** 2)
             return to_image(gain * to_kspace(image))
