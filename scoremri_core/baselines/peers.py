@@ -32,7 +32,7 @@ from scoremri_core.priors.network import NetworkPrior
 MARGIN = 1.2  # over the largest magnitude of the zero-filled image
 LEAST_NOISE = 0.005  # of the 99th percentile: maps err too
 # Chosen by CRPS on a brain that is for tuning, cropped, at R = 4 and 60 steps.  The original
-# guidance of DPS, the norm of the residual, was worse by 1.3 dB or more with weights of 1, 10 and
+# guidance of DPS, the norm of the residual, was worse by 4 dB or more with weights of 1, 10 and
 # 100; a weight of 10 of the annealed one diverges.  With zeta = 1 all noise of DiffPIR is new, as
 # its authors have it for missing pixels; lambda is half of theirs, within what they recommend.
 DPS = {"guidance": "annealed", "weight": 3.0}
