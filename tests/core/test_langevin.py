@@ -72,7 +72,7 @@ def bias_and_ratio(images, posterior):
 def test_the_papers_langevin_converges_to_the_posterior(prior, operator, data):
     posterior = ClosedForm(prior, operator, SIGMA_N).given(data)
     biases = []
-    for steps in (10, 600):
+    for steps in (10, 300):
         options = LangevinOptions(steps=steps, sigma_min=0.02)
         images, evaluations = draws(sample_langevin, operator, data, prior, options)
         assert evaluations == len(options.schedule()) > 3 * steps
