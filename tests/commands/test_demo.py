@@ -14,9 +14,11 @@ def test_the_demo_goes_all_the_way(run, tmp_path, monkeypatch):
     """The real chain over the wire, on a small scan with few steps."""
     monkeypatch.setattr(simulate, "simulate", partial(simulate.simulate, matrix="48x64"))
     quick, full = ["samples=2", "steps=3", "device=cpu"], replay.replay
-    monkeypatch.setattr(
-        replay, "replay", lambda *paths, properties: full(*paths, properties=[*properties, *quick])
-    )
+
+    def replayed(*paths, properties, **options):
+        full(*paths, properties=[*properties, *quick], **options)
+
+    monkeypatch.setattr(replay, "replay", replayed)
     code, out, _ = run("demo", "-o", tmp_path / "new" / "demo")
     folder = tmp_path / "new" / "demo"
     assert (code, out) == (0, f"Picture: {folder / 'demo.png'}\n")
