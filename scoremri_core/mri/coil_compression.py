@@ -13,29 +13,31 @@ from scoremri_core.mri import noise
 
 @dataclass(frozen=True)
 class CoilCompression:
-    """Virtual coils as orthonormal combinations of the array's.
-
-    Orthonormal, so that images keep their units; the noise of the virtual coils is not white.
+    """Virtual coils as combinations of the array's; their noise is not white.
 
     Attributes
     ----------
     matrix : complex (virtual coil, coil), with orthonormal rows.
     loss : share of the signal's energy, in units of the noise, that the virtual coils lack.
+    units : complex (virtual coil, virtual coil), that gives what the virtual coils see the norm
+        that it has over the array's.  Where the noise is correlated orthonormal rows alone do not:
+        of two coils with much noise in common it is their difference that they hold.
     """
 
     matrix: NDArray[np.complex64]
     loss: float
+    units: NDArray[np.complex64]
 
     def compressed(self, kspace: ArrayLike) -> NDArray[np.complex64]:
         """k-space (coil, ...) of the virtual coils."""
         data: NDArray[np.complex64] = np.tensordot(
-            self.matrix, np.asarray(kspace, np.complex64), axes=1
+            self.units @ self.matrix, np.asarray(kspace, np.complex64), axes=1
         )
         return data
 
     def covariance(self, noise_covariance: ArrayLike) -> NDArray[np.complex128]:
         """Noise covariance of the virtual coils."""
-        wide = self.matrix.astype(np.complex128)
+        wide = self.units.astype(np.complex128) @ self.matrix
         return np.asarray(wide @ np.asarray(noise_covariance) @ wide.conj().T)
 
 
@@ -71,7 +73,12 @@ def coil_compression(
     white = whitening @ measured
     energies, components = np.linalg.eigh(white @ white.conj().T)
     # the strongest, as combinations of the array's coils, on an orthonormal basis of their span
-    basis, _ = np.linalg.qr((components[:, -coils:].conj().T @ whitening).conj().T)
+    kept = components[:, -coils:]
+    combinations = kept.conj().T @ whitening
+    basis, _ = np.linalg.qr(combinations.conj().T)
+    # signals of the array that whitening makes these of, and their coordinates in such a basis
+    _, lengths = np.linalg.qr(np.linalg.solve(whitening, kept))
+    units = lengths @ combinations @ basis
     signal = np.clip(energies - floor, 0, None)
     loss = float(signal[:-coils].sum() / signal.sum()) if signal.sum() > 0 else 0.0
-    return CoilCompression(basis.conj().T.astype(np.complex64), loss)
+    return CoilCompression(basis.conj().T.astype(np.complex64), loss, units.astype(np.complex64))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from itertools import chain
 
 import numpy as np
 import torch
@@ -52,12 +53,10 @@ class SampleNoise:
         Balanced, the numbers of samples 0 to 7 sum to zero, those of 8 to 15, and so on: each
         sample's are still white with sd 1, and to first order the means of the samples stay put.
         """
-        draws = [
-            torch.randn(*shape, 2, generator=self._seeded(seeds), device=self.device)
-            for frame in self._seeds
-            for seeds in frame
-        ]
-        numbers = torch.view_as_complex(torch.stack(draws))
+        pairs = torch.empty(len(self._seeds) * self.samples, *shape, 2, device=self.device)
+        for own, seeds in zip(pairs, chain.from_iterable(self._seeds), strict=True):
+            own.normal_(generator=self._seeded(seeds))
+        numbers = torch.view_as_complex(pairs)
         numbers = numbers.view(len(self._seeds), self.samples, *shape)
         return _balanced(numbers) if balanced else numbers
 

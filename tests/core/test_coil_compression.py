@@ -37,6 +37,16 @@ def test_signal_of_few_sources_is_kept_whole():
         )
 
 
+def test_what_is_kept_has_the_units_of_the_array():
+    """Coil maps have sum |S|^2 = 1 either way, so signals must have one norm, correlated or not."""
+    rng = np.random.default_rng(2)
+    kspace, covariance = low_rank(rng), correlated(rng)
+    small = coil_compression(kspace, KEPT, covariance).compressed(kspace)
+    np.testing.assert_allclose(
+        np.linalg.norm(small, axis=0), np.linalg.norm(kspace, axis=0), rtol=1e-4
+    )
+
+
 def test_what_is_lost_is_told_and_is_the_least():
     """The share of the whitened energy outside the span, by its definition; noise is no signal."""
     rng = np.random.default_rng(1)
