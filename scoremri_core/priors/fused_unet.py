@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from functools import cache
 from typing import Any
 
 import torch
@@ -13,15 +14,28 @@ from scoremri_core.priors.unet import Block, DenoisingUnet
 ONE = [1, 1]  # padding, stride and dilation of the blocks' convolutions
 
 
+@cache
 def can_fuse(device: torch.device, precision: torch.dtype) -> bool:
-    """Whether oneDNN has kernels for that: those that torch's own compiler calls."""
+    """Whether oneDNN has kernels for that, and they are right: those that torch's compiler calls.
+
+    They are no public part of torch, and differ from processor to processor, so that one block is
+    tried first.
+    """
     if device.type != "cpu" or not torch.backends.mkldnn.is_available():
         return False
-    supported = {
-        torch.float32: True,
-        torch.bfloat16: bool(torch.ops.mkldnn._is_mkldnn_bf16_supported()),
-    }
-    return supported.get(precision, False)
+    generator = torch.Generator().manual_seed(0)
+    block, x = Block(16, 8).requires_grad_(False), torch.randn(1, 16, 8, 8, generator=generator)
+    for weight in block.parameters():
+        weight.copy_(0.2 * torch.randn(weight.shape, generator=generator))
+    embedding = torch.randn(1, 8, generator=generator)
+    try:
+        seen = x.to(precision, memory_format=torch.channels_last)
+        found = FusedBlock(block, precision)(seen, embedding).float()
+    except (RuntimeError, AttributeError, TypeError):  # none of that name, shape or precision
+        return False
+    expected = block(x.clone(), embedding)
+    allowed = 1e-4 if precision == torch.float32 else 0.05
+    return bool((found - expected).norm() < allowed * expected.norm())
 
 
 def fused(model: DenoisingUnet, precision: torch.dtype) -> DenoisingUnet:

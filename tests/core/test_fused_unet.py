@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from scoremri_core.priors import network
-from scoremri_core.priors.fused_unet import can_fuse, fused
+from scoremri_core.priors.fused_unet import FusedBlock, can_fuse, fused
 from scoremri_core.priors.network import NetworkPrior
 from scoremri_core.priors.unet import DenoisingUnet
 
@@ -58,3 +58,15 @@ def test_without_its_kernels_the_plain_network_runs(model, monkeypatch):
     monkeypatch.setattr(network, "can_fuse", lambda device, precision: False)
     plain = NetworkPrior(model, {"name": "tiny"}, precision=torch.float32).denoise(x, sigma)
     torch.testing.assert_close(fast, plain, rtol=1e-4, atol=1e-5)
+
+
+def test_a_kernel_that_fails_or_errs_is_not_used(monkeypatch):
+    def fails(*given):
+        raise RuntimeError("no such kernel")
+
+    def errs(block, x, embedding):
+        return x
+
+    for wrong in (fails, errs):
+        monkeypatch.setattr(FusedBlock, "forward", wrong)
+        assert not can_fuse.__wrapped__(CPU, torch.float32)
