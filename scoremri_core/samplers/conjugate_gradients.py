@@ -12,7 +12,7 @@ def conjugate_gradients(
     operator: Callable[[Tensor], Tensor],
     b: Tensor,
     preconditioner: Callable[[Tensor], Tensor],
-    tolerance: float | Tensor = 1e-3,
+    tolerance: float = 1e-3,
     max_iterations: int = 50,
     reference: float | None = None,
 ) -> tuple[Tensor, int]:
@@ -27,7 +27,7 @@ def conjugate_gradients(
     b : right-hand side, (frame, sample, ...).
     preconditioner : an approximate inverse of M, Hermitian positive definite.
     tolerance : stop a system when |b - M x| <= tolerance |b| in the preconditioner's norm, which
-        is about the error of x in the norm of M.  One, or (frame,) of them.
+        is about the error of x in the norm of M.
     max_iterations : stop all of them after this many.
     reference : what to take instead of |b|.
 
@@ -54,8 +54,7 @@ def conjugate_gradients(
     r = b
     z = p = preconditioner(r)
     rz = dot(r, z)
-    limit = torch.as_tensor(tolerance, dtype=rz.dtype, device=rz.device).view(-1, 1, *rz.shape[2:])
-    enough = limit**2 * (rz if reference is None else torch.full_like(rz, reference**2))
+    enough = tolerance**2 * (rz if reference is None else torch.full_like(rz, reference**2))
     for iteration in range(max_iterations):
         active = rz > enough
         if not bool(active.any()):

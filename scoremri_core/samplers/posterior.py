@@ -30,7 +30,6 @@ NOISE_RINGS = 16  # of spatial frequencies, up to Nyquist's
 START_FACTOR = 12
 KNOWN = 50  # a scan measures thousands in each ring
 START_TOLERANCE = 0.3  # in sd; the first noise level is three of them
-LOOSEST = 3.0  # tolerance of the first draws, over that of the last
 
 
 @dataclass(frozen=True)
@@ -47,8 +46,7 @@ class PosteriorOptions:
     inflation : further factor on it where prior and measurements are weighed, as in ensemble
         Kalman filters (Anderson and Anderson 1999), but not where samples are drawn; None takes
         the prior's own.
-    tolerance : error of the last draw that the linear solver leaves, in sd of the distribution
-        drawn; at the levels before it is up to three times that, as the next noise hides it.
+    tolerance : error of a draw that the linear solver leaves, in sd of the distribution drawn.
     max_iterations : of the linear solver.
     balanced : let the random numbers of every eight samples sum to zero.  Each sample is a draw of
         the same distribution as without, but their mean comes as near the posterior mean as that
@@ -132,10 +130,8 @@ def sample_posterior(
     logger.debug("start %s", uncertainty)
     x0 = x0.expand(images)
     reduced = operator.reduced(data)[:, None]
-    levels = _schedule(uncertainty, options)
     rows = max(map(len, operator.rows))
-    for i, sigma in enumerate(levels, start=1):  # (frame,)
-        tolerance = options.tolerance * (sigma / levels[-1]).clamp(max=LOOSEST)
+    for i, sigma in enumerate(_schedule(uncertainty, options), start=1):  # (frame,)
         # what was not measured needs no noise; nor do the numbers depend on how many other frames
         # there are, where all measure as many rows
         e0, e1, e2 = normal(sets, ny, nx), normal(coils, nx, rows), normal(sets, ny, nx)
@@ -160,7 +156,9 @@ def sample_posterior(
             measured = weigh_(operator.on_rows(e1[:, some]), doubled(sd)).add_(reduced)
             innovation = weighted.pull(measured, denoised)
             e = along_y(e2[:, some] / inflation**0.5)
-            drawn.append(denoised + _drawn(weighted, root, innovation, e, tolerance, options))
+            drawn.append(
+                denoised + _drawn(weighted, root, innovation, e, options.tolerance, options)
+            )
         x0 = torch.cat(drawn, 1)
         if options.adapt_noise:
             level.follow(operator.residual_power(reduced, x0))
@@ -233,7 +231,7 @@ def _drawn(
     root: ErrorRoot,
     innovation: Tensor,
     e: Tensor,
-    tolerance: float | Tensor,
+    tolerance: float,
     options: PosteriorOptions,
 ) -> Tensor:
     """C^(1/2) z for the z of `sample_posterior`; innovation is A^H W (y + W^(-1/2) e1 - A D)."""
