@@ -6,6 +6,7 @@ from scoremri_core.evaluation.metrics import psnr
 from scoremri_core.mri.classical import (
     _power_spectrum,
     best_classical,
+    cautious_sense,
     cg_sense,
     l1_wavelet,
     mvue,
@@ -138,6 +139,31 @@ def test_l1_wavelet_recovers_a_sparse_image_and_follows_the_scale():
     assert psnr(found, image) > psnr(zero_filled(kspace, maps), image) + 6
     again = l1_wavelet(1e-5 * kspace, maps, 0.003, iterations=40)
     np.testing.assert_allclose(1e5 * again, found, atol=2e-3)
+
+
+def test_wrong_maps_do_not_amplify_and_right_ones_change_nothing():
+    """Every sixth line and 6 in the middle; maps of other coils for the wrong ones."""
+    image, _ = lattice_image(64, 48)
+    maps, others = random_coils(8, 64, 48), random_coils(8, 64, 48, seed=5)
+    mask = make_mask("equispaced", (64,), 6, 6).sampled[:, None]
+    sd = 0.01 * np.abs(image).max()
+    covariance = 2 * sd**2 * np.eye(8)
+    kspace = (to_kspace(maps * image) + noise(covariance, (64, 48))) * mask
+    wrong = 0.8 * maps + 0.6 * others
+    for given, alike in ((maps, True), (wrong, False)):
+        plain, cautious = (f(kspace, given, covariance) for f in (cg_sense, cautious_sense))
+        assert np.array_equal(plain, cautious) is alike
+    errors = [np.linalg.norm(np.abs(x) - np.abs(image)) for x in (plain, cautious)]
+    assert errors[1] < 0.5 * errors[0]
+
+
+def test_narrow_calibration_is_no_worse_than_zero_filling(brain_230):
+    kspace = brain_230 * make_mask("equispaced", brain_230.shape[-2:-1], 8, 8).sampled[:, None]
+    reference = mvue(brain_230, estimate_coil_maps(brain_230)[0])
+    maps = estimate_coil_maps(kspace)[0]
+    quality = {f: psnr(np.abs(f(kspace, maps)), np.abs(reference)) for f in (cg_sense, zero_filled)}
+    found = psnr(np.abs(best_classical(kspace, maps, None)), np.abs(reference))
+    assert found > max(quality.values()) + 1
 
 
 def test_best_classical_always_gives_a_finite_image():
