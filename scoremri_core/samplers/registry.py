@@ -118,7 +118,7 @@ class Drawing:
 REGISTRY = {
     "posterior": Sampler(PosteriorOptions, sample_posterior, follows_noise=True),
     "langevin": Sampler(LangevinOptions, sample_langevin, prior="ncsnv2"),
-    "hmc": Sampler(HmcOptions, sample_hmc, prior="residual-unet"),
+    "hmc": Sampler(HmcOptions, sample_hmc),
     "pula": Sampler(PulaOptions, sample_pula),
 }
 

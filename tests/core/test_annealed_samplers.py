@@ -56,7 +56,7 @@ def scan(request, raw_data):
 @pytest.mark.parametrize(
     ("sampler", "options"),
     [
-        ("langevin", {"steps": 80, "inner_steps": 2}),
+        ("langevin", {"steps": 60, "inner_steps": 2}),
         ("hmc", {"steps": 16, "tuning": 4, "leapfrog": 4}),
         ("pula", {"steps": 15}),
     ],

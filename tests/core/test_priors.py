@@ -174,13 +174,14 @@ def test_unknown_prior_lists_the_shipped_ones():
         ("posterior", NetworkPrior),
         ("pula", NetworkPrior),
         ("langevin", NCSNv2Prior),
-        ("hmc", ResidualUnetPrior),
+        ("hmc", NetworkPrior),
     ],
 )
 def test_default_is_the_prior_that_goes_with_the_sampler(sampler, kind):
     drawing = find_sampler(sampler, None, {})
     assert type(drawing.prior("default")) is kind
     assert type(drawing.prior("unet")) is NetworkPrior
+    assert type(drawing.prior("residual-unet")) is ResidualUnetPrior
     given = object()
     assert drawing.prior(given) is given
     assert find_sampler("none", None, {}).prior("no-such-prior") is None
