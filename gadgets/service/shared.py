@@ -69,10 +69,11 @@ class Shared:
         prior: Any = properties.prior
         if properties.sampler != "none":
             name = _prior_name(properties.sampler, prior)
-            if name not in self.priors:
+            found = self.priors.get(name, self.priors.get(prior))
+            if found is None:
                 known = ", ".join(self.priors) or "none"
                 raise InputError(f"prior '{name}' was not loaded by this server: known are {known}")
-            prior = self.priors[name]
+            prior = found
         device = self.device if properties.device == "auto" else properties.device
         return replace(properties, prior=prior, device=device, capture=self.capture)
 

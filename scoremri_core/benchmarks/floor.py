@@ -14,6 +14,8 @@ import torch.nn.functional as F
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from scoremri_core.priors.network import NetworkPrior
+
 PRECISIONS = {"bfloat16": torch.bfloat16, "float32": torch.float32}
 LONG_ENOUGH = 0.1  # seconds to time: a busy machine then slows all convolutions alike
 MOST = 6  # convolutions to time: those that take most of the network's FLOPs
@@ -74,7 +76,7 @@ def count_flops(call: Callable[[], Any]) -> int:
 @torch.no_grad()
 def evaluation_flops(prior: Any, shape: tuple[int, int]) -> int:
     """FLOPs of one evaluation of a prior on the CPU, for one image (y, x), padding included."""
-    x = torch.zeros(1, *shape, dtype=torch.complex64)
+    x, prior = torch.zeros(1, *shape, dtype=torch.complex64), _by_layers(prior)
     return count_flops(lambda: prior.denoise(x, torch.ones(1)))
 
 
@@ -96,6 +98,7 @@ def heaviest_convolutions(prior: Any, shape: tuple[int, int]) -> list[Convolutio
         )
         flops[found] += found.flops()
 
+    prior = _by_layers(prior)
     # of the network that is evaluated, which may be a copy in another precision
     network = getattr(prior, "cast", prior.model)
     modules = [m for m in network.modules() if isinstance(m, nn.Conv2d)]
@@ -106,6 +109,11 @@ def heaviest_convolutions(prior: Any, shape: tuple[int, int]) -> list[Convolutio
         for hook in hooks:
             hook.remove()
     return [convolution for convolution, _ in flops.most_common(MOST)]
+
+
+def _by_layers(prior: Any) -> Any:
+    """A prior whose layers can be seen: fused kernels count for nothing."""
+    return prior.unfused() if isinstance(prior, NetworkPrior) else prior
 
 
 def _seconds(run: Callable[[], Any], count: int, device: torch.device) -> float:

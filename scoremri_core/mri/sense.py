@@ -53,9 +53,18 @@ class SenseOperator:
         # what `normal` and `pull` weigh samples by, laid out as `reduced` k-space
         self.precision = self._given_precision = reduced_gain.to(maps.real.dtype).square()
         self._weights = doubled(self.precision)
-        # rows of `reduced` k-space that hold something measured, of each frame
-        self.rows = [own.any(-1).nonzero()[:, 0] for own in reduced_mask[:, 0, 0]]
         self.support = along_y(self.maps.abs().amax(2))[:, None] > 0  # (frame, 1, set, y, x)
+
+    @cached_property
+    def rows(self) -> list[Tensor]:
+        """Rows of `reduced` k-space that hold something measured, of each frame.
+
+        Behind them, in a frame that has fewer than another, come some that hold nothing.
+        """
+        measured = self._reduced_mask[:, 0, 0].any(-1)
+        # not `nonzero`, at which the host would wait for each frame
+        first = measured.to(torch.uint8).argsort(dim=-1, descending=True, stable=True)
+        return list(first[:, : int(measured.sum(-1).max())])
 
     def forward(self, image: Tensor) -> Tensor:
         """A x: (frame, sample, set, y, x) to (frame, sample, coil, y, x)."""

@@ -36,6 +36,7 @@ class NetworkPrior(ModelPrior):
         super().__init__(model.to(memory_format=torch.channels_last), card, chunk)  # type: ignore[call-overload]
         self.precision = precision
         self._cast: tuple[Any, Any] = None, None
+        self._fuse = True
 
     @property
     def cast(self) -> Any:
@@ -47,7 +48,7 @@ class NetworkPrior(ModelPrior):
         state = [(id(self.model), id(weight), weight._version, weight.device) for weight in weights]
         known, network = self._cast
         if known != state:
-            if can_fuse(weights[0].device, self.precision):
+            if self._fuse and can_fuse(weights[0].device, self.precision):
                 network = fused(self.model, self.precision)
             else:
                 network = copy.deepcopy(self.model).requires_grad_(False).eval()
@@ -55,6 +56,12 @@ class NetworkPrior(ModelPrior):
                     weight.data = weight.data.to(self.precision)
             self._cast = state, network
         return network
+
+    def unfused(self) -> NetworkPrior:
+        """The same, by one layer after the other, for whoever looks at these."""
+        twin = copy.copy(self)
+        twin._cast, twin._fuse = (None, None), False
+        return twin
 
     def denoise(self, x: Tensor, sigma: Tensor) -> Tensor:
         """E[x0 | x], complex (batch, y, x)."""
