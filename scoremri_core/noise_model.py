@@ -103,7 +103,14 @@ class NoiseModel:
     def face_maps(self, kspace: Array, maps: Array) -> bool:
         """Raise it to what the data show under the maps; tell whether it was raised."""
         believed = self._known()
-        shown = residual_covariance(kspace, maps, self.averages)
+        # the noise is spread evenly over what no image explains where it is white; in its own units
+        whitening = whitening_matrix(believed) * noise_sigma(believed)
+        shown = residual_covariance(
+            whiten(kspace, whitening), whiten(maps, whitening), self.averages
+        )
+        if shown is not None:
+            root = np.linalg.inv(whitening)
+            shown = root @ shown @ root.conj().T
         self.covariance = self.before = raised(believed, shown)
         if self.covariance is believed:
             return False

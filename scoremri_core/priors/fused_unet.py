@@ -43,10 +43,12 @@ def fused(model: DenoisingUnet, precision: torch.dtype) -> DenoisingUnet:
 
     It takes images of one noise level at a time.  Weights are those of now.
     """
-    twin = copy.deepcopy(model).requires_grad_(False).eval()
+    blocks = {id(block): block for stage in (*model.down, *model.up) for block in stage}
+    twin = copy.deepcopy(model, dict(blocks))  # but for these, of which all is packed anew
     for stage in (*twin.down, *twin.up):
         for i, block in enumerate(stage):
             stage[i] = FusedBlock(block, precision)
+    twin.requires_grad_(False).eval()
     for part in (twin.head, twin.shrink, twin.grow, twin.tail):
         part.to(precision)
     return twin
@@ -61,8 +63,8 @@ class FusedBlock(nn.Module):
 
     def __init__(self, block: Block, precision: torch.dtype) -> None:
         super().__init__()
-        # in single precision, which folded weights are rounded from
-        self.first, self.modulate = block.first, block.modulate
+        # in single precision, which folded weights are rounded from; no modules of this one
+        self._trained = block.first, block.modulate
         self.norm = copy.deepcopy(block.norm).to(precision)
         self.precision = precision
         self._second = self._packed(block.second.weight, block.second.bias)
@@ -72,10 +74,11 @@ class FusedBlock(nn.Module):
         """Keep the shape (batch, width, y, x); the embedding is the same for the whole batch."""
         known, first = self._folded
         if known is None or not torch.equal(known, embedding):
-            scale, shift = self.modulate(embedding[0]).chunk(2)
+            plain, modulate = self._trained
+            scale, shift = modulate(embedding[0]).chunk(2)
             first = self._packed(
-                self.first.weight * (1 + scale).view(-1, 1, 1, 1),
-                self.first.bias * (1 + scale) + shift,
+                plain.weight * (1 + scale).view(-1, 1, 1, 1),
+                plain.bias * (1 + scale) + shift,
             )
             self._folded = embedding, first
         h = self.norm(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)

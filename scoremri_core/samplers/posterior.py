@@ -20,14 +20,14 @@ from scoremri_core.priors.base import (
     denoise_with_error,
     error_spectrum,
 )
-from scoremri_core.samplers.annealing import OnLevel, geometric, untold
+from scoremri_core.samplers.annealing import OnLevel, untold
 from scoremri_core.samplers.conjugate_gradients import conjugate_gradients
 from scoremri_core.samplers.random_numbers import SampleNoise
+from scoremri_core.samplers.schedule import schedule
 
 logger = logging.getLogger(__name__)
 
 NOISE_RINGS = 16  # of spatial frequencies, up to Nyquist's
-START_FACTOR = 12
 KNOWN = 50  # a scan measures thousands in each ring
 START_TOLERANCE = 0.3  # in sd; the first noise level is three of them
 
@@ -38,10 +38,10 @@ class PosteriorOptions:
 
     Attributes
     ----------
-    steps : noise levels, each one denoiser evaluation.
-    sigma_max, sigma_min : first and last noise level, in units of the prior; for the first, None
-        takes three times the sd that the measurements leave open, frame by frame, where the prior
-        knows the power spectrum of its images, and 2 where it does not.
+    steps : noise levels, each one denoiser evaluation of a sample, or of several (see `balanced`).
+    sigma_max, sigma_min : first and last noise level, in units of the prior.  None takes 12 and 0.4
+        times the sd that the measurements leave open, frame by frame, but at most 2 and at least
+        0.01, where the prior knows the power spectrum of its images; 2 and 0.01 where it does not.
     variance_scale : factor on the prior's error variance; None takes the prior's own.
     inflation : further factor on it where prior and measurements are weighed, as in ensemble
         Kalman filters (Anderson and Anderson 1999), but not where samples are drawn; None takes
@@ -50,14 +50,17 @@ class PosteriorOptions:
     max_iterations : of the linear solver.
     balanced : let the random numbers of every eight samples sum to zero.  Each sample is a draw of
         the same distribution as without, but their mean comes as near the posterior mean as that
-        of many more (0.5 dB for eight).  False draws independent samples.
+        of many more (0.5 dB for eight).  The first noise levels, above 2.5 times the sd that the
+        measurements leave open, are then drawn for four samples at once, and the next, down to
+        that sd, for two; the levels after these forget which (see `schedule`).  False draws
+        independent samples.
     adapt_noise : let the noise of the likelihood rise, at each spatial frequency, to what the
         samples leave of the measurements.
     """
 
-    steps: int = 11
+    steps: int = 12
     sigma_max: float | None = None
-    sigma_min: float = 0.01
+    sigma_min: float | None = None
     variance_scale: float | None = None
     inflation: float | None = None
     tolerance: float = 0.01
@@ -119,25 +122,29 @@ def sample_posterior(
     InputError : noise levels that do not fall, or are not positive.
     """
     scale, inflation = options.factors(prior)
-    frames, sets, coils, ny, nx = operator.maps.shape
+    _, sets, coils, ny, nx = operator.maps.shape
     count = noise.samples
-    normal = partial(noise.complex_normal, balanced=options.balanced)
-    images = (frames, count, sets, ny, nx)
     level = NoiseLevel(operator, sigma_n)
     x0, uncertainty = _start(
         operator.weighted(1 / level.variance), data, level.variance, prior, options
     )
     logger.debug("start %s", uncertainty)
-    x0 = x0.expand(images)
     reduced = operator.reduced(data)[:, None]
     rows = max(map(len, operator.rows))
-    for i, sigma in enumerate(_schedule(uncertainty, options), start=1):  # (frame,)
+    x0 = x0.expand(-1, count, -1, -1, -1)
+    for i, (sigma, family) in enumerate(schedule(uncertainty, options), start=1):
+        # one of each family is drawn for all of it
+        random, whose = noise.of_families(family)
+        first = [whose.index(i) for i in range(random.samples)]
+        last = x0[:, first]
+        deviation = level.variance.expand(-1, count, -1, -1, -1)[:, first].sqrt()
+        normal = partial(random.complex_normal, balanced=options.balanced)
         # what was not measured needs no noise; nor do the numbers depend on how many other frames
         # there are, where all measure as many rows
         e0, e1, e2 = normal(sets, ny, nx), normal(coils, nx, rows), normal(sets, ny, nx)
         drawn = []
-        for some in few_at_a_time(x0):
-            before, e = x0[:, some], e0[:, some]
+        for some in few_at_a_time(last):
+            before, e = last[:, some], e0[:, some]
             denoised, variance, found = denoise_with_error(
                 prior,
                 before.reshape(-1, ny, nx),
@@ -151,7 +158,7 @@ def sample_posterior(
                 _spectra(prior, sigma, (ny, nx)) if found is None else found.view(before.shape)
             )
             root = ErrorRoot(inflation * scale * variance, spectrum)
-            sd = level.variance.expand(-1, count, -1, -1, -1)[:, some].sqrt()
+            sd = deviation[:, some]
             weighted = operator.weighted(sd**-2)
             measured = weigh_(operator.on_rows(e1[:, some]), doubled(sd)).add_(reduced)
             innovation = weighted.pull(measured, denoised)
@@ -159,9 +166,10 @@ def sample_posterior(
             drawn.append(
                 denoised + _drawn(weighted, root, innovation, e, options.tolerance, options)
             )
-        x0 = torch.cat(drawn, 1)
+        new = torch.cat(drawn, 1)
         if options.adapt_noise:
-            level.follow(operator.residual_power(reduced, x0))
+            level.follow(operator.residual_power(reduced, new)[:, whose])
+        x0 = new[:, whose]
         on_level(i, options.steps, x0)
     return x0, options.steps
 
@@ -204,19 +212,6 @@ def _start(
     axes = (1, 2, 3, 4)
     square = (draw - mean).abs().square().sum(axes) / 2
     return mean, (square / operator.support.sum(axes).clamp(min=1)).sqrt()
-
-
-def _schedule(uncertainty: Tensor, options: PosteriorOptions) -> Tensor:
-    """Noise levels (steps, frame), falling by a constant factor."""
-    last = options.sigma_min
-    if options.sigma_max is None:
-        # noise that hides the start's errors; below a few times the last level, none would be left
-        first = (START_FACTOR * uncertainty).clamp(max(0.1, 2 * last), max(2.0, 2 * last))
-    else:
-        first = torch.full_like(uncertainty, options.sigma_max)
-    # one step alone is the first
-    levels = [geometric(float(f), last, max(2, options.steps))[: options.steps] for f in first]
-    return torch.tensor(levels, device=first.device).T
 
 
 def _spectra(prior: Denoiser, sigma: Tensor, shape: tuple[int, int]) -> Tensor | None:

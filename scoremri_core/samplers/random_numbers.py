@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Sequence
 from itertools import chain
@@ -41,11 +42,27 @@ class SampleNoise:
     def __init__(self, seed: int | Sequence[int], samples: int, device: torch.device) -> None:
         self.device = device
         self.samples = samples
+        self._group = BALANCED
         self._generator = torch.Generator(device)
         self._seeds = [
             [np.random.default_rng(_sequence(own, i)) for i in range(samples)]
             for own in ([seed] if isinstance(seed, int) else seed)
         ]
+
+    def of_families(self, size: int) -> tuple[SampleNoise, list[int]]:
+        """One stream for so many samples of an eight, and whose numbers each sample takes.
+
+        Of every eight, samples i and i + 8 / size are of one family, so that the first few samples
+        are of different ones.  Its stream is that of its first sample; balanced, the numbers of
+        the families of an eight sum to zero.
+        """
+        families = BALANCED // size
+        first = [i for i in range(self.samples) if i % BALANCED < families]
+        heads = copy.copy(self)
+        heads._seeds = [[seeds[i] for i in first] for seeds in self._seeds]
+        heads.samples, heads._group = len(first), families
+        whose = [i // BALANCED * families + i % BALANCED % families for i in range(self.samples)]
+        return heads, whose
 
     def complex_normal(self, *shape: int, balanced: bool = False) -> Tensor:
         """Complex (frame or 1, sample, *shape) with sd 1 in EACH real component.
@@ -58,7 +75,7 @@ class SampleNoise:
             own.normal_(generator=self._seeded(seeds))
         numbers = torch.view_as_complex(pairs)
         numbers = numbers.view(len(self._seeds), self.samples, *shape)
-        return _balanced(numbers) if balanced else numbers
+        return _balanced(numbers, self._group) if balanced else numbers
 
     def _seeded(self, seeds: np.random.Generator) -> torch.Generator:
         return self._generator.manual_seed(int(seeds.integers(2**63)))
@@ -76,13 +93,12 @@ def effective_samples(samples: int, balanced: bool) -> float:
     return samples**2 / left if left else math.inf
 
 
-def _balanced(numbers: Tensor) -> Tensor:
-    """Independent numbers (frame, sample, ...) with a correlation of -1/7 within each eight.
+def _balanced(numbers: Tensor, n: int) -> Tensor:
+    """Independent numbers (frame, sample, ...) with a correlation of -1 / (n - 1) in each n.
 
     By the Cholesky factor of that covariance, so that sample i takes only what the samples up to
     it have drawn, and is the same however many follow.  In place.
     """
-    n = BALANCED
     for first in range(0, numbers.shape[1], n):
         group = numbers[:, first : first + n].unbind(1)
         common = torch.zeros_like(group[0])

@@ -11,6 +11,7 @@ from scoremri_core.mri.sense import SenseOperator
 from scoremri_core.noise_model import (
     CONTRADICTION,
     LEAST_SIGMA,
+    NoiseModel,
     raised,
     residual_covariance,
     with_least_level,
@@ -146,6 +147,25 @@ def random_covariance(seed, coils=4):
     x = rng.standard_normal((2, coils, 3 * coils))
     x = x[0] + 1j * x[1]
     return x @ x.conj().T / x.shape[1]
+
+
+@pytest.mark.parametrize("unit", [1.0, 1e4])
+def test_noise_that_coils_share_is_not_taken_for_more_of_it(unit):
+    """Mixed coils are the same scan: what its data show of the noise is mixed alike."""
+    maps = coil_maps()[None]
+    data, covariance = scan(maps, disc()[0]), (2 * SD**2 / 3) * np.eye(COILS)
+    rng = np.random.default_rng(3)
+    mixing = np.eye(COILS) + 0.4 * (rng.standard_normal((2, COILS, COILS)) * [[[1]], [[1j]]]).sum(0)
+    plain = NoiseModel(covariance)
+    mixed = NoiseModel(unit**2 * mixing @ covariance @ mixing.conj().T)
+    assert plain.face_maps(data, maps)
+    assert mixed.face_maps(
+        unit * np.einsum("cd,dyx->cyx", mixing, data).astype(np.complex64),
+        np.einsum("cd,sdyx->scyx", mixing, maps).astype(np.complex64),
+    )
+    back = np.linalg.inv(unit * mixing)
+    found = back @ mixed.covariance @ back.conj().T
+    np.testing.assert_allclose(found, plain.covariance, atol=0.03 * np.abs(found).max())
 
 
 @pytest.mark.parametrize("seed", range(6))
