@@ -39,9 +39,9 @@ class PosteriorOptions:
     Attributes
     ----------
     steps : noise levels, each one denoiser evaluation of a sample, or of several (see `balanced`).
-    sigma_max, sigma_min : first and last noise level, in units of the prior.  None takes 12 and 0.4
-        times the sd that the measurements leave open, frame by frame, but at most 2 and at least
-        0.01, where the prior knows the power spectrum of its images; 2 and 0.01 where it does not.
+    sigma_max, sigma_min : first and last noise level, in units of the prior.  Where the prior knows
+        the power spectrum of its images, None takes 12 and 0.4 times the sd that the measurements
+        leave open, frame by frame, within 0.1 to 2 and 0.01 to 0.015; else 2 and 0.01.
     variance_scale : factor on the prior's error variance; None takes the prior's own.
     inflation : further factor on it where prior and measurements are weighed, as in ensemble
         Kalman filters (Anderson and Anderson 1999), but not where samples are drawn; None takes

@@ -10,9 +10,11 @@ from torch import Tensor
 
 from scoremri_core.samplers.annealing import geometric
 
-# first and last level over the sd that the measurements leave open, within what priors know
+# first and last level over the sd that the measurements leave open, a linear estimate's ...
 FIRST, LAST = 12.0, 0.4
-MOST, LEAST_FIRST, LEAST = 2.0, 0.1, 0.01
+# ... and least and most of each: priors know no others, and at last leave less open than that
+FIRST_WITHIN = 0.1, 2.0
+LAST_WITHIN = 0.01, 0.015
 # so many samples have those levels in common that are above so many of that sd
 FAMILIES = ((4, 2.5), (2, 1.0))
 
@@ -66,14 +68,18 @@ def schedule(uncertainty: Tensor, options: Any) -> list[Level]:
 def _bounds(sd: float, options: Any) -> tuple[float, float]:
     last = options.sigma_min
     if last is None:
-        last = min(max(LAST * sd, LEAST), MOST / 2) if math.isfinite(sd) else LEAST
+        last = _within(LAST_WITHIN, LAST * sd) if math.isfinite(sd) else LAST_WITHIN[0]
     first = options.sigma_max
     if first is None:
         # below a few times the last level, no noise would be left
-        low, high = max(LEAST_FIRST, 2 * last), max(MOST, 2 * last)
-        first = min(max(FIRST * sd, low), high)
+        least, most = (max(bound, 2 * last) for bound in FIRST_WITHIN)
+        first = _within((least, most), FIRST * sd)
     return first, last
 
 
 def _family(over: float) -> int:
     return next((size for size, least in FAMILIES if over > least), 1)
+
+
+def _within(bounds: tuple[float, float], value: float) -> float:
+    return min(max(value, bounds[0]), bounds[1])

@@ -307,11 +307,11 @@ def test_sample_noise_has_unit_components_and_belongs_to_the_sample():
     assert abs((three[0, 0] * three[0, 1].conj()).mean()) < 0.03
 
 
-@pytest.mark.parametrize(("steps", "samples"), [(10, 8), (20, 8), (10, 16)])
+@pytest.mark.parametrize(("steps", "samples"), [(10, 8), (20, 16)])
 def test_balanced_samples_of_a_gaussian_have_its_mean_and_its_sd(problem, steps, samples):
     """Though they have their first levels in common; in the widest directions too."""
     ratios, along = [], []
-    for seed in range(20):
+    for seed in range(12):
         images, _ = sample_posterior(
             problem.operator,
             problem.data,
@@ -330,8 +330,8 @@ def test_balanced_samples_of_a_gaussian_have_its_mean_and_its_sd(problem, steps,
         wide = (problem.widest.mH @ images.T.to(torch.complex128)).numpy()
         along.append(wide.var(1, ddof=less) / 2 / problem.widths.numpy())
     assert np.sqrt(np.mean(ratios)) == pytest.approx(1, abs=0.02)
-    # 20 directions of 20 runs: chance has an sd of .01
-    assert np.sqrt(np.mean(along)) == pytest.approx(1, abs=0.03)
+    # 20 directions of 12 runs: chance has an sd of .012
+    assert np.sqrt(np.mean(along)) == pytest.approx(1, abs=0.035)
 
 
 def test_families_take_the_streams_of_their_first_samples():

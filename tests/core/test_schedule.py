@@ -19,11 +19,11 @@ def levels(sd, **options):
 @pytest.mark.parametrize(
     ("sd", "first", "last"),
     [
-        (0.05, 0.6, 0.02),
+        (0.03, 0.36, 0.012),
         (0.02, 0.24, 0.01),  # no prior knows less noise
         (0.001, 0.1, 0.01),
-        (0.3, 2.0, 0.12),  # or more
-        (50.0, 2.0, 1.0),
+        (0.3, 2.0, 0.015),  # or more
+        (50.0, 2.0, 0.015),
         (UNKNOWN, 2.0, 0.01),
     ],
 )
