@@ -51,12 +51,13 @@ def schedule(uncertainty: Tensor, options: Any) -> list[Level]:
     ------
     InputError : levels that do not fall, or are not positive.
     """
+    left = [float(sd) for sd in uncertainty]
     levels = [
         # one step alone is the first
         geometric(*_bounds(sd, options), max(2, options.steps))[: options.steps]
-        for sd in uncertainty.tolist()
+        for sd in left
     ]
-    known = options.sigma_max is None and bool(uncertainty.isfinite().all())
+    known = options.sigma_max is None and all(map(math.isfinite, left))
     shared = known and options.balanced
     # not by the frames' own levels, or a frame would depend on those in its company
     usual = geometric(FIRST, LAST, max(2, options.steps))[: options.steps]
