@@ -334,6 +334,22 @@ def test_balanced_samples_of_a_gaussian_have_its_mean_and_its_sd(problem, steps,
     assert np.sqrt(np.mean(along)) == pytest.approx(1, abs=0.035)
 
 
+@pytest.mark.parametrize(("samples", "most"), [(2, 1.25), (4, 1.12)])
+def test_fewer_than_eight_are_not_too_narrow(problem, samples, most):
+    """Of different families, whose numbers are opposite, they are wider if anything."""
+    ratios = []
+    for seed in range(12):
+        noise = SampleNoise(seed, samples, torch.device("cpu"))
+        sigma = torch.tensor([SIGMA_N])
+        images, _ = sample_posterior(
+            problem.operator, problem.data, sigma, problem.prior, noise, PosteriorOptions()
+        )
+        less = samples / effective_samples(samples, True)
+        sd = images.reshape(samples, -1).numpy().std(0, ddof=less) / 2**0.5
+        ratios.append((sd / problem.sd.numpy()) ** 2)
+    assert 0.97 < np.sqrt(np.mean(ratios)) < most
+
+
 def test_families_take_the_streams_of_their_first_samples():
     alone = SampleNoise(5, 11, torch.device("cpu"))
     heads, whose = SampleNoise(5, 11, torch.device("cpu")).of_families(4)
