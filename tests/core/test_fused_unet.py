@@ -40,6 +40,29 @@ def test_it_computes_the_same_at_every_noise_level(model):
 
 
 @needs_kernels
+def test_weights_are_packed_for_the_shape_that_they_meet(model, monkeypatch):
+    """Packed for another, they are reordered at every call, which takes longer than they do."""
+    twin, shapes = fused(model, torch.float32), []
+    pack = FusedBlock._packed
+
+    def told(block, weight, bias, shape):
+        shapes.append(tuple(shape))
+        return pack(block, weight, bias, shape)
+
+    monkeypatch.setattr(FusedBlock, "_packed", told)
+    for side in (16, 16, 32):
+        for sigma in (0.1, 0.1, 1.0):
+            x, level = torch.randn(1, 2, side, side), torch.tensor([sigma])
+            with torch.no_grad():
+                torch.testing.assert_close(twin(x, level), model(x, level), rtol=1e-4, atol=1e-5)
+    expected = {
+        (1, w, side // f, side // f) for side in (16, 32) for (w, _), f in zip(blocks, (2, 4))
+    }
+    # six blocks: both convolutions where the shape is new, one where the level is
+    assert len(shapes) == 6 * (2 + 1 + 1 + 1 + 2 + 1)
+
+
+@needs_kernels
 def test_a_prior_follows_weights_that_change(model):
     prior = NetworkPrior(model, {"name": "tiny"}, precision=torch.float32)
     x, sigma = torch.randn(1, 16, 16, dtype=torch.complex64), torch.tensor([0.5])
