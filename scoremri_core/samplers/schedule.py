@@ -15,7 +15,8 @@ FIRST, LAST = 12.0, 0.4
 # ... and least and most of each: priors know no others, and at last leave less open than that
 FIRST_WITHIN = 0.1, 2.0
 LAST_WITHIN = 0.01, 0.015
-# so many samples have those levels in common that are above so many of that sd
+# so many samples have those levels in common that are above so many of that sd where the last is
+# LAST of it; where it is held within LAST_WITHIN, the levels at those places are others
 FAMILIES = ((4, 2.5), (2, 1.0))
 
 
@@ -40,7 +41,7 @@ def schedule(uncertainty: Tensor, options: Any) -> list[Level]:
     does each level after that.  Hence balanced samples have the first levels in common.  What is
     left of these makes two samples alike, and balanced numbers make them unlike; together the sd
     of eight is right (`test_balanced_samples_of_a_gaussian_have_its_mean_and_its_sd`).  Nothing is
-    shared where the sd is not known or sigma_max was given.
+    shared where the sd is not known, or sigma_max or sigma_min was given.
 
     Parameters
     ----------
@@ -57,8 +58,8 @@ def schedule(uncertainty: Tensor, options: Any) -> list[Level]:
         geometric(*_bounds(sd, options), max(2, options.steps))[: options.steps]
         for sd in left
     ]
-    known = options.sigma_max is None and all(map(math.isfinite, left))
-    shared = known and options.balanced
+    usual_bounds = options.sigma_max is None and options.sigma_min is None
+    shared = usual_bounds and options.balanced and all(map(math.isfinite, left))
     # not by the frames' own levels, or a frame would depend on those in its company
     usual = geometric(FIRST, LAST, max(2, options.steps))[: options.steps]
     families = [_family(over) if shared else 1 for over in usual[:-1]] + [1]

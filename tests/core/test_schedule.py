@@ -54,6 +54,8 @@ def test_the_first_levels_are_shared_by_balanced_samples_alone():
     assert levels(0.05)[1] == [4] * 6 + [2] * 3 + [1] * 3
     assert set(levels(0.05, balanced=False)[1]) == {1}
     assert set(levels(UNKNOWN)[1]) == {1}
+    # of levels that end elsewhere it is not known which are forgotten
+    assert set(levels(0.05, sigma_min=0.001)[1]) == {1}
 
 
 def test_a_frame_has_its_levels_alone_and_in_company():
