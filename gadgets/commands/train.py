@@ -149,7 +149,7 @@ def train(
     NAME.safetensors with its card NAME.json, is a prior for every command:
     --prior RUN/NAME.safetensors.
 
-    On several GPUs: torchrun --nproc-per-node N -m scoremri_core train ...
+    On several GPUs: torchrun --nproc-per-node N -m -- scoremri_core train ...
     """
     from scoremri_core.paths import check_absent, check_folder
     from scoremri_core.training import loop

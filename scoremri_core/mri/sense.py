@@ -115,16 +115,25 @@ class SenseOperator:
             own.index_copy_(-1, rows, given[..., : len(rows)])
         return k.mT
 
-    def pull(self, reduced: Tensor, image: Tensor) -> Tensor:
-        """A^H W (y - A x) for `reduced` k-space y, with or without an axis of samples."""
-        return self._round_trip(image, reduced)
+    def pull(self, reduced: Tensor, image: Tensor, noise: Tensor | None = None) -> Tensor:
+        """A^H W (y + W^(-1/2) e - A x).
+
+        Parameters
+        ----------
+        reduced : y as `reduced` gives it, with an axis of samples, (frame, sample or 1, ...).
+        image : x, (frame, sample, set, y, x).
+        noise : e on the measured rows, as `on_rows` takes it; None leaves it out.
+        """
+        return self._round_trip(image, reduced, noise)
 
     def normal(self, image: Tensor) -> Tensor:
         """A^H W A x, with fewer and shorter transforms than `forward` and `adjoint`."""
-        return self._round_trip(image, None)
+        return self._round_trip(image)
 
-    def _round_trip(self, image: Tensor, reduced: Tensor | None) -> Tensor:
-        """A^H W A x, or A^H W (y - A x)."""
+    def _round_trip(
+        self, image: Tensor, reduced: Tensor | None = None, noise: Tensor | None = None
+    ) -> Tensor:
+        """A^H W A x, or A^H W (y + W^(-1/2) e - A x)."""
         image = along_y(image)
         total = torch.zeros_like(image)
         for samples, coils in self._parts(image):
@@ -133,7 +142,12 @@ class SenseOperator:
                 measured = reduced if reduced.shape[1] == 1 else reduced[:, samples]
                 torch.sub(measured[:, :, coils], kspace, out=kspace)
             weights = self._weights if self._weights.shape[1] == 1 else self._weights[:, samples]
-            seen = fft(weigh_(kspace, weights), self._axes, inverse=True)
+            weigh_(kspace, weights)
+            if noise is not None:
+                # never for all coils at once, which would be the most memory of all that is done
+                own = self.on_rows(noise[:, samples, coils])
+                kspace.add_(weigh_(own, weights.sqrt()))
+            seen = fft(kspace, self._axes, inverse=True)
             _combine(seen, self._conjugate[:, :, coils], total[:, samples])
         return total
 

@@ -45,14 +45,15 @@ def conjugate_gradients(
         total = short.flatten(2).sum(2, dtype=torch.float64).to(product.dtype)
         return total.view(*b.shape[:2], *(1 for _ in axes))
 
-    def plus(total: Tensor, factor: Tensor, term: Tensor) -> Tensor:
+    def add(total: Tensor, factor: Tensor, term: Tensor, out: Tensor) -> None:
         # as real numbers, or the factors would be made complex first
-        pairs = torch.view_as_real(total), torch.view_as_real(term)
-        return torch.view_as_complex(torch.addcmul(*pairs, factor[..., None]))
+        sum_of, to, place = (torch.view_as_real(part) for part in (total, term, out))
+        torch.addcmul(sum_of, to, factor[..., None], out=place)
 
     x = torch.zeros_like(b)
-    r = b
-    z = p = preconditioner(r)
+    r = b.clone()
+    z = preconditioner(r)
+    p = z.clone()  # a preconditioner may return what it was given
     rz = dot(r, z)
     enough = tolerance**2 * (rz if reference is None else torch.full_like(rz, reference**2))
     for iteration in range(max_iterations):
@@ -61,10 +62,10 @@ def conjugate_gradients(
             return x, iteration
         mp = operator(p)
         alpha = torch.where(active, rz / dot(p, mp), 0.0)
-        x = plus(x, alpha, p)
-        r = plus(r, -alpha, mp)
+        add(x, alpha, p, out=x)
+        add(r, -alpha, mp, out=r)
         z = preconditioner(r)
         rz_next = dot(r, z)
-        p = plus(z, torch.where(active, rz_next / rz, 0.0), p)
+        add(z, torch.where(active, rz_next / rz, 0.0), p, out=p)
         rz = torch.where(active, rz_next, rz)
     return x, max_iterations

@@ -11,7 +11,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from scoremri_core.mri.arithmetic import along_y, doubled, weigh, weigh_
+from scoremri_core.mri.arithmetic import along_y, doubled, weigh
 from scoremri_core.mri.fourier import fft
 from scoremri_core.mri.sense import SenseOperator, few_at_a_time
 from scoremri_core.priors.base import (
@@ -137,7 +137,7 @@ def sample_posterior(
         random, whose = noise.of_families(family)
         first = [whose.index(i) for i in range(random.samples)]
         last = x0[:, first]
-        deviation = level.variance.expand(-1, count, -1, -1, -1)[:, first].sqrt()
+        variance_of_noise = level.variance.expand(-1, count, -1, -1, -1)[:, first]
         normal = partial(random.complex_normal, balanced=options.balanced)
         # what was not measured needs no noise; nor do the numbers depend on how many other frames
         # there are, where all measure as many rows
@@ -158,10 +158,8 @@ def sample_posterior(
                 _spectra(prior, sigma, (ny, nx)) if found is None else found.view(before.shape)
             )
             root = ErrorRoot(inflation * scale * variance, spectrum)
-            sd = deviation[:, some]
-            weighted = operator.weighted(sd**-2)
-            measured = weigh_(operator.on_rows(e1[:, some]), doubled(sd)).add_(reduced)
-            innovation = weighted.pull(measured, denoised)
+            weighted = operator.weighted(1 / variance_of_noise[:, some])
+            innovation = weighted.pull(reduced, denoised, e1[:, some])
             e = along_y(e2[:, some] / inflation**0.5)
             drawn.append(
                 denoised + _drawn(weighted, root, innovation, e, options.tolerance, options)
@@ -231,7 +229,7 @@ def _drawn(
 ) -> Tensor:
     """C^(1/2) z for the z of `sample_posterior`; innovation is A^H W (y + W^(-1/2) e1 - A D)."""
     z, iterations = conjugate_gradients(
-        lambda z: z + root.adjoint(operator.normal(root(z))),
+        lambda z: root.adjoint(operator.normal(root(z))).add_(z),
         along_y(root.adjoint(innovation) + e),
         root.preconditioner(operator),
         tolerance,

@@ -98,6 +98,17 @@ def test_pull_is_the_adjoint_of_what_the_image_leaves_of_the_data(mask, weight, 
     torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
 
 
+def test_pull_adds_noise_of_the_precision_to_what_was_measured(mask, weight):
+    operator = SenseOperator(complex_normal(2, 1, 3, 9, 12), mask, weight)
+    x, y = complex_normal(2, 4, 1, 9, 12, seed=1), complex_normal(2, 3, 9, 12, seed=2)
+    e = complex_normal(2, 4, 3, 12, max(map(len, operator.rows)), seed=3)
+    variance = 0.5 + torch.rand(2, 4, 1, *operator.precision.shape[-2:])
+    weighted = operator.weighted(1 / variance)
+    reduced = operator.reduced(y)[:, None]
+    expected = weighted.pull(reduced + variance.sqrt() * operator.on_rows(e), x)
+    torch.testing.assert_close(weighted.pull(reduced, x, e), expected, rtol=1e-4, atol=1e-4)
+
+
 def test_a_sample_averaged_n_times_counts_n_times(mask, weight):
     plain = SenseOperator(complex_normal(2, 1, 3, 9, 12), mask)
     operator = SenseOperator(plain.maps, mask, weight)

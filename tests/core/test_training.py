@@ -2,13 +2,16 @@
 
 import json
 import os
+import shlex
 import socket
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from torch.distributed.run import get_args_parser
 
 from scoremri_core.errors import InputError
 from scoremri_core.priors import load_prior
@@ -88,6 +91,15 @@ settings = Settings.from_json(sys.argv[2])
 with joined_ranks("cpu") as ranks:
     train(slices, Path(sys.argv[3]), settings, ranks=ranks)
 """
+
+
+def test_torchrun_leaves_the_documented_options_to_train():
+    """It takes `--start` for its own `--start-method` unless it is told where its options end."""
+    page = Path(__file__).parents[2] / "docs" / "training.md"
+    (line,) = (own for own in page.read_text().splitlines() if own.startswith("    torchrun "))
+    found = get_args_parser().parse_args(shlex.split(line)[1:])
+    assert (found.module, found.training_script) == (True, "scoremri_core")
+    assert found.training_script_args[-2:] == ["--start", "default"]
 
 
 def test_two_processes_train_as_one_does(tmp_path, monkeypatch):
