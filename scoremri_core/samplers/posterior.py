@@ -123,48 +123,48 @@ def sample_posterior(
     """
     scale, inflation = options.factors(prior)
     _, sets, coils, ny, nx = operator.maps.shape
-    count = noise.samples
+    reduced = operator.reduced(data)[:, None]
+    rows = max(map(len, operator.rows))
+
+    def drawn(before: Tensor, variance_of_noise: Tensor, sigma: Tensor, own: SampleNoise) -> Tensor:
+        """One x0 for each of the last ones; what it takes is given back before the next level."""
+        normal = partial(own.complex_normal, balanced=options.balanced)
+        # what was not measured needs no noise; nor do the numbers depend on how many other frames
+        # there are, where all measure as many rows
+        e0, e1, e2 = normal(sets, ny, nx), normal(coils, nx, rows), normal(sets, ny, nx)
+        parts = []
+        for some in few_at_a_time(before):
+            last, e = before[:, some], e0[:, some]
+            denoised, variance, found = denoise_with_error(
+                prior,
+                last.reshape(-1, ny, nx),
+                e.expand(last.shape).reshape(-1, ny, nx),
+                sigma.repeat_interleave(last.shape[1] * sets),
+            )
+            # where no coil sees anything the image is zero by definition
+            denoised = torch.where(operator.support, along_y(denoised.view(last.shape)), 0)
+            variance = torch.where(operator.support, along_y(variance.view(last.shape)), 0)
+            spectrum = _spectra(prior, sigma, (ny, nx)) if found is None else found.view(last.shape)
+            root = ErrorRoot(inflation * scale * variance, spectrum)
+            weighted = operator.weighted(1 / variance_of_noise[:, some])
+            innovation = weighted.pull(reduced, denoised, e1[:, some])
+            e = along_y(e2[:, some] / inflation**0.5)
+            correction = _correction(weighted, root, innovation, e, options.tolerance, options)
+            parts.append(denoised + correction)
+        return torch.cat(parts, 1)
+
     level = NoiseLevel(operator, sigma_n)
     x0, uncertainty = _start(
         operator.weighted(1 / level.variance), data, level.variance, prior, options
     )
     logger.debug("start %s", uncertainty)
-    reduced = operator.reduced(data)[:, None]
-    rows = max(map(len, operator.rows))
-    x0 = x0.expand(-1, count, -1, -1, -1)
+    x0 = x0.expand(-1, noise.samples, -1, -1, -1)
     for i, (sigma, family) in enumerate(schedule(uncertainty, options), start=1):
         # one of each family is drawn for all of it
         random, whose = noise.of_families(family)
         first = [whose.index(i) for i in range(random.samples)]
-        last = x0[:, first]
-        variance_of_noise = level.variance.expand(-1, count, -1, -1, -1)[:, first]
-        normal = partial(random.complex_normal, balanced=options.balanced)
-        # what was not measured needs no noise; nor do the numbers depend on how many other frames
-        # there are, where all measure as many rows
-        e0, e1, e2 = normal(sets, ny, nx), normal(coils, nx, rows), normal(sets, ny, nx)
-        drawn = []
-        for some in few_at_a_time(last):
-            before, e = last[:, some], e0[:, some]
-            denoised, variance, found = denoise_with_error(
-                prior,
-                before.reshape(-1, ny, nx),
-                e.expand(before.shape).reshape(-1, ny, nx),
-                sigma.repeat_interleave(before.shape[1] * sets),
-            )
-            # where no coil sees anything the image is zero by definition
-            denoised = torch.where(operator.support, along_y(denoised.view(before.shape)), 0)
-            variance = torch.where(operator.support, along_y(variance.view(before.shape)), 0)
-            spectrum = (
-                _spectra(prior, sigma, (ny, nx)) if found is None else found.view(before.shape)
-            )
-            root = ErrorRoot(inflation * scale * variance, spectrum)
-            weighted = operator.weighted(1 / variance_of_noise[:, some])
-            innovation = weighted.pull(reduced, denoised, e1[:, some])
-            e = along_y(e2[:, some] / inflation**0.5)
-            drawn.append(
-                denoised + _drawn(weighted, root, innovation, e, options.tolerance, options)
-            )
-        new = torch.cat(drawn, 1)
+        variance = level.variance.expand(-1, noise.samples, -1, -1, -1)
+        new = drawn(x0[:, first], variance[:, first], sigma, random)
         if options.adapt_noise:
             level.follow(operator.residual_power(reduced, new)[:, whose])
         x0 = new[:, whose]
@@ -204,7 +204,7 @@ def _start(
     zero = torch.zeros_like(variance).expand(-1, 2, -1, -1, -1).to(data.dtype)
     seen = operator.pull(torch.cat((reduced, reduced + e1), 1), zero)
     e2 = torch.cat((torch.zeros_like(e2), e2), 1)
-    mean, draw = _drawn(operator, root, seen, e2, START_TOLERANCE, options).split(1, 1)
+    mean, draw = _correction(operator, root, seen, e2, START_TOLERANCE, options).split(1, 1)
     if spectrum is None:
         return mean, torch.full((len(data),), torch.inf, device=data.device)
     axes = (1, 2, 3, 4)
@@ -219,7 +219,7 @@ def _spectra(prior: Denoiser, sigma: Tensor, shape: tuple[int, int]) -> Tensor |
     return torch.stack(known)[:, None, None] if known else None
 
 
-def _drawn(
+def _correction(
     operator: SenseOperator,
     root: ErrorRoot,
     innovation: Tensor,
