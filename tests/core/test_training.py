@@ -167,6 +167,14 @@ def test_training_learns_to_denoise(tmp_path):
     assert after < 0.35 * before
 
 
+def test_noise_levels_have_the_median_that_is_asked_for():
+    settings = Settings(sigma_median=0.05)
+    assert settings.command.endswith("--sigma-median 0.05")
+    levels = log_normal_levels(1001, torch.Generator().manual_seed(0), settings.sigma_median)
+    assert float(levels.median()) == pytest.approx(0.05, rel=0.01)
+    assert float(levels.log().std()) == pytest.approx(1.4, rel=0.05)
+
+
 def test_the_gradient_of_learning_from_a_teacher_vanishes_at_the_teacher():
     """While that of the mean square error against clean images does not."""
     torch.manual_seed(0)
