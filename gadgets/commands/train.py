@@ -130,10 +130,6 @@ def train(
             "Ramzi et al. 2020 (residual-unet alone).",
         ),
     ] = "denoising",
-    sigma_median: Annotated[
-        float,
-        typer.Option(help="Median of the log-normal noise levels, where the images are about 1."),
-    ] = 0.15,
     signed_sd: Annotated[
         float, typer.Option(help="Sd of the signed noise levels, where the images are about 1.")
     ] = 0.5,
@@ -175,7 +171,6 @@ def train(
         blocks=_whole_numbers("--blocks", blocks),
         architecture=architecture,
         loss=loss,
-        sigma_median=sigma_median,
         signed_sd=signed_sd,
         start=start,
         teacher=teacher,

@@ -136,17 +136,16 @@ class SenseOperator:
         """A^H W A x, or A^H W (y + W^(-1/2) e - A x)."""
         image = along_y(image)
         total = torch.zeros_like(image)
+        root = None if noise is None else self._weights.sqrt()
         for samples, coils in self._parts(image):
             kspace = fft(_expand(image[:, samples], self.maps[:, :, coils]), self._axes)
             if reduced is not None:
-                measured = reduced if reduced.shape[1] == 1 else reduced[:, samples]
-                torch.sub(measured[:, :, coils], kspace, out=kspace)
-            weights = self._weights if self._weights.shape[1] == 1 else self._weights[:, samples]
-            weigh_(kspace, weights)
-            if noise is not None:
+                torch.sub(_of(reduced, samples)[:, :, coils], kspace, out=kspace)
+            weigh_(kspace, _of(self._weights, samples))
+            if noise is not None and root is not None:
                 # never for all coils at once, which would be the most memory of all that is done
                 own = self.on_rows(noise[:, samples, coils])
-                kspace.add_(weigh_(own, weights.sqrt()))
+                kspace.add_(weigh_(own, _of(root, samples)))
             seen = fft(kspace, self._axes, inverse=True)
             _combine(seen, self._conjugate[:, :, coils], total[:, samples])
         return total
@@ -162,8 +161,7 @@ class SenseOperator:
         power = torch.view_as_real(torch.zeros_like(image[:, :, 0]))
         for samples, coils in self._parts(image):
             kspace = fft(_expand(image[:, samples], self.maps[:, :, coils]), self._axes)
-            measured = reduced if reduced.shape[1] == 1 else reduced[:, samples]
-            rest = torch.sub(measured[:, :, coils], kspace, out=kspace)
+            rest = torch.sub(_of(reduced, samples)[:, :, coils], kspace, out=kspace)
             # not by `sum`, which is slow where there is one coil
             for square in torch.view_as_real(rest).square_().unbind(2):
                 power[:, samples] += square
@@ -234,6 +232,11 @@ def few_at_a_time(image: Tensor) -> list[slice]:
     few = image.device.type == "cpu"
     step = max(1, CACHED_VALUES // image[:, 0].numel()) if few else every
     return [slice(s, min(s + step, every)) for s in range(0, every, step)]
+
+
+def _of(each: Tensor, samples: slice) -> Tensor:
+    """Those of (frame, sample, ...), or the one that all samples have in common."""
+    return each if each.shape[1] == 1 else each[:, samples]
 
 
 # Sums run coil by coil, in one order, so that a sample is the same to the last bit alone and in

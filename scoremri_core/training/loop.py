@@ -198,7 +198,7 @@ def _levels(step: int, settings: Settings, model: Network) -> Tensor:
         return signed_levels(settings.batch, settings.signed_sd, generator)
     if isinstance(model, NCSNv2):
         return geometric_levels(model.sigmas, settings.batch, generator)
-    return log_normal_levels(settings.batch, generator, settings.sigma_median)
+    return log_normal_levels(settings.batch, generator)
 
 
 def _shared(objective: Any, ranks: Ranks, compiled: bool) -> Callable[..., tuple[Tensor, Tensor]]:

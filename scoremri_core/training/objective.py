@@ -11,7 +11,6 @@ from scoremri_core.priors.ncsnv2 import NCSNv2
 from scoremri_core.priors.unet import DenoisingUnet
 
 SIGMA_RANGE = (0.003, 6.0)
-SIGMA_MEDIAN = 0.15
 
 
 class Objective(nn.Module):
@@ -182,13 +181,11 @@ def geometric_levels(sigmas: Tensor, count: int, generator: torch.Generator) -> 
     return sigmas.cpu()[(place * len(sigmas)).long().clamp(max=len(sigmas) - 1)]
 
 
-def log_normal_levels(
-    count: int, generator: torch.Generator, median: float = SIGMA_MEDIAN
-) -> Tensor:
+def log_normal_levels(count: int, generator: torch.Generator) -> Tensor:
     """Noise levels (count,), stratified over the batch for a steadier loss."""
     uniform = (torch.arange(count) + torch.rand(count, generator=generator)) / count
     normal = math.sqrt(2) * torch.erfinv((2 * uniform - 1).clamp(-0.999, 0.999))
-    return (math.log(median) + 1.4 * normal).exp().clamp(*SIGMA_RANGE)
+    return (math.log(0.15) + 1.4 * normal).exp().clamp(*SIGMA_RANGE)
 
 
 def signed_levels(count: int, sd: float, generator: torch.Generator) -> Tensor:

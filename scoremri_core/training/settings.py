@@ -18,7 +18,7 @@ from scoremri_core.priors.residual_unet import ResidualUnet
 from scoremri_core.priors.storage import load_prior
 from scoremri_core.priors.unet import DenoisingUnet
 from scoremri_core.training import ARCHITECTURES, LOSSES, OPTIMIZERS, SCHEDULES
-from scoremri_core.training.objective import SIGMA_MEDIAN, SIGMA_RANGE
+from scoremri_core.training.objective import SIGMA_RANGE
 
 Network = DenoisingUnet | ResidualUnet | NCSNv2
 
@@ -45,8 +45,7 @@ class Settings:
     architecture : one of `ARCHITECTURES`.
     loss : "denoising", at log-normal noise levels, or "signed", at normal ones of either sign,
         which takes the residual U-Net.
-    sigma_median : of the log-normal noise levels, in units of the images' 99th percentile.
-    signed_sd : sd of the signed noise levels, in the same units.
+    signed_sd : sd of the signed noise levels, in units of the images' 99th percentile.
     compile : let torch.compile fuse the network (needs a C compiler).
     """
 
@@ -76,7 +75,6 @@ class Settings:
     sigma_begin: float = 232.0
     sigma_end: float = 0.0066
     spectral_norm: bool = True
-    sigma_median: float = SIGMA_MEDIAN
 
     def __post_init__(self) -> None:
         for field, value, known in (
@@ -91,8 +89,7 @@ class Settings:
         if self.loss == "signed" and self.architecture != "residual-unet":
             raise InputError("loss 'signed': expected with the architecture 'residual-unet'")
         for name in (
-            "signed_sd", "sigma_median", "learning_rate", "adam_eps", "width", "levels",
-            "sigma_begin", "sigma_end",
+            "signed_sd", "learning_rate", "adam_eps", "width", "levels", "sigma_begin", "sigma_end",
         ):  # fmt: skip
             if not 0 < (number := getattr(self, name)) < math.inf:
                 raise InputError(f"{name} is {number}: expected above 0")
@@ -144,7 +141,7 @@ class Settings:
             )
         if self.architecture == "residual-unet" and not self.spectral_norm:
             command += " --no-spectral-norm"
-        for name in ("optimizer", "adam_eps", "schedule", "ema_decay", "sigma_median"):
+        for name in ("optimizer", "adam_eps", "schedule", "ema_decay"):
             if (value := getattr(self, name)) != getattr(Settings, name):
                 command += f" --{name.replace('_', '-')} {value}"
         if self.channels is not None:

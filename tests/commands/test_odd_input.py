@@ -181,9 +181,8 @@ def test_the_result_never_replaces_its_source(run, folder, command):
         *(("train", option, value) for option, value in (
             ("--steps", "0"), ("--batch", "0"), ("--patch", "0"), ("--patch", "33"),
             ("--learning-rate", "0"), ("--learning-rate", "inf"), ("--channels", "0,8"),
-            ("--channels", "a"), ("--blocks", "-1"), ("--signed-sd", "-1"),
-            ("--sigma-median", "0"), ("--seed", "-1"), ("--checkpoint-every", "0"),
-            ("--device", "abacus"), ("--start", "none"),
+            ("--channels", "a"), ("--blocks", "-1"), ("--signed-sd", "-1"), ("--seed", "-1"),
+            ("--checkpoint-every", "0"), ("--device", "abacus"), ("--start", "none"),
             ("--name", "a/b"), ("--loss", "none"), ("--architecture", "none"),
         )),
         *(("replay", "-p", pair) for pair in (

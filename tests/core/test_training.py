@@ -11,14 +11,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from textures import textures
 from torch.distributed.run import get_args_parser
 
 from scoremri_core.errors import InputError
 from scoremri_core.priors import load_prior
-from scoremri_core.priors.gaussian import GaussianPrior
 from scoremri_core.priors.storage import save_prior
 from scoremri_core.priors.unet import DenoisingUnet
-from scoremri_core.training import card, measure, width
+from scoremri_core.training import card
 from scoremri_core.training.augment import complex_patch
 from scoremri_core.training.loop import CHECKPOINT, LOG, read_checkpoint, train
 from scoremri_core.training.manifest import Source
@@ -35,12 +35,6 @@ from scoremri_core.training.settings import Settings
 from scoremri_core.training.slices import Slice
 
 TINY = {"batch": 4, "patch": 32, "warmup": 5, "channels": (16, 16), "blocks": (1, 1)}
-
-
-def textures(count=3):
-    rng = np.random.default_rng(0)
-    images = [np.kron(rng.uniform(0.2, 1, (6, 6)), np.ones((8, 8))) for _ in range(count)]
-    return [Slice(image.astype(np.float16), "s", "T1W") for image in images]
 
 
 def test_patches_are_complex_with_smooth_phase_and_belong_to_their_seed():
@@ -167,14 +161,6 @@ def test_training_learns_to_denoise(tmp_path):
     assert after < 0.35 * before
 
 
-def test_noise_levels_have_the_median_that_is_asked_for():
-    settings = Settings(sigma_median=0.05)
-    assert settings.command.endswith("--sigma-median 0.05")
-    levels = log_normal_levels(1001, torch.Generator().manual_seed(0), settings.sigma_median)
-    assert float(levels.median()) == pytest.approx(0.05, rel=0.01)
-    assert float(levels.log().std()) == pytest.approx(1.4, rel=0.05)
-
-
 def test_the_gradient_of_learning_from_a_teacher_vanishes_at_the_teacher():
     """While that of the mean square error against clean images does not."""
     torch.manual_seed(0)
@@ -298,72 +284,6 @@ def test_settings_are_read_back_from_earlier_versions():
         "scoremri train --data DATA -o RUN --steps 7 --batch 4 --patch 32 --learning-rate 0.001 "
         "--seed 0 --channels 16,16 --blocks 1,1 --start default --teacher other"
     )
-
-
-def test_the_error_by_frequency_is_the_error(monkeypatch):
-    """The identity as a denoiser: its error is white, of the variance of the noise."""
-
-    class Identity:
-        def denoise(self, x, sigma):
-            return x
-
-    monkeypatch.setattr(measure, "LEVELS", (0.1, 1.0))
-    found = measure.denoiser_error(Identity(), textures(), size=64)
-    for row, mse, power in zip(
-        found["denoiser_error"],
-        found["error_spectrum"]["mse"],
-        found["error_spectrum"]["power"],
-        strict=True,
-    ):
-        assert row["mse_over_sigma2"] == pytest.approx(1, rel=0.02)
-        assert row["predicted_variance"] == pytest.approx(row["sigma"] ** 2, rel=0.02)
-        np.testing.assert_allclose(mse, row["sigma"] ** 2, rtol=0.2)
-        np.testing.assert_allclose(power, 1, rtol=0.2)
-
-
-def test_the_images_spectrum_is_found(monkeypatch):
-    """Of white noise, and of a constant: all of it at DC, whose ring has five members."""
-    rng = np.random.default_rng(0)
-    noise = rng.normal(size=(24, 64, 64)) + 1j * rng.normal(size=(24, 64, 64))
-    monkeypatch.setattr(measure, "_patches", lambda *arguments: noise)
-    np.testing.assert_allclose(measure.image_spectrum([], 64)["variance"], 1, rtol=0.2)
-    monkeypatch.setattr(measure, "_patches", lambda *arguments: np.full((1, 64, 64), 2.0))
-    found = measure.image_spectrum([], 64)
-    assert found["variance"] == pytest.approx([64**2 * 4 / 2 / 5] + [0] * 11, rel=1e-3)
-    assert found["frequencies"] == sorted(found["frequencies"])
-
-
-def test_the_factors_of_a_prior_that_is_right_are_one(monkeypatch):
-    """A Gaussian prior knows its own variance: nothing to inflate, nothing to widen."""
-    monkeypatch.setattr(width, "SCANS", 1)
-    monkeypatch.setattr(width, "INFLATIONS", (1.0, 30.0))
-    monkeypatch.setattr(width, "VARIANCE_SCALES", (0.1, 1.0, 10.0))
-    k = np.hypot(*np.meshgrid(*(np.arange(48) - 24,) * 2))
-    spectrum = torch.from_numpy(30 / (1 + k**2)).float()
-    truth = GaussianPrior(spectrum).sample(1, torch.Generator().manual_seed(0))[0].numpy()
-    unit = np.percentile(np.abs(truth), 99)
-    truth, prior = truth / unit, GaussianPrior(spectrum / unit**2)
-    real = width._simulated_scan
-    monkeypatch.setattr(width, "scanned_image", lambda *arguments: truth)
-    monkeypatch.setattr(width, "_simulated_scan", lambda s, i, rng: real(s, i, rng, 48, 4))
-    done = []
-    found = width.calibrate_variance(prior, textures(), progress=done.append)
-    assert done == [1, 2, 3, 4] == list(range(1, width.reconstructions() + 1))
-    assert found["inflation"] == 1.0
-    # one scan tells it no better
-    assert found["variance_scale"] == pytest.approx(1, abs=0.35)
-    widths = {row["variance_scale"]: row for row in found["variance_calibration"][2:]}
-    assert widths[0.1]["sd_over_error"] < 0.8 < 1.5 < widths[10.0]["sd_over_error"]
-
-
-@pytest.mark.parametrize(
-    ("scores", "lowest"), [([4, 1, 0, 1], 2), ([0, 1, 4, 9], 0), ([4, 1, 4, 9], 1)]
-)
-def test_the_best_candidate_is_refined(scores, lowest):
-    found = width._lowest(np.arange(4.0), np.array(scores, float))
-    assert found == pytest.approx(lowest)
-    shifted = (np.arange(4.0) - 1.3) ** 2
-    assert width._lowest(np.arange(4.0), shifted) == pytest.approx(1.3)
 
 
 def test_an_unfinished_run_becomes_a_prior(tmp_path):
