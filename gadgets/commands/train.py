@@ -56,6 +56,15 @@ def train(
     steps: Annotated[int, typer.Option(help="Optimiser steps.", min=1)] = 5000,
     batch: Annotated[int, typer.Option(help="Patches a step, over all processes.", min=1)] = 16,
     patch: Annotated[int, typer.Option(help="Side of a patch, pixels.", min=32)] = 128,
+    processed: Annotated[
+        float,
+        typer.Option(
+            help="Share of patches whose k-space is filtered or whose background is zero, as "
+            "vendors do.",
+            min=0,
+            max=1,
+        ),
+    ] = 0.25,
     learning_rate: Annotated[float, typer.Option(help="Peak learning rate.")] = 1e-3,
     optimizer: Annotated[
         str, choice(OPTIMIZERS, help="adamw clips gradients to norm 1; adam is plain.")
@@ -185,6 +194,7 @@ def train(
         sigma_begin=sigma_begin,
         sigma_end=sigma_end,
         spectral_norm=spectral_norm,
+        processed=processed,
     )
     # what does not go together is refused before anything is read or written
     check_name(name)

@@ -27,6 +27,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         "adam_eps": 1e-3,
         "schedule": "constant",
         "ema_decay": 0.999,
+        "processed": 0.0,
     },
     # Ramzi et al. 2020: s = 50 where the images, times 1e6, are of the order of 100
     "ramzi2020": {
@@ -35,6 +36,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         "blocks": "2,2,2",
         "loss": "signed",
         "signed_sd": 0.5,
+        "processed": 0.0,
         "learning_rate": 1e-4,
         "optimizer": "adam",
         "schedule": "constant",

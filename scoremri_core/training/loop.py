@@ -34,6 +34,7 @@ from scoremri_core.training.objective import (
     log_normal_levels,
     signed_levels,
 )
+from scoremri_core.training.processing import processed_patch
 from scoremri_core.training.ranks import Ranks
 from scoremri_core.training.settings import Network, Settings
 from scoremri_core.training.slices import Slice
@@ -85,11 +86,11 @@ def train(
     smooth: float | None = None
     interval: list[float] = []
     clock = time.perf_counter()
-    for step, clean, noise in batches(slices, settings, ranks, start):
+    for step, clean, noise, processed in batches(slices, settings, ranks, start):
         for group in optimizer.param_groups:
             group["lr"] = learning_rate(step, settings)
         sigma = _levels(step, settings, model)[share]
-        loss, reported = objective(*(x.to(device) for x in (clean, sigma, noise)))
+        loss, reported = objective(*(x.to(device) for x in (clean, sigma, noise, processed)))
         value = float(reported)
         if not math.isfinite(value):
             raise InputError(
@@ -147,8 +148,10 @@ def learning_rate(step: int, settings: Settings) -> float:
 
 def batches(
     slices: list[Slice], settings: Settings, ranks: Ranks, start: int
-) -> Iterator[tuple[int, Tensor, Tensor]]:
-    """(step, patches, noise of sd 1), each (share, 2, patch, patch), made ahead by threads.
+) -> Iterator[tuple[int, Tensor, Tensor, Tensor]]:
+    """(step, patches, noise of sd 1, whether processed), made ahead by threads.
+
+    Patches and noise are (share, 2, patch, patch), the last (share,).
 
     A patch depends on the seed, the step and its place in the batch alone, so that a resumed run
     and one of several processes see what a single one would have seen.
@@ -156,16 +159,18 @@ def batches(
 
     shares = np.cumsum([s.weight for s in slices])
 
-    def make(step: int) -> tuple[Tensor, Tensor]:
-        patches, noises = [], []
+    def make(step: int) -> tuple[Tensor, Tensor, Tensor]:
+        patches, noises, processed = [], [], []
         for place in ranks.share(settings.batch):
             rng = np.random.default_rng([settings.seed, step, place])
             drawn = np.searchsorted(shares, rng.random() * shares[-1], side="right")
             image = slices[drawn].image
-            patches.append(training_patch(image, settings.patch, rng))
+            processed.append(rng.random() < settings.processed)
+            drawer = processed_patch if processed[-1] else training_patch
+            patches.append(drawer(image, settings.patch, rng))
             noises.append(rng.standard_normal((2, *patches[-1].shape), dtype=np.float32))
         clean = torch.view_as_real(torch.from_numpy(np.stack(patches))).permute(0, 3, 1, 2)
-        return clean, torch.from_numpy(np.stack(noises))
+        return clean, torch.from_numpy(np.stack(noises)), torch.tensor(processed)
 
     # on the CPU the cores belong to the network
     cores = (os.cpu_count() or 1) // ranks.count
@@ -175,9 +180,9 @@ def batches(
         ahead = deque((step, pool.submit(make, step)) for step in islice(steps, workers))
         while ahead:
             step, made = ahead.popleft()
-            clean, noise = made.result()
+            batch = made.result()
             ahead.extend((later, pool.submit(make, later)) for later in islice(steps, 1))
-            yield step, clean, noise
+            yield step, *batch
 
 
 def _recent(
@@ -185,7 +190,7 @@ def _recent(
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """Noisy images and their levels of the last of so many steps, over all processes."""
     done = replace(settings, steps=steps)
-    for step, clean, noise in batches(slices, done, Ranks(), max(0, steps - SETTLING)):
+    for step, clean, noise, _ in batches(slices, done, Ranks(), max(0, steps - SETTLING)):
         sigma = _levels(step, settings, model)
         noisy = clean + sigma.view(-1, 1, 1, 1) * noise
         yield noisy.to(device, memory_format=torch.channels_last), sigma.to(device)

@@ -28,13 +28,22 @@ class Objective(nn.Module):
         self.network = network
         self.teacher = teacher
 
-    def forward(self, clean: Tensor, sigma: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
-        """Loss to minimise and loss to report; `clean` and `noise` (batch, 2, y, x)."""
+    def forward(
+        self, clean: Tensor, sigma: Tensor, noise: Tensor, untaught: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Loss to minimise and loss to report.
+
+        Parameters
+        ----------
+        clean, noise : (batch, 2, y, x).
+        sigma : (batch,).
+        untaught : (batch,) bool, images that are learned from themselves, teacher or not.
+        """
         if isinstance(self.network, DenoisingUnet):
-            return denoising_loss(self.network, clean, sigma, noise, self.teacher)
+            return denoising_loss(self.network, clean, sigma, noise, self.teacher, untaught)
         if isinstance(self.network, NCSNv2):
-            return annealed_loss(self.network, clean, sigma, noise, self.teacher)
-        return signed_loss(self.network, clean, sigma, noise, self.teacher)
+            return annealed_loss(self.network, clean, sigma, noise, self.teacher, untaught)
+        return signed_loss(self.network, clean, sigma, noise, self.teacher, untaught)
 
 
 def denoising_loss(
@@ -43,6 +52,7 @@ def denoising_loss(
     sigma: Tensor,
     noise: Tensor,
     teacher: DenoisingUnet | None = None,
+    untaught: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Denoising score matching with EDM weighting, and the likelihood of the error variance.
 
@@ -57,6 +67,7 @@ def denoising_loss(
     teacher : a network whose mean is learned instead of the clean image.  What the clean image has
         beyond its expectation is noise to whoever learns (distillation, Hinton et al. 2015), so
         that a smaller network gets there in fewer steps.  The error variance is the network's own.
+    untaught : (batch,) bool, which images the teacher has no say in; None for none.
 
     Returns
     -------
@@ -75,7 +86,9 @@ def denoising_loss(
     error = (residual.float() - target).square()
     mse = error.mean()
     likelihood = (log_variance + error.detach().mean(1, keepdim=True) / log_variance.exp()).mean()
-    learned = mse if teacher is None else (residual.float() - taught.float()).square().mean()
+    learned = mse
+    if teacher is not None:
+        learned = (residual.float() - _unless(untaught, taught.float(), target)).square().mean()
     return learned + 0.02 * likelihood, mse.detach()
 
 
@@ -85,6 +98,7 @@ def annealed_loss(
     sigma: Tensor,
     noise: Tensor,
     teacher: DenoisingUnet | None = None,
+    untaught: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Denoising score matching at the network's levels (Song and Ermon 2019, Eqs. 5 and 6):
 
@@ -99,6 +113,7 @@ def annealed_loss(
     sigma : (batch,).
     noise : (batch, 2, y, x), of sd 1.
     teacher : see `expected_noise`.
+    untaught : see `denoising_loss`.
 
     Returns
     -------
@@ -111,6 +126,7 @@ def annealed_loss(
     learned = mse
     if teacher is not None:
         expected = expected_noise(teacher, noisy, sigma, noise)
+        expected = _unless(untaught, expected, noise)
         learned = (found.float() + expected).square().mean()
     return learned * clean[0].numel() / 2, mse.detach()
 
@@ -121,6 +137,7 @@ def signed_loss(
     sigma: Tensor,
     noise: Tensor,
     teacher: DenoisingUnet | None = None,
+    untaught: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
     """E || e + sigma r(x + sigma e, sigma) ||^2 for each real component (Ramzi et al. 2020).
 
@@ -132,6 +149,7 @@ def signed_loss(
     sigma : (batch,) noise levels of either sign.
     noise : (batch, 2, y, x), of sd 1.
     teacher : see `expected_noise`.
+    untaught : see `denoising_loss`.
 
     Returns
     -------
@@ -145,6 +163,7 @@ def signed_loss(
     learned = mse
     if teacher is not None:
         expected = expected_noise(teacher, noisy, sigma, noise)
+        expected = _unless(untaught, expected, noise)
         learned = (expected + scale * score.float()).square().mean()
     return learned, mse.detach()
 
@@ -173,6 +192,11 @@ def expected_noise(teacher: DenoisingUnet, noisy: Tensor, sigma: Tensor, noise: 
     expected = level / total * noisy - teacher.sigma_data / total.sqrt() * residual.float()
     known = (sigma.abs() >= least) & (sigma.abs() <= greatest)
     return torch.where(known.view(-1, 1, 1, 1), sigma.sign().view(-1, 1, 1, 1) * expected, noise)
+
+
+def _unless(untaught: Tensor | None, taught: Tensor, own: Tensor) -> Tensor:
+    """What a teacher says, but of images that are learned from themselves."""
+    return taught if untaught is None else torch.where(untaught.view(-1, 1, 1, 1), own, taught)
 
 
 def geometric_levels(sigmas: Tensor, count: int, generator: torch.Generator) -> Tensor:

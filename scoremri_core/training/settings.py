@@ -31,6 +31,7 @@ class Settings:
     ----------
     batch : patches a step, over all processes.
     patch : side of a patch in pixels.
+    processed : share of patches that are filtered and masked as vendors do, 0 up to 1.
     learning_rate : at its peak, after `warmup` steps of the schedule "cosine".
     optimizer : "adamw", with gradients clipped to norm 1, or "adam", plain.
     adam_eps : what either adds to the root of the second moment.
@@ -41,7 +42,8 @@ class Settings:
     spectral_norm : hold the spectral norms of a residual U-Net at 2.
     start : prior whose weights to begin with (a name or a path); None begins at random.  Blocks
         that it lacks are added as the identity, the last ones of a scale that has more left out.
-    teacher : prior whose denoised image is learned instead of the clean one (a name or a path).
+    teacher : prior whose denoised image is learned instead of the clean one (a name or a path),
+        but for processed patches.
     architecture : one of `ARCHITECTURES`.
     loss : "denoising", at log-normal noise levels, or "signed", at normal ones of either sign,
         which takes the residual U-Net.
@@ -75,6 +77,7 @@ class Settings:
     sigma_begin: float = 232.0
     sigma_end: float = 0.0066
     spectral_norm: bool = True
+    processed: float = 0.25
 
     def __post_init__(self) -> None:
         for field, value, known in (
@@ -93,6 +96,8 @@ class Settings:
         ):  # fmt: skip
             if not 0 < (number := getattr(self, name)) < math.inf:
                 raise InputError(f"{name} is {number}: expected above 0")
+        if not 0 <= self.processed <= 1:
+            raise InputError(f"processed is {self.processed}: expected 0 up to 1")
         if not 0 <= self.ema_decay < 1:
             raise InputError(f"ema_decay is {self.ema_decay}: expected 0 up to 1")
         if self.sigma_end >= self.sigma_begin or self.levels < 2:
@@ -141,7 +146,7 @@ class Settings:
             )
         if self.architecture == "residual-unet" and not self.spectral_norm:
             command += " --no-spectral-norm"
-        for name in ("optimizer", "adam_eps", "schedule", "ema_decay"):
+        for name in ("optimizer", "adam_eps", "schedule", "ema_decay", "processed"):
             if (value := getattr(self, name)) != getattr(Settings, name):
                 command += f" --{name.replace('_', '-')} {value}"
         if self.channels is not None:

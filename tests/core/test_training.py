@@ -3,7 +3,6 @@
 import json
 import os
 import shlex
-import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -30,7 +29,6 @@ from scoremri_core.training.objective import (
     log_normal_levels,
     signed_levels,
 )
-from scoremri_core.training.ranks import joined_ranks
 from scoremri_core.training.settings import Settings
 from scoremri_core.training.slices import Slice
 
@@ -71,10 +69,12 @@ def test_a_run_is_repeatable_and_a_resumed_one_is_the_same(tmp_path):
     assert not torch.equal(next(whole.parameters()), next(different.parameters()))
 
 
-OTHER_RANK = """
+RANK = """
 import sys
 from pathlib import Path
 import numpy as np
+import pytest
+from scoremri_core.errors import InputError
 from scoremri_core.training.loop import train
 from scoremri_core.training.ranks import joined_ranks
 from scoremri_core.training.settings import Settings
@@ -83,7 +83,11 @@ from scoremri_core.training.slices import Slice
 slices = [Slice(image, "", "") for image in np.load(sys.argv[1])]
 settings = Settings.from_json(sys.argv[2])
 with joined_ranks("cpu") as ranks:
-    train(slices, Path(sys.argv[3]), settings, ranks=ranks)
+    assert ranks.count == 2
+    assert ranks.first == (ranks.rank == 0)
+    with pytest.raises(InputError, match="batch is 5: expected a multiple of the 2"):
+        ranks.share(5)
+    train(slices, Path(sys.argv[3]) / str(ranks.rank), settings, ranks=ranks)
 """
 
 
@@ -99,38 +103,21 @@ def test_torchrun_leaves_the_documented_options_to_train():
     assert len(commands) == 2
 
 
-def test_two_processes_train_as_one_does(tmp_path, monkeypatch):
-    """In the environment that torchrun makes, with half of each batch in each process."""
+def test_two_processes_train_as_one_does(tmp_path):
+    """Started by torchrun, which ends both where one fails; each has half of each batch."""
     settings = Settings(steps=8, **TINY)
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    shared = {
-        "TORCHELASTIC_RUN_ID": "test",
-        "MASTER_ADDR": "127.0.0.1",
-        "MASTER_PORT": str(port),
-        "WORLD_SIZE": "2",
-        "LOCAL_RANK": "0",
-        "OMP_NUM_THREADS": "1",
-    }
     np.save(tmp_path / "slices.npy", [s.image for s in textures()])
-    arguments = (tmp_path / "slices.npy", settings.to_json(), tmp_path / "other")
-    other = subprocess.Popen(
-        [sys.executable, "-c", OTHER_RANK, *arguments], env=os.environ | shared | {"RANK": "1"}
-    )
-    try:
-        for name, value in (shared | {"RANK": "0"}).items():
-            monkeypatch.setenv(name, value)
-        with joined_ranks("cpu") as ranks:
-            assert (ranks.first, ranks.count) == (True, 2)
-            with pytest.raises(InputError, match="batch is 5: expected a multiple of the 2"):
-                ranks.share(5)
-            two = train(textures(), tmp_path / "two", settings, ranks=ranks).state_dict()
-        assert other.wait(60) == 0
-    finally:
-        other.kill()
-        other.wait()
-    assert list((tmp_path / "other").iterdir()) == []  # the first alone writes
+    (tmp_path / "rank.py").write_text(RANK)
+    arguments = (tmp_path / "slices.npy", settings.to_json(), tmp_path)
+    subprocess.run(
+        [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2",
+         tmp_path / "rank.py", *arguments],
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+        check=True,
+        timeout=240,
+    )  # fmt: skip
+    assert list((tmp_path / "1").iterdir()) == []  # the first alone writes
+    two = read_checkpoint(tmp_path / "0" / CHECKPOINT)["average"]
     before = settings.network()
     one = train(textures(), tmp_path / "one", settings)
     moved = apart = 0.0
@@ -139,7 +126,7 @@ def test_two_processes_train_as_one_does(tmp_path, monkeypatch):
         apart += float((one.state_dict()[name] - two[name]).square().sum())
     assert moved > 0
     assert apart < 1e-3 * moved
-    records = [json.loads((tmp_path / name / LOG).read_text())["loss"] for name in ("one", "two")]
+    records = [json.loads((tmp_path / name / LOG).read_text())["loss"] for name in ("one", "0")]
     assert records[0] == pytest.approx(records[1], rel=1e-3)
 
 
@@ -182,6 +169,30 @@ def test_the_gradient_of_learning_from_a_teacher_vanishes_at_the_teacher():
     assert sizes[0] < 1e-4 * sizes[1]
 
 
+@pytest.mark.parametrize("architecture", ["unet", "ncsnv2", "residual-unet"])
+def test_what_a_teacher_has_not_seen_is_learned_from_itself(architecture):
+    sizes = {"width": 4, "levels": 20, "depth": "plain"} if architecture == "ncsnv2" else {}
+    common = {k: v for k, v in TINY.items() if not sizes or k not in ("channels", "blocks")}
+    loss = "signed" if architecture == "residual-unet" else "denoising"
+    # batch normalisation would let images see each other
+    network = Settings(architecture=architecture, loss=loss, **sizes, **common).network().eval()
+    teacher = load_prior("default").model
+    generator = torch.Generator().manual_seed(3)
+    clean, noise = torch.randn((2, 4, 2, 32, 32), generator=generator)
+    sigma = log_normal_levels(4, generator)
+
+    def learned(objective, chosen, *untaught):
+        return float(objective(clean[chosen], sigma[chosen], noise[chosen], *untaught)[0].detach())
+
+    taught, alone = Objective(network, teacher), Objective(network)
+    some = torch.tensor([True, False, False, True])
+    none = torch.zeros(2, dtype=torch.bool)
+    # each loss is a mean over the batch
+    wanted = (learned(alone, some, none) + learned(taught, ~some, none)) / 2
+    assert learned(taught, slice(None), some) == pytest.approx(wanted, rel=1e-3)
+    assert learned(taught, some, none) != pytest.approx(learned(alone, some, none), rel=0.01)
+
+
 @pytest.mark.parametrize("sign", [1.0, -1.0])
 def test_the_noise_that_a_teacher_expects_is_that_of_its_denoiser(sign):
     """E[noise | x] = (x - E[x0 | x]) / sigma, by the teacher's own denoised image."""
@@ -218,7 +229,8 @@ def test_a_score_network_learns_from_a_teacher(architecture, tmp_path):
     generator = torch.Generator().manual_seed(2)
     clean, noise = torch.randn((2, 4, 2, 32, 32), generator=generator)
     sigma = signed_levels(4, 0.5, generator).abs().clamp(min=0.05)
-    loss, reported = Objective(network, taught)(clean, sigma, noise)
+    untaught = torch.zeros(4, dtype=torch.bool)
+    loss, reported = Objective(network, taught)(clean, sigma, noise, untaught)
     level = sigma.view(-1, 1, 1, 1)
     noisy = clean + level * noise
     wanted = noisy * level / (level**2 + teacher.sigma_data**2)
