@@ -41,9 +41,14 @@ class Objective(nn.Module):
         """
         if isinstance(self.network, DenoisingUnet):
             return denoising_loss(self.network, clean, sigma, noise, self.teacher, untaught)
+        expected = noise
+        if self.teacher is not None:
+            noisy = clean + sigma.view(-1, 1, 1, 1) * noise
+            expected = expected_noise(self.teacher, noisy, sigma, noise)
+            expected = torch.where(untaught.view(-1, 1, 1, 1), noise, expected)
         if isinstance(self.network, NCSNv2):
-            return annealed_loss(self.network, clean, sigma, noise, self.teacher, untaught)
-        return signed_loss(self.network, clean, sigma, noise, self.teacher, untaught)
+            return annealed_loss(self.network, clean, sigma, noise, expected)
+        return signed_loss(self.network, clean, sigma, noise, expected)
 
 
 def denoising_loss(
@@ -80,16 +85,20 @@ def denoising_loss(
     seen = noisy.contiguous(memory_format=torch.channels_last)
     with torch.autocast(clean.device.type, torch.bfloat16):
         residual, log_variance = model.residual(seen, sigma)
-        if teacher is not None:
-            with torch.no_grad():
-                taught = teacher.residual(seen, sigma)[0]
-    error = (residual.float() - target).square()
-    mse = error.mean()
+        lesson = target if teacher is None else _lesson(teacher, seen, sigma, target, untaught)
+    residual = residual.float()
+    error = (residual - target).square()
     likelihood = (log_variance + error.detach().mean(1, keepdim=True) / log_variance.exp()).mean()
-    learned = mse
-    if teacher is not None:
-        learned = (residual.float() - _unless(untaught, taught.float(), target)).square().mean()
-    return learned + 0.02 * likelihood, mse.detach()
+    return (residual - lesson).square().mean() + 0.02 * likelihood, error.mean().detach()
+
+
+@torch.no_grad()
+def _lesson(
+    teacher: DenoisingUnet, seen: Tensor, sigma: Tensor, target: Tensor, untaught: Tensor | None
+) -> Tensor:
+    """What a teacher says, but the target itself of images that it has no say in."""
+    taught = teacher.residual(seen, sigma)[0].float()
+    return taught if untaught is None else torch.where(untaught.view(-1, 1, 1, 1), target, taught)
 
 
 def annealed_loss(
@@ -97,8 +106,7 @@ def annealed_loss(
     clean: Tensor,
     sigma: Tensor,
     noise: Tensor,
-    teacher: DenoisingUnet | None = None,
-    untaught: Tensor | None = None,
+    expected: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Denoising score matching at the network's levels (Song and Ermon 2019, Eqs. 5 and 6):
 
@@ -112,8 +120,7 @@ def annealed_loss(
     clean : (batch, 2, y, x).
     sigma : (batch,).
     noise : (batch, 2, y, x), of sd 1.
-    teacher : see `expected_noise`.
-    untaught : see `denoising_loss`.
+    expected : what is learned instead of the noise, see `expected_noise`.
 
     Returns
     -------
@@ -123,11 +130,7 @@ def annealed_loss(
     with torch.autocast(clean.device.type, torch.bfloat16):
         found = model.unscaled(noisy.contiguous(memory_format=torch.channels_last))
     mse = (found.float() + noise).square().mean()
-    learned = mse
-    if teacher is not None:
-        expected = expected_noise(teacher, noisy, sigma, noise)
-        expected = _unless(untaught, expected, noise)
-        learned = (found.float() + expected).square().mean()
+    learned = mse if expected is None else (found.float() + expected).square().mean()
     return learned * clean[0].numel() / 2, mse.detach()
 
 
@@ -136,8 +139,7 @@ def signed_loss(
     clean: Tensor,
     sigma: Tensor,
     noise: Tensor,
-    teacher: DenoisingUnet | None = None,
-    untaught: Tensor | None = None,
+    expected: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
     """E || e + sigma r(x + sigma e, sigma) ||^2 for each real component (Ramzi et al. 2020).
 
@@ -148,8 +150,7 @@ def signed_loss(
     clean : x, (batch, 2, y, x).
     sigma : (batch,) noise levels of either sign.
     noise : (batch, 2, y, x), of sd 1.
-    teacher : see `expected_noise`.
-    untaught : see `denoising_loss`.
+    expected : what is learned instead of the noise, see `expected_noise`.
 
     Returns
     -------
@@ -159,12 +160,9 @@ def signed_loss(
     noisy = clean + scale * noise
     with torch.autocast(clean.device.type, torch.bfloat16):
         score = model(noisy.contiguous(memory_format=torch.channels_last), sigma)
-    mse = (noise + scale * score.float()).square().mean()
-    learned = mse
-    if teacher is not None:
-        expected = expected_noise(teacher, noisy, sigma, noise)
-        expected = _unless(untaught, expected, noise)
-        learned = (expected + scale * score.float()).square().mean()
+    found = scale * score.float()
+    mse = (found + noise).square().mean()
+    learned = mse if expected is None else (found + expected).square().mean()
     return learned, mse.detach()
 
 
@@ -192,11 +190,6 @@ def expected_noise(teacher: DenoisingUnet, noisy: Tensor, sigma: Tensor, noise: 
     expected = level / total * noisy - teacher.sigma_data / total.sqrt() * residual.float()
     known = (sigma.abs() >= least) & (sigma.abs() <= greatest)
     return torch.where(known.view(-1, 1, 1, 1), sigma.sign().view(-1, 1, 1, 1) * expected, noise)
-
-
-def _unless(untaught: Tensor | None, taught: Tensor, own: Tensor) -> Tensor:
-    """What a teacher says, but of images that are learned from themselves."""
-    return taught if untaught is None else torch.where(untaught.view(-1, 1, 1, 1), own, taught)
 
 
 def geometric_levels(sigmas: Tensor, count: int, generator: torch.Generator) -> Tensor:
