@@ -30,6 +30,7 @@ logger = logging.getLogger(__name__)
 NOISE_RINGS = 16  # of spatial frequencies, up to Nyquist's
 KNOWN = 50  # a scan measures thousands in each ring
 START_TOLERANCE = 0.3  # in sd; the first noise level is three of them
+EVERYWHERE = 0.05  # share of the error variance that all pixels have alike
 
 
 @dataclass(frozen=True)
@@ -98,10 +99,10 @@ def sample_posterior(
 
     after which the next x is x0 + sigma_next e.  W is 1 / s^2, or less at spatial frequencies
     where the samples leave more of y than that (`NoiseLevel`).  C is f^2 times the covariance that
-    the error is thought to have: f > 1 (`inflation` is f^2) trusts the measurements more, since the
-    errors of a network are not as independent as C takes them, and x0 varies as it does under that
-    gain (the Joseph form of the update).  With f = 1 and an exact denoiser of a Gaussian prior the
-    last x0 is a draw of the exact posterior.
+    the error is thought to have, see `spread_out`: f > 1 (`inflation` is f^2) trusts the
+    measurements more, since the errors of a network are not as independent as C takes them, and x0
+    varies as it does under that gain (the Joseph form of the update).  With f = 1 and an exact
+    denoiser of a Gaussian prior the last x0 is a draw of the exact posterior.
 
     Parameters
     ----------
@@ -143,7 +144,7 @@ def sample_posterior(
             )
             # where no coil sees anything the image is zero by definition
             denoised = torch.where(operator.support, along_y(denoised.view(last.shape)), 0)
-            variance = torch.where(operator.support, along_y(variance.view(last.shape)), 0)
+            variance = spread_out(along_y(variance.view(last.shape)), operator.support)
             spectrum = _spectra(prior, sigma, (ny, nx)) if found is None else found.view(last.shape)
             root = ErrorRoot(inflation * scale * variance, spectrum)
             weighted = operator.weighted(1 / variance_of_noise[:, some])
@@ -210,6 +211,25 @@ def _start(
     axes = (1, 2, 3, 4)
     square = (draw - mean).abs().square().sum(axes) / 2
     return mean, (square / operator.support.sum(axes).clamp(min=1)).sqrt()
+
+
+def spread_out(variance: Tensor, support: Tensor) -> Tensor:
+    """Give every pixel of the support a share of the mean variance; zero elsewhere.
+
+    A network is surest where its training images were dark or flat.  What the model of the scan
+    gets wrong (coil maps, motion, a filter) folds errors there too, which the measurements
+    could correct if they were let: a variance of nearly zero would not let them.
+
+    Parameters
+    ----------
+    variance : of each real component, (frame, sample, set, y, x).
+    support : bool, (frame, 1, set, y, x).
+    """
+    variance = torch.where(support, variance, 0)
+    # in double precision after short sums, see `conjugate_gradients`
+    total = variance.sum(-1, keepdim=True).sum((2, 3, 4), keepdim=True, dtype=torch.float64)
+    mean = (total / support.sum((2, 3, 4), keepdim=True).clamp(min=1)).to(variance.dtype)
+    return torch.where(support, torch.lerp(variance, mean, EVERYWHERE), 0)
 
 
 def _spectra(prior: Denoiser, sigma: Tensor, shape: tuple[int, int]) -> Tensor | None:
