@@ -100,7 +100,7 @@ def test_torchrun_leaves_the_documented_options_to_train():
         found = get_args_parser().parse_args(shlex.split(command)[1:])
         assert (found.module, found.training_script) == (True, "scoremri_core")
         assert "--start" in found.training_script_args
-    assert len(commands) == 2
+    assert len(commands) == 3
 
 
 def test_two_processes_train_as_one_does(tmp_path):
