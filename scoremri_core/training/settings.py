@@ -146,9 +146,11 @@ class Settings:
             )
         if self.architecture == "residual-unet" and not self.spectral_norm:
             command += " --no-spectral-norm"
-        for name in ("optimizer", "adam_eps", "schedule", "ema_decay", "processed"):
+        for name in ("optimizer", "adam_eps", "schedule", "ema_decay"):
             if (value := getattr(self, name)) != getattr(Settings, name):
                 command += f" --{name.replace('_', '-')} {value}"
+        if self.processed != Settings.processed:
+            command += f" --processed {self.processed:g}"
         if self.channels is not None:
             command += f" --channels {_text(self.channels)}"
         if self.blocks is not None:

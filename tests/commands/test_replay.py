@@ -10,7 +10,7 @@ from gadgets.commands import main
 from gadgets.commands.replay import in_time
 from scoremri_core.scans.files import open_scan, write_scan
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "gadgets"))
+sys.path.insert(0, str(Path(__file__).parents[1] / "stream"))
 from synthetic import acquisitions, header, letter
 
 SHAPE = (48, 40)

@@ -146,7 +146,7 @@ def test_a_papers_preset_gives_the_defaults_of_all_other_options(volumes, run, q
     assert "--learning-rate 0.0001 " in card["command"]
     assert card["command"].endswith(
         "--architecture ncsnv2 --width 8 --depth plain --levels 40 --sigma-begin 232 --sigma-end "
-        "0.0066 --optimizer adam --adam-eps 0.001 --schedule constant"
+        "0.0066 --optimizer adam --adam-eps 0.001 --schedule constant --processed 0"
     )
     assert load_prior(tmp_path / "run" / "default.safetensors").sigmas[0] == 232
     code, _, message = run("train", "--data", volumes, "-o", tmp_path / "x", "--preset", "song")

@@ -1,6 +1,6 @@
 """Streams frames at a steady load and tells how long after its last line each image comes.
 
-    python tests/gadgets/latency.py [SIDE [COILS [SECONDS_BETWEEN_FRAMES ...]]]
+    python tests/stream/latency.py [SIDE [COILS [SECONDS_BETWEEN_FRAMES ...]]]
 
 spawns the node as Gadgetron does, with its default sampler.  Frames of SIDE x SIDE (R = 4) come
 every SECONDS_BETWEEN_FRAMES, by default from two to a half of what one frame takes; where frames

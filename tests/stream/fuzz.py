@@ -1,6 +1,6 @@
 """Bytes that no peer should send, and what the readers make of them.
 
-    python tests/gadgets/fuzz.py MINUTES
+    python tests/stream/fuzz.py MINUTES
 
 mutates valid streams for so long and prints, as corpus.txt keeps them, the shortest bytes found for
 each way in which reading them ends.  Any other way than a sentence is a failure, and so is memory

@@ -1,6 +1,6 @@
 """Streams frames to a node or to a server for a long time and watches its memory.
 
-    python tests/gadgets/soak.py MINUTES [HOST:PORT PID]
+    python tests/stream/soak.py MINUTES [HOST:PORT PID]
 
 spawns the node as Gadgetron does, or speaks to a server that runs; no sampler, so that what is
 measured is the stream.  Prints frames and resident memory, and how the memory grew from the first
