@@ -136,13 +136,13 @@ class SenseOperator:
         """A^H W A x, or A^H W (y + W^(-1/2) e - A x)."""
         image = along_y(image)
         total = torch.zeros_like(image)
-        root = None if noise is None else self._weights.sqrt()
+        root = self._weights if noise is None else self._weights.sqrt()
         for samples, coils in self._parts(image):
             kspace = fft(_expand(image[:, samples], self.maps[:, :, coils]), self._axes)
             if reduced is not None:
                 torch.sub(_of(reduced, samples)[:, :, coils], kspace, out=kspace)
             weigh_(kspace, _of(self._weights, samples))
-            if noise is not None and root is not None:
+            if noise is not None:
                 # never for all coils at once, which would be the most memory of all that is done
                 own = self.on_rows(noise[:, samples, coils])
                 kspace.add_(weigh_(own, _of(root, samples)))

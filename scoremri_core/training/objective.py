@@ -41,7 +41,7 @@ class Objective(nn.Module):
         """
         if isinstance(self.network, DenoisingUnet):
             return denoising_loss(self.network, clean, sigma, noise, self.teacher, untaught)
-        expected = noise
+        expected = None
         if self.teacher is not None:
             noisy = clean + sigma.view(-1, 1, 1, 1) * noise
             expected = expected_noise(self.teacher, noisy, sigma, noise)
