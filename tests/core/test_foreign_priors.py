@@ -16,7 +16,11 @@ from scoremri_core.priors.residual_unet import ResidualUnet
 from scoremri_core.priors.script import ScriptModule, ScriptPrior, to_torchscript
 from scoremri_core.priors.unet import DenoisingUnet
 
-pytestmark = pytest.mark.filterwarnings("ignore:.*torch.jit.*:DeprecationWarning")
+# what torch says of TorchScript, up to 2.13 and since
+pytestmark = [
+    pytest.mark.filterwarnings(f"ignore:.*torch.jit.*:{kind}")
+    for kind in ("DeprecationWarning", "FutureWarning")
+]
 
 
 class Shrunk(torch.nn.Module):
