@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 from scipy.fft import next_fast_len
@@ -13,6 +15,16 @@ FULL = 0.7  # of the matrix: lines drawn at random reach nearly that far and nee
 GAP = 25  # samples: wider gaps are not undersampling
 
 Array = NDArray[np.complex64]
+
+
+def measured(kspace: NDArray[Any], mask: NDArray[np.bool_] | None = None) -> NDArray[np.bool_]:
+    """Which samples (...) of k-space (coil, ...) were measured: those of `mask`, if given.
+
+    Without a mask those that are not zero in every coil.
+    """
+    if mask is not None:
+        return np.asarray(mask, bool)
+    return np.asarray((kspace != 0).any(axis=0))
 
 
 def sampled_box(mask: NDArray[np.bool_]) -> tuple[int, int]:
