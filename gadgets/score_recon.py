@@ -92,21 +92,25 @@ def _images(
 ) -> Generator[Any]:
     from contextlib import closing
 
-    from gadgets.stages.beside import add_priorless
     from gadgets.stages.coil_compression import compress_coils
     from gadgets.stages.coil_maps import add_coil_maps
     from gadgets.stages.emit import emit
     from gadgets.stages.frame import Frame
     from gadgets.stages.posterior import posterior
+    from scoremri_core.memo import Memo
     from scoremri_core.request import find_device
 
+    memo = (
+        Memo()
+    )  # of the coil maps and virtual coils of calibration lines that serve several frames
     together = find_device(properties.device).type != "cpu"
     # closed, so that a turn ends whatever happens in it
     with closing(turns.batches(waiting, ready, Frame, together)) as batches:
         mapped = (
-            list(add_coil_maps(compress_coils(items, properties), properties)) for items in batches
+            list(add_coil_maps(compress_coils(items, properties, memo), properties, memo))
+            for items in batches
         )
-        made = add_priorless(posterior(mapped, properties, sampling), properties)
+        made = posterior(mapped, properties, sampling)
         yield from emit(finishing(made), properties, header)
 
 

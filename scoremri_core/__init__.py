@@ -11,14 +11,13 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from scoremri_core.priors import load_prior
     from scoremri_core.progress import Progress
-    from scoremri_core.reconstruction import reconstruct
+    from scoremri_core.reconstruction import reconstruct, reconstruct_volume
     from scoremri_core.reconstructor import Reconstructor
     from scoremri_core.result import Info, Reconstruction
     from scoremri_core.samplers.hmc import HmcOptions
     from scoremri_core.samplers.langevin import LangevinOptions
     from scoremri_core.samplers.posterior import PosteriorOptions
     from scoremri_core.samplers.pula import PulaOptions
-    from scoremri_core.volume import reconstruct_volume
 
 _WHERE = {
     "HmcOptions": "samplers.hmc",
@@ -31,7 +30,7 @@ _WHERE = {
     "Reconstructor": "reconstructor",
     "load_prior": "priors",
     "reconstruct": "reconstruction",
-    "reconstruct_volume": "volume",
+    "reconstruct_volume": "reconstruction",
 }
 
 __all__ = [

@@ -1,4 +1,4 @@
-"""Measured k-space, checked once where it is made: the type that every step of a reconstruction takes."""
+"""Measured k-space, checked once where it is made: the type that reconstruction steps take."""
 
 from __future__ import annotations
 
@@ -21,6 +21,7 @@ Mask = NDArray[np.bool_]
 
 MAX_COILS = 128  # of present-day arrays; a longer axis is not the coil axis
 DISAGREEMENT = 2.0  # ratio of the given noise sd to that of the edges of k-space that is reported
+SMALLEST_UNIT, LARGEST_UNIT = 2.0**-105, 2.0**110  # whose images float32 can hold
 
 
 @dataclass(frozen=True, eq=False)
@@ -67,8 +68,8 @@ class KSpace:
     ) -> KSpace:
         """K-space of one slice or volume from arrays.
 
-        Samples that are not finite in every coil count as not measured; of a volume, the readout
-        that holds one does.
+        A sample that is not finite in one of the coils counts as not measured; in a volume, its
+        whole readout does.
 
         Parameters
         ----------
@@ -94,9 +95,8 @@ class KSpace:
                 f"kspace has shape {given.shape}: expected (coil, y, x) or (coil, z, y, x)"
             )
         unit = unit_of(given)
+        given, sampled = _finite(given, measured(given, mask))
         array = scaled(given, unit)
-        sampled = measured(array) if mask is None else np.asarray(mask, bool).copy()
-        array, sampled = _finite(array, sampled)
         counts = None if averages is None else _counts(averages, sampled)
         covariance = _covariance(noise_covariance, len(array), unit)
         counts, covariance = _relative(counts, covariance)
@@ -208,6 +208,10 @@ class KSpace:
             noise_covariance=noise_covariance,
         )
 
+    def __repr__(self) -> str:
+        """In one line: the arrays are too long to be shown."""
+        return f"<KSpace of {self.values.shape}, R = {self.acceleration:.2f}>"
+
     @property
     def coils(self) -> int:
         """Number of coils."""
@@ -223,6 +227,11 @@ class KSpace:
         """Number of samples of the matrix over the number measured."""
         return float(1 / max(self.mask.mean(), 1e-9))
 
+    @property
+    def array(self) -> NDArray[Any]:
+        """The values in the units in which they were measured."""
+        return self.image(self.values)
+
     def in_unit(self, unit: float) -> KSpace:
         """The same k-space with values in another unit, a power of two."""
         if unit == self.unit:
@@ -235,6 +244,12 @@ class KSpace:
             noise_covariance=None if covariance is None else covariance * factor**2,
             unit=unit,
         )
+
+    def image(self, pixels: NDArray[Any]) -> NDArray[Any]:
+        """Pixels in units of the measured values; in double precision where these demand it."""
+        if SMALLEST_UNIT < self.unit < LARGEST_UNIT:
+            return pixels * np.float32(self.unit)
+        return pixels.astype(np.result_type(pixels.dtype, np.float64)) * self.unit
 
     def _compare_noise(self) -> None:
         """Warn if the given noise and the edges of k-space disagree."""
@@ -314,7 +329,7 @@ def _check_coil_axis(shape: tuple[int, ...]) -> None:
         )
 
 
-def _finite(values: Array, mask: Mask) -> tuple[Array, Mask]:
+def _finite(values: NDArray[Any], mask: Mask) -> tuple[NDArray[Any], Mask]:
     """Values that are zero where not measured, and the mask without samples that are not finite."""
     bad = mask & ~np.isfinite(values).all(axis=0)
     if bad.any():
@@ -322,7 +337,7 @@ def _finite(values: Array, mask: Mask) -> tuple[Array, Mask]:
             bad = mask & bad.any(axis=-1, keepdims=True)
         logger.warning("%d samples of k-space are not finite and count as not measured", bad.sum())
         mask = mask & ~bad
-    return np.where(mask, values, np.complex64(0)), mask
+    return np.where(mask, values, 0).astype(values.dtype), mask
 
 
 def _counts(value: Any, mask: Mask) -> NDArray[np.float32]:
@@ -335,7 +350,7 @@ def _counts(value: Any, mask: Mask) -> NDArray[np.float32]:
 def _relative(
     counts: NDArray[np.float32] | None, covariance: NDArray[np.complex128] | None
 ) -> tuple[NDArray[np.float32] | None, NDArray[np.complex128] | None]:
-    """Averages over the fewest (None if all are equal), and the noise of the samples that have these."""
+    """Averages over the fewest (None if all are equal), and the noise of samples with these."""
     if counts is None or not counts.any():
         return None, covariance
     fewest = counts[counts > 0].min()
@@ -358,15 +373,13 @@ def _covariance(value: Any, coils: int, unit: float) -> NDArray[np.complex128] |
     return covariance
 
 
-def _per_sample(
-    name: str, value: Any, grid: tuple[int, ...], kinds: str
-) -> Sequence[NDArray[Any]]:
+def _per_sample(name: str, value: Any, grid: tuple[int, ...], kinds: str) -> Sequence[NDArray[Any]]:
     """Values of each line or sample, for each sample (slice, y, x)."""
     array = _as_numpy(value)
     if array.dtype.kind not in kinds:
         expected = "true or false values" if "b" in kinds else "numbers"
         raise InputError(f"{name} is {array.dtype}: expected {expected}")
-    slices, ny, nx = grid
+    ny, nx = grid[1:]
     if array.shape == (ny,):
         array = array[:, None]
     elif array.shape not in ((ny, nx), grid):
@@ -381,6 +394,14 @@ def _calibrations(value: Any, shape: tuple[int, ...]) -> list[KSpace | None]:
     slices = 1 if len(shape) == 3 else shape[0]
     if value is None:
         return [None] * slices
+    if isinstance(value, list) and value and isinstance(value[0], KSpace):
+        given = value[0].values.shape
+        if given != shape[-3:] or len(value) not in (1, slices):
+            raise InputError(
+                f"calibration is of {len(value)} slices of shape {given}: expected that of kspace, "
+                f"{shape}"
+            )
+        return value if len(value) == slices else value * slices
     array = _as_numpy(value)
     if array.shape[-3:] != shape[-3:] or array.ndim not in (3, len(shape)):
         raise InputError(f"calibration has shape {array.shape}: expected that of kspace, {shape}")

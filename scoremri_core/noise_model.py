@@ -1,6 +1,6 @@
 """The noise that the likelihood allows for: every rule of it, in the order in which they apply.
 
-1. It is what was given, or what the edges of k-space show (`NoiseModel.found`).
+1. It is what was given, or what the edges of k-space show (`NoiseModel.of`).
 2. Raised to what the measured lines show that no image explains under the maps (`face_maps`).
 3. Raised to the least level that one can compute with (`keep_to`).
 4. Raised to what the samples leave of the data; they are drawn again (`learn`).  Within a run the
@@ -20,14 +20,15 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.ndimage import uniform_filter
 
-from scoremri_core.errors import CalibrationError, InputError
+from scoremri_core.errors import CalibrationError
+from scoremri_core.kspace import KSpace
+from scoremri_core.mri.acquired import measured
 from scoremri_core.mri.coil_maps import calibration_extent
 from scoremri_core.mri.fourier import to_image
 from scoremri_core.mri.noise import covariance_from_edges, noise_sigma, whiten, whitening_matrix
 
 logger = logging.getLogger(__name__)
 
-DISAGREEMENT = 2.0  # between the noise given and the edges of k-space, in sd: it is told
 LEAST_SIGMA = 0.001  # of the image's scale: below it no solver converges and no prior is known
 OUTER = 0.6  # of the readout's half-width: beyond it, errors of the maps count little
 OBJECT = 0.1  # of the signal's 99th percentile
@@ -66,47 +67,26 @@ class NoiseModel:
         self._most = 1.0 if averages is None else float(averages.max(initial=1.0))
 
     @classmethod
-    def found(
-        cls,
-        kspace: Array,
-        given: Covariance | None,
-        averages: NDArray[np.float32] | None = None,
-        unit: float = 1.0,
-    ) -> NoiseModel:
-        """The noise as it is given, or as the edges of k-space (coil, y, x) show it.
-
-        Where it is given and the edges disagree by far, that is told, in `unit`.
+    def of(cls, kspace: KSpace) -> NoiseModel:
+        """The given noise of a slice, or an estimate from the edges of its k-space.
 
         Raises
         ------
         InputError
-            It is not given, and too few samples were measured to tell.
+            No noise is given, and too few samples were measured to estimate it.
         """
-        try:
-            edges = covariance_from_edges(kspace, averages)
-        except InputError:
-            if given is None:
-                raise
-            return cls(given, averages)
-        if given is None:
-            return cls(edges, averages)
-        ratio = noise_sigma(edges) / noise_sigma(given)
-        if not 1 / DISAGREEMENT < ratio < DISAGREEMENT:
-            logger.warning(
-                "the noise given has sd %.4g, the edges of k-space show %.4g: one of them is "
-                "wrong, or the background is masked",
-                noise_sigma(given) * unit,
-                noise_sigma(edges) * unit,
-            )
-        return cls(given, averages)
+        thermal = kspace.noise_covariance
+        if thermal is None:
+            thermal = covariance_from_edges(kspace.values, kspace.averages, kspace.mask)
+        return cls(thermal, kspace.averages)
 
-    def face_maps(self, kspace: Array, maps: Array) -> bool:
+    def face_maps(self, kspace: KSpace, maps: Array) -> bool:
         """Raise it to what the data show under the maps; tell whether it was raised."""
         believed = self._known()
         # the noise is spread evenly over what no image explains where it is white; in its own units
         whitening = whitening_matrix(believed) * noise_sigma(believed)
         shown = residual_covariance(
-            whiten(kspace, whitening), whiten(maps, whitening), self.averages
+            whiten(kspace.values, whitening), whiten(maps, whitening), self.averages, kspace.mask
         )
         if shown is not None:
             root = np.linalg.inv(whitening)
@@ -189,7 +169,10 @@ def _sigma(covariance: Covariance | None) -> float:
 
 
 def residual_covariance(
-    kspace: ArrayLike, maps: ArrayLike, averages: ArrayLike | None = None
+    kspace: ArrayLike,
+    maps: ArrayLike,
+    averages: ArrayLike | None = None,
+    mask: NDArray[np.bool_] | None = None,
 ) -> Covariance | None:
     """Noise covariance from what fully sampled lines hold that no image explains under the maps.
 
@@ -203,6 +186,7 @@ def residual_covariance(
     kspace : (coil, y, x), centred, zero where not sampled.
     maps : (set, coil, y, x).
     averages : (y, x), how often each sample was averaged; None takes all for 1.
+    mask : (y, x), which samples were measured; None takes those that are not zero in every coil.
 
     Returns
     -------
@@ -212,7 +196,7 @@ def residual_covariance(
     ksp, mps = np.asarray(kspace, np.complex64), np.asarray(maps, np.complex64)
     sets, coils, ny, nx = mps.shape
     try:
-        rows, columns = calibration_extent(ksp)
+        rows, columns = calibration_extent(measured(ksp, mask))
     except CalibrationError:
         return None
     band = np.abs(np.arange(nx) - nx // 2) >= OUTER * nx / 2

@@ -58,6 +58,10 @@ class Reporter:
         self._slices = max(slices, 1)
         self._drawn: set[int] = set()
 
+    def skip(self, slices: Sequence[int]) -> None:
+        """Count slices that are not drawn as done."""
+        self._drawn.update(slices)
+
     def level(self, slices: Sequence[int], level: int, levels: int, images: Images) -> None:
         """Tell of a noise level of slices that are drawn together."""
         if level == levels:

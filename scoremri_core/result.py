@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 class Info:
     """What was run.
 
-    The last five hold an entry for each slice; of a volume, whose positions share them, one.
+    The last six hold an entry for each slice; of a volume, whose positions share them, one.
 
     Attributes
     ----------
@@ -34,7 +34,7 @@ class Info:
         infinite where the samples' random numbers balance.
     variance_scale, inflation : factors on the prior's error variance (see `PosteriorOptions`); None
         with samplers that have none.
-    unacquired : share of the matrix in which no sample is near, as partial Fourier leaves it.
+    unsampled_fraction : of the matrix that has no sample near, as partial Fourier leaves it.
     sigma_n : sd of each real component of the k-space noise that the likelihood allowed for, root
         mean square over coils and measured samples; where these were averaged unequally, of those
         averaged least.
@@ -55,7 +55,7 @@ class Info:
     effective_samples: float = float("nan")
     variance_scale: float | None = None
     inflation: float | None = None
-    unacquired: float = 0.0
+    unsampled_fraction: tuple[float, ...] = ()
     sigma_n: tuple[float, ...] = ()
     sigma_thermal: tuple[float, ...] = ()
     misfit: tuple[float, ...] = ()
@@ -63,12 +63,19 @@ class Info:
     fallback: tuple[str | None, ...] = ()
 
     @property
+    def unacquired(self) -> float:
+        """Mean of `unsampled_fraction`."""
+        return float(np.mean(self.unsampled_fraction or np.nan))
+
+    @property
     def reason(self) -> str | None:
         """Why the first slice that fell back did, None where none did."""
         return next((reason for reason in self.fallback if reason), None)
 
 
-PER_SLICE = ("sigma_n", "sigma_thermal", "misfit", "scale", "fallback")
+REFERENCES = ("zero_filled", "classical")  # images without a prior that can be asked for
+
+PER_SLICE = ("unsampled_fraction", "sigma_n", "sigma_thermal", "misfit", "scale", "fallback")
 
 
 @dataclass(frozen=True, repr=False)
@@ -85,6 +92,7 @@ class Reconstruction:
     samples : complex64 (slice, sample, y, x); NaN in a slice that could not be sampled.
     maps : complex64 (slice, set, coil, y, x); NaN in a slice without maps.
     info : what was run.
+    references : images without a prior by name, complex64 (slice, y, x), where they were asked for.
     """
 
     mean: NDArray[np.complex64]
@@ -92,6 +100,26 @@ class Reconstruction:
     samples: NDArray[np.complex64]
     maps: NDArray[np.complex64]
     info: Info
+    references: dict[str, NDArray[np.complex64]] = field(default_factory=dict)
+
+    @property
+    def magnitude(self) -> NDArray[np.float32]:
+        """Magnitude of the mean, (slice, y, x)."""
+        return abs(self.mean)
+
+    @property
+    def magnitude_std(self) -> NDArray[np.float32]:
+        """Posterior standard deviation of the magnitude, (slice, y, x).
+
+        It compares with the error of `magnitude`, as `std` does with that of the complex `mean`.
+        NaN where it is not known.
+        """
+        spread: Any = standard_deviation(
+            np.abs(np.asarray(self.samples)), self.info.effective_samples
+        )
+        if isinstance(self.mean, np.ndarray):
+            return spread
+        return self.mean.new_tensor(spread, dtype=self.std.dtype)
 
     def select(self, index: int) -> Reconstruction:
         """One slice of a stack, as if it had been reconstructed alone."""
@@ -104,6 +132,7 @@ class Reconstruction:
             self.samples[only],
             self.maps[only],
             replace(info, seconds=info.seconds / len(self.mean), **own),
+            {name: image[only] for name, image in self.references.items()},
         )
 
     def as_tensors(self, device: torch.device) -> Reconstruction:
@@ -114,7 +143,8 @@ class Reconstruction:
             name: torch.from_numpy(getattr(self, name)).to(device)
             for name in ("mean", "std", "samples", "maps")
         }
-        return replace(self, **arrays)
+        references: Any = {k: torch.from_numpy(v).to(device) for k, v in self.references.items()}
+        return replace(self, **arrays, references=references)
 
     def plot(self, index: int = 0) -> Any:
         """Draw mean, standard deviation and one sample of a slice, each with its scale.
@@ -217,16 +247,19 @@ class Reconstruction:
             mean=resample(self.mean, shape, fov_fraction, axes),
             std=standard_deviation(samples, self.info.effective_samples),
             samples=samples,
+            references={
+                name: resample(image, shape, fov_fraction, axes)
+                for name, image in self.references.items()
+            },
         )
 
 
-def standard_deviation(
-    samples: NDArray[np.complex64], effective_samples: float
-) -> NDArray[np.float32]:
+def standard_deviation(samples: NDArray[Any], effective_samples: float) -> NDArray[np.float32]:
     """Over the sample axis (slice, sample, y, x); NaN where there are fewer than two."""
     count = samples.shape[1]
+    real = samples.real.dtype
     if count < 2:
-        return np.full((samples.shape[0], *samples.shape[2:]), np.nan, np.float32)
+        return np.full((samples.shape[0], *samples.shape[2:]), np.nan, real)
     # whatever the unit, no square leaves the range of float32
-    unit = np.float32(np.max(np.abs(samples), initial=0, where=np.isfinite(samples))) or 1
-    return (samples / unit).std(1, ddof=count / effective_samples).astype(np.float32) * unit
+    unit = real.type(np.max(np.abs(samples), initial=0, where=np.isfinite(samples))) or 1
+    return (samples / unit).std(1, ddof=count / effective_samples).astype(real) * unit

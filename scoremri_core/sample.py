@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -13,7 +12,6 @@ import torch
 from numpy.typing import NDArray
 
 from scoremri_core.mri import noise
-from scoremri_core.mri.acquired import Box
 from scoremri_core.mri.classical import cg_sense
 from scoremri_core.mri.fourier import to_kspace
 from scoremri_core.mri.sense import SenseOperator
@@ -34,38 +32,13 @@ TORN_SHARE = 0.03  # of the line's own power: near DC errors of the maps leave m
 FEWEST = 8  # samples of a line that is looked at alone
 
 
-@dataclass(frozen=True)
-class Told:
-    """Who is told of noise levels, and what an image is to them.
-
-    Attributes
-    ----------
-    reporter : who is told.
-    box, unit : grid and unit of what is sampled, see `assemble`.
-    """
-
-    reporter: Reporter
-    box: Box
-    unit: float
-
-    def level(self, slices: Sequence[Slice], level: int, levels: int, x: torch.Tensor) -> None:
-        """Tell of x (slice, sample, set, y, x), in units of the prior."""
-
-        def images() -> NDArray[np.complex64]:
-            drawn = _combined(x).cpu().numpy()
-            scaled = [own * np.float32(part.scale) for own, part in zip(drawn, slices, strict=True)]
-            return np.stack([self.box.image(own) for own in scaled]) * np.float32(self.unit)
-
-        self.reporter.level([own.number for own in slices], level, levels, images)
-
-
 def sample(
     slices: Sequence[Slice],
     drawing: Drawing,
     denoiser: Any,
     samples: int,
     device: torch.device,
-    told: Told,
+    reporter: Reporter,
 ) -> int:
     """Draw the samples of all slices that can be sampled; returns the evaluations per sample.
 
@@ -75,7 +48,7 @@ def sample(
     able = [own for own in slices if own.fallback is None]
 
     def draw(some: list[Slice]) -> int:
-        return _draw(some, samples, device, partial(_sample, denoiser, drawing, told), told)
+        return _draw(some, samples, device, partial(_sample, denoiser, drawing, reporter), reporter)
 
     evaluations = draw(able)
     if drawing.sampler.follows_noise:
@@ -105,19 +78,20 @@ def _draw(
     samples: int,
     device: torch.device,
     draw: Callable[[Sequence[Slice], SampleNoise], int],
-    told: Told,
+    reporter: Reporter,
 ) -> int:
     """Sample slices in batches that fit the memory; returns the evaluations per sample."""
     evaluations = 0
     batches: list[list[Slice]] = []
     # alike in sets of maps and in measured rows, whose number the random numbers depend on
-    kinds: dict[tuple[int, int], list[Slice]] = {}
+    kinds: dict[tuple[Any, ...], list[Slice]] = {}
     for own in slices:
         if own.maps is not None:
-            rows = int((own.kspace != 0).any((0, 2)).sum())
-            kinds.setdefault((len(own.maps), rows), []).append(own)
+            rows = int(own.kspace.mask.any(1).sum())
+            kind = *own.maps.shape, rows, own.kspace.averages is not None
+            kinds.setdefault(kind, []).append(own)
     for _, alike in sorted(kinds.items()):
-        per_batch = max(1, BATCH_VALUES[device.type] // (samples * alike[0].kspace.size))
+        per_batch = max(1, BATCH_VALUES[device.type] // (samples * alike[0].kspace.values.size))
         batches += [alike[i : i + per_batch] for i in range(0, len(alike), per_batch)]
     while batches:
         batch = batches.pop(0)
@@ -127,7 +101,7 @@ def _draw(
         try:
             evaluations = max(evaluations, draw(batch, random))
         except (MemoryError, RuntimeError) as error:
-            if told.reporter.raised or not _out_of_memory(error):
+            if reporter.raised or not _out_of_memory(error):
                 raise
             logger.warning("%d slices at once: out of memory on %s", len(batch), device)
             if len(batch) > 1:
@@ -140,7 +114,11 @@ def _draw(
 
 @torch.no_grad()
 def _sample(
-    prior: Any, drawing: Drawing, told: Told, slices: Sequence[Slice], random: SampleNoise
+    prior: Any,
+    drawing: Drawing,
+    reporter: Reporter,
+    slices: Sequence[Slice],
+    random: SampleNoise,
 ) -> int:
     """Sample slices of one shape as one batch; returns the evaluations per sample."""
 
@@ -149,14 +127,20 @@ def _sample(
 
     # with unit noise after whitening, the noise in units of the prior is 1 / scale
     maps = tensor([noise.whiten(own.maps, own.noise.whitening()) for own in slices])  # type: ignore[arg-type]
-    data = tensor([own.noise.white(own.kspace) / np.float32(own.scale) for own in slices])
-    mask = tensor([(own.kspace != 0).any(0) for own in slices])
+    data = tensor([own.noise.white(own.kspace.values) / np.float32(own.scale) for own in slices])
+    mask = tensor([own.kspace.mask for own in slices])
     averages = [own.noise.averages for own in slices]
     weight = None if averages[0] is None else tensor(averages)
     operator = SenseOperator(maps, mask, weight)
     scales = tensor([np.float32(own.scale) for own in slices])
     images, evaluations = drawing.sampler.draw(
-        operator, data, 1 / scales, prior, random, drawing.options, partial(told.level, slices)
+        operator,
+        data,
+        1 / scales,
+        prior,
+        random,
+        drawing.options,
+        partial(_report, reporter, slices),
     )
     count = operator.mask.sum((1, 2, 3, 4)) * maps.shape[2] * 2
     reduced = operator.reduced(data)[:, None]
@@ -177,6 +161,20 @@ def _sample(
             *(values[i].cpu().numpy() for values in (rest, data * scales.view(-1, 1, 1, 1), mask))
         )
     return evaluations
+
+
+def _report(
+    reporter: Reporter, slices: Sequence[Slice], level: int, levels: int, x: torch.Tensor
+) -> None:
+    """Report a noise level; x is (slice, sample, set, y, x) in units of the prior."""
+
+    def images() -> NDArray[Any]:
+        drawn = zip(_combined(x).cpu().numpy(), slices, strict=True)
+        return np.stack(
+            [own.full.image(own.box.image(each * np.float32(own.scale))) for each, own in drawn]
+        )
+
+    reporter.level([own.number for own in slices], level, levels, images)
 
 
 def _worst_line(
@@ -212,9 +210,9 @@ def _farther_than_classical(own: Slice) -> bool:
     """Whether the samples' mean misses the measured lines by more than a classical image does."""
     if own.fallback is not None or not own.noise.doubtful(own.misfit):
         return False
-    ksp, maps = own.kspace, np.asarray(own.maps)
-    image = cg_sense(ksp, maps, own.noise.before, own.noise.averages)  # (set, y, x)
-    rest = (to_kspace((maps * image[:, None]).sum(0)) - ksp) * (ksp != 0).any(0)
+    ksp, mask, maps = own.kspace.values, own.kspace.mask, np.asarray(own.maps)
+    image = cg_sense(ksp, maps, own.noise.before, own.noise.averages, mask=mask)  # (set, y, x)
+    rest = (to_kspace((maps * image[:, None]).sum(0)) - ksp) * mask
     theirs = float(np.linalg.norm(own.noise.white(rest)))
     return not own.distance < FARTHER * theirs
 

@@ -212,7 +212,7 @@ def _shown(scan: str, frame: Frame, result: Reconstruction) -> Shown:
         tuple(head.position) if len(result.mean) == 1 else None,
     )
     name = f"{scan}: {', '.join(names)}"
-    return shown(result, z, name=name, geometry=geometry, acceleration=frame.acceleration)
+    return shown(result, z, name=name, geometry=geometry, acceleration=frame.kspace.acceleration)
 
 
 def _once(draw: Callable[[], str]) -> Callable[[], str]:

@@ -9,7 +9,6 @@ from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
 import ismrmrd
-import numpy as np
 
 from gadgets.stages.calibration import CalibrationStore
 from gadgets.stages.declared import Declared
@@ -220,7 +219,7 @@ class FrameSorter:
         frame = self._frame(key, lines.readouts)
         encoding = numbered(self.encodings, key.space)
         expected = encoding.calibration_mode in REFERENCE_MODES and encoding.acceleration > 1
-        if frame.calibration is not None or not (expected and self._imaged):
+        if _is_calibrated(frame) or not (expected and self._imaged):
             yield self._numbered(frame)
             return
         self._waiting.append(frame)
@@ -239,7 +238,7 @@ class FrameSorter:
 
     def _numbered(self, frame: Frame) -> Frame:
         """The frame as it is sent: with its number and, if it waited, its calibration."""
-        if frame.calibration is None and self._calibrations.referenced:
+        if not _is_calibrated(frame) and self._calibrations.referenced:
             self._calibrate(frame)
         frame.index = self._sent
         self._sent += 1
@@ -252,14 +251,14 @@ class FrameSorter:
             encoding = numbered(self.encodings, head.encoding_space_ref)
             if not frame.is_volume:
                 encoding = replace(encoding, matrix=(*encoding.matrix[:2], 1))
-            frame.calibration = kept.on_grid(encoding, len(frame.kspace))
-            frame.kept_calibration = kept if frame.calibration is not None else None
+            lines = kept.on_grid(encoding, frame.kspace.coils)
+            frame.kspace = replace(frame.kspace, calibration=lines)
 
     def _frame(self, key: Key, readouts: list[Readout]) -> Frame:
         start = time.perf_counter()
         encoding = as_measured(numbered(self.encodings, key.space), readouts)
-        kspace, averages, problems = assemble(readouts, encoding)
-        fewest = float(averages[averages > 0].min(initial=np.inf))
+        assembled = assemble(readouts, encoding)
+        problems = assembled.problems
         if key.space >= len(self.encodings):
             problems.append(
                 f"its readouts name encoding space {key.space}, "
@@ -268,16 +267,12 @@ class FrameSorter:
         head = _centre(readouts, encoding)
         covariance = None
         try:
-            variance = 1 / fewest or 1.0
-            covariance = self.noise.covariance(len(kspace), head.sample_time_us, variance)
-            covariance = self.noise.checked(covariance, kspace)
+            covariance = self.noise.covariance(len(assembled.values), head.sample_time_us)
+            covariance = self.noise.checked(covariance, assembled)
         except InputError as error:
             problems.append(str(error))
         frame = Frame(
-            kspace=kspace,
-            calibration=None,
-            noise_covariance=covariance,
-            averages=averages / np.float32(fewest) if (averages > fewest).any() else None,
+            kspace=assembled.kspace(covariance),
             header=head,
             recon_shape=encoding.recon_shape,
             fov_fraction=encoding.fov_fraction,
@@ -288,13 +283,16 @@ class FrameSorter:
         if shared := [
             r for r in readouts if r.header.flags & (CALIBRATION_AND_IMAGING | CALIBRATION)
         ]:
+            frame.own_calibration = not self._calibrations.awaits(key.slice)
             self._calibrations.share(key.slice, shared)
-        if self._calibrations.has(key.slice):
+        if not frame.own_calibration and self._calibrations.has(key.slice):
             self._calibrate(frame)
-        if shared:
-            frame.kept_calibration = None  # its own: the next frame has most likely its own too
         frame.seconds["assembly"] = time.perf_counter() - start
         return frame
+
+
+def _is_calibrated(frame: Frame) -> bool:
+    return frame.own_calibration or frame.kspace.calibration is not None
 
 
 def _centre(readouts: list[Readout], encoding: Encoding) -> Any:

@@ -4,15 +4,10 @@ from __future__ import annotations
 
 import logging
 from collections import defaultdict
-from typing import TYPE_CHECKING
 
-import numpy as np
-
+from scoremri_core.kspace import KSpace
 from scoremri_core.scans.encoding import Encoding, Readout, as_measured, numbered
 from scoremri_core.scans.gridding import assemble, on_grid_of
-
-if TYPE_CHECKING:
-    from scoremri_core.mri.coil_compression import CoilCompression
 
 logger = logging.getLogger(__name__)
 
@@ -25,37 +20,36 @@ class Calibration:
     number : of the slice.
     readouts : the lines; those of another encoding space than the first are not used.
     encodings : the encoding spaces of the scan.
-
-    Attributes
-    ----------
-    maps : coil maps estimated from the lines, by the shape of the k-space that they are for;
-        filled where they are estimated.
-    compression : of the coils for the frames that the lines serve; filled where it is found.
     """
 
     def __init__(self, number: int, readouts: list[Readout], encodings: list[Encoding]) -> None:
         """Keep the lines, which are fewer than a matrix has."""
         space = readouts[0].header.encoding_space_ref
         self.slice = number
-        self.maps: dict[tuple[int, ...], np.ndarray] = {}
-        self.compression: CoilCompression | None = None
+        self._gridded: dict[Encoding, KSpace] = {}  # the same object for all frames of a grid
         self._readouts = [r for r in readouts if r.header.encoding_space_ref == space]
         self._encoding = as_measured(numbered(encodings, space), self._readouts)
 
-    def on_grid(self, encoding: Encoding, channels: int) -> np.ndarray | None:
-        """Zero-filled k-space (coil, ...) on the grid of a frame, None where it cannot be."""
+    def on_grid(self, encoding: Encoding, channels: int) -> KSpace | None:
+        """K-space on the grid of a frame, None where it cannot be."""
+        known = self._gridded.get(encoding)
+        if known is not None and known.coils == channels:
+            return known
         own = self._encoding
-        kspace, _, problems = assemble(self._readouts, own)
-        for problem in problems:
+        assembled = assemble(self._readouts, own)
+        for problem in assembled.problems:
             logger.warning("A calibration line of slice %d is left out: %s", self.slice, problem)
-        if len(kspace) != channels or len(own.points) != len(encoding.points):
+        found = len(assembled.values)
+        if found != channels or len(own.points) != len(encoding.points):
             logger.warning(
                 "The calibration of slice %d is not used: it has %d channels on a %dD grid, "
                 "expected %d on a %dD grid",
-                self.slice, len(kspace), len(own.points), channels, len(encoding.points),
+                self.slice, found, len(own.points), channels, len(encoding.points),
             )  # fmt: skip
             return None
-        return kspace if own == encoding else on_grid_of(kspace, own, encoding)
+        if own != encoding:
+            assembled = on_grid_of(assembled, own, encoding)
+        return self._gridded.setdefault(encoding, assembled.kspace())
 
 
 class CalibrationStore:
@@ -80,6 +74,10 @@ class CalibrationStore:
     def share(self, number: int, readouts: list[Readout]) -> None:
         """Take the calibration lines among the readouts of a frame of a slice."""
         self._replace(number, readouts + self._arriving.pop(number, []))
+
+    def awaits(self, number: int) -> bool:
+        """Whether reference lines of a slice came since its last calibration."""
+        return number in self._arriving
 
     def has(self, number: int) -> bool:
         """Whether there is calibration of this very slice."""

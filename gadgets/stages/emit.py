@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
 import ismrmrd
 import numpy as np
 
-from gadgets.stages.beside import PRIORLESS
 from gadgets.stages.frame import Frame
 from gadgets.stages.numbering import ImageNumbers
 from gadgets.stages.properties import Properties
 from gadgets.stages.scaling import Scale
+from scoremri_core.result import REFERENCES
 
 if TYPE_CHECKING:
     from scoremri_core import Reconstruction
+
+logger = logging.getLogger(__name__)
 
 DESCRIPTIONS = {
     "mean": "posterior mean",
@@ -24,6 +27,7 @@ DESCRIPTIONS = {
     "samples": "posterior sample",
     "zero_filled": "zero-filled image",
     "classical": "classical reconstruction",
+    "complex_std": "posterior standard deviation of the complex value",
 }
 # Gadgetron names DICOM files by role, counters and number: no two outputs may share a role.
 ROLES = {
@@ -33,6 +37,7 @@ ROLES = {
     "samples": ["Image", "Sample"],
     "zero_filled": ["Image", "ZeroFilled"],
     "classical": ["Image", "Classical"],
+    "complex_std": ["STD_MAP", "Complex"],
 }
 MAX_INDEX = 65_535  # image_index is 16 bits wide
 
@@ -41,15 +46,17 @@ def emit(items: Iterable[Any], properties: Properties, header: Any = None) -> It
     """Images of each (Frame, Reconstruction); anything else in the stream passes on.
 
     The mean is the series `properties.series`, the standard deviation the next one, and the rest
-    follow in the order of `properties.outputs`.  A frame that could not be sampled is sent as
-    one image in the series of the mean: an unknown standard deviation is not a number to send,
-    nor is that of a single sample.
+    follow in the order of `properties.outputs`. A frame without samples has no standard deviation:
+    its other outputs are sent, their attribute `not_sent` and the log name the missing ones.
 
     Parameters
     ----------
-    items : of one scan.
-    properties : of the node.
-    header : the ISMRMRD header, whose limits number the images.
+    items : iterable
+        Of one scan.
+    properties : Properties
+        Of the node.
+    header : ismrmrd.xsd.ismrmrdHeader
+        Its limits number the images.
     """
     scale, numbers = Scale(properties.scale), ImageNumbers(header)
     for item in items:
@@ -57,33 +64,46 @@ def emit(items: Iterable[Any], properties: Properties, header: Any = None) -> It
             frame, result = item
             scale.see(frame, result.mean)
             number = numbers.of(frame, len(result.mean))
-            for output, pixels, index in _pixels(frame, result, number, properties):
-                yield _image(frame, result, output, pixels, index, properties, scale.factor)
+            sent, missing = _outputs(result, properties)
+            if missing and properties.sampler != "none":
+                logger.warning("%s is sent without %s", frame.identity, ", ".join(missing))
+            for output in sent:
+                for pixels, index in _pixels(result, output, number):
+                    image = _image(frame, result, output, pixels, index, properties, scale.factor)
+                    if missing:
+                        image.meta = ismrmrd.Meta({**image.meta, "not_sent": ",".join(missing)})
+                    yield image
         else:
             yield item
 
 
-def _pixels(
-    frame: Frame, result: Reconstruction, number: int, properties: Properties
-) -> Iterator[tuple[str, np.ndarray, int]]:
-    """The outputs of one frame: what they are, float (z, y, x), and their number."""
+def _outputs(result: Reconstruction, properties: Properties) -> tuple[list[str], list[str]]:
+    """Outputs that a frame is sent as, and those asked for that it does not have."""
     sampled = result.info.samples > 0 and not result.info.reason
-    absent = {name for name in PRIORLESS if name not in frame.beside}
-    if result.info.samples < 2:
-        absent.add("std")
-    known = [name for name in properties.outputs if name not in absent]
-    for output in known if sampled else ["mean"]:
-        if output == "samples":
-            drawn = np.abs(result.samples).swapaxes(0, 1)
-            for i, sample in enumerate(drawn, start=1):
-                yield output, sample, (number - 1) * len(drawn) + i
-        elif output == "std":
-            yield output, result.std, number
-        elif output in PRIORLESS:
-            yield output, frame.beside[output], number
-        else:
-            part = np.angle if output == "phase" else np.abs
-            yield output, part(result.mean), number
+    absent = set() if sampled else {"samples"}
+    if not sampled or result.info.samples < 2:
+        absent |= {"std", "complex_std"}
+    sent = [name for name in properties.outputs if name not in absent]
+    missing = [name for name in properties.outputs if name in absent]
+    return sent or ["mean"], missing  # no frame is lost
+
+
+def _pixels(result: Reconstruction, output: str, number: int) -> Iterator[tuple[np.ndarray, int]]:
+    """Images of one output of a frame, float (z, y, x), and their numbers."""
+    if output == "samples":
+        drawn = np.abs(result.samples).swapaxes(0, 1)
+        for i, sample in enumerate(drawn, start=1):
+            yield sample, (number - 1) * len(drawn) + i
+    elif output == "std":
+        yield result.magnitude_std, number
+    elif output == "complex_std":
+        yield result.std, number
+    elif output in REFERENCES:
+        yield np.abs(result.references[output]), number
+    elif output == "phase":
+        yield np.angle(result.mean), number
+    else:
+        yield result.magnitude, number
 
 
 def series_indices(properties: Properties) -> dict[str, int]:
@@ -154,16 +174,18 @@ def _attributes(
     info = result.info
     description = DESCRIPTIONS[output]
     comment = f"{description}, {info.samples} samples by {info.sampler}, prior {info.prior}"
-    if output in PRIORLESS:
+    if output in REFERENCES:
         comment = f"{description}, no prior"
-    if not info.samples or info.reason:
+    elif not info.samples or info.reason:
         description = comment = "classical reconstruction"
+        if output == "phase":
+            description = comment = "phase of the classical reconstruction"
     if info.reason:
         comment = f"{comment}: {info.reason}"
     width = max(float(np.percentile(pixels, 99.5)), float(np.finfo(np.float32).tiny))
     center, width = (0.0, 2 * np.pi) if output == "phase" else (width / 2, width)
     attributes: dict[str, Any] = {
-        "DataRole": "Image" if output != "std" else "Quantitative",
+        "DataRole": "Quantitative" if output in ("std", "complex_std") else "Image",
         "ImageProcessingHistory": ["scoremri", info.sampler],
         "SequenceDescriptionAdditional": f"scoremri_{output}",
         "SeriesDescription": f"scoremri {description}",
@@ -184,7 +206,7 @@ def _attributes(
         "sigma_n": _number(info.sigma_n),
         "sigma_thermal": _number(info.sigma_thermal),
         "misfit": _number(info.misfit),
-        "acceleration": f"{frame.acceleration:.4g}",
+        "acceleration": f"{frame.kspace.acceleration:.4g}",
         "unacquired": _number(info.unacquired),
         "scale": _number(info.scale),
     }
@@ -192,7 +214,7 @@ def _attributes(
         attributes["variance_scale"] = f"{info.variance_scale:g}"
         attributes["inflation"] = f"{info.inflation:g}"
     if frame.coil_loss is not None:
-        attributes["coils"] = len(frame.kspace)
+        attributes["coils"] = frame.kspace.coils
         attributes["coil_compression_loss"] = f"{frame.coil_loss:.3g}"
     if info.reason:
         attributes["fallback"] = info.reason

@@ -8,74 +8,65 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from scoremri_core.errors import InputError
+from scoremri_core.kspace import KSpace
 from scoremri_core.scans.flags import COUNTERS
 
 if TYPE_CHECKING:
-    from gadgets.stages.calibration import Calibration
+    from scoremri_core.calibrate import Calibrated
 
 logger = logging.getLogger(__name__)
 
 
 @dataclass
 class Frame:
-    """One image's worth of k-space, zero-filled, with DC at index n // 2 of each axis.
+    """One image's worth of k-space with what its image needs.
 
     Attributes
     ----------
-    kspace : complex64, (coil, y, x), or (coil, z, y, x) for a volume
-        On the encoded phase matrix, readout oversampling removed.
-    calibration : complex64, like `kspace`, or None
-        The calibration lines on the same grid; None where no line was flagged as one.
-    kept_calibration : where they are no lines of the frame's own; other frames may have the same.
-    noise_covariance : complex, (coil, coil), or None
-        E[n n^H] of the complex noise; None where it is to be estimated from the frame.  Where
-        samples were averaged unequally, that of those averaged least.
-    averages : float32, (y, x) or (z, y, x), or None
-        How much more often each sample was averaged than those averaged least, which have 1; 0
-        where not measured.  None where all are alike.
+    kspace : KSpace
+        Of a slice or volume on the encoded phase matrix, readout oversampling removed.
     header : ismrmrd.AcquisitionHeader
         Of the acquisition nearest to the centre of k-space.
-    recon_shape : (y, x), or (z, y, x), of the image to be sent.
-    fov_fraction : field of view of the image over that of `kspace`, like `recon_shape`.
-    field_of_view : (x, y, z) of the image, mm.
-    index : running number of the frame in its stream, from 0.
-    maps : complex64, (set, coil, y, x), or None before they are estimated, and for a volume.
-    coil_loss : share of the signal's energy that coil compression left out.
-    problem : why this frame cannot be sampled, or None.
-    beside : images without a prior by their output, float (z, y, x), where they are asked for.
-    seconds : time that each stage took; of sampling, the frame's share.
-    together : whether it was sampled with others.
+    recon_shape : tuple of int, (y, x) or (z, y, x)
+        Of the image.
+    fov_fraction : tuple of float
+        Field of view of the image over that of `kspace`, like `recon_shape`.
+    field_of_view : tuple of float
+        (x, y, z) of the image, mm.
+    own_calibration : bool
+        Whether the lines of the frame hold its calibration.
+    index : int
+        Running number of the frame in its stream, from 0.
+    calibrated : Calibrated or None
+        Coil maps and noise of a slice, once they are estimated.
+    coil_loss : float or None
+        Fraction of the signal's energy lost by coil compression.
+    problem : str or None
+        Why this frame cannot be sampled.
+    seconds : dict of float
+        Time of each stage; of sampling, the frame's share.
+    together : bool
+        Whether it was sampled in a batch with others.
     """
 
-    kspace: np.ndarray
-    calibration: np.ndarray | None
-    noise_covariance: np.ndarray | None
+    kspace: KSpace
     header: Any
     recon_shape: tuple[int, ...]
     fov_fraction: tuple[float, ...]
     field_of_view: tuple[float, float, float]
+    own_calibration: bool = False
     index: int = -1
-    averages: np.ndarray | None = None
-    kept_calibration: Calibration | None = None
-    maps: np.ndarray | None = None
+    calibrated: Calibrated | None = None
     coil_loss: float | None = None
     problem: str | None = None
-    beside: dict[str, np.ndarray] = field(default_factory=dict)
     seconds: dict[str, float] = field(default_factory=dict)
     together: bool = False
 
     @property
     def is_volume(self) -> bool:
         """Whether the frame has partitions."""
-        return self.kspace.ndim == 4
-
-    @property
-    def acceleration(self) -> float:
-        """Samples of the whole matrix over those measured."""
-        return float(1 / max((self.kspace != 0).any(axis=0).mean(), 1e-9))
+        return self.kspace.is_volume
 
     @property
     def identity(self) -> str:
@@ -85,7 +76,7 @@ class Frame:
 
     @contextmanager
     def guarded(self) -> Iterator[None]:
-        """Whatever goes wrong within is a problem of this frame, and not of the stream."""
+        """Turn an exception into a problem of this frame; the stream goes on."""
         try:
             yield
         except Exception as error:
@@ -96,10 +87,10 @@ class Frame:
             self.problem = self.problem or reason
 
     def seed(self, seed: int) -> int:
-        """The frame's own seed, of the node's seed and the frame's counters.
+        """Seed of the frame, from the seed of the node and the frame's counters.
 
-        Frames with the same random numbers would err alike.  That of the frame whose counters are
-        all 0 is the node's own; it makes no difference when a frame comes, or with which others.
+        Frames with the same random numbers would err alike. A frame whose counters are all 0 has
+        the node's seed. Order of arrival and batches make no difference.
         """
         from scoremri_core.samplers.random_numbers import derived_seed
 

@@ -9,6 +9,7 @@ import numpy as np
 
 from gadgets.stages.properties import Properties
 from scoremri_core.errors import InputError
+from scoremri_core.scans.gridding import Assembled
 
 logger = logging.getLogger(__name__)
 
@@ -32,7 +33,7 @@ class NoiseScan:
         self._source = properties.noise
         self._readouts: list[np.ndarray] = []
         self._dwell = 0.0
-        self._known: dict[tuple[int, float, float], np.ndarray | None] = {}
+        self._known: dict[tuple[int, float], np.ndarray | None] = {}
 
     def add(self, acquisition: Any) -> None:
         """Keep one noise readout."""
@@ -40,8 +41,8 @@ class NoiseScan:
         self._dwell = acquisition.sample_time_us
         self._known.clear()
 
-    def covariance(self, channels: int, dwell: float, variance: float = 1.0) -> np.ndarray | None:
-        """E[n n^H] (coil, coil) of imaging data, or None where it is to be estimated.
+    def covariance(self, channels: int, dwell: float) -> np.ndarray | None:
+        """E[n n^H] (coil, coil) of one imaging readout, or None where it is to be estimated.
 
         The same array comes back as long as nothing changes.
 
@@ -49,20 +50,18 @@ class NoiseScan:
         ----------
         channels : of the imaging data.
         dwell : sampling time of the imaging data, microseconds; 0 where not known.
-        variance : of the data over that of a single readout, where readouts were averaged.
 
         Raises
         ------
         InputError
             Where the noise scan was asked for and there is none that fits.
         """
-        key = channels, dwell, variance
+        key = channels, dwell
         if key not in self._known:
-            single = self._computed(channels, dwell)
-            self._known[key] = None if single is None else variance * single
+            self._known[key] = self._computed(channels, dwell)
         return self._known[key]
 
-    def checked(self, covariance: np.ndarray | None, kspace: np.ndarray) -> np.ndarray | None:
+    def checked(self, covariance: np.ndarray | None, frame: Assembled) -> np.ndarray | None:
         """The covariance, or None where a noise scan is louder than all of the frame it is for.
 
         Raises
@@ -72,8 +71,9 @@ class NoiseScan:
         """
         if covariance is None or isinstance(self._source, float):
             return covariance
-        loudest = float(np.abs(kspace).max(initial=0))
-        sigma = float(np.sqrt(np.mean(np.diagonal(covariance).real)))
+        loudest = float(np.abs(frame.values).max(initial=0))
+        fewest = float(frame.averages[frame.averages > 0].min(initial=np.inf))
+        sigma = float(np.sqrt(np.mean(np.diagonal(covariance).real) / fewest))
         if not loudest or sigma <= loudest:
             return covariance
         self._refused(

@@ -16,6 +16,7 @@ from gadgets.stages.properties import Properties
 
 if TYPE_CHECKING:
     from scoremri_core import Progress, Reconstruction
+    from scoremri_core.request import Request
 
 logger = logging.getLogger(__name__)
 
@@ -65,9 +66,7 @@ def _kind(item: Any) -> tuple[Any, ...] | None:
     if not isinstance(item, Frame):
         return None
     alone = item.index if item.problem is not None or item.is_volume else -1
-    maps = None if item.maps is None else item.maps.shape, item.averages is None
-    noise = None if item.noise_covariance is None else item.noise_covariance.tobytes()
-    return item.kspace.shape, maps, noise, alone
+    return item.kspace.values.shape, alone
 
 
 def _check_steps(properties: Properties) -> None:
@@ -111,108 +110,63 @@ def _reconstructed(
 def _made(
     frames: list[Frame], properties: Properties, prior: Any, sampling: Sampling | None = None
 ) -> list[Reconstruction]:
+    from scoremri_core.reconstruction import reconstruct_kspace_volume, reconstruct_slices
+
     first = frames[0]
-    common: dict[str, Any] = {
-        "noise_covariance": first.noise_covariance,
-        "prior": prior,
-        "sampler": properties.sampler if first.problem is None else "none",
-        "samples": properties.samples,
-        "steps": properties.steps,
-        "device": properties.device,
-        "callback": sampling and partial(sampling, len(frames)),
-    }
-    seeds = [frame.seed(properties.seed) for frame in frames]
+    request = _request(frames, properties)
+    callback = sampling and partial(sampling, len(frames))
     if first.is_volume:
-        results = _volume(first, seeds[0], common, properties)
+        result = reconstruct_kspace_volume(first.kspace, request, prior, callback=callback)
+        results = [result]
     else:
-        results = _slices(frames, seeds, common)
+        known = [frame.calibrated for frame in frames]
+        result = reconstruct_slices(
+            [frame.kspace for frame in frames],
+            request,
+            prior,
+            calibrated=None if None in known else known,  # type: ignore[arg-type]
+            callback=callback,
+        )
+        results = [result.select(i) for i in range(len(frames))]
     if first.problem is not None:
         results = [replace(r, info=replace(r.info, fallback=(first.problem,))) for r in results]
     return [
-        result.resized(frame.recon_shape, frame.fov_fraction)
-        for frame, result in zip(frames, results, strict=True)
+        replace(made, info=replace(made.info, seed=seed)).resized(
+            frame.recon_shape, frame.fov_fraction
+        )
+        for frame, made, seed in zip(frames, results, request.seeds, strict=True)
     ]
+
+
+def _request(frames: list[Frame], properties: Properties) -> Request:
+    from scoremri_core.request import Request
+    from scoremri_core.result import REFERENCES
+
+    request = Request.of(
+        (len(frames), *frames[0].kspace.values.shape[-3:]),
+        sampler=properties.sampler if frames[0].problem is None else "none",
+        samples=properties.samples,
+        steps=properties.steps,
+        maps=properties.maps,
+        seed=[frame.seed(properties.seed) for frame in frames],
+        device=properties.device,
+    )
+    wanted = tuple(name for name in properties.outputs if name in REFERENCES)
+    return replace(request, references=wanted, keep_maps=False)
 
 
 def _in_need(frame: Frame, error: Exception, properties: Properties) -> Reconstruction:
     """A classical image of a frame that failed: with its coil maps, or as the coils show it."""
+    from scoremri_core.reconstruction import root_sum_of_squares_only
+
     sampled = frame.problem is None
     with frame.guarded():
         raise error
     if sampled:
         with frame.guarded():
             return _made([frame], properties, None)[0]
-    return _plain(frame, properties)
-
-
-def _plain(frame: Frame, properties: Properties) -> Reconstruction:
-    """The root sum of squares of the coils, which needs nothing but values that are finite."""
-    from scoremri_core.mri.fourier import to_image
-    from scoremri_core.result import Info, Reconstruction
-
-    kspace = np.where(np.isfinite(frame.kspace).all(axis=0), frame.kspace, 0)
-    largest = np.abs(kspace).max(initial=0) or np.float32(1)  # squares have no room for all values
-    coils = to_image(kspace / largest, axes=tuple(range(1, kspace.ndim)))
-    image = (np.linalg.norm(coils, axis=0) * largest).astype(np.complex64)
-    mean = image if frame.is_volume else image[None]
-    return Reconstruction(
-        mean=mean,
-        std=np.full(mean.shape, np.nan, np.float32),
-        samples=np.empty((len(mean), 0, *mean.shape[1:]), np.complex64),
-        maps=np.empty((len(mean), 0, 0, *mean.shape[1:]), np.complex64),
-        info=Info(
-            sampler="none",
-            samples=0,
-            prior="none",
-            seed=frame.seed(properties.seed),
-            steps=0,
-            evaluations=0,
-            sigma_n=(float("nan"),),
-            sigma_thermal=(float("nan"),),
-            misfit=(float("nan"),),
-            scale=(float("nan"),),
-            fallback=(frame.problem,),
-        ),
-    ).resized(frame.recon_shape, frame.fov_fraction)
-
-
-def _volume(
-    frame: Frame, seed: int, common: dict[str, Any], properties: Properties
-) -> list[Reconstruction]:
-    from scoremri_core.volume import reconstruct_volume
-
-    return [
-        reconstruct_volume(
-            frame.kspace,
-            averages=frame.averages,
-            calibration=frame.calibration,
-            maps=properties.maps,
-            seed=seed,
-            **common,
-        )
-    ]
-
-
-def _slices(frames: list[Frame], seeds: list[int], common: dict[str, Any]) -> list[Reconstruction]:
-    from scoremri_core import reconstruct
-
-    first = frames[0]
-    known = first.maps is not None
-    counted = first.averages is not None
-    averages = np.stack([frame.averages for frame in frames]) if counted else None  # type: ignore[misc]
-    result = reconstruct(
-        np.stack([frame.kspace for frame in frames]),
-        averages=averages,
-        calibration=None if known else first.calibration,
-        maps=np.stack([frame.maps for frame in frames]) if known else 1,  # type: ignore[misc]
-        seed=seeds,
-        **common,
-    )
-    alone = [result.select(i) for i in range(len(frames))]
-    return [
-        replace(own, info=replace(own.info, seed=seed))
-        for own, seed in zip(alone, seeds, strict=True)
-    ]
+    plain = root_sum_of_squares_only(frame.kspace, _request([frame], properties), frame.problem)
+    return plain.resized(frame.recon_shape, frame.fov_fraction)
 
 
 def _log_batch(frames: list[Frame]) -> None:
@@ -233,15 +187,15 @@ def _log(frame: Frame, result: Reconstruction) -> None:
         float(np.mean(info.sigma_n)),
         float(np.mean(info.sigma_thermal)),
         float(np.mean(info.misfit)),
-        frame.acceleration,
+        frame.kspace.acceleration,
         f"fallback: {info.reason}" if info.reason else done,
         ", ".join(f"{stage} {seconds:.2f} s" for stage, seconds in own.items()),
     )
     logger.debug(
         "%s: k-space %s, image %s, %s calibration, scale %.4g",
         frame.identity,
-        frame.kspace.shape,
+        frame.kspace.values.shape,
         frame.recon_shape,
-        "own" if frame.kept_calibration is None else "kept",
+        "own" if frame.kspace.calibration is None else "separate",
         float(np.mean(info.scale)),
     )

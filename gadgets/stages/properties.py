@@ -12,7 +12,7 @@ from xml.etree.ElementTree import Element
 from scoremri_core.errors import InputError
 from scoremri_core.samplers import SAMPLERS
 
-OUTPUTS = ("mean", "std", "phase", "samples", "zero_filled", "classical")
+OUTPUTS = ("mean", "std", "phase", "samples", "zero_filled", "classical", "complex_std")
 NOISE_SOURCES = ("auto", "scan", "estimate")
 
 
@@ -32,7 +32,8 @@ class Properties:
     coils : virtual coils to compress the array to; 0 keeps it as it is.
     noise : auto (noise scan if there is one, else estimated), scan, estimate, or the standard
         deviation of each real component in the units of the k-space.
-    outputs : of mean, std, phase, samples, zero_filled and classical.
+    outputs : of mean, std (of the magnitude), phase, samples, zero_filled, classical and
+        complex_std (of the complex value).
     series : index of the first image series.
     scale : off, or the factor of the images: a number, or auto, which chooses one for the whole
         scan (not the `scale` of `reconstruct`, which is the prior's).

@@ -8,6 +8,7 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.sparse.linalg import LinearOperator, cg
 
 from scoremri_core.errors import InputError
+from scoremri_core.mri.acquired import measured
 from scoremri_core.mri.fourier import to_image, to_kspace
 from scoremri_core.mri.noise import covariance_from_edges, whiten, whitening_matrix
 
@@ -58,6 +59,7 @@ def cg_sense(
     averages: ArrayLike | None = None,
     iterations: int = 50,
     tolerance: float = 3e-4,
+    mask: NDArray[np.bool_] | None = None,
 ) -> Image:
     """SENSE by conjugate gradients, regularised by the power spectrum of the image itself.
 
@@ -77,6 +79,7 @@ def cg_sense(
     averages : (y, x), how often each sample was averaged, the covariance being that of a sample of
         averages 1; None takes all for 1.
     iterations, tolerance : of the conjugate gradients, |residual| / |A^H y|
+    mask : (y, x) bool, which samples were measured; None takes those not zero in every coil
 
     Returns
     -------
@@ -94,10 +97,10 @@ def cg_sense(
             "expected (coil, y, x) each, the maps with or without a leading set axis."
         )
     if noise_covariance is None:
-        noise_covariance = covariance_from_edges(ksp, averages)
+        noise_covariance = covariance_from_edges(ksp, averages, mask)
     covariance = np.asarray(noise_covariance)
     whitening = whitening_matrix(covariance)
-    mask = np.any(ksp != 0, axis=0)
+    mask = measured(ksp, mask)
     weight = mask if averages is None else mask * np.asarray(averages, np.float32)
     data = whiten(ksp, whitening) * weight
     white = whiten(mps, whitening).reshape(-1, *ksp.shape)
@@ -160,6 +163,7 @@ def best_classical(
     maps: ArrayLike | None,
     noise_covariance: ArrayLike | None,
     averages: ArrayLike | None = None,
+    mask: NDArray[np.bool_] | None = None,
 ) -> Image:
     """The image to send where posterior samples cannot be drawn; it always comes out finite.
 
@@ -172,19 +176,20 @@ def best_classical(
     kspace : (coil, y, x) complex, centred, zeros where not sampled
     maps : (coil, y, x) or (set, coil, y, x), or None
     noise_covariance : (coil, coil), or None to estimate it
-    averages : as for `cg_sense`
+    averages, mask : as for `cg_sense`
 
     Returns
     -------
     (y, x) complex64
     """
     ksp = np.asarray(kspace, np.complex64)
-    ksp = np.where(np.isfinite(ksp).all(axis=0), ksp, 0)
+    finite = np.isfinite(ksp).all(axis=0)
+    ksp, mask = np.where(finite, ksp, 0), measured(ksp, mask) & finite
     plain = root_sum_of_squares(ksp).astype(np.complex64)
     if maps is None or not np.isfinite(maps).all():
         return plain
     try:
-        image = cautious_sense(ksp, maps, noise_covariance, averages)
+        image = cautious_sense(ksp, maps, noise_covariance, averages, mask)
     except InputError as error:
         _log.warning("Root sum of squares instead of SENSE: %s", error)
         return plain
@@ -198,6 +203,7 @@ def cautious_sense(
     maps: ArrayLike,
     noise_covariance: ArrayLike | None = None,
     averages: ArrayLike | None = None,
+    mask: NDArray[np.bool_] | None = None,
 ) -> Image:
     """`cg_sense`, with more noise where its coil maps are visibly wrong.
 
@@ -209,7 +215,7 @@ def cautious_sense(
 
     Parameters
     ----------
-    kspace, maps, noise_covariance, averages : as for `cg_sense`
+    kspace, maps, noise_covariance, averages, mask : as for `cg_sense`
 
     Returns
     -------
@@ -217,10 +223,10 @@ def cautious_sense(
     """
     ksp, mps = np.asarray(kspace, np.complex64), np.asarray(maps, np.complex64)
     if noise_covariance is None:
-        noise_covariance = covariance_from_edges(ksp, averages)
+        noise_covariance = covariance_from_edges(ksp, averages, mask)
     covariance = np.asarray(noise_covariance)
-    image = cg_sense(ksp, mps, covariance, averages)
-    mask = np.any(ksp != 0, axis=0)
+    mask = measured(ksp, mask)
+    image = cg_sense(ksp, mps, covariance, averages, mask=mask)
     sets = image.reshape(-1, *mask.shape)
     seen = to_kspace(np.sum(mps.reshape(-1, *ksp.shape) * sets[:, None], axis=0))
     left = whiten((ksp - seen) * mask, whitening_matrix(covariance))
@@ -240,7 +246,7 @@ def cautious_sense(
         misfit**0.5,
         excess,
     )
-    return cg_sense(ksp, mps, misfit * covariance, averages)
+    return cg_sense(ksp, mps, misfit * covariance, averages, mask=mask)
 
 
 def _power_spectrum(

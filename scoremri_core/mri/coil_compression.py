@@ -9,6 +9,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from scoremri_core.errors import InputError
 from scoremri_core.mri import noise
+from scoremri_core.mri.acquired import measured
 
 
 @dataclass(frozen=True)
@@ -42,7 +43,10 @@ class CoilCompression:
 
 
 def coil_compression(
-    kspace: ArrayLike, coils: int, noise_covariance: ArrayLike | None = None
+    kspace: ArrayLike,
+    coils: int,
+    noise_covariance: ArrayLike | None = None,
+    mask: NDArray[np.bool_] | None = None,
 ) -> CoilCompression:
     """Virtual coils that keep as much as possible of the signal, in units of the noise.
 
@@ -55,22 +59,22 @@ def coil_compression(
     coils : virtual coils wanted.
     noise_covariance : (coil, coil), E[n n^H] of the complex noise; None takes it as white and
         small.
+    mask : bool (...), which samples were measured; None takes those not zero in every coil.
 
     Raises
     ------
     InputError : no virtual coil, or more than there are coils.
     """
     data = np.asarray(kspace, np.complex128)
-    data = data.reshape(len(data), -1)
     if not 1 <= coils <= len(data):
         raise InputError(f"coils is {coils}: expected 1 to {len(data)}, the channels of the data")
-    measured = data[:, np.any(data != 0, axis=0)]
+    samples = data[:, measured(data, mask)]
     if noise_covariance is None:
         whitening, floor = np.eye(len(data), dtype=np.complex128), 0.0
     else:
         whitening = noise.whitening_matrix(noise_covariance)
-        floor = 2.0 * measured.shape[1]  # E|n|^2 of whitened noise is 2
-    white = whitening @ measured
+        floor = 2.0 * samples.shape[1]  # E|n|^2 of whitened noise is 2
+    white = whitening @ samples
     energies, components = np.linalg.eigh(white @ white.conj().T)
     # the strongest, as combinations of the array's coils, on an orthonormal basis of their span
     kept = components[:, -coils:]

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from scoremri_core.errors import CalibrationError, InputError
+from scoremri_core.mri.acquired import measured
 from scoremri_core.mri.espirit import eigenvectors, kernels, lag_matrices
 from scoremri_core.mri.fourier import to_image
 from scoremri_core.mri.map_sets import fading, folds, turned
@@ -27,8 +28,9 @@ _NARROWEST = 4
 def calibration_extent(sampled: Any) -> tuple[slice, slice]:
     """The fully sampled block around DC, from the samples actually received.
 
-    Of all blocks that contain DC, the one that serves calibration best: the largest after
-    capping each side at 32 samples, then the largest outright.
+    Lost samples (see `lost`) do not interrupt it. Of all blocks that contain DC, the one that
+    serves calibration best: the largest after capping each side at 32 samples, then the largest
+    outright.
 
     Parameters
     ----------
@@ -44,7 +46,8 @@ def calibration_extent(sampled: Any) -> tuple[slice, slice]:
         DC itself was not sampled, or less than 4 x 4 samples around it.
     """
     array = np.asarray(sampled)
-    mask = np.any(array != 0, axis=0) if array.ndim == 3 else array.astype(bool)
+    mask = measured(array) if array.ndim == 3 else array.astype(bool)
+    mask = mask | lost(mask)
     ny, nx = mask.shape
     cy, cx = ny // 2, nx // 2
     if not mask[cy, cx]:
@@ -72,14 +75,24 @@ def calibration_extent(sampled: Any) -> tuple[slice, slice]:
     return rows, columns
 
 
+def lost(mask: Any) -> Any:
+    """Samples (y, x) that were not measured between two that were above and two below.
+
+    A readout or sample that was discarded leaves them; no undersampling pattern does.
+    """
+    sampled = np.pad(mask, ((2, 2), (0, 0)))
+    return ~mask & sampled[:-4] & sampled[1:-3] & sampled[3:-1] & sampled[4:]
+
+
 def estimate_coil_maps(
     calibration: Any,
     sets: int | str = 1,
     noise_covariance: Any = None,
     kernel: int = 6,
     device: str = "cpu",
+    mask: Any = None,
 ) -> Any:
-    """ESPIRiT coil maps on the grid of the calibration k-space, of all slices of a stack at once.
+    """ESPIRiT coil maps on the grid of the calibration k-space.
 
     The phase is zero in a virtual coil, a combination of all coils chosen to see all of the
     object, so it does not hang on one coil that vanishes somewhere.
@@ -98,6 +111,8 @@ def estimate_coil_maps(
         Width k of the kernels.
     device : "cpu", "cuda" or "cuda:N"
         Where to compute; CUDA needs CuPy, without it the CPU is used.
+    mask : (y, x) or (slice, y, x) bool, optional
+        Which samples were measured; by default those that are not zero in every coil.
 
     Returns
     -------
@@ -126,31 +141,57 @@ def estimate_coil_maps(
         ksp = xp.asarray(calibration, dtype=xp.complex64).reshape(-1, *calibration.shape[-3:])
         if not bool(xp.isfinite(ksp).all()):
             raise CalibrationError("The calibration lines hold values that are not finite.")
-        extents = [calibration_extent(mask) for mask in _to_host((ksp != 0).any(axis=1))]
-        whitening = None
+        masks = _to_host((ksp != 0).any(axis=1)) if mask is None else np.asarray(mask, bool)
+        masks = np.broadcast_to(masks, (len(ksp), *ksp.shape[-2:]))
+        covariances = [None] * len(ksp)
         if noise_covariance is not None:
-            covariances = np.asarray(noise_covariance)
-            covariances = covariances.reshape(-1, *covariances.shape[-2:])
-            matrices = np.stack([whitening_matrix(covariance) for covariance in covariances])
-            whitening = np.broadcast_to(matrices, (len(ksp), *matrices.shape[1:]))
+            given = np.asarray(noise_covariance)
+            covariances = list(np.broadcast_to(given, (len(ksp), *given.shape[-2:])))
         maps = xp.zeros((len(ksp), 1 if sets == 1 else 2, *ksp.shape[1:]), xp.complex64)
-        for extent in (e for i, e in enumerate(extents) if e not in extents[:i]):
-            alike = [i for i, other in enumerate(extents) if other == extent]
-            own = None if whitening is None else whitening[alike]
-            found = _of_one_extent(ksp[alike], extent, sets, own, kernel, xp)
-            maps[alike, : found.shape[1]] = found
+        # slice by slice: the maps of a slice do not depend on the others, to the last bit
+        for i, (sampled, covariance) in enumerate(zip(masks, covariances, strict=True)):
+            whitening = None if covariance is None else whitening_matrix(covariance)[None]
+            extent = calibration_extent(sampled)
+            own, whole = _without_losses(ksp[i : i + 1], sampled, extent, kernel, xp)
+            found = _of_one_extent(own, extent, sets, whitening, kernel, whole, xp)
+            maps[i, : found.shape[1]] = found[0]
         if sets == "auto" and not bool(maps[:, 1].any()):
             maps = maps[:, :1]
         maps = maps if calibration.ndim == 4 else maps[0]
         return _to_host(maps) if on_host else maps
 
 
+def _without_losses(
+    ksp: Any, mask: Any, extent: tuple[slice, slice], kernel: int, xp: Any
+) -> tuple[Any, Any]:
+    """K-space (slice, coil, y, x) with lost samples interpolated, and the windows without any.
+
+    The windows of the calibration block are a bool array (position,), or None for all.
+    """
+    holes = lost(mask)
+    rows, columns = map(_central, extent, mask.shape)
+    if not holes[rows, columns].any():
+        return ksp, None
+    y, x = np.nonzero(holes)
+    filled = ksp.copy()
+    filled[..., y, x] = (ksp[..., y - 1, x] + ksp[..., y + 1, x]) / 2
+    windows = np.lib.stride_tricks.sliding_window_view(~holes[rows, columns], (kernel, kernel))
+    return filled, xp.asarray(windows.all(axis=(2, 3)).ravel())
+
+
 def _of_one_extent(
-    ksp: Any, extent: tuple[slice, slice], sets: int | str, whitening: Any, kernel: int, xp: Any
+    ksp: Any,
+    extent: tuple[slice, slice],
+    sets: int | str,
+    whitening: Any,
+    kernel: int,
+    whole: Any,
+    xp: Any,
 ) -> Any:
     """Maps (slice, set, coil, y, x) of slices that were sampled alike around DC.
 
-    One set where a second one is zero in all of them.
+    One set where a second one is zero in all of them.  `whole` says which windows of the
+    calibration block kernels are estimated from, None all.
     """
     noise = 0.0
     if whitening is not None:
@@ -169,7 +210,7 @@ def _of_one_extent(
         )
         maps = _low_resolution(ksp, extent, xp)
     else:
-        lags = lag_matrices(kernels(block, kernel, noise, xp), xp)
+        lags = lag_matrices(kernels(block, kernel, noise, xp, whole), xp)
         two = xp.full(len(ksp), sets == 2)
         if sets == "auto":
             two = folds(eigenvectors(lags, shape, 2, xp, strides(shape))[1][:, 1], signal)

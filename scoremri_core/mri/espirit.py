@@ -25,15 +25,18 @@ ROUNDS = 7
 CHUNK_BYTES = {"cpu": 1 << 21, "cuda": 1 << 28}
 
 
-def kernels(block: Any, kernel: int, noise: float, xp: Any) -> Any:
+def kernels(block: Any, kernel: int, noise: float, xp: Any, whole: Any = None) -> Any:
     """Kernels (slice, coil, k, k, n) spanning the signal's part of the calibration matrix.
 
-    A slice that has fewer than others has kernels of zero for the rest.
+    A slice that has fewer than others has kernels of zero for the rest.  `whole` (position,) says
+    which windows of the block to use, None all.
     """
     slices, coils = block.shape[:2]
     windows = xp.lib.stride_tricks.sliding_window_view(block, (kernel, kernel), axis=(2, 3))
     # One column a position of the window: (slice, coil * k * k, positions).
     matrix = windows.transpose(0, 1, 4, 5, 2, 3).reshape(slices, coils * kernel**2, -1)
+    if whole is not None:
+        matrix = matrix[..., whole]
     tall = matrix.shape[1] > matrix.shape[2]
     adjoint = matrix.conj().swapaxes(1, 2)
     gram = adjoint @ matrix if tall else matrix @ adjoint

@@ -9,6 +9,7 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.ndimage import uniform_filter1d
 
 from scoremri_core.errors import InputError
+from scoremri_core.mri.acquired import measured as sampled
 
 _SHRINKAGE = 0.25  # of an estimate from the data, towards independent coils
 _FILTERED = 3.0  # sd at the rim of Nyquist's circle over that in the corners beyond it
@@ -65,7 +66,7 @@ def covariance_from_scan(
 
 
 def covariance_from_edges(
-    kspace: ArrayLike, averages: ArrayLike | None = None
+    kspace: ArrayLike, averages: ArrayLike | None = None, mask: NDArray[np.bool_] | None = None
 ) -> NDArray[np.complex128]:
     """Noise covariance from the imaging data alone, where object signal is weakest.
 
@@ -85,6 +86,8 @@ def covariance_from_edges(
         Centred k-space, zeros where not sampled.
     averages : (y, x), optional
         How often each sample was averaged; None takes all for 1.
+    mask : (y, x) bool, optional
+        Which samples were measured; None takes those that are not zero in every coil.
 
     Returns
     -------
@@ -100,7 +103,7 @@ def covariance_from_edges(
         raise InputError(f"k-space has shape {ksp.shape}: expected (coil, y, x).")
     finite = np.isfinite(ksp).all(axis=0)
     ksp = np.where(finite, ksp, 0).astype(np.complex128)
-    measured = np.any(ksp != 0, axis=0)
+    measured = finite & sampled(ksp, mask)
     coils = len(ksp)
     if measured.sum() < coils:
         raise InputError(

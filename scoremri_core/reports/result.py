@@ -34,7 +34,7 @@ def shown(
     return Shown(
         name=name,
         mean=np.abs(result.mean[index]),
-        std=result.std[index] if sampled and info.samples > 1 else None,
+        std=result.magnitude_std[index] if sampled and info.samples > 1 else None,
         samples=tuple(np.abs(result.samples[index])) if sampled else (),
         geometry=Geometry((float(nx), float(ny), 1.0)) if geometry is None else geometry,
         facts=Facts(
@@ -46,7 +46,7 @@ def shown(
             sigma_thermal=_own(info.sigma_thermal, index),
             sigma_n=_own(info.sigma_n, index),
             misfit=_own(info.misfit, index),
-            unacquired=info.unacquired,
+            unacquired=_own(info.unsampled_fraction, index),
             acceleration=acceleration,
             fallback=fallback or "",
         ),

@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from scoremri_core.errors import InputError
+from scoremri_core.kspace import KSpace
 from scoremri_core.mri.fourier import change_field_of_view, resize
 from scoremri_core.paths import PathLike
 from scoremri_core.scans.encoding import (
@@ -37,23 +38,42 @@ class Assembled(NamedTuple):
 
     Attributes
     ----------
-    kspace : complex64, (coil, y, x), or (coil, z, y, x) where the matrix has partitions; DC at the
-        centre, zero where not measured, readout oversampling removed
-    averages : float32, (y, x) or (z, y, x), how many readouts each sample is the mean of
-    problems : one sentence for each kind of readout left out
+    values : complex64, (coil, y, x), or (coil, z, y, x) if the matrix has partitions
+        DC at the centre, zero where not measured, readout oversampling removed.
+    averages : float32, (y, x) or (z, y, x)
+        Number of readouts that each sample is the mean of, 0 where not measured.
+    problems : list of str
+        One sentence for each kind of readout left out.
     """
 
-    kspace: Complex
+    values: Complex
     averages: Counts
     problems: list[str]
+
+    def kspace(self, noise_covariance: Any = None, calibration: KSpace | None = None) -> KSpace:
+        """Checked k-space.
+
+        Parameters
+        ----------
+        noise_covariance : complex array, (coil, coil), optional
+            Of one readout.
+        calibration : KSpace, optional
+        """
+        return KSpace.of(
+            self.values,
+            mask=self.averages > 0,
+            averages=self.averages,
+            calibration=calibration,
+            noise_covariance=noise_covariance,
+        )
 
 
 def assemble(readouts: Sequence[Readout], encoding: Encoding) -> Assembled:
     """Zero-filled k-space of readouts.
 
-    Readouts that share a place are averaged.  One that lies outside of the matrix is dropped with
-    a warning; one that is flawed (another channel count than most have, values that are not
-    finite) is left out and reported.
+    Readouts that share a place are averaged.  One that lies outside of the matrix, or holds values
+    that are not finite, is dropped with a warning; one of another channel count than most have is
+    left out and reported.
 
     Raises
     ------
@@ -69,7 +89,7 @@ def assemble(readouts: Sequence[Readout], encoding: Encoding) -> Assembled:
         )
     partitions: dict[int, list[tuple[int, Readout]]] = defaultdict(list)
     problems: dict[str, None] = {}  # ordered, each kind once
-    outside = 0
+    outside = spoilt = 0
     for readout in readouts:
         idx = readout.header.idx
         y = idx.kspace_encode_step_1 - encoding.center[0] + ny // 2
@@ -79,7 +99,7 @@ def assemble(readouts: Sequence[Readout], encoding: Encoding) -> Assembled:
         elif not (0 <= y < ny and 0 <= z < nz):
             outside += 1
         elif not np.isfinite(readout.data).all():
-            problems["a readout holds values that are not finite"] = None
+            spoilt += 1
         else:
             partitions[z].append((y, readout))
     if outside:
@@ -87,6 +107,8 @@ def assemble(readouts: Sequence[Readout], encoding: Encoding) -> Assembled:
             "%d readouts lie outside of the encoded matrix of %d x %d x %d and are dropped",
             outside, nx, ny, nz,
         )  # fmt: skip
+    if spoilt:
+        logger.warning("%d readouts hold values that are not finite and are dropped", spoilt)
     steps = {readout.header.idx.kspace_encode_step_2 for readout in readouts}
     if nz == 1 and len(steps) > 1:
         problems[f"its readouts are of {len(steps)} partitions, the header has one"] = None
@@ -97,8 +119,7 @@ def assemble(readouts: Sequence[Readout], encoding: Encoding) -> Assembled:
     averages = np.zeros((nz, ny, points), np.float32)
     for z, lines in partitions.items():
         plane, count = _plane(lines, (channels, ny, nx), problems)
-        kspace[:, z] = with_field_of_view(plane, points, -1)
-        averages[z] = count[:, _nearest(nx, points)]
+        kspace[:, z], averages[z] = with_field_of_view(plane, count, points, -1)
     if nz == 1:
         kspace, averages = kspace[:, 0], averages[0]
     return Assembled(kspace, averages, list(problems))
@@ -123,19 +144,20 @@ def _plane(
     return plane, count
 
 
-def with_field_of_view(kspace: Complex, points: int, axis: int) -> Complex:
+def with_field_of_view(
+    kspace: Complex, averages: Counts, points: int, axis: int
+) -> tuple[Complex, Counts]:
     """Crop or pad the field of view of k-space (coil, ...) along an axis to `points` points.
 
-    The change smears samples along the axis; where the nearest sample was not measured (zero in
-    every coil) the result is zero, which is what says "not measured" downstream.
+    The change smears samples along the axis: a sample has the averages of the nearest one before,
+    and is zero if that one was not measured.
     """
     before = kspace.shape[axis]
     if before == points:
-        return kspace
-    measured = (kspace != 0).any(axis=0)
-    kept = measured.take(_nearest(before, points), axis=axis if axis < 0 else axis - 1)
-    changed: Complex = change_field_of_view(kspace, points, axis) * kept
-    return changed
+        return kspace, averages
+    kept = averages.take(_nearest(before, points), axis=axis if axis < 0 else axis - 1)
+    changed: Complex = change_field_of_view(kspace, points, axis) * (kept > 0)
+    return changed, kept
 
 
 def _nearest(before: int, points: int) -> npt.NDArray[np.int_]:
@@ -144,15 +166,20 @@ def _nearest(before: int, points: int) -> npt.NDArray[np.int_]:
     return np.clip(nearest + before // 2, 0, before - 1)
 
 
-def on_grid_of(kspace: Complex, own: Encoding, other: Encoding) -> Complex:
+def on_grid_of(assembled: Assembled, own: Encoding, other: Encoding) -> Assembled:
     """K-space of one encoding space on the grid of another: its field of view, its matrix."""
+    kspace, averages, problems = assembled
     pairs = zip(own.points, own.fov_of_points, other.fov_of_points, strict=True)
     for axis, (points, fov, wanted) in enumerate(pairs, start=1):
         if fov > 0 and wanted > 0:
-            kspace = with_field_of_view(kspace, max(1, round(points * wanted / fov)), axis)
-    axes = range(1, kspace.ndim)
-    resized: Complex = resize(kspace, other.points, axes)
-    return resized
+            size = max(1, round(points * wanted / fov))
+            kspace, averages = with_field_of_view(kspace, averages, size, axis)
+    axes = range(kspace.ndim - 1)
+    return Assembled(
+        resize(kspace, other.points, [axis + 1 for axis in axes]),
+        resize(averages, other.points, axes),
+        problems,
+    )
 
 
 def along_readout(header: Any, data: npt.NDArray[Any], nx: int) -> tuple[int, npt.NDArray[Any]]:
@@ -175,23 +202,22 @@ def along_readout(header: Any, data: npt.NDArray[Any], nx: int) -> tuple[int, np
     return nx // 2 - center + pre, data[:, pre : max(pre, samples - post)]
 
 
-def gridded(scan: Readable) -> tuple[Complex, Counts]:
-    """Place the lines of a 2D scan on their matrix, for work outside a stream.
+def gridded(scan: Readable) -> list[KSpace]:
+    """K-space of each slice of a 2D scan, for work outside a stream.
 
     Lines of several averages are averaged; of several contrasts, phases, repetitions or sets the
     first is taken.  Lines outside of the matrix are dropped, with a warning, as in the stream.
 
     Returns
     -------
-    kspace (slice, coil, y, x), zeros where nothing was measured; y is the encoded matrix with DC
-    at ny//2, x has the readout oversampling removed.  And averages (slice, y, x), how many
-    readouts each sample is the mean of.
+    list of KSpace, (coil, y, x)
+        y is the encoded matrix with DC at ny // 2, x has the readout oversampling removed. A slice
+        that has no lines is empty.
 
     Raises
     ------
     InputError
-        Where readouts differ in their channels, hold values that are not finite or all lie outside
-        of the matrix, or the scan is 3D.
+        Where readouts differ in their channels or all lie outside of the matrix, or the scan is 3D.
     """
     encoding = encodings(scan.header)[0]
     encoding_limits(scan.header, STEPS[0])  # which must hold their centre
@@ -211,24 +237,25 @@ def gridded(scan: Readable) -> tuple[Complex, Counts]:
             readout = Readout(acquisition.getHead(), acquisition.data)
             readouts[readout.header.idx.slice].append(readout)
     ny, nx = encoding.matrix[1], encoding.readout_points
-    slices = max(readouts) + 1
-    kspace = np.zeros((slices, channels, ny, nx), np.complex64)
-    averages = np.zeros((slices, ny, nx), np.float32)
-    for number in sorted(readouts):
-        own = readouts.pop(number)
-        found = assemble(own, as_measured(encoding, own))
+    slices = []
+    for number in range(max(readouts) + 1):
+        lines = readouts.pop(number, [])
+        if not lines:
+            slices.append(KSpace.of(np.zeros((channels, ny, nx), np.complex64)))
+            continue
+        found = assemble(lines, as_measured(encoding, lines))
         problems = list(found.problems)
-        if len(found.kspace) != channels:
-            problems.append(f"readouts of {len(found.kspace)} channels, expected {channels}")
+        if len(found.values) != channels:
+            problems.append(f"readouts of {len(found.values)} channels, expected {channels}")
         if problems:
             raise InputError(f"{scan.name}: slice {number}: {'; '.join(problems)}")
-        kspace[number], averages[number] = found.kspace, found.averages
-    return kspace, averages
+        slices.append(found.kspace())
+    return slices
 
 
 def zero_filled_kspace(scan: Readable) -> Complex:
-    """K-space (slice, coil, y, x) of a 2D scan; see `gridded`."""
-    return gridded(scan)[0]
+    """K-space (slice, coil, y, x) of a 2D scan, zero where not measured; see `gridded`."""
+    return np.stack([own.array for own in gridded(scan)])
 
 
 def fully_sampled_kspace(path: PathLike, group: str = "dataset") -> Complex:
@@ -240,11 +267,11 @@ def fully_sampled_kspace(path: PathLike, group: str = "dataset") -> Complex:
         Where a line between the encoding limits is missing, and as `gridded`.
     """
     with open_any(path, group) as scan:
-        kspace = zero_filled_kspace(scan)
+        slices = gridded(scan)
         limits = encoding_limits(scan.header, STEPS[0])
-        received = int(np.any(kspace != 0, axis=(1, 3)).sum(axis=1).min())
+        received = min(int(own.mask.any(axis=1).sum()) for own in slices)
         if received < limits.count:
             raise InputError(
                 f"{scan.name}: not fully sampled: {received} of {limits.count} lines in a slice"
             )
-        return kspace
+        return np.stack([own.array for own in slices])

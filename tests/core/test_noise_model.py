@@ -5,6 +5,8 @@ import pytest
 import sigpy.mri
 import torch
 
+from scoremri_core.kspace import KSpace
+from scoremri_core.mri.acquired import measured
 from scoremri_core.mri.fourier import to_image, to_kspace
 from scoremri_core.mri.noise import covariance_from_edges, noise_sigma, whitening_matrix
 from scoremri_core.mri.sense import SenseOperator
@@ -158,9 +160,10 @@ def test_noise_that_coils_share_is_not_taken_for_more_of_it(unit):
     mixing = np.eye(COILS) + 0.4 * (rng.standard_normal((2, COILS, COILS)) * [[[1]], [[1j]]]).sum(0)
     plain = NoiseModel(covariance)
     mixed = NoiseModel(unit**2 * mixing @ covariance @ mixing.conj().T)
-    assert plain.face_maps(data, maps)
+    assert plain.face_maps(KSpace(data, measured(data)), maps)
+    mixed_data = unit * np.einsum("cd,dyx->cyx", mixing, data).astype(np.complex64)
     assert mixed.face_maps(
-        unit * np.einsum("cd,dyx->cyx", mixing, data).astype(np.complex64),
+        KSpace(mixed_data, measured(data)),
         np.einsum("cd,sdyx->scyx", mixing, maps).astype(np.complex64),
     )
     back = np.linalg.inv(unit * mixing)

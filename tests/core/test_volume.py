@@ -1,20 +1,19 @@
 """Volumes against their known truth, and against the slices that they are made of."""
 
-from dataclasses import replace
-
 import numpy as np
 import pytest
 import sigpy.mri
 import torch
 
-from scoremri_core import reconstruct, volume
+from scoremri_core import reconstruct, reconstruction, volume
 from scoremri_core.errors import InputError
 from scoremri_core.evaluation.metrics import psnr
+from scoremri_core.kspace import KSpace
 from scoremri_core.mri.fourier import resample, to_image, to_kspace
 from scoremri_core.priors.gaussian import GaussianPrior
+from scoremri_core.reconstruction import reconstruct_volume
 from scoremri_core.samplers.random_numbers import derived_seed
 from scoremri_core.scans.masks import make_mask
-from scoremri_core.volume import reconstruct_volume
 
 NZ, NY, NX, COILS, SIGMA = 18, 24, 22, 4, 0.01
 COVARIANCE = 2 * SIGMA**2 * np.eye(COILS)
@@ -111,12 +110,12 @@ def test_the_phase_runs_on_from_position_to_position():
 
 
 def test_progress_is_told(monkeypatch, caplog):
-    monkeypatch.setattr(volume, "SECONDS_PER_LOG", 0)
+    monkeypatch.setattr(reconstruction, "SECONDS_PER_LOG", 0)
     with caplog.at_level("INFO"):
         reconstruct_volume(scan(undersampled()), **{**OPTIONS, "sampler": "none"})
-    told = [message.split(",")[0] for message in caplog.messages if "positions" in message]
-    blocks = range(volume.BLOCK, NX, volume.BLOCK)
-    assert told == [f"volume: {done} of {NX} positions" for done in blocks]
+    told = [message.split(",")[0] for message in caplog.messages if "slices done" in message]
+    blocks = range(reconstruction.BLOCK, NX, reconstruction.BLOCK)
+    assert told == [f"{done} of {NX} slices done" for done in blocks]
 
 
 @pytest.mark.parametrize("sigma", [SIGMA, 0])
@@ -154,13 +153,16 @@ def test_averages_of_a_plane_are_those_of_the_noise_in_it(complete):
     for seed in range(12):
         white = np.random.default_rng(seed).standard_normal((2, 20, NZ, NY, NX)) / averages**0.5
         noise = (white[0] + 1j * white[1]).astype(np.complex64) * lines[..., None]
-        stack = volume._Stack.of(noise, None, averages.astype(np.float32))
-        noises.append(stack.kspace)
-    power = np.mean(np.abs(noises) ** 2, axis=(0, 1, 2)) / 2 * stack.fewest
-    assert stack.axis == (volume.PARTITION if complete == "partitions" else volume.READOUT)
-    measured = stack.averages > 0
-    assert measured.mean() > 0.99
-    np.testing.assert_allclose(power[measured] * stack.averages[measured], 1, atol=0.15)
+        positions = volume.split(
+            KSpace.volume(noise, averages=averages, noise_covariance=2 * np.eye(20))
+        )
+        noises.append([own.image(own.values) for own in positions.slices])
+    first = positions.slices[0]
+    assert positions.axis == (volume.PARTITION if complete == "partitions" else volume.READOUT)
+    assert first.mask.mean() > 0.99
+    power = np.mean(np.abs(noises) ** 2, axis=(0, 1, 2))
+    expected = first.noise_covariance[0, 0].real * first.unit**2 / first.averages[first.mask]
+    np.testing.assert_allclose(power[first.mask] / expected, 1, atol=0.15)
 
 
 def test_a_volume_averaged_alike_is_one_of_less_noise():
@@ -189,32 +191,31 @@ def test_calibration_of_its_own():
     assert psnr(np.abs(with_it.mean), truth) > psnr(np.abs(without.mean), truth) + 3
 
 
-def test_one_position_without_calibration_is_told_before_anything_is_sampled():
-    stack = volume._Stack.of(scan(), None)
-    calibration = stack.calibration.copy()
-    calibration[NX // 2 + 1] = 0
-    positions = np.arange(len(calibration))
-    assert stack.problem(positions) is None
-    assert "calibration" in replace(stack, calibration=calibration).problem(positions)
-
-
 @pytest.mark.parametrize(
     ("spoil", "reason"),
     [
         (lambda k: k * (np.arange(NY) % 2)[:, None], "no calibration lines"),
-        (lambda k: np.where(np.arange(NY)[:, None] == 3, np.nan, k), "not finite"),
-        (lambda k: 0 * k, "no signal"),
+        (lambda k: 0 * k, "no measured sample"),
     ],
 )
 def test_what_cannot_be_sampled_comes_out_classical(spoil, reason, caplog):
     result = reconstruct_volume(spoil(scan()).astype(np.complex64), **OPTIONS)
     assert reason in result.info.reason
-    assert len([m for m in caplog.messages if "classical volume" in m]) == 1
+    assert len([m for m in caplog.messages if "classical image" in m]) == 1
     assert np.isfinite(result.mean).all()
-    assert result.samples.shape[1] == 0
+    assert np.isnan(result.samples).all()
     assert np.isnan(result.std).all()
-    if "finite" in reason:
-        assert psnr(np.abs(result.mean), np.abs(head())) > 22
+
+
+def test_readouts_that_are_not_finite_count_as_not_measured(caplog):
+    whole = reconstruct_volume(scan(undersampled()), **OPTIONS)
+    spoilt = scan(undersampled())
+    spoilt[1, NZ // 2 + 1, NY // 2 - 2, 5] = np.nan
+    result = reconstruct_volume(spoilt, **OPTIONS)
+    assert result.info.reason is None
+    assert f"{NX} samples of k-space are not finite" in caplog.text
+    truth = np.abs(head())
+    assert psnr(np.abs(result.mean), truth) > psnr(np.abs(whole.mean), truth) - 0.5
 
 
 def test_without_a_sampler_the_images_are_classical():
@@ -229,7 +230,7 @@ def test_positions_that_fail_are_told():
             raise MemoryError
 
     result = reconstruct_volume(scan(undersampled()), **{**OPTIONS, "prior": Hungry()})
-    assert result.info.reason.startswith(f"{NX} of {NX} positions: out of memory")
+    assert result.info.reason.startswith("out of memory")
     assert np.isfinite(result.mean).all()
 
 

@@ -159,3 +159,8 @@ def noise_readout(sigma, coils=4, samples=2048, dwell=5.0, seed=1):
     readout.set_flag(ismrmrd.ACQ_IS_NOISE_MEASUREMENT)
     readout.sample_time_us = dwell
     return readout
+
+
+def measured_noise(frame):
+    """Noise covariance (coil, coil) of a frame in the units in which it was measured."""
+    return frame.kspace.noise_covariance * frame.kspace.unit**2

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from synthetic import acquisitions, header, letter, noise_readout, parsed
+from synthetic import acquisitions, header, letter, measured_noise, noise_readout, parsed
 
 import scoremri_core
 from gadgets.score_recon import _images
@@ -11,6 +11,7 @@ from gadgets.stages.coil_maps import add_coil_maps
 from gadgets.stages.posterior import posterior
 from gadgets.stages.properties import Properties
 from gadgets.stream.turns import Turns
+from scoremri_core.memo import Memo
 
 SHAPE, SIGMA = (24, 20), 0.01
 LINES = range(SHAPE[0])
@@ -26,7 +27,7 @@ def measured(*averages, noise="auto"):
     frames = list(accumulate(scan, parsed(header(*SHAPE, averages=len(averages))), properties))
     (frame,) = frames
     (image,) = _images(Turns(), [frames], lambda: None, properties)
-    return float(image.meta["sigma_thermal"]), frame.kspace
+    return float(image.meta["sigma_thermal"]), frame.kspace.array
 
 
 @pytest.mark.parametrize("count", [1, 2, 4])
@@ -66,11 +67,11 @@ def test_the_stream_weighs_lines_as_reconstruct_does():
         scan += acquisitions(letter(*SHAPE), noise=SIGMA, seed=number, steps=steps, average=number)
     (frame,) = accumulate(scan, parsed(header(*SHAPE, averages=4)), properties)
     counts = np.where(np.isin(LINES, often), 4, 1)
-    np.testing.assert_array_equal(frame.averages, counts[:, None] * np.ones(SHAPE[1]))
-    ((_, streamed),) = posterior([list(add_coil_maps([frame], properties))], properties)
-    options = {"maps": frame.maps, "prior": Shrinking(), "samples": 2, "steps": 3, "seed": 3}
-    options |= {"noise_covariance": frame.noise_covariance, "device": "cpu"}
-    weighed = scoremri_core.reconstruct(frame.kspace, averages=counts, **options)
+    np.testing.assert_array_equal(frame.kspace.averages, counts[:, None] * np.ones(SHAPE[1]))
+    ((_, streamed),) = posterior([list(add_coil_maps([frame], properties, Memo()))], properties)
+    options = {"prior": Shrinking(), "samples": 2, "steps": 3, "seed": 3, "device": "cpu"}
+    options["noise_covariance"] = measured_noise(frame)
+    weighed = scoremri_core.reconstruct(frame.kspace.array, averages=counts, **options)
     np.testing.assert_array_equal(streamed.samples, weighed.samples)
-    alike = scoremri_core.reconstruct(frame.kspace, **options)
+    alike = scoremri_core.reconstruct(frame.kspace.array, **options)
     assert np.abs(alike.samples - weighed.samples).max() > 1e-3

@@ -47,9 +47,11 @@ def test_a_reference_scan_after_repetitions_serves_the_frames_that_waited():
     for frame in frames:
         scale = frame.header.idx.slice + 1
         expected = scale * synthetic.kspace(maps * image, np.arange(24) - 12, np.arange(20) - 10)
-        np.testing.assert_allclose(frame.calibration[:, block], expected[:, block], atol=1e-5)
+        np.testing.assert_allclose(
+            frame.kspace.calibration.array[:, block], expected[:, block], atol=1e-5
+        )
         absent = np.setdiff1d(np.arange(24), block)
-        assert not frame.calibration[:, absent].any()
+        assert not frame.kspace.calibration.array[:, absent].any()
 
 
 def test_a_frame_whose_reference_scan_came_before_is_not_kept_waiting():
@@ -64,7 +66,7 @@ def test_a_frame_whose_reference_scan_came_before_is_not_kept_waiting():
         pytest.fail("the frame waits for more")
 
     found = frames_of_buffers(stream(), parsed(header(*SHAPE, mode="separate")), Properties())
-    assert next(found).calibration.any()
+    assert next(found).kspace.calibration.array.any()
 
 
 @pytest.mark.parametrize("accelerated", [False, True])
@@ -90,5 +92,7 @@ def test_a_partial_echo_that_asymmetric_echo_adjust_centred(accelerated):
     expected = synthetic.kspace(
         synthetic.coil_maps(4, ny, nx) * image, np.arange(ny) - ny // 2, np.arange(nx) - nx // 2
     )
-    assert not frame.kspace[..., :missing].any()
-    np.testing.assert_allclose(frame.kspace[..., missing:], expected[..., missing:], atol=1e-5)
+    assert not frame.kspace.array[..., :missing].any()
+    np.testing.assert_allclose(
+        frame.kspace.array[..., missing:], expected[..., missing:], atol=1e-5
+    )

@@ -12,6 +12,7 @@ from gadgets.stages.emit import emit
 from gadgets.stages.frame import Frame
 from gadgets.stages.properties import Properties
 from scoremri_core import reconstruct
+from scoremri_core.kspace import KSpace
 from scoremri_core.scans.simulation import SimulatedScan
 
 SHAPE = (24, 20)
@@ -24,7 +25,7 @@ def result():
     (frame,) = accumulate(
         acquisitions(letter(*SHAPE), noise=0.01), parsed(header(*SHAPE)), _plain()
     )
-    return reconstruct(frame.kspace, samples=2, steps=2, device="cpu")
+    return reconstruct(frame.kspace.array, samples=2, steps=2, device="cpu")
 
 
 def _plain(**properties):
@@ -35,8 +36,8 @@ def frame(**counters):
     head = ismrmrd.AcquisitionHeader()
     for name, value in counters.items():
         setattr(head.idx, name, value)
-    kspace = np.ones((1, *SHAPE), np.complex64)
-    return Frame(kspace, None, None, head, SHAPE, (1.0, 1.0), (60.0, 48.0, 5.0), index=0)
+    kspace = KSpace.of(np.ones((1, *SHAPE), np.complex64))
+    return Frame(kspace, head, SHAPE, (1.0, 1.0), (60.0, 48.0, 5.0), index=0)
 
 
 def brighter(result, factor):

@@ -20,7 +20,7 @@ def test_dc_is_central_and_oversampling_gone(shape, oversampling):
     image = letter(*shape)
     readouts = acquisitions(image, oversampling=oversampling)
     (frame,) = frames(readouts, header(*shape, oversampling=oversampling))
-    np.testing.assert_allclose(frame.kspace, expected(image), atol=1e-5)
+    np.testing.assert_allclose(frame.kspace.array, expected(image), atol=1e-5)
     assert frame.recon_shape == shape
     assert frame.fov_fraction == (1, 1)
     assert frame.field_of_view == (3 * shape[1], 2 * shape[0], 5)
@@ -33,7 +33,9 @@ def test_partial_coverage_with_an_offset_centre(ny, center, steps):
     readouts = acquisitions(image, oversampling=2, center=center, steps=range(steps))
     xml = header(ny, 32, oversampling=2, center=center, last=steps - 1)
     (frame,) = frames(readouts, xml)
-    np.testing.assert_allclose(frame.kspace, expected(image, np.arange(steps) - center), atol=1e-5)
+    np.testing.assert_allclose(
+        frame.kspace.array, expected(image, np.arange(steps) - center), atol=1e-5
+    )
     assert frame.header.idx.kspace_encode_step_1 == center
 
 
@@ -42,10 +44,12 @@ def test_partial_echo_stays_unmeasured_where_it_is():
     samples, center_sample = 48, 16  # of 64, the first 16 missing
     readouts = acquisitions(image, oversampling=2, samples=samples, center_sample=center_sample)
     (frame,) = frames(readouts, header(24, 32, oversampling=2))
-    assert not frame.kspace[..., :8].any()
-    assert np.abs(frame.kspace[..., 8:]).max(axis=(0, 1)).all()
+    assert not frame.kspace.array[..., :8].any()
+    assert np.abs(frame.kspace.array[..., 8:]).max(axis=(0, 1)).all()
     truth = expected(image)
-    np.testing.assert_allclose(frame.kspace[..., 12:], truth[..., 12:], atol=0.1 * truth.max().real)
+    np.testing.assert_allclose(
+        frame.kspace.array[..., 12:], truth[..., 12:], atol=0.1 * truth.max().real
+    )
 
 
 def test_center_sample_zero_is_not_given():
@@ -54,7 +58,7 @@ def test_center_sample_zero_is_not_given():
     for readout in readouts:
         readout.center_sample = 0
     (frame,) = frames(readouts, header(24, 32, oversampling=2))
-    np.testing.assert_allclose(frame.kspace, expected(image), atol=1e-5)
+    np.testing.assert_allclose(frame.kspace.array, expected(image), atol=1e-5)
 
 
 def test_discarded_samples_are_not_used():
@@ -69,7 +73,7 @@ def test_discarded_samples_are_not_used():
         longer.center_sample = 16 + 5
         padded.append(longer)
     (frame,) = frames(padded, header(24, 32))
-    np.testing.assert_allclose(frame.kspace, expected(image), atol=1e-5)
+    np.testing.assert_allclose(frame.kspace.array, expected(image), atol=1e-5)
 
 
 @pytest.mark.parametrize(("samples", "center_sample"), [(64, 32), (63, 31), (48, 16)])
@@ -83,7 +87,7 @@ def test_reversed_readouts_are_flipped(samples, center_sample):
         readout.center_sample = samples - 1 - center_sample
     xml = header(24, 32, oversampling=2)
     (plain,), (flipped,) = frames(forward, xml), frames(mirrored, xml)
-    np.testing.assert_array_equal(flipped.kspace, plain.kspace)
+    np.testing.assert_array_equal(flipped.kspace.array, plain.kspace.array)
 
 
 def test_coils_that_leave_no_room_for_the_matrix_are_refused():
@@ -99,7 +103,7 @@ def test_lines_outside_of_the_matrix_are_dropped_and_told(caplog):
     (frame,) = frames(readouts, header(24, 32))
     assert frame.problem is None
     left = np.delete(np.arange(24), 3) - 12
-    np.testing.assert_allclose(frame.kspace, expected(image, left), atol=1e-5)
+    np.testing.assert_allclose(frame.kspace.array, expected(image, left), atol=1e-5)
     assert "1 readouts lie outside of the encoded matrix of 32 x 24 x 1" in caplog.text
 
 
@@ -122,7 +126,7 @@ def test_the_centre_lies_among_the_calibration_lines(noted, caplog):
             readout.set_flag(ismrmrd.ACQ_IS_PARALLEL_CALIBRATION_AND_IMAGING)
     (frame,) = frames(readouts[2:], header(24, 32, center=20))
     whole = expected(letter(24, 32), np.arange(2, 24) - 12)
-    np.testing.assert_allclose(frame.kspace, whole, atol=1e-5)
+    np.testing.assert_allclose(frame.kspace.array, whole, atol=1e-5)
     assert "line 10 is taken" in caplog.text
 
 
@@ -131,7 +135,7 @@ def test_one_partition_of_an_image_without_depth_is_a_2d_scan():
     (frame,) = frames(acquisitions(letter(24, 32)), scan)
     (plain,) = frames(acquisitions(letter(24, 32)), header(24, 32))
     assert not frame.is_volume
-    np.testing.assert_array_equal(frame.kspace, plain.kspace)
+    np.testing.assert_array_equal(frame.kspace.array, plain.kspace.array)
 
 
 def test_phase_oversampling_and_interpolation_are_described():
@@ -139,7 +143,7 @@ def test_phase_oversampling_and_interpolation_are_described():
     (frame,) = frames(acquisitions(letter(24, 32)), xml)
     assert frame.recon_shape == (40, 64)
     assert frame.fov_fraction == pytest.approx((40 / 48, 1))
-    assert frame.kspace.shape == (4, 24, 32)
+    assert frame.kspace.values.shape == (4, 24, 32)
 
 
 def volume(slices, lines=None, **options):
@@ -167,7 +171,7 @@ def test_a_volume_is_kspace_with_partitions(ny, nx, nz):
     z = np.arange(nz) - nz // 2
     along_z = np.exp(-2j * np.pi * np.outer(z, z) / nz) / np.sqrt(nz)
     truth = np.einsum("kz,zcyx->ckyx", along_z, np.stack([expected(image) for image in slices]))
-    np.testing.assert_allclose(frame.kspace, truth * lines[..., None], atol=1e-4)
+    np.testing.assert_allclose(frame.kspace.array, truth * lines[..., None], atol=1e-4)
     assert frame.problem is None
     assert frame.recon_shape == (nz, ny, nx)
     assert frame.fov_fraction == (1, 1, 1)
@@ -182,7 +186,7 @@ def test_partitions_that_the_limits_deny_are_slices():
     )
     readouts = acquisitions(letter(24, 32), slice=3)
     (frame,) = frames(readouts, xml)
-    np.testing.assert_allclose(frame.kspace, expected(letter(24, 32)), atol=1e-5)
+    np.testing.assert_allclose(frame.kspace.array, expected(letter(24, 32)), atol=1e-5)
 
 
 def test_trajectories_other_than_cartesian_are_refused():

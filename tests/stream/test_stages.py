@@ -51,15 +51,15 @@ def test_frames_go_together_where_nobody_else_waits():
 
 
 def test_on_a_cpu_the_first_image_does_not_wait_for_other_frames(monkeypatch):
-    import scoremri_core
+    from scoremri_core import reconstruction
 
-    calls, reconstruct = [], scoremri_core.reconstruct
+    calls, reconstruct = [], reconstruction.reconstruct_slices
 
-    def counted(kspace, **options):
-        calls.append(len(kspace))
-        return reconstruct(kspace, **options)
+    def counted(slices, *args, **options):
+        calls.append(len(slices))
+        return reconstruct(slices, *args, **options)
 
-    monkeypatch.setattr(scoremri_core, "reconstruct", counted)
+    monkeypatch.setattr(reconstruction, "reconstruct_slices", counted)
     scan = [r for n in range(16) for r in acquisitions(letter(24, 20), slice=n)]
     properties = Properties(sampler="none", device="cpu")
     waiting = [list(accumulate(scan, parsed(header(24, 20)), properties))]

@@ -10,6 +10,7 @@ from gadgets.stages.coil_maps import add_coil_maps
 from gadgets.stages.emit import emit
 from gadgets.stages.posterior import posterior
 from gadgets.stages.properties import Properties
+from scoremri_core.memo import Memo
 from scoremri_core.scans.flags import COUNTERS
 
 XML = header(24, 20)
@@ -32,7 +33,7 @@ def sampled(*counters, seed=3):
         r for own in counters for r in acquisitions(letter(24, 20), noise=0.02, **{**FIRST, **own})
     ]
     frames = list(accumulate(scan, parsed(XML), properties))
-    results = list(posterior([list(add_coil_maps(frames, properties))], properties))
+    results = list(posterior([list(add_coil_maps(frames, properties, Memo()))], properties))
     assert len(results) == len(counters)
     return [(frame, result) for frame, result in results]
 
@@ -61,8 +62,8 @@ def test_the_frame_without_counters_has_the_seed_itself_and_both_are_told():
     assert images[0].meta["frame_seed"] == "3"
     frame, result = pairs[1]
     again = scoremri_core.reconstruct(
-        frame.kspace,
-        maps=frame.maps,
+        frame.kspace.array,
+        maps=frame.calibrated.maps,
         prior=Shrinking(),
         samples=2,
         steps=3,

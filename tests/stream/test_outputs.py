@@ -4,13 +4,12 @@ import numpy as np
 import pytest
 from synthetic import acquisitions, header, letter, parsed
 
-from gadgets.stages import beside
 from gadgets.stages.accumulate import accumulate
 from gadgets.stages.coil_maps import add_coil_maps
 from gadgets.stages.emit import emit
-from gadgets.stages.frame import Frame
 from gadgets.stages.posterior import posterior
 from gadgets.stages.properties import Properties
+from scoremri_core.memo import Memo
 from scoremri_core.mri.fourier import to_image
 from scoremri_core.scans.simulation import SimulatedScan
 
@@ -29,8 +28,8 @@ ALL = ("mean", "std", "zero_filled", "classical")
 
 def made(scan, xml, **properties):
     asked = Properties(device="cpu", samples=2, steps=2, prior=Normal(), **properties)
-    frames = add_coil_maps(accumulate(scan, xml, asked), asked)
-    pairs = list(beside.add_priorless(posterior([list(frames)], asked), asked))
+    frames = add_coil_maps(accumulate(scan, xml, asked), asked, Memo())
+    pairs = list(posterior([list(frames)], asked))
     return pairs, list(emit(pairs, asked))
 
 
@@ -48,8 +47,8 @@ def test_they_are_series_of_their_own_near_the_truth():
     assert [image.image_series_index for image in images] == [1, 2, 3, 4]
     _, _, plain, sense = (image.data[0, 0] for image in images)
     (frame, _) = pairs[0]
-    maps = frame.maps[0]
-    expected = np.abs(np.sum(maps.conj() * to_image(frame.kspace), axis=0))
+    maps = frame.calibrated.maps[0]
+    expected = np.abs(np.sum(maps.conj() * to_image(frame.kspace.array), axis=0))
     np.testing.assert_allclose(plain, expected, atol=1e-5)
     error = {
         name: np.linalg.norm(image - truth) for name, image in (("sense", sense), ("plain", plain))
@@ -70,13 +69,20 @@ def test_those_of_a_volume_are_on_its_grid():
         assert np.corrcoef(image.ravel(), truth.ravel())[0, 1] > 0.95
 
 
-def test_what_fails_is_left_out_and_a_classical_frame_has_none(monkeypatch, caplog):
-    monkeypatch.setattr(beside, "_classical", lambda *_: 1 / 0)
-    scan, xml = acquisitions(letter(*SHAPE), noise=0.002), parsed(header(*SHAPE))
-    _, images = made(scan, xml, outputs=("mean", "zero_filled", "classical"))
-    assert [image.image_series_index for image in images] == [1, 3]
-    assert "no classical image" in caplog.text
-    pairs, images = made(scan, xml, outputs=ALL, sampler="none")
-    assert [image.image_series_index for image in images] == [1]
-    assert isinstance(pairs[0][0], Frame)
-    assert pairs[0][0].beside == {}
+@pytest.mark.parametrize("sampler", ["posterior", "none"])
+def test_a_frame_without_samples_has_all_other_outputs(sampler, caplog):
+    """No calibration lines, or no sampler: what is sent says what is missing."""
+    lines = range(0, SHAPE[0], 2) if sampler == "posterior" else range(SHAPE[0])
+    scan = list(acquisitions(letter(*SHAPE), steps=lines, noise=0.002))
+    xml = parsed(header(*SHAPE))
+    outputs = ("mean", "std", "classical", "zero_filled", "samples", "phase", "complex_std")
+    _, images = made(scan, xml, outputs=outputs, sampler=sampler)
+    assert [image.image_series_index for image in images] == [1, 3, 4, 6]
+    assert {image.meta["not_sent"] for image in images} == {"std,samples,complex_std"}
+    mean, classical = (image.data for image in images[:2])
+    np.testing.assert_array_equal(mean, classical)
+    assert ("is sent without std, samples, complex_std" in caplog.text) == (sampler == "posterior")
+    _, images = made(scan, xml, outputs=("classical",), sampler=sampler)
+    assert [image.image_series_index for image in images] == [3]
+    _, images = made(scan, xml, outputs=("std",), sampler=sampler)
+    assert [image.image_series_index for image in images] == [1]  # no frame is lost
