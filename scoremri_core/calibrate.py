@@ -11,7 +11,7 @@ from scoremri_core.errors import InputError
 from scoremri_core.kspace import KSpace
 from scoremri_core.memo import Memo
 from scoremri_core.mri.acquired import Box
-from scoremri_core.mri.coil_maps import estimate_coil_maps
+from scoremri_core.mri.coil_maps import calibration_extent, estimate_coil_maps, too_small
 from scoremri_core.mri.fourier import resize
 from scoremri_core.noise_model import NoiseModel
 
@@ -34,6 +34,8 @@ class Calibrated:
     maps : complex64, (set, coil, y, x), or None
     problem : str or None
         Why the slice cannot be sampled.
+    warning : str or None
+        What is wrong with the calibration lines.
     """
 
     box: Box
@@ -41,6 +43,7 @@ class Calibrated:
     noise: NoiseModel
     maps: Array | None = None
     problem: str | None = None
+    warning: str | None = None
 
 
 def calibrate(
@@ -90,6 +93,7 @@ def calibrate(
             return result
         source = kspace if kspace.calibration is None else kspace.calibration
         memo = Memo() if memo is None else memo
+        result.warning = too_small(calibration_extent(source.mask))
         result.maps = _maps(source, result, maps, device, memo)
         if result.noise.face_maps(inner, result.maps):
             result.maps = _maps(source, result, maps, device, memo)

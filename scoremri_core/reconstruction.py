@@ -275,6 +275,7 @@ def reconstruct_slices(
     reporter = Reporter(callback, len(slices))
     memo = Memo() if memo is None else memo
     parts: list[Finished] = []
+    warnings: list[str | None] = []
     evaluations = 0
     for block in _blocks(len(slices)):
         some = request.of_slices(block)
@@ -284,6 +285,7 @@ def reconstruct_slices(
             found = [calibrate(own, m, str(request.device), memo) for own, m in pairs]
         else:
             found = list(calibrated[block])
+        warnings += [known.warning for known in found]
         prepared = [
             prepare(own, known, block.start + i, some.seeds[i], request.scale)
             for i, (own, known) in enumerate(zip(slices[block], found, strict=True))
@@ -295,9 +297,9 @@ def reconstruct_slices(
             )
             evaluations = max(evaluations, drawn)
         parts += [finish(own, request) for own in prepared]
-    for reason, count in Counter(part.fallback for part in parts if part.fallback).items():
-        some = f" ({count} of {len(parts)} slices)" if len(parts) > 1 else ""
-        logger.warning("classical image instead of samples%s: %s", some, reason)
+    _log("%s", warnings, len(slices))
+    fallbacks = [part.fallback for part in parts]
+    _log("classical image instead of samples: %s", fallbacks, len(slices))
     result = assemble(request, parts, slices[0].coils, denoiser, evaluations)
     return replace(result, info=replace(result.info, seconds=time.perf_counter() - start))
 
@@ -376,6 +378,13 @@ def root_sum_of_squares_only(
         ),
         references=dict.fromkeys(request.references, mean),
     )
+
+
+def _log(message: str, reasons: Sequence[str | None], slices: int) -> None:
+    """Warn once of each reason, with the number of slices that it concerns."""
+    for reason, count in Counter(reason for reason in reasons if reason).items():
+        some = f" ({count} of {slices} slices)" if slices > 1 else ""
+        logger.warning(message + "%s", reason, some)
 
 
 def _blocks(slices: int) -> Iterator[slice]:

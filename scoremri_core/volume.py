@@ -95,12 +95,12 @@ def split(volume: KSpace) -> Positions:
     ----------
     volume : KSpace, (coil, z, y, x)
     """
-    lines = volume.mask.any(axis=2)
+    lines = np.asarray(volume.mask.any(axis=2))
     axis = PARTITION if lines.all(axis=0)[lines.any(axis=0)].all() else READOUT
     if axis == READOUT and not volume.mask.any(axis=(0, 1)).all():
         logger.info("volume: samples that its readouts lack are taken as zero")
     values = _transformed(volume.values, axis)
-    plane = volume.mask.any(axis=axis - 1)
+    plane = np.asarray(volume.mask.any(axis=axis - 1))
     averages, fewest = _averages(volume, axis - 1)
     covariance = volume.noise_covariance
     covariance = _noise(values, averages, plane) if covariance is None else covariance / fewest
@@ -108,8 +108,8 @@ def split(volume: KSpace) -> Positions:
     sources = slices
     if volume.calibration is not None:
         other = volume.calibration.in_unit(volume.unit)
-        lines = other.mask.any(axis=axis - 1)
-        sources = [KSpace(v, lines, unit=volume.unit) for v in _transformed(other.values, axis)]
+        block = np.asarray(other.mask.any(axis=axis - 1))
+        sources = [KSpace(v, block, unit=volume.unit) for v in _transformed(other.values, axis)]
     nearest = _nearest_with_signal(slices, covariance)
     for i, source in enumerate(nearest):
         if volume.calibration is not None or source != i:
@@ -122,13 +122,14 @@ def split(volume: KSpace) -> Positions:
 def join(result: Reconstruction, positions: Positions, seed: int) -> Reconstruction:
     """The volume of its reconstructed positions, mean (z, y, x), samples (z, sample, y, x)."""
     info = result.info
-    arrays = {"mean": result.mean, "std": result.std}
+    arrays: dict[str, Any] = {"mean": result.mean, "std": result.std}
     arrays |= result.references
     samples = result.samples
     if positions.axis == READOUT:
         arrays = {name: np.moveaxis(image, 0, -1) for name, image in arrays.items()}
         samples = np.moveaxis(samples, 0, -1).swapaxes(0, 1)
     mean, std = arrays.pop("mean"), arrays.pop("std")
+    means: dict[str, Any] = {name: (_mean(getattr(info, name)),) for name in PER_POSITION}
     return Reconstruction(
         mean=mean,
         std=std,
@@ -137,8 +138,8 @@ def join(result: Reconstruction, positions: Positions, seed: int) -> Reconstruct
         info=replace(
             info,
             seed=seed,
-            **{name: (_mean(getattr(info, name)),) for name in PER_POSITION},
             fallback=(_fallback(info),),
+            **means,
         ),
         references=arrays,
     )

@@ -201,13 +201,7 @@ def _of_one_extent(
     rows, columns = map(_central, extent, shape)
     block = ksp[..., rows, columns]
     signal = object_signal(block, shape, xp)
-    size = tuple(s.stop - s.start for s in extent)
-    if min(size) < max(_NARROWEST_FOR_KERNELS, 2 * kernel):
-        _log.warning(
-            "%d x %d calibration samples are too few for ESPIRiT: "
-            "the coil maps are low-resolution images.",
-            *size,
-        )
+    if too_small(extent, kernel):
         maps = _low_resolution(ksp, extent, xp)
     else:
         lags = lag_matrices(kernels(block, kernel, noise, xp, whole), xp)
@@ -226,6 +220,17 @@ def _of_one_extent(
     if maps.shape[1] == 2:
         maps[:, 1] *= (fading(values[:, 1], xp) * two[:, None, None])[:, None]
     return maps
+
+
+def too_small(extent: tuple[slice, slice], kernel: int = 6) -> str | None:
+    """Why a calibration block gives low-resolution images instead of ESPIRiT maps, or None."""
+    ny, nx = (s.stop - s.start for s in extent)
+    if min(ny, nx) >= max(_NARROWEST_FOR_KERNELS, 2 * kernel):
+        return None
+    return (
+        f"{ny} x {nx} calibration samples are too few for ESPIRiT: the coil maps are "
+        "low-resolution images"
+    )
 
 
 def _low_resolution(ksp: Any, extent: tuple[slice, slice], xp: Any) -> Any:
