@@ -1,4 +1,4 @@
-"""Independence of what the caller has set torch and NumPy to."""
+"""Independence of the caller's settings of torch and NumPy, and of their random state."""
 
 from __future__ import annotations
 
@@ -18,7 +18,8 @@ def isolated(function: Callable[P, R]) -> Callable[P, R]:
     """Let a function run under default settings of torch and NumPy, and leave the caller's alone.
 
     These are: inference mode and gradients off, default dtype float32, default device the CPU, no
-    autocast, and NumPy warning (not raising) where a result is not finite.
+    autocast, and NumPy warning (not raising) where a result is not finite. Global random states
+    are the same afterwards.
     """
 
     @wraps(function)
@@ -34,6 +35,8 @@ def default_settings() -> Iterator[None]:
     """The context that `isolated` functions run in."""
     with ExitStack() as stack:
         stack.enter_context(np.errstate(divide="warn", over="warn", under="ignore", invalid="warn"))
+        # modules draw initial weights before they are loaded
+        stack.enter_context(torch.random.fork_rng(devices=[]))
         stack.enter_context(torch.inference_mode(False))
         stack.enter_context(torch.no_grad())
         for device in ("cpu", "cuda"):

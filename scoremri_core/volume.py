@@ -96,7 +96,8 @@ def split(volume: KSpace) -> Positions:
     volume : KSpace, (coil, z, y, x)
     """
     lines = np.asarray(volume.mask.any(axis=2))
-    axis = PARTITION if lines.all(axis=0)[lines.any(axis=0)].all() else READOUT
+    whole = np.asarray(lines.all(axis=0))[np.asarray(lines.any(axis=0))]
+    axis = PARTITION if whole.all() else READOUT
     if axis == READOUT and not volume.mask.any(axis=(0, 1)).all():
         logger.info("volume: samples that its readouts lack are taken as zero")
     values = _transformed(volume.values, axis)

@@ -35,6 +35,10 @@ class ModelPrior(ABC):
         self.inflation = float(card.get("inflation", 1.0))
         self._copies: dict[torch.device, ModelPrior] = {}
 
+    def __getstate__(self) -> dict[str, Any]:
+        """Copied and pickled without what is made from the weights again."""
+        return {**self.__dict__, "_copies": {}}
+
     def to(self, device: torch.device) -> ModelPrior:
         """The prior on a device: itself where its weights are there, else a copy of it.
 

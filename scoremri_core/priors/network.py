@@ -38,6 +38,10 @@ class NetworkPrior(ModelPrior):
         self._cast: tuple[Any, Any] = None, None
         self._fuse = True
 
+    def __getstate__(self) -> dict[str, Any]:
+        """Without the network in `precision`, whose packed weights cannot be pickled."""
+        return {**super().__getstate__(), "_cast": (None, None)}
+
     @property
     def cast(self) -> Any:
         """The network with its weights in `precision`, anew where they have changed.
@@ -60,7 +64,7 @@ class NetworkPrior(ModelPrior):
     def unfused(self) -> NetworkPrior:
         """The same, by one layer after the other, for whoever looks at these."""
         twin = copy.copy(self)
-        twin._cast, twin._fuse = (None, None), False
+        twin._fuse = False
         return twin
 
     def denoise(self, x: Tensor, sigma: Tensor) -> Tensor:

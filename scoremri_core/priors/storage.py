@@ -15,6 +15,7 @@ from safetensors.torch import load_file, save
 from torch import nn
 
 from scoremri_core.errors import InputError
+from scoremri_core.isolation import isolated
 from scoremri_core.priors.edm import EdmPrior, EdmUnet
 from scoremri_core.priors.model import ModelPrior
 from scoremri_core.priors.ncsnv2 import NCSNv2
@@ -51,6 +52,7 @@ def shipped_priors() -> list[str]:
     return sorted(path.stem for path in SHIPPED.glob("*.safetensors"))
 
 
+@isolated
 def load_prior(name_or_path: str | Path) -> ModelPrior:
     """Load a prior, checking its weights against its card.
 
