@@ -13,6 +13,7 @@ from gadgets.stages.frame import Frame
 from gadgets.stages.numbering import ImageNumbers
 from gadgets.stages.properties import Properties
 from gadgets.stages.scaling import Scale
+from scoremri_core.scans.directions import as_attributes, pixel_directions
 
 if TYPE_CHECKING:
     from scoremri_core import Reconstruction
@@ -49,7 +50,8 @@ def emit(items: Iterable[Any], properties: Properties, header: Any = None) -> It
     ----------
     items : of one scan.
     properties : of the node.
-    header : the ISMRMRD header, whose limits number the images.
+    header : the ISMRMRD header, whose limits number the images, and whose vendor tells which way
+        their pixels run.
     """
     scale, numbers = Scale(properties.scale), ImageNumbers(header)
     for item in items:
@@ -57,8 +59,11 @@ def emit(items: Iterable[Any], properties: Properties, header: Any = None) -> It
             frame, result = item
             scale.see(frame, result.mean)
             number = numbers.of(frame, len(result.mean))
+            directions = as_attributes(pixel_directions(frame.header, header, len(result.mean)))
             for output, pixels, index in _pixels(frame, result, number, properties):
-                yield _image(frame, result, output, pixels, index, properties, scale.factor)
+                yield _image(
+                    frame, result, output, pixels, index, properties, scale.factor, directions
+                )
         else:
             yield item
 
@@ -100,6 +105,7 @@ def _image(
     number: int,
     properties: Properties,
     factor: float | None,
+    directions: dict[str, list[str]],
 ) -> ismrmrd.Image:
     if output == "phase":
         factor = None
@@ -113,7 +119,7 @@ def _image(
         field_of_view=frame.field_of_view,
     )
     attributes = _attributes(frame, result, output, image.data, properties.seed)
-    attributes |= _for_gadgetron(attributes, output, image, factor)
+    attributes |= directions | _for_gadgetron(attributes, output, image, factor)
     image.meta = ismrmrd.Meta({name: _ascii(value) for name, value in attributes.items()})
     return image
 
@@ -172,8 +178,6 @@ def _attributes(
         "WindowCenter": f"{center:.6g}",
         "WindowWidth": f"{width:.6g}",
         "Keep_image_geometry": 1,
-        "ImageRowDir": [f"{value:.18f}" for value in frame.header.read_dir],
-        "ImageColumnDir": [f"{value:.18f}" for value in frame.header.phase_dir],
         "sampler": info.sampler,
         "steps": info.steps,
         "evaluations": info.evaluations,

@@ -14,6 +14,7 @@ import numpy.typing as npt
 
 from scoremri_core.errors import InputError
 from scoremri_core.paths import PathLike
+from scoremri_core.scans.directions import image_directions
 from scoremri_core.scans.files import open_hdf5
 from scoremri_core.scans.flags import COUNTERS
 
@@ -30,11 +31,13 @@ class Picture:
     pixels : (z, y, x)
     header : ismrmrd.ImageHeader
     attributes : text by name, of repeated ones a list
+    scan : ISMRMRD header of its scan; None where it is not known
     """
 
     pixels: npt.NDArray[Any]
     header: Any
     attributes: dict[str, Any]
+    scan: Any = None
 
     @property
     def affine(self) -> npt.NDArray[np.float64]:
@@ -47,7 +50,7 @@ class Picture:
         head = self.header
         shape = np.array(self.pixels.shape[::-1])
         sides = np.array(list(head.field_of_view), float) / shape
-        directions = np.array([list(head.read_dir), list(head.phase_dir), list(head.slice_dir)])
+        directions = image_directions(head, self.attributes, self.scan, len(self.pixels))
         if not np.allclose(directions @ directions.T, np.eye(3), atol=1e-3):
             directions = np.eye(3)  # of files that leave them at zero
         matrix = np.eye(4)
@@ -115,8 +118,15 @@ class Series:
         return [groups[key] for key in sorted(groups)]
 
 
-def read_series(path: PathLike, group: str = "dataset") -> list[Series]:
+def read_series(path: PathLike, group: str = "dataset", scan: Any = None) -> list[Series]:
     """Read the image series of an ISMRMRD file.
+
+    Parameters
+    ----------
+    path : file of images
+    group : of the images inside the file
+    scan : ISMRMRD header of their scan, whose vendor tells how images lie that do not state it
+        themselves; None where it is not known
 
     Raises
     ------
@@ -134,7 +144,7 @@ def read_series(path: PathLike, group: str = "dataset") -> list[Series]:
     with ismrmrd.Dataset(str(path), group, mode="r") as dataset:
         for name in names:
             images = [dataset.read_image(name, i) for i in range(dataset.number_of_images(name))]
-            found.append((name, [picture_of(image) for image in images]))
+            found.append((name, [picture_of(image, scan) for image in images]))
     return series_of([(name, pictures) for name, pictures in found if pictures])
 
 
@@ -158,7 +168,7 @@ def series_of(groups: Sequence[tuple[str, Sequence[Picture]]]) -> list[Series]:
     return sorted(series, key=lambda own: own.index)
 
 
-def picture_of(image: ismrmrd.Image) -> Picture:
+def picture_of(image: ismrmrd.Image, scan: Any = None) -> Picture:
     """An ISMRMRD image with one channel; of several, the root sum of their squares."""
     data = np.asarray(image.data)
     if np.iscomplexobj(data) or len(data) > 1:
@@ -166,4 +176,4 @@ def picture_of(image: ismrmrd.Image) -> Picture:
     attributes = {}
     if image.attribute_string.strip("\0 \n"):
         attributes = dict(ismrmrd.Meta.deserialize(image.attribute_string))
-    return Picture(np.asarray(data[0], np.float32), image.getHead(), attributes)
+    return Picture(np.asarray(data[0], np.float32), image.getHead(), attributes, scan)
