@@ -79,7 +79,7 @@ class Series:
     name: str
     pictures: Sequence[Picture]
 
-    def told(self, name: str) -> str:
+    def attribute(self, name: str) -> str:
         """An attribute of the first image; empty where it has none."""
         value = self.pictures[0].attributes.get(name, "")
         return str(value[0] if isinstance(value, list) and value else value)
@@ -92,12 +92,12 @@ class Series:
     @property
     def description(self) -> str:
         """What it is, in a few words."""
-        return self.told("SeriesDescription") or self.name
+        return self.attribute("SeriesDescription") or self.name
 
     @property
     def units(self) -> str:
         """Of the pixels, in words."""
-        told = self.told("units").partition(";")[0].removeprefix("pixels and window: ")
+        told = self.attribute("units").partition(";")[0].removeprefix("pixels and window: ")
         return "radians" if self.is_phase else f"{told or 'arbitrary'} units"
 
     @cached_property
