@@ -170,10 +170,7 @@ class _Scan:
         dataset.SeriesInstanceUID = self.uid(self.pixels, series.index, series.name)
         dataset.SeriesNumber = series.index
         dataset.SeriesDescription = text(series.description)
-        part = self._value("studyInformation", "bodyPartExamined")
-        if part:
-            dataset.BodyPartExamined = code(part)
-        dataset.Laterality = ""  # not known, nor whether the body part is paired
+        dataset.Laterality = ""  # required, as no body part says that there is but one of it
         dataset.ProtocolName = text(self._value("measurementInformation", "protocolName"))
         position = self._value("measurementInformation", "patientPosition")
         dataset.PatientPosition = code(position or "")

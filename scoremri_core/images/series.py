@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -161,6 +162,7 @@ def series_of(groups: Sequence[tuple[str, Sequence[Picture]]]) -> list[Series]:
         first = pictures[0]
         kind = str(first.attributes.get("SequenceDescriptionAdditional", ""))
         name = kind.removeprefix(PREFIX) if kind.startswith(PREFIX) else group
+        name = re.sub(r"[^\w.-]", "_", name)  # of a file
         taken[name] += 1
         if taken[name] > 1:  # images of another size
             name = f"{name}_{taken[name]}"
