@@ -1,4 +1,8 @@
-"""Images as DICOM: a series of MR images for each output."""
+"""Images as DICOM: for each output, the standard deviation too, a series of MR images.
+
+A Parametric Map would name the units of a standard deviation, but few viewers show it, and
+dcm2niix reads its stored values; every viewer shows MR images in their units.
+"""
 
 from __future__ import annotations
 
@@ -170,7 +174,7 @@ class _Scan:
         dataset.SeriesInstanceUID = self.uid(self.pixels, series.index, series.name)
         dataset.SeriesNumber = series.index
         dataset.SeriesDescription = text(series.description)
-        dataset.Laterality = ""  # required, as no body part says that there is but one of it
+        dataset.Laterality = ""  # required unless BodyPartExamined names an unpaired body part
         dataset.ProtocolName = text(self._value("measurementInformation", "protocolName"))
         position = self._value("measurementInformation", "patientPosition")
         dataset.PatientPosition = code(position or "")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 import unicodedata
 from typing import Any
@@ -57,6 +58,8 @@ def code(value: Any) -> str:
 
 
 def number(value: float) -> str:
-    """A decimal string (DS), which has at most 16 characters."""
+    """A decimal string (DS) of at most 16 characters; empty where it is not finite."""
+    if not math.isfinite(value):
+        return ""
     value = float(value) + 0.0  # no zero has a sign
     return f"{value:.9g}" if value >= 0 else f"{value:.8g}"

@@ -55,8 +55,9 @@ class Picture:
         if not np.allclose(directions @ directions.T, np.eye(3), atol=1e-3):
             directions = np.eye(3)  # of files that leave them at zero
         matrix = np.eye(4)
-        matrix[:3, :3] = directions.T * np.where(sides > 0, sides, 1)
-        matrix[:3, 3] = np.array(list(head.position)) - matrix[:3, :3] @ (shape // 2)
+        matrix[:3, :3] = directions.T * np.where((sides > 0) & (sides < np.inf), sides, 1)
+        position = np.nan_to_num(list(head.position), posinf=0, neginf=0)
+        matrix[:3, 3] = position - matrix[:3, :3] @ (shape // 2)
         return matrix
 
     @property

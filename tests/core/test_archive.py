@@ -94,6 +94,19 @@ def test_every_kind_of_output_is_valid(tmp_path, kind):
     assert errors(tmp_path / "dicom") == set()
 
 
+@validator
+def test_what_is_no_number_does_not_reach_the_archive(tmp_path):
+    series = series_of()[:1]
+    (picture,) = series[0].pictures
+    picture.pixels[0, 0, :3] = np.nan, np.inf, -np.inf
+    for field in (picture.header.position, picture.header.read_dir, picture.header.field_of_view):
+        field[0] = np.nan
+    header = header_with({})
+    header.sequenceParameters = xsd.sequenceParametersType(TR=[np.nan], TE=[np.inf])
+    write_series(tmp_path / "dicom", series, header)
+    assert errors(tmp_path / "dicom") == set()
+
+
 @pytest.mark.parametrize("unit", [3e-5, 1.0, 4e9])
 def test_every_output_is_an_image_in_its_units_with_a_window(tmp_path, unit):
     from pydicom.pixels import apply_modality_lut, apply_voi_lut
@@ -211,6 +224,7 @@ def test_texts_become_values_that_dicom_has():
     assert values.uid("1." + "2" * 63) == values.uid(None) == ""
     assert values.code("zero_filled") == "ZERO_FILLED"
     assert values.code("image-1 of another size") == "IMAGE_1 OF ANOTH"
+    assert values.number(np.nan) == values.number(np.inf) == ""
     for number in (-np.pi * 1e-300, 1 / 3e30, -123456789.123, -0.0):
         assert len(values.number(number)) <= 16
         assert float(values.number(number)) == pytest.approx(number, rel=1e-7)
