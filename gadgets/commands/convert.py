@@ -42,8 +42,8 @@ def convert(
         Path | None,
         typer.Option(
             metavar="SCAN.h5",
-            help="The scan of the images, for DICOM's patient and study.",
-            show_default="left empty",
+            help="The scan of the images, for DICOM's patient and study, and its vendor.",
+            show_default="not known",
         ),
     ] = None,
     group: Group = "dataset",
@@ -125,7 +125,7 @@ def _images(
     if scan is not None:
         with open_any(scan) as opened:
             header = opened.header
-    for path in export(output, read_series(source, group), wanted, header):
+    for path in export(output, read_series(source, group, header), wanted, header):
         logger.info("%s: written", path)
 
 

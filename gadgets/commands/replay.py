@@ -108,7 +108,7 @@ def replay(
         made = []
         if others:
             header = parse_header(scan.header_xml, scan.name)
-            made = export(output, read_series(partial, group), others, header)
+            made = export(output, read_series(partial, group, header), others, header)
     for name, count in counts.items():
         if "h5" in wanted:
             logger.info("%s: %d images in %s/%s", output, count, group, name)

@@ -17,6 +17,7 @@ from scoremri_core.errors import InputError
 from scoremri_core.reports.facts import Facts
 from scoremri_core.reports.frame import Shown
 from scoremri_core.reports.geometry import Geometry, Vector
+from scoremri_core.scans.directions import image_directions
 from scoremri_core.scans.files import open_hdf5
 
 logger = logging.getLogger(__name__)
@@ -147,19 +148,21 @@ def _shown(frame: _Frame, z: int, *, varying: list[str]) -> Shown:
         std=std[0] if std else None,
         samples=tuple(pixels("samples")),
         beside={title: pixels(name)[0] for name, title in BESIDE.items() if of[name]},
-        geometry=_geometry(mean.head, partitions),
+        geometry=_geometry(mean, partitions),
         facts=_facts(mean.meta),
     )
 
 
-def _geometry(head: Any, partitions: int) -> Geometry:
+def _geometry(place: _Place, partitions: int) -> Geometry:
+    head = place.head
     x, y, z = _vector(head["field_of_view"])
     if not all(0 < size < np.inf for size in (x, y)):  # as far as this file knows
         x, y = (float(size) for size in head["matrix_size"][:2])
+    across, down, _ = image_directions(head, place.meta, None, partitions)
     return Geometry(
         (x, y, z / partitions),
-        _vector(head["read_dir"]),
-        _vector(head["phase_dir"]),
+        _vector(across),
+        _vector(down),
         _vector(head["position"]) if partitions == 1 else None,
     )
 

@@ -16,6 +16,7 @@ from scoremri_core.reports.frame import Shown, section
 from scoremri_core.reports.geometry import Geometry
 from scoremri_core.reports.page import page
 from scoremri_core.reports.result import shown
+from scoremri_core.scans.directions import pixel_directions
 
 if TYPE_CHECKING:
     from gadgets.service.server import Server
@@ -172,6 +173,7 @@ class Scan(Watch):
         self.name = f"scan {number}"
         self.done = self._arrived = 0  # each counted by one thread
         self._page = page
+        self._header: Any = None
 
     @property
     def waiting(self) -> int:
@@ -179,7 +181,8 @@ class Scan(Watch):
         return self._arrived - self.done
 
     def begins(self, header: Any) -> None:
-        """Take its name, if names may be shown."""
+        """Take its name, if names may be shown, and which way its images run."""
+        self._header = header
         if words := self._page.named(header):
             self.name += f" ({words})"
 
@@ -190,14 +193,14 @@ class Scan(Watch):
     def finished(self, frame: Frame, result: Reconstruction) -> None:
         """Show it."""
         self.done += 1
-        self._page.add(_shown(self.name, frame, result))
+        self._page.add(_shown(self.name, frame, result, self._header))
 
     def close(self) -> None:
         """Leave the queue."""
         self._page.ended(self)
 
 
-def _shown(scan: str, frame: Frame, result: Reconstruction) -> Shown:
+def _shown(scan: str, frame: Frame, result: Reconstruction, header: Any) -> Shown:
     """A frame as a report shows it; of a volume, the partition in the middle."""
     head, z = frame.header, len(result.mean) // 2
     names = [f"slice {head.idx.slice}"]
@@ -205,10 +208,11 @@ def _shown(scan: str, frame: Frame, result: Reconstruction) -> Shown:
     if len(result.mean) > 1:
         names.append(f"partition {z}")
     x, y, depth = frame.field_of_view
+    across, down, _ = pixel_directions(head, header, len(result.mean))
     geometry = Geometry(
         (x, y, depth / len(result.mean)),
-        tuple(head.read_dir),
-        tuple(head.phase_dir),
+        tuple(across),
+        tuple(down),
         tuple(head.position) if len(result.mean) == 1 else None,
     )
     name = f"{scan}: {', '.join(names)}"

@@ -14,6 +14,7 @@ from gadgets.stages.numbering import ImageNumbers
 from gadgets.stages.properties import Properties
 from gadgets.stages.scaling import Scale
 from scoremri_core.result import REFERENCES
+from scoremri_core.scans.directions import as_attributes, pixel_directions
 
 if TYPE_CHECKING:
     from scoremri_core import Reconstruction
@@ -56,7 +57,7 @@ def emit(items: Iterable[Any], properties: Properties, header: Any = None) -> It
     properties : Properties
         Of the node.
     header : ismrmrd.xsd.ismrmrdHeader
-        Its limits number the images.
+        Its limits number the images; its vendor tells which way their pixels run.
     """
     scale, numbers = Scale(properties.scale), ImageNumbers(header)
     for item in items:
@@ -64,15 +65,19 @@ def emit(items: Iterable[Any], properties: Properties, header: Any = None) -> It
             frame, result = item
             scale.see(frame, result.mean)
             number = numbers.of(frame, len(result.mean))
+            further: dict[str, Any] = as_attributes(
+                pixel_directions(frame.header, header, len(result.mean))
+            )
             sent, missing = _outputs(result, properties)
-            if missing and properties.sampler != "none":
-                logger.warning("%s is sent without %s", frame.identity, ", ".join(missing))
+            if missing:
+                further["not_sent"] = ",".join(missing)
+                if properties.sampler != "none":
+                    logger.warning("%s is sent without %s", frame.identity, ", ".join(missing))
             for output in sent:
                 for pixels, index in _pixels(result, output, number):
-                    image = _image(frame, result, output, pixels, index, properties, scale.factor)
-                    if missing:
-                        image.meta = ismrmrd.Meta({**image.meta, "not_sent": ",".join(missing)})
-                    yield image
+                    yield _image(
+                        frame, result, output, pixels, index, properties, scale.factor, further
+                    )
         else:
             yield item
 
@@ -120,6 +125,7 @@ def _image(
     number: int,
     properties: Properties,
     factor: float | None,
+    further: dict[str, Any],
 ) -> ismrmrd.Image:
     if output == "phase":
         factor = None
@@ -133,7 +139,7 @@ def _image(
         field_of_view=frame.field_of_view,
     )
     attributes = _attributes(frame, result, output, image.data, properties.seed)
-    attributes |= _for_gadgetron(attributes, output, image, factor)
+    attributes |= further | _for_gadgetron(attributes, output, image, factor)
     image.meta = ismrmrd.Meta({name: _ascii(value) for name, value in attributes.items()})
     return image
 
@@ -194,8 +200,6 @@ def _attributes(
         "WindowCenter": f"{center:.6g}",
         "WindowWidth": f"{width:.6g}",
         "Keep_image_geometry": 1,
-        "ImageRowDir": [f"{value:.18f}" for value in frame.header.read_dir],
-        "ImageColumnDir": [f"{value:.18f}" for value in frame.header.phase_dir],
         "sampler": info.sampler,
         "steps": info.steps,
         "evaluations": info.evaluations,

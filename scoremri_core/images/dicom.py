@@ -1,37 +1,45 @@
-"""Images as DICOM: MR images, with the standard deviation as a parametric map."""
+"""Images as DICOM: for each output, the standard deviation too, a series of MR images.
+
+A Parametric Map would name the units of a standard deviation, but few viewers show it, and
+dcm2niix reads its stored values; every viewer shows MR images in their units.
+"""
 
 from __future__ import annotations
 
 import hashlib
-import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from scoremri_core.errors import InputError
 from scoremri_core.images import RESEARCH_ONLY
+from scoremri_core.images.dicom_values import code, date, number, person, text, time, uid
 from scoremri_core.images.series import Picture, Series
 from scoremri_core.paths import PathLike
 
-STD = "std"
 TOP = 65_535  # of 16 bits
 MANUFACTURER = "scoremri"
 
 
 def check_dicom(path: PathLike) -> None:
-    """Refuse, with InputError, where pydicom or highdicom is missing: before the work."""
-    _modules(path)
+    """Refuse, with InputError, where pydicom is missing: before the work."""
+    try:
+        import pydicom
+    except ImportError as error:
+        raise InputError(f"{path}: DICOM needs pydicom, of the extra `export`") from error
+    del pydicom
 
 
 def write_series(folder: Path, series: Sequence[Series], header: Any = None) -> None:
     """Write a folder for each series, in the new folder `folder`.
 
-    A magnitude is a value times one slope, the same for all series, so that mean and standard
-    deviation compare in any viewer.  A standard deviation is a Parametric Map, whose units are
-    told, made from the images of the mean.  UIDs follow from what was scanned and from the
+    A magnitude is a stored value times one slope, the same for all series, so that mean and
+    standard deviation compare in any viewer.  UIDs follow from what was scanned and from the
     pixels, so that the same images get the same ones.
 
     Parameters
@@ -39,37 +47,35 @@ def write_series(folder: Path, series: Sequence[Series], header: Any = None) -> 
     series : of one scan
     header : its ISMRMRD header, which knows patient and study; None leaves them empty
     """
-    _modules(folder)
+    check_dicom(folder)
     scan = _Scan(series, header)
     folder.mkdir()
     for own in series:
-        (folder / f"{own.index:03d}_{own.name}").mkdir()
-    for own in series:
         inside = folder / f"{own.index:03d}_{own.name}"
-        if own.name.startswith(STD):
-            datasets = scan.parametric_maps(own)
-        else:
-            datasets = [scan.image(own, *place) for place in _slices(own)]
-        for number, dataset in enumerate(datasets, start=1):
-            dataset.save_as(inside / f"{number:05d}.dcm", enforce_file_format=True)
+        inside.mkdir()
+        for dataset in scan.images(own):
+            dataset.save_as(inside / f"{dataset.InstanceNumber:05d}.dcm", enforce_file_format=True)
 
 
-def _slices(series: Series) -> list[tuple[int, int, Picture, int]]:
-    """Every slice: number in its series, number of its volume, the image and its index in z."""
-    places = [
-        (volume, picture, z)
-        for volume, pictures in enumerate(series.volumes, start=1)
-        for picture in pictures
-        for z in range(len(picture.pixels))
-    ]
-    return [(number, *place) for number, place in enumerate(places, start=1)]
+@dataclass(frozen=True)
+class _Scale:
+    """How the stored values of a series become its values, and which of these are shown."""
+
+    slope: float
+    intercept: float
+    center: float
+    width: float
+
+    def stored(self, values: npt.NDArray[Any]) -> npt.NDArray[np.uint16]:
+        """Whole numbers of 16 bits; of what is not finite, that of zero."""
+        known = np.nan_to_num(values, nan=0, posinf=0, neginf=0)
+        return np.clip(np.rint((known - self.intercept) / self.slope), 0, TOP).astype("<u2")
 
 
 class _Scan:
-    """What the series of a scan share: identity, scale, window."""
+    """What the series of a scan share: who was scanned, which study it is, one slope."""
 
     def __init__(self, series: Sequence[Series], header: Any) -> None:
-        self.series = series
         self.header = header
         magnitudes = [
             float(np.nanmax(picture.pixels, initial=0, where=np.isfinite(picture.pixels)))
@@ -84,14 +90,12 @@ class _Scan:
             for picture in own.pictures:
                 digest.update(np.ascontiguousarray(picture.pixels).tobytes())
         self.pixels = digest.hexdigest()
-        measurement = self._section("measurementInformation")
+        place = uid(self._value("measurementInformation", "frameOfReferenceUID"))
         # scanners count measurements from 1 on: alone, the number is that of other scans too
-        place = getattr(measurement, "frameOfReferenceUID", None)
-        number = getattr(measurement, "measurementID", None)
-        self.identity = f"{number} {place}" if number and place else self.pixels
-        study = self._section("studyInformation")
-        self.study = getattr(study, "studyInstanceUID", None) or self.uid("study")
-        self.reference = getattr(measurement, "frameOfReferenceUID", None) or self.uid("place")
+        measurement = self._value("measurementInformation", "measurementID")
+        self.identity = f"{measurement} {place}" if measurement and place else self.pixels
+        self.study = uid(self._value("studyInformation", "studyInstanceUID")) or self.uid("study")
+        self.reference = place or self.uid("place")
 
     def uid(self, *of: Any) -> str:
         """A UID that the scan and what it is of determine."""
@@ -99,196 +103,134 @@ class _Scan:
 
         return str(generate_uid(entropy_srcs=[str(self.identity), *map(str, of)]))
 
-    def image(self, series: Series, number: int, volume: int, picture: Picture, z: int) -> Any:
-        """An MR image of one slice."""
-        from pydicom.dataset import Dataset, FileMetaDataset
-        from pydicom.uid import ExplicitVRLittleEndian, MRImageStorage
-
-        affine = picture.affine
-        sides = np.linalg.norm(affine[:3, :3], axis=0)
-        slope, intercept = self.slope, 0.0
+    def scale(self, series: Series) -> _Scale:
+        """One for all images of a series."""
         if series.is_phase:
             slope, intercept = round(2 * np.pi / TOP, 10), round(-np.pi, 10)
-        values = np.nan_to_num(picture.pixels[z], nan=0, posinf=0, neginf=0)
-        stored = np.clip(np.rint((values - intercept) / slope), 0, TOP).astype("<u2")
-        center, width = self.window(series)
-
-        dataset: Any = Dataset()
-        dataset.file_meta = FileMetaDataset()
-        dataset.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
-        dataset.file_meta.MediaStorageSOPClassUID = MRImageStorage
-        self._patient_and_study(dataset)
-        dataset.SOPClassUID = MRImageStorage
-        dataset.SOPInstanceUID = self.uid(self.pixels, series.index, series.name, number)
-        dataset.file_meta.MediaStorageSOPInstanceUID = dataset.SOPInstanceUID
-        dataset.Modality = "MR"
-        dataset.ImageType = ["DERIVED", "PRIMARY", "P" if series.is_phase else "M"]
-        dataset.SeriesInstanceUID = self.uid(self.pixels, series.index, series.name)
-        dataset.SeriesNumber = series.index
-        dataset.SeriesDescription = series.description[:64]
-        dataset.AcquisitionNumber = volume
-        dataset.InstanceNumber = number
-        dataset.ImageComments = _comment(series)
-        dataset.DerivationDescription = series.told("ImageComment")[:1024]
-        dataset.ScanningSequence = "RM"
-        dataset.SequenceVariant = "NONE"
-        dataset.ScanOptions = ""
-        dataset.MRAcquisitionType = "3D" if len(picture.pixels) > 1 else "2D"
-        self._sequence(dataset, picture)
-        dataset.SliceThickness = _number(sides[2])
-        dataset.FrameOfReferenceUID = self.reference
-        dataset.PositionReferenceIndicator = ""
-        # rows go along the read direction: the first three are where a column number grows
-        axes = affine[:3, :3] / sides
-        dataset.ImageOrientationPatient = [_number(v) for v in (*axes[:, 0], *axes[:, 1])]
-        corner = affine @ [0, 0, z, 1]
-        dataset.ImagePositionPatient = [_number(v) for v in corner[:3]]
-        dataset.PixelSpacing = [_number(sides[1]), _number(sides[0])]
-        dataset.SamplesPerPixel = 1
-        dataset.PhotometricInterpretation = "MONOCHROME2"
-        dataset.Rows, dataset.Columns = stored.shape
-        dataset.BitsAllocated = dataset.BitsStored = 16
-        dataset.HighBit = 15
-        dataset.PixelRepresentation = 0
-        dataset.RescaleSlope, dataset.RescaleIntercept = _number(slope), _number(intercept)
-        dataset.RescaleType = "US"
-        dataset.WindowCenter, dataset.WindowWidth = _number(center), _number(width)
-        dataset.LossyImageCompression = "00"
-        dataset.BurnedInAnnotation = "NO"
-        dataset.PixelData = stored.tobytes()
-        return dataset
-
-    def parametric_maps(self, series: Series) -> list[Any]:
-        """A map for each volume of the standard deviation, on the images of the mean."""
-        from highdicom.pm import ParametricMap, RealWorldValueMapping
-        from pydicom.sr.coding import Code
-
-        unit = Code("[arb'U]", "UCUM", "arbitrary unit")
-        means = [own for own in self.series if own.name == "mean"]
-        # a scan's frames that could not be sampled have a mean alone
-        by_place = {
-            (picture.frame, picture.header.slice, z): (own, number, volume, picture, z)
-            for own in means[:1]
-            for number, volume, picture, z in _slices(own)
-        }
-        maps = []
-        for volume, pictures in enumerate(series.volumes, start=1):
-            sources: list[Any] = []
-            stored: list[Any] = []
-            for picture in pictures:
-                for z, values in enumerate(picture.pixels):
-                    place = (picture.frame, picture.header.slice, z)
-                    own = by_place.get(place, (series, len(sources) + 1, volume, picture, z))
-                    sources.append(self.image(*own))
-                    known = np.nan_to_num(values, nan=0, posinf=0, neginf=0)
-                    stored.append(np.clip(np.rint(known / self.slope), 0, TOP).astype(np.uint16))
-            mapping = RealWorldValueMapping(
-                lut_label="SD",
-                lut_explanation=f"standard deviation of the complex value, {series.units}"[:64],
-                unit=unit,
-                value_range=(0, TOP),
-                slope=float(_number(self.slope)),
-                intercept=0.0,
-            )
-            center, width = self.window(series)
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # of names of persons that a scan leaves out
-                made = ParametricMap(
-                    sources,
-                    np.stack(stored),
-                    series_instance_uid=self.uid(self.pixels, series.index, series.name),
-                    series_number=series.index,
-                    sop_instance_uid=self.uid(self.pixels, series.index, series.name, volume),
-                    instance_number=volume,
-                    manufacturer=MANUFACTURER,
-                    manufacturer_model_name=MANUFACTURER,
-                    software_versions=version("scoremri"),
-                    device_serial_number="0",
-                    contains_recognizable_visual_features=False,
-                    real_world_value_mappings=[mapping],
-                    window_center=center,
-                    window_width=width,
-                    content_label="STD_MAP",
-                    content_description=series.description[:64],
-                    series_description=series.description[:64],
-                )
-            made.ImageComments = _comment(series)
-            maps.append(made)
-        return maps
-
-    def window(self, series: Series) -> tuple[float, float]:
-        """Centre and width of the window of a series, in its units, the same for all images."""
-        if series.is_phase:
-            return 0.0, round(2 * np.pi, 6)
+            return _Scale(slope, intercept, 0.0, round(2 * np.pi, 6))
         pixels = np.concatenate([picture.pixels.ravel() for picture in series.pictures])
         pixels = pixels[np.isfinite(pixels)]
         width = float(np.percentile(pixels, 99.5)) if pixels.size else 0.0
         width = float(f"{max(width, self.slope):.6g}")
-        return width / 2, width
+        return _Scale(self.slope, 0.0, width / 2, width)
 
-    def _section(self, name: str) -> Any:
-        return getattr(self.header, name, None)
+    def images(self, series: Series) -> Iterator[Any]:
+        """An MR image of each slice of a series."""
+        scale = self.scale(series)
+        slices = (
+            (volume, picture, z)
+            for volume, pictures in enumerate(series.volumes, start=1)
+            for picture in pictures
+            for z in range(len(picture.pixels))
+        )
+        for instance, (volume, picture, z) in enumerate(slices, start=1):
+            dataset = self._dataset(self.uid(self.pixels, series.index, series.name, instance))
+            self._patient_and_study(dataset)
+            self._series(dataset, series)
+            self._sequence(dataset, picture)
+            dataset.AcquisitionNumber, dataset.InstanceNumber = volume, instance
+            _plane(dataset, picture.affine, z)
+            _pixels(dataset, scale, picture.pixels[z])
+            yield dataset
+
+    def _dataset(self, instance: str) -> Any:
+        from pydicom.dataset import Dataset, FileMetaDataset
+        from pydicom.uid import ExplicitVRLittleEndian, MRImageStorage
+
+        dataset: Any = Dataset()
+        dataset.file_meta = FileMetaDataset()
+        dataset.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
+        dataset.file_meta.MediaStorageSOPClassUID = dataset.SOPClassUID = MRImageStorage
+        dataset.file_meta.MediaStorageSOPInstanceUID = dataset.SOPInstanceUID = instance
+        dataset.SpecificCharacterSet = "ISO_IR 192"
+        return dataset
+
+    def _value(self, section: str, name: str) -> Any:
+        """A value of the ISMRMRD header, None where it has none."""
+        value = getattr(getattr(self.header, section, None), name, None)
+        return getattr(value, "value", value)  # of an enumeration
 
     def _patient_and_study(self, dataset: Any) -> None:
-        subject, study = self._section("subjectInformation"), self._section("studyInformation")
-        measurement = self._section("measurementInformation")
-        system = self._section("acquisitionSystemInformation")
-        dataset.SpecificCharacterSet = "ISO_IR 192"
-        dataset.PatientName = getattr(subject, "patientName", None) or ""
-        dataset.PatientID = getattr(subject, "patientID", None) or ""
-        dataset.PatientBirthDate = _digits(getattr(subject, "patientBirthdate", None))
-        gender = getattr(subject, "patientGender", None)
-        dataset.PatientSex = getattr(gender, "value", gender) or ""
+        def subject(name: str) -> Any:
+            return self._value("subjectInformation", name)
+
+        def study(name: str) -> Any:
+            return self._value("studyInformation", name)
+
+        dataset.PatientName = person(subject("patientName"))
+        dataset.PatientID = text(subject("patientID"))
+        dataset.PatientBirthDate = date(subject("patientBirthdate"))
+        dataset.PatientSex = code(subject("patientGender") or "")
         dataset.StudyInstanceUID = self.study
-        dataset.StudyDate = _digits(getattr(study, "studyDate", None))
-        dataset.StudyTime = _digits(getattr(study, "studyTime", None))
-        dataset.StudyID = str(getattr(study, "studyID", None) or "")[:16]
-        dataset.StudyDescription = str(getattr(study, "studyDescription", None) or "")[:64]
-        dataset.AccessionNumber = ""
-        dataset.ReferringPhysicianName = ""
-        position = getattr(measurement, "patientPosition", None)
-        dataset.PatientPosition = getattr(position, "value", position) or ""
-        dataset.ProtocolName = str(getattr(measurement, "protocolName", None) or "")[:64]
+        dataset.StudyDate = date(study("studyDate"))
+        dataset.StudyTime = time(study("studyTime"))
+        dataset.StudyID = text(study("studyID"), 16)
+        dataset.StudyDescription = text(study("studyDescription"))
+        dataset.AccessionNumber = text(study("accessionNumber"), 16)
+        dataset.ReferringPhysicianName = person(study("referringPhysicianName"))
+
+    def _series(self, dataset: Any, series: Series) -> None:
+        dataset.Modality = "MR"
+        dataset.SeriesInstanceUID = self.uid(self.pixels, series.index, series.name)
+        dataset.SeriesNumber = series.index
+        dataset.SeriesDescription = text(series.description)
+        dataset.Laterality = ""  # required unless BodyPartExamined names an unpaired body part
+        dataset.ProtocolName = text(self._value("measurementInformation", "protocolName"))
+        position = self._value("measurementInformation", "patientPosition")
+        dataset.PatientPosition = code(position or "")
+        dataset.FrameOfReferenceUID = self.reference
+        dataset.PositionReferenceIndicator = ""
         dataset.Manufacturer = MANUFACTURER
-        dataset.ManufacturerModelName = str(getattr(system, "systemModel", None) or "")[:64]
-        dataset.SoftwareVersions = version("scoremri")
-        strength = getattr(system, "systemFieldStrength_T", None)
-        dataset.MagneticFieldStrength = "" if strength is None else _number(strength)
+        model = self._value("acquisitionSystemInformation", "systemModel")
+        dataset.ManufacturerModelName = text(model)
+        dataset.SoftwareVersions = text(version("scoremri"))
+        # values 3 and 4 are read as magnitude and phase by those who look for them
+        kind = ("PHASE MAP", "P") if series.is_phase else ("OTHER", "M")
+        dataset.ImageType = ["DERIVED", "PRIMARY", *kind, code(series.name)]
+        comment = series.attribute("ImageComment")
+        dataset.ImageComments = text(
+            f"{RESEARCH_ONLY} {comment}. Pixels times slope: {series.units}", 10_240
+        )
+        dataset.DerivationDescription = text(comment, 1024)
+        dataset.LossyImageCompression = "00"
+        dataset.BurnedInAnnotation = "NO"
 
     def _sequence(self, dataset: Any, picture: Picture) -> None:
-        sequence = self._section("sequenceParameters")
+        def of(name: str, index: int = 0) -> str:
+            values = self._value("sequenceParameters", name) or []
+            return number(values[min(index, len(values) - 1)]) if values else ""
 
-        def of(name: str, number: int = 0) -> str:
-            values = getattr(sequence, name, None) or []
-            return _number(values[min(number, len(values) - 1)]) if values else ""
-
+        dataset.ScanningSequence = "RM"
+        dataset.SequenceVariant = "NONE"
+        dataset.ScanOptions = ""
+        dataset.MRAcquisitionType = "3D" if len(picture.pixels) > 1 else "2D"
         dataset.EchoTime = of("TE", picture.header.contrast)
         dataset.RepetitionTime = of("TR")
         dataset.FlipAngle = of("flipAngle_deg")
         dataset.EchoTrainLength = ""
+        strength = self._value("acquisitionSystemInformation", "systemFieldStrength_T")
+        dataset.MagneticFieldStrength = "" if strength is None else number(strength)
 
 
-def _comment(series: Series) -> str:
-    own = series.told("ImageComment")
-    return f"{RESEARCH_ONLY} {own}. Pixels times slope: {series.units}"[:10_240]
+def _plane(dataset: Any, affine: npt.NDArray[np.float64], z: int) -> None:
+    """Where a slice lies: column numbers grow along the first direction, row numbers the second."""
+    sides = np.linalg.norm(affine[:3, :3], axis=0)
+    across, down, _ = (affine[:3, :3] / sides).T
+    dataset.SliceThickness = number(sides[2])
+    dataset.PixelSpacing = [number(sides[1]), number(sides[0])]
+    dataset.ImageOrientationPatient = [number(value) for value in (*across, *down)]
+    dataset.ImagePositionPatient = [number(value) for value in (affine @ [0, 0, z, 1])[:3]]
 
 
-def _number(value: float) -> str:
-    """A decimal string, which has at most 16 characters."""
-    return f"{value:.9g}" if value >= 0 else f"{value:.8g}"
-
-
-def _digits(value: Any) -> str:
-    """Dates and times as DICOM has them: 20190314, 223435."""
-    return "".join(character for character in str(value or "") if character.isdigit())
-
-
-def _modules(path: PathLike) -> None:
-    try:
-        import highdicom
-        import pydicom
-    except ImportError as error:
-        raise InputError(
-            f"{path}: DICOM needs pydicom and highdicom, of the extra `export`"
-        ) from error
-    del highdicom, pydicom
+def _pixels(dataset: Any, scale: _Scale, values: npt.NDArray[Any]) -> None:
+    dataset.SamplesPerPixel = 1
+    dataset.PhotometricInterpretation = "MONOCHROME2"
+    dataset.Rows, dataset.Columns = values.shape
+    dataset.BitsAllocated = dataset.BitsStored = 16
+    dataset.HighBit = 15
+    dataset.PixelRepresentation = 0
+    dataset.RescaleSlope, dataset.RescaleIntercept = number(scale.slope), number(scale.intercept)
+    dataset.RescaleType = "US"
+    dataset.WindowCenter, dataset.WindowWidth = number(scale.center), number(scale.width)
+    dataset.VOILUTFunction = "LINEAR_EXACT"  # LINEAR is for whole numbers: no window is below 1
+    dataset.PixelData = scale.stored(values).tobytes()

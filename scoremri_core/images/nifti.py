@@ -58,7 +58,7 @@ def write_series(path: Path, series: Series) -> None:
         "SeriesDescription": series.description,
         "SeriesNumber": series.index,
         "Units": series.units,
-        "ImageComments": f"{RESEARCH_ONLY} {series.told('ImageComment')}".strip(),
+        "ImageComments": f"{RESEARCH_ONLY} {series.attribute('ImageComment')}".strip(),
     }
     attributes = series.pictures[0].attributes
     told |= {name: own for name, own in attributes.items() if name not in told}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ import numpy.typing as npt
 
 from scoremri_core.errors import InputError
 from scoremri_core.paths import PathLike
+from scoremri_core.scans.directions import image_directions
 from scoremri_core.scans.files import open_hdf5
 from scoremri_core.scans.flags import COUNTERS
 
@@ -30,11 +32,13 @@ class Picture:
     pixels : (z, y, x)
     header : ismrmrd.ImageHeader
     attributes : text by name, of repeated ones a list
+    scan : ISMRMRD header of its scan; None where it is not known
     """
 
     pixels: npt.NDArray[Any]
     header: Any
     attributes: dict[str, Any]
+    scan: Any = None
 
     @property
     def affine(self) -> npt.NDArray[np.float64]:
@@ -47,12 +51,13 @@ class Picture:
         head = self.header
         shape = np.array(self.pixels.shape[::-1])
         sides = np.array(list(head.field_of_view), float) / shape
-        directions = np.array([list(head.read_dir), list(head.phase_dir), list(head.slice_dir)])
+        directions = image_directions(head, self.attributes, self.scan, len(self.pixels))
         if not np.allclose(directions @ directions.T, np.eye(3), atol=1e-3):
             directions = np.eye(3)  # of files that leave them at zero
         matrix = np.eye(4)
-        matrix[:3, :3] = directions.T * np.where(sides > 0, sides, 1)
-        matrix[:3, 3] = np.array(list(head.position)) - matrix[:3, :3] @ (shape // 2)
+        matrix[:3, :3] = directions.T * np.where((sides > 0) & (sides < np.inf), sides, 1)
+        position = np.nan_to_num(list(head.position), posinf=0, neginf=0)
+        matrix[:3, 3] = position - matrix[:3, :3] @ (shape // 2)
         return matrix
 
     @property
@@ -76,7 +81,7 @@ class Series:
     name: str
     pictures: Sequence[Picture]
 
-    def told(self, name: str) -> str:
+    def attribute(self, name: str) -> str:
         """An attribute of the first image; empty where it has none."""
         value = self.pictures[0].attributes.get(name, "")
         return str(value[0] if isinstance(value, list) and value else value)
@@ -89,12 +94,12 @@ class Series:
     @property
     def description(self) -> str:
         """What it is, in a few words."""
-        return self.told("SeriesDescription") or self.name
+        return self.attribute("SeriesDescription") or self.name
 
     @property
     def units(self) -> str:
         """Of the pixels, in words."""
-        told = self.told("units").partition(";")[0].removeprefix("pixels and window: ")
+        told = self.attribute("units").partition(";")[0].removeprefix("pixels and window: ")
         return "radians" if self.is_phase else f"{told or 'arbitrary'} units"
 
     @cached_property
@@ -115,8 +120,15 @@ class Series:
         return [groups[key] for key in sorted(groups)]
 
 
-def read_series(path: PathLike, group: str = "dataset") -> list[Series]:
+def read_series(path: PathLike, group: str = "dataset", scan: Any = None) -> list[Series]:
     """Read the image series of an ISMRMRD file.
+
+    Parameters
+    ----------
+    path : file of images
+    group : of the images inside the file
+    scan : ISMRMRD header of their scan, whose vendor tells how images lie that do not state it
+        themselves; None where it is not known
 
     Raises
     ------
@@ -134,7 +146,7 @@ def read_series(path: PathLike, group: str = "dataset") -> list[Series]:
     with ismrmrd.Dataset(str(path), group, mode="r") as dataset:
         for name in names:
             images = [dataset.read_image(name, i) for i in range(dataset.number_of_images(name))]
-            found.append((name, [picture_of(image) for image in images]))
+            found.append((name, [picture_of(image, scan) for image in images]))
     return series_of([(name, pictures) for name, pictures in found if pictures])
 
 
@@ -151,6 +163,7 @@ def series_of(groups: Sequence[tuple[str, Sequence[Picture]]]) -> list[Series]:
         first = pictures[0]
         kind = str(first.attributes.get("SequenceDescriptionAdditional", ""))
         name = kind.removeprefix(PREFIX) if kind.startswith(PREFIX) else group
+        name = re.sub(r"[^\w.-]", "_", name)  # of a file
         taken[name] += 1
         if taken[name] > 1:  # images of another size
             name = f"{name}_{taken[name]}"
@@ -158,7 +171,7 @@ def series_of(groups: Sequence[tuple[str, Sequence[Picture]]]) -> list[Series]:
     return sorted(series, key=lambda own: own.index)
 
 
-def picture_of(image: ismrmrd.Image) -> Picture:
+def picture_of(image: ismrmrd.Image, scan: Any = None) -> Picture:
     """An ISMRMRD image with one channel; of several, the root sum of their squares."""
     data = np.asarray(image.data)
     if np.iscomplexobj(data) or len(data) > 1:
@@ -166,4 +179,4 @@ def picture_of(image: ismrmrd.Image) -> Picture:
     attributes = {}
     if image.attribute_string.strip("\0 \n"):
         attributes = dict(ismrmrd.Meta.deserialize(image.attribute_string))
-    return Picture(np.asarray(data[0], np.float32), image.getHead(), attributes)
+    return Picture(np.asarray(data[0], np.float32), image.getHead(), attributes, scan)

@@ -13,13 +13,14 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 from served import QUICK, SHAPE, Served, scan
-from synthetic import header
+from synthetic import expected, header, letter, parsed
 
 from gadgets.protocol.chain import Chain
 from gadgets.service import page
 from gadgets.service.page import LAST, Page
 from gadgets.service.shared import Shared
 from gadgets.service.status import Status
+from scoremri_core import reconstruct
 from scoremri_core.reports.frame import Shown
 
 pytest.importorskip("prometheus_client")
@@ -104,6 +105,24 @@ def test_frames_come_as_they_are_made_and_name_nobody_unless_asked(show_names):
         with running.get("/events", **{"Last-Event-ID": "1"}) as later:
             ((again, number),) = frames(later, 1)
         assert (again, number) == (second, "2")
+
+
+def test_frames_are_turned_as_their_vendor_has_it(monkeypatch):
+    shown = []
+    monkeypatch.setattr(Page, "add", lambda self, frame: shown.append(frame))
+    (readout, *_) = scan(0)
+    frame = SimpleNamespace(header=readout.getHead(), field_of_view=(96, 80, 5), acceleration=1)
+    result = reconstruct(expected(letter(*SHAPE)), sampler="none")
+    for vendor in ("GE", "SIEMENS"):
+        told = parsed(header(*SHAPE))
+        told.acquisitionSystemInformation.systemVendor = vendor
+        one = Page(None).scan()
+        one.begins(told)
+        one.finished(frame, result)
+    straight, turned = (own.geometry for own in shown)
+    assert straight.read_dir == tuple(readout.read_dir)
+    assert turned.read_dir == tuple(-value for value in straight.read_dir)
+    assert turned.phase_dir == tuple(-value for value in straight.phase_dir)
 
 
 def page_run(running, chain, xml, readouts):

@@ -13,6 +13,7 @@ import numpy.typing as npt
 from ismrmrd import xsd
 
 from scoremri_core.errors import InputError
+from scoremri_core.scans.directions import FIELDS, pixel_directions
 
 Triple = tuple[float, float, float]
 SUFFIXES = (".json", ".yaml", ".yml")
@@ -161,7 +162,8 @@ def geometry_of(scan: Any, slices: int) -> Geometry:
         field_strength_T=system.systemFieldStrength_T if system else None,
         protocol=measurement.protocolName if measurement else None,
     )
-    directions = {name: _triple(first[0][name]) for name in ("read_dir", "phase_dir", "slice_dir")}
+    rows = pixel_directions(first[0], scan.header, partitions=1)
+    directions = {name: _triple(row) for name, row in zip(FIELDS, rows, strict=True)}
     directed = replace(geometry, **directions)  # type: ignore[arg-type]
     return directed if _orthonormal(directed) else geometry  # some files leave them at zero
 
