@@ -111,7 +111,8 @@ def test_frames_are_turned_as_their_vendor_has_it(monkeypatch):
     shown = []
     monkeypatch.setattr(Page, "add", lambda self, frame: shown.append(frame))
     (readout, *_) = scan(0)
-    frame = SimpleNamespace(header=readout.getHead(), field_of_view=(96, 80, 5), acceleration=1)
+    kspace = SimpleNamespace(acceleration=1)
+    frame = SimpleNamespace(header=readout.getHead(), field_of_view=(96, 80, 5), kspace=kspace)
     result = reconstruct(expected(letter(*SHAPE)), sampler="none")
     for vendor in ("GE", "SIEMENS"):
         told = parsed(header(*SHAPE))
