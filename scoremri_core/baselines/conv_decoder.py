@@ -12,7 +12,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from scoremri_core.baselines.blocks import as_complex
-from scoremri_core.baselines.problem import Answer, Problem
+from scoremri_core.baselines.problem import Problem
+from scoremri_core.evaluation.score import Answer
 from scoremri_core.mri.sense import SenseOperator
 
 

@@ -5,7 +5,8 @@ Lustig, Donoho & Pauly, "Sparse MRI", MRM 58:1182-1195 (2007).
 
 from __future__ import annotations
 
-from scoremri_core.baselines.problem import Answer, Problem
+from scoremri_core.baselines.problem import Problem
+from scoremri_core.evaluation.score import Answer
 from scoremri_core.mri.classical import l1_wavelet
 
 LAMBDA = 0.01  # the middle one of `scoremri evaluate`; nothing here sees the reference

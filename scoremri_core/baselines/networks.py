@@ -18,8 +18,9 @@ import torch
 from torch import Tensor, nn
 
 from scoremri_core.baselines.examples import Examples
-from scoremri_core.baselines.problem import Answer, Problem
+from scoremri_core.baselines.problem import Problem
 from scoremri_core.errors import InputError
+from scoremri_core.evaluation.score import Answer
 from scoremri_core.paths import replacing
 
 logger = logging.getLogger(__name__)

@@ -21,8 +21,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from scoremri_core.baselines.blocks import as_channels, as_complex
-from scoremri_core.baselines.problem import Answer, Problem
+from scoremri_core.baselines.problem import Problem
 from scoremri_core.errors import InputError
+from scoremri_core.evaluation.score import Answer
 from scoremri_core.mri.fourier import to_image, to_kspace
 from scoremri_core.mri.noise import covariance_from_edges, noise_sigma
 from scoremri_core.mri.sense import SenseOperator

@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from scoremri_core import reconstruct as _reconstruct
-from scoremri_core.baselines.problem import Answer, Problem
+from scoremri_core.baselines.problem import Problem
+from scoremri_core.evaluation.score import Answer
 
 
 def reconstruct(problem: Problem, prior: Any, samples: int, device: str, **options: Any) -> Answer:
@@ -23,6 +24,7 @@ def reconstruct(problem: Problem, prior: Any, samples: int, device: str, **optio
     return Answer(
         result.mean[0],
         None if fallen else result.samples[0],
+        result.info.effective_samples,
         result.info.evaluations,
         fallen or "",
     )

@@ -1,10 +1,9 @@
-"""What every method is given, and what it gives back."""
+"""What every method is given."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
 
 import numpy as np
 import torch
@@ -51,21 +50,3 @@ class Problem:
         arrays = (self.kspace / np.float32(self.scale), self.maps, self.mask)
         kspace, maps, mask = (torch.from_numpy(a)[None].to(device) for a in arrays)
         return kspace, maps, mask
-
-
-@dataclass(frozen=True)
-class Answer:
-    """A reconstruction.
-
-    Attributes
-    ----------
-    image : (y, x), of which the magnitude is compared.
-    samples : (sample, y, x) of a method that draws some, else None.
-    evaluations : of its network, for each sample.
-    note : what is to be told of it.
-    """
-
-    image: NDArray[Any]
-    samples: Image | None = None
-    evaluations: int | None = None
-    note: str = ""

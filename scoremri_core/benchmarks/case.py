@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from scoremri_core.errors import InputError
+
+if TYPE_CHECKING:
+    from scoremri_core.evaluation.score import Score
 
 Image = NDArray[np.complex64]
 
@@ -70,7 +73,7 @@ class Measurement:
     seconds : of the whole, which `parts` splits.
     evaluations : denoiser evaluations per sample.
     output : image (y, x) or coil maps (coil, y, x), or None.
-    crps : of the samples against the truth, over its maximum; None without samples.
+    score : of the image and its samples against the truth; None if it is not known.
     memory, gpu_memory : peak in MB since the row's process began, or None where it is not known.
     note : a setting or a shortfall to be told.
     details : whatever else the row has measured.
@@ -80,7 +83,7 @@ class Measurement:
     parts: dict[str, float] = field(default_factory=dict)
     evaluations: int | None = None
     output: Image | None = None
-    crps: float | None = None
+    score: Score | None = None
     memory: float | None = None
     gpu_memory: float | None = None
     note: str = ""

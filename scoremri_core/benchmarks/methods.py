@@ -47,7 +47,7 @@ def posterior(case: Case, frames: int = 1) -> Run:
             sum(watch.seconds) / frames,
             evaluations=sum(watch.images) // (frames * case.samples),
             output=result.mean[0],
-            crps=_crps(case, result.samples[0], result.info.effective_samples),
+            score=_score(case, result.mean[0], result.samples[0], result.info.effective_samples),
             gpu_memory=_gpu_memory(device),
         )
 
@@ -141,7 +141,7 @@ def diffpir(case: Case) -> Run:
             sum(watch.seconds),
             evaluations=answer.evaluations,
             output=answer.image,
-            crps=_crps(case, answer.samples),
+            score=_score(case, answer.image, answer.samples, answer.effective_samples),
             gpu_memory=_gpu_memory(device),
         )
 
@@ -348,13 +348,11 @@ def _best_weight(case: Case, run: Callable[[float], Measurement]) -> Run:
     return lambda: run(best)
 
 
-def _crps(case: Case, samples: Any, effective: float | None = None) -> float | None:
-    """Of samples (sample, y, x), over the truth's maximum; None of fewer than two."""
-    from scoremri_core.evaluation.metrics import crps
+def _score(case: Case, *answer: Any) -> Any:
+    # imported here: what it loads is no part of the memory of the other rows
+    from scoremri_core.evaluation.score import Answer, Reference, score
 
-    if len(samples) < 2:
-        return None
-    return crps(samples, case.truth, effective) / float(np.abs(case.truth).max())
+    return score(Answer(*answer), Reference(case.truth))
 
 
 def _import(name: str) -> Any:

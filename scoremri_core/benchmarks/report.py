@@ -158,7 +158,7 @@ def frame_rows(case: Case, found: Runs) -> list[Row]:
                 evaluations=last.evaluations,
                 ratio=_ratio(runs, found[DEFAULT]),
                 psnr=None if last.output is None else psnr(last.output, case.truth),
-                crps=last.crps,
+                crps=None if last.score is None else last.score.crps,
                 memory=last.memory,
                 gpu_memory=last.gpu_memory,
                 note=last.note,

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from scoremri_core.evaluation.closed_form import ClosedForm, Posterior
+from scoremri_core.evaluation.metrics import crps_of_values
 from scoremri_core.mri.sense import SenseOperator
 
 LEVELS = (0.5, 0.9, 0.95)
@@ -156,12 +157,7 @@ def _region_means(x: Tensor, shape: tuple[int, int]) -> Tensor:
 
 
 def _crps(samples: Tensor, truths: Tensor) -> float:
-    """E|x - truth| - E|x - x'| / 2 (Gneiting and Raftery 2007)."""
-    count = samples.shape[1]
-    rank = 2 * torch.arange(count, dtype=samples.dtype) - count + 1
-    ordered = samples.sort(1).values
-    spread = torch.einsum("s,fs...->f...", rank, ordered) / (count * (count - 1))
-    return float(((samples - truths[:, None]).abs().mean(1) - spread).mean())
+    return crps_of_values(samples.transpose(0, 1).numpy(), truths.numpy())
 
 
 def _covariance_error(apart: Tensor, posterior: Posterior) -> float:

@@ -12,16 +12,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from scoremri_core.evaluation.metrics import (
-    coverage,
-    crps,
-    head_mask,
-    interval_coverage,
-    psnr,
-    reference_noise_variance,
-    sd_to_error,
-    ssim,
-)
+from scoremri_core.evaluation.metrics import psnr, reference_noise_variance
+from scoremri_core.evaluation.score import Answer, Reference, Score, Uncertainty, score
 from scoremri_core.mri.classical import (
     cg_sense,
     l1_wavelet,
@@ -46,29 +38,20 @@ Image = NDArray[np.complex64]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Figures:
-    """What is told of a reconstruction, of one slice or on average; None where it is not known.
+class Figures(Uncertainty):
+    """What is known of a reconstruction beside its image, of a slice or on average.
 
     Attributes
     ----------
-    true_acceleration : calibration lines counted.
-    sd_to_error : posterior sd over error of the complex mean, `sd_to_error_magnitude` that of the
-        magnitudes in the head; the noise that the reference alone has is taken off the error.
-        Against a root sum of squares both are that of the magnitudes.
-    coverage_50 : share of the head within the samples' central 50 % interval.
-    coverage_90 : share of the real and imaginary parts there (of the magnitudes, against a root
-        sum of squares) within the 90 % interval of mean and sd, widened by the reference's noise.
-    crps : continuous ranked probability score over the reference's maximum.
-    misfit, sigma_thermal, sigma_n : of the reconstruction's `Info`, the last two over its scale.
-    seconds : of the reconstruction, its coil maps included for the posterior mean alone.
+    true_acceleration : float or None
+        With the calibration lines counted.
+    misfit, sigma_thermal, sigma_n : float or None
+        Of the reconstruction's `Info`, the last two over its scale.
+    seconds : float or None
+        Of the reconstruction; coil maps are included for the posterior mean alone.
     """
 
     true_acceleration: float | None = None
-    sd_to_error: float | None = None
-    sd_to_error_magnitude: float | None = None
-    coverage_50: float | None = None
-    coverage_90: float | None = None
-    crps: float | None = None
     misfit: float | None = None
     sigma_thermal: float | None = None
     sigma_n: float | None = None
@@ -76,27 +59,27 @@ class Figures:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Score(Figures):
+class MethodScore(Figures, Score):
     """One method on one undersampled slice.
 
     Attributes
     ----------
-    method : one of METHODS.
-    slice : index of the slice.
-    acceleration : R as asked for.
-    psnr, ssim, masked_psnr, masked_ssim : see `scoremri_core.evaluation.metrics`.
-    reference : one of REFERENCES.
-    note : the lambda that was chosen, or why there are no samples.
-    psnr_fixed_lambda : of L1-wavelet with FIXED_LAMBDA.
+    method : str
+        One of METHODS.
+    slice : int
+    acceleration : float
+        R as asked for.
+    reference : str
+        One of REFERENCES.
+    note : str
+        The lambda that was chosen, or why there are no samples.
+    psnr_fixed_lambda : float or None
+        Of L1-wavelet with FIXED_LAMBDA.
     """
 
     method: str
     slice: int
     acceleration: float
-    psnr: float
-    ssim: float
-    masked_psnr: float
-    masked_ssim: float
     reference: str = REFERENCES[0]
     note: str = ""
     psnr_fixed_lambda: float | None = None
@@ -110,8 +93,7 @@ class Comparison:
     ----------
     reference : of the full data.
     images : by method.
-    std, error : the posterior's sd and the error of its mean, both of the complex value, or of the
-        magnitude where that alone is known.
+    std, error : posterior sd and error of the magnitude.
     """
 
     reference: Image
@@ -184,7 +166,7 @@ class Evaluation:
         reconstruct: Callable[[Image], Any],
         mask_seed: int = 0,
         before: Callable[[str], None] = lambda method: None,
-    ) -> tuple[list[Score], Comparison]:
+    ) -> tuple[list[MethodScore], Comparison]:
         """Reconstruct one undersampled version of the slice by every method.
 
         Where the object folds, so that the reconstruction has two sets of coil maps, no MVUE is
@@ -210,76 +192,53 @@ class Evaluation:
         folds = _folds(result)
         reference = self.root_sum_of_squares if folds else self.reference
         rest: dict[str, Any] = _of_info(result.info)
-        if np.isfinite(result.std).all():
-            uncertainty, std, error = self._uncertainty(result, folds, kspace, reconstruct)
-            rest |= uncertainty
+        std = result.magnitude_std[0]
+        ours = Answer(result.mean[0], result.samples[0], result.info.effective_samples)
+        if np.isfinite(std).all():
+            compared = self._reference(result, folds, kspace, reconstruct)
         else:
+            compared = Reference(reference)
             rest["note"] = result.info.reason or "no samples"
-            std, error = result.std[0], abs(abs(result.mean[0]) - abs(reference))
 
         scores, images = [], {}
         for method, candidates_found in found.items():
             image, seconds, note = max(candidates_found, key=lambda f: psnr(f[0], reference))
             images[method] = image
             fixed = [f[0] for f in candidates_found if f[2] == _lambda_note(FIXED_LAMBDA)]
+            is_ours = method == METHODS[-1]
+            figures = score(ours, compared) if is_ours else score(Answer(image), compared)
             scores.append(
-                Score(
+                MethodScore(
                     method=method,
                     slice=self.index,
                     acceleration=acceleration,
                     true_acceleration=true_acceleration,
-                    psnr=psnr(image, reference),
-                    ssim=ssim(image, reference),
-                    masked_psnr=psnr(image, reference, masked=True),
-                    masked_ssim=ssim(image, reference, masked=True),
                     seconds=seconds,
                     reference=REFERENCES[folds],
                     psnr_fixed_lambda=psnr(fixed[0], reference) if fixed else None,
-                    **({"note": note} | (rest if method == METHODS[-1] else {})),
+                    **vars(figures),
+                    **({"note": note} | (rest if is_ours else {})),
                 )
             )
-        return scores, Comparison(reference, images, std, error)
+        error = abs(result.magnitude[0] - abs(reference))
+        return scores, Comparison(reference, images, std, error.astype(np.float32))
 
-    def _uncertainty(
+    def _reference(
         self, result: Any, folds: bool, kspace: Image, reconstruct: Callable[[Image], Any]
-    ) -> tuple[dict[str, float], NDArray[np.float32], NDArray[np.float32]]:
-        """Scores of the samples, their sd and the error of their mean.
+    ) -> Reference:
+        """What the samples are compared with, and its noise.
 
-        The reference is the MVUE in the phase of the samples' own maps; against a root sum of
-        squares there are magnitudes alone.
+        It is the MVUE with the samples' own coil maps, and so has their phase; of an object that
+        folds, the root sum of squares.
         """
         maps = self.coil_directions if folds else result.maps[0, 0]
-        reference = self.root_sum_of_squares if folds else mvue(self.kspace, maps)
         noise = reference_noise_variance(self.noise, maps)
         shared = self._shared_noise(result, folds, maps, kspace, reconstruct)
-        samples = result.samples[0]
-        magnitudes = np.abs(samples)
-        count, effective = len(samples), result.info.effective_samples
-        spread, mean = magnitudes.std(0, ddof=count / effective), magnitudes.mean(0)
-        of_magnitude = sd_to_error(spread, effective, mean, reference, noise - 2 * shared, True)
-        of_complex = sd_to_error(
-            result.std[0], effective, result.mean[0], reference, noise - 2 * shared
+        return Reference(
+            self.root_sum_of_squares if folds else self.reference,
+            None if folds else mvue(self.kspace, maps),
+            noise - 2 * shared,
         )
-        std, centre = (spread, mean) if folds else (result.std[0], result.mean[0])
-        # one probe tells what is shared on average, not in a pixel
-        own_noise = noise - 2 * np.mean(shared[head_mask(reference)])
-        scores = {
-            "sd_to_error": of_magnitude if folds else of_complex,
-            "sd_to_error_magnitude": of_magnitude,
-            "coverage_90": interval_coverage(
-                std,
-                effective,
-                centre,
-                reference,
-                own_noise,
-                folds,
-                degrees=(2 - folds) * (count - 1),
-            ),
-            "crps": crps(samples, reference, effective) / float(np.abs(reference).max()),
-        }
-        if count >= 3:
-            scores["coverage_50"] = coverage(samples, reference, 0.5, effective)
-        return scores, std, abs(centre - reference).astype(np.float32)
 
     def _shared_noise(
         self,
@@ -305,7 +264,7 @@ class Evaluation:
         noisy = reconstruct((kspace + probe * (kspace != 0)).astype(np.complex64))
         if folds:
             # of two equal components the magnitude has one
-            change = 2 * (np.abs(noisy.samples[0]).mean(0) - np.abs(result.samples[0]).mean(0))
+            change = 2 * (noisy.magnitude[0] - result.magnitude[0])
         else:
             # its own maps have another phase
             turn = np.sum(maps.conj() * noisy.maps[0, 0], axis=0)

@@ -108,95 +108,91 @@ def sd_to_error(
 
 
 def coverage(
-    samples: ArrayLike,
-    reference: ArrayLike,
-    level: float = 0.9,
-    effective_samples: float | None = None,
-) -> float:
-    """Share of the head's pixels whose magnitude lies within the samples' central interval.
-
-    That of a new draw from a normal distribution of which the samples' mean and sd are known:
-    mean +- t sd (1 + 1/E)^(1/2) with Student's t of S - 1 degrees of freedom.
-
-    Parameters
-    ----------
-    samples : (sample, y, x) real or complex, at least two
-    reference : (y, x)
-    level : probability
-    effective_samples : E, as in `Info`; None takes S, that of independent samples.
-    """
-    magnitudes = np.abs(samples)[:, head_mask(reference)]
-    truth = np.abs(reference)[head_mask(reference)]
-    count = len(magnitudes)
-    effective = effective_samples or count
-    sd = magnitudes.std(0, ddof=count / effective) * np.sqrt(1 + 1 / effective)
-    reach = student_t.ppf((1 + level) / 2, count - 1) * sd
-    return float(np.mean(np.abs(magnitudes.mean(0) - truth) <= reach))
-
-
-def interval_coverage(
-    std: ArrayLike,
-    samples: float,
+    sd: ArrayLike,
+    samples: int,
+    effective_samples: float,
     mean: ArrayLike,
     reference: ArrayLike,
     reference_noise_variance: ArrayLike = 0.0,
-    magnitude: bool = False,
     level: float = 0.9,
-    degrees: float = np.inf,
 ) -> float:
-    """Share of the head's real and imaginary parts within the central interval of mean and sd.
+    """Fraction of the object's pixels whose magnitude lies within a central interval.
 
-    That of a normal distribution, of which a part has the posterior's variance, with 1/S of it
-    more for the mean of S samples, and a part that of the reference's own noise: what
-    `sd_to_error` takes off the error widens the interval here.
+    The interval is |mean| +- t (v (1 + 1/E) + n / 2)^(1/2), with v the variance of the samples'
+    magnitudes, n that of the reference's complex noise and Student's t of S - 1 degrees of freedom
+    (of more where noise of known variance is added, Welch-Satterthwaite).
 
     Parameters
     ----------
-    std, samples, mean, reference, reference_noise_variance, magnitude : as in `sd_to_error`, but
-        a noise variance is taken pixel by pixel, which one that is itself noisy is not fit for
-    level : probability
-    degrees : of freedom behind `std`, where it was estimated from samples: the interval is then
-        Student's (Welch-Satterthwaite where noise of known variance is added)
+    sd : real, (y, x)
+        Sample standard deviation of the magnitude.
+    samples : int
+        Number S of samples.
+    effective_samples : float
+        E, as in `Info`; S for independent samples.
+    mean, reference : complex or real, (y, x)
+    reference_noise_variance : float or real (y, x)
+        E|n|^2 of the reference's noise.
+    level : float
+        Probability of the interval.
+
+    Returns
+    -------
+    float
+        NaN if the sd or the noise is not finite.
     """
     truth = np.asarray(reference)
     mask = head_mask(truth)
     noise = np.broadcast_to(np.asarray(reference_noise_variance, np.float64), truth.shape)[mask] / 2
-    sampled = (1 + 1 / samples) * np.asarray(std, np.float64)[mask] ** 2
-    if magnitude:
-        errors = (np.abs(mean) - np.abs(truth))[mask][None]
-    else:
-        # each component has half of the variance
-        sampled = sampled / 2
-        error = (mean - truth)[mask]
-        errors = np.stack([error.real, error.imag])
+    sampled = (1 + 1 / effective_samples) * np.asarray(sd, np.float64)[mask] ** 2
     total = np.maximum(sampled + noise, 0)
     if not np.isfinite(total).all():
         return float("nan")
-    own = degrees * np.maximum(total / np.where(sampled > 0, sampled, 1), 1) ** 2
-    reach = student_t.ppf((1 + level) / 2, own) * np.sqrt(total)
-    return float(np.mean(np.abs(errors) <= reach))
+    freedom = (samples - 1) * np.maximum(total / np.where(sampled > 0, sampled, 1), 1) ** 2
+    reach = student_t.ppf((1 + level) / 2, freedom) * np.sqrt(total)
+    return float(np.mean(np.abs(np.abs(mean) - np.abs(truth))[mask] <= reach))
 
 
 def crps(samples: ArrayLike, reference: ArrayLike, effective_samples: float | None = None) -> float:
-    """Continuous ranked probability score of magnitudes, mean over the head, in image units.
+    """Continuous ranked probability score of magnitudes, mean over the object, in image units.
+
+    Parameters
+    ----------
+    samples : complex or real, (sample, y, x)
+        At least two.
+    reference : complex or real, (y, x)
+    effective_samples : float, optional
+        As in `Info`; by default the samples are independent.
+    """
+    mask = head_mask(reference)
+    return crps_of_values(
+        np.abs(samples)[:, mask].astype(np.float64), np.abs(reference)[mask], effective_samples
+    )
+
+
+def crps_of_values(
+    samples: ArrayLike, truth: ArrayLike, effective_samples: float | None = None
+) -> float:
+    """Continuous ranked probability score of real values, their mean.
 
     E|x - truth| - E|x - x'| / 2 with the unbiased estimate over pairs (Gneiting & Raftery,
     JASA 102:359-378, 2007): the absolute error of a single value, less for an honest spread.
 
     Parameters
     ----------
-    samples : (sample, y, x) real or complex, at least two
-    reference : (y, x)
-    effective_samples : as in `Info`; None takes the samples for independent.
+    samples : real, (sample, ...)
+        At least two.
+    truth : real, (...)
+    effective_samples : float, optional
+        As in `Info`; by default the samples are independent.
     """
-    mask = head_mask(reference)
-    found = np.sort(np.abs(samples)[:, mask], axis=0).astype(np.float64)
+    found = np.sort(samples, axis=0)
     n = len(found)
-    # Sum of |x_i - x_j| over pairs i < j, from the order statistics.
-    spread = np.sum((2 * np.arange(n) - n + 1)[:, None] * found, axis=0) / (n * (n - 1))
-    # samples that balance lie further apart than independent ones
+    # sum of |x_i - x_j| over pairs i < j, from the order statistics
+    spread = np.tensordot(2 * np.arange(n) - n + 1, found, axes=1) / (n * (n - 1))
+    # balanced samples lie further apart than independent ones
     spread *= np.sqrt((n - 1) / (n - n / (effective_samples or n)))
-    return float(np.mean(np.mean(np.abs(found - np.abs(reference)[mask]), axis=0) - spread))
+    return float(np.mean(np.mean(np.abs(found - truth), axis=0) - spread))
 
 
 def _magnitudes(image: ArrayLike, reference: ArrayLike, masked: bool) -> tuple[_Floats, _Floats]:

@@ -19,7 +19,7 @@ from scoremri_core.evaluation.comparison import (
     Comparison,
     Evaluation,
     Figures,
-    Score,
+    MethodScore,
 )
 from scoremri_core.evaluation.intervals import interval
 from scoremri_core.scans.formats.recognise import SUFFIXES, data_file, may_be_raw_data
@@ -81,7 +81,7 @@ class Row(Figures):
     reference: str = REFERENCES[0]
     fallback: str = ""
     error: str = ""
-    scores: list[Score] = field(default_factory=list)
+    scores: list[MethodScore] = field(default_factory=list)
 
 
 AVERAGED = tuple(figure.name for figure in fields(Figures))
@@ -199,7 +199,7 @@ def survey(
     for scan in scans:
         evaluations: dict[int, Evaluation] = {}
         for mask, factor in cases(scan.coils, masks, accelerations):
-            scores: list[Score] = []
+            scores: list[MethodScore] = []
             worst: tuple[float, Comparison] | None = None
             try:
                 for index, kspace in scan.slices.items():
@@ -255,7 +255,7 @@ def summary(rows: Sequence[Row]) -> dict[str, Any]:
     }
 
 
-def _row(scan: FullScan, mask: str, factor: float, scores: list[Score]) -> Row:
+def _row(scan: FullScan, mask: str, factor: float, scores: list[MethodScore]) -> Row:
     by_method = {method: [s for s in scores if s.method == method] for method in METHODS}
     own = by_method[METHODS[-1]]
 

@@ -93,13 +93,15 @@ def panels(
     return figure
 
 
-def uncertainty(reference: NDArray[Any], samples: NDArray[Any]) -> Figure:
-    """Mean, standard deviation and error of many samples (Fig. 4).
+def uncertainty(
+    reference: NDArray[Any], samples: NDArray[Any], effective_samples: float | None = None
+) -> Figure:
+    """Mean, standard deviation and error of many samples (Jalal et al. 2021, Fig. 4).
 
-    The sd is sqrt(sum |x_i - mean|^2 / K) of K complex samples, as there.
+    Standard deviation and error are those of the magnitude.
     """
     mean = samples.mean(0)
-    sd = np.sqrt(np.mean(np.abs(samples - mean) ** 2, axis=0))
+    sd = np.abs(samples).std(0, ddof=len(samples) / (effective_samples or len(samples)))
     error = np.abs(np.abs(mean) - np.abs(reference))
     window = float(np.percentile(np.abs(reference), 99.8))
     top = float(np.percentile(np.maximum(error, sd), 99.8)) or 1.0
@@ -109,7 +111,7 @@ def uncertainty(reference: NDArray[Any], samples: NDArray[Any]) -> Figure:
         (
             ("reference", np.abs(reference), True),
             (f"mean of {len(samples)} samples", np.abs(mean), True),
-            (f"standard deviation, rms {rms(sd):.3g}", sd, False),
+            (f"sd of the magnitude, rms {rms(sd):.3g}", sd, False),
             (f"error of the magnitude, rms {rms(error):.3g}", error, False),
         ),
         strict=True,

@@ -7,9 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from scoremri_core.baselines.problem import Answer
+from scoremri_core.evaluation.score import Answer
 from scoremri_core.experiments import figures
 from scoremri_core.experiments.methods import OURS
 from scoremri_core.experiments.scores import Method, Row, Undersampled
@@ -84,28 +83,31 @@ class Gallery:
             return []
         trial, index = next(iter(self.shown))
         given = Undersampled.of(scans.by_name[trial.scan].slices[index], trial, seed)
-        samples = self._samples(given, sample)
-        if samples is None:
+        answer = self._samples(given, sample)
+        if answer is None or answer.samples is None:
             return []
+        samples = answer.samples
         drawn = [output / name for name in ("samples.png", "zoom.png", "samples.gif")]
-        figures.save(drawn[0], figures.uncertainty(given.mvue, samples))
+        figures.save(drawn[0], figures.uncertainty(given.mvue, samples, answer.effective_samples))
         zero_filled = given.problem.zero_filled
         figures.save(drawn[1], figures.zoomed(given.mvue, zero_filled, samples))
         with replacing(drawn[2]) as partial:
             figures.animation(partial, samples)
         return drawn
 
-    def _samples(self, given: Undersampled, sample: Method) -> NDArray[Any] | None:
-        path = self.folder / "samples.npy"
+    def _samples(self, given: Undersampled, sample: Method) -> Answer | None:
+        path = self.folder / "samples.npz"
         if path.is_file():
-            kept: NDArray[Any] = np.load(path)
-            return kept
-        samples = sample(given.problem).samples
-        if samples is not None:
+            with np.load(path) as kept:
+                samples = kept["samples"]
+                return Answer(samples.mean(0), samples, float(kept["effective_samples"]))
+        answer = sample(given.problem)
+        if answer.samples is not None:
             self.folder.mkdir(parents=True, exist_ok=True)
-            with replacing(path) as partial:
-                np.save(partial, samples)
-        return samples
+            effective = answer.effective_samples or len(answer.samples)
+            with replacing(path) as partial, partial.open("wb") as file:
+                np.savez(file, samples=answer.samples, effective_samples=effective)
+        return answer
 
     def _path(self, name: str, method: str) -> Path:
         return self.folder / f"{name}.{method.replace(' ', '_')}.npy"

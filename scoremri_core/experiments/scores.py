@@ -13,9 +13,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from scoremri_core.baselines.problem import Answer, Problem
+from scoremri_core.baselines.problem import Problem
 from scoremri_core.errors import InputError
-from scoremri_core.evaluation.metrics import coverage, crps, psnr, ssim
+from scoremri_core.evaluation.score import Answer, Reference, score
 from scoremri_core.experiments.trials import Scans, Trial
 from scoremri_core.mri.classical import mvue, root_sum_of_squares
 from scoremri_core.mri.coil_maps import estimate_coil_maps
@@ -43,7 +43,7 @@ class Row:
     method : its name in tables.
     psnr, ssim : against the MVUE, `rss_...` against the root sum of squares of the full data, all
         of magnitudes that are zero where the reference is under 5 % of its maximum.
-    crps, coverage_90 : of samples, against the MVUE.
+    crps, coverage_90, sd_to_error : of the magnitudes of samples, against the MVUE.
     seconds, evaluations, note : of the reconstruction.
     error : why there is none.
     """
@@ -61,6 +61,7 @@ class Row:
     rss_ssim: float | None = None
     crps: float | None = None
     coverage_90: float | None = None
+    sd_to_error: float | None = None
     seconds: float | None = None
     evaluations: int | None = None
     note: str = ""
@@ -200,11 +201,15 @@ class Scores:
 
 def scored(answer: Answer, given: Undersampled) -> dict[str, Any]:
     """The scores of a row."""
-    found: dict[str, Any] = {"evaluations": answer.evaluations, "note": answer.note}
-    for prefix, reference in (("", given.mvue), ("rss_", given.rss)):
-        found[f"{prefix}psnr"] = psnr(answer.image, reference, masked=True)
-        found[f"{prefix}ssim"] = ssim(answer.image, reference, masked=True)
-    if answer.samples is not None and len(answer.samples) > 1:
-        found["crps"] = crps(answer.samples, given.mvue) / float(np.abs(given.mvue).max())
-        found["coverage_90"] = coverage(answer.samples, given.mvue)
-    return found
+    ours, rss = (score(answer, Reference(image)) for image in (given.mvue, given.rss))
+    return {
+        "evaluations": answer.evaluations,
+        "note": answer.note,
+        "psnr": ours.masked_psnr,
+        "ssim": ours.masked_ssim,
+        "rss_psnr": rss.masked_psnr,
+        "rss_ssim": rss.masked_ssim,
+        "crps": ours.crps,
+        "coverage_90": ours.coverage_90,
+        "sd_to_error": ours.sd_to_error,
+    }

@@ -8,10 +8,10 @@ import pytest
 from PIL import Image
 from scipy import stats
 
-from scoremri_core.baselines.problem import Answer
 from scoremri_core.errors import InputError
 from scoremri_core.evaluation.intervals import interval, paired_p
 from scoremri_core.evaluation.metrics import psnr
+from scoremri_core.evaluation.score import Answer
 from scoremri_core.evaluation.survey import FullScan
 from scoremri_core.experiments import PRESETS, figures
 from scoremri_core.experiments.methods import OURS
@@ -73,7 +73,8 @@ def test_rows_are_kept_resumed_and_tried_again(scans, tmp_path):
 
     def good(problem):
         calls.append("good")
-        return Answer(problem.zero_filled, np.stack([problem.zero_filled] * 3), 5, "as it is")
+        same = np.stack([problem.zero_filled] * 3)
+        return Answer(problem.zero_filled, same, evaluations=5, note="as it is")
 
     def bad(problem):
         calls.append("bad")
@@ -168,7 +169,8 @@ def test_figures_show_what_they_are_given(tmp_path):
     np.testing.assert_allclose(figure.axes[7].images[0].get_array(), 0.1)
     samples = truth + 0.1 * rng.standard_normal((6, 20, 16))
     figure = figures.uncertainty(truth, samples)
-    np.testing.assert_allclose(figure.axes[2].images[0].get_array(), samples.std(0))
+    spread = np.abs(samples).std(0, ddof=1)
+    np.testing.assert_allclose(figure.axes[2].images[0].get_array(), spread)
     figures.save(tmp_path / "zoom.png", figures.zoomed(truth, truth, samples))
     with Image.open(tmp_path / "zoom.png") as picture:
         assert picture.width > 800
