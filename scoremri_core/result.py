@@ -147,7 +147,7 @@ class Reconstruction:
         return replace(self, **arrays, references=references)
 
     def plot(self, index: int = 0) -> Any:
-        """Draw mean, standard deviation and one sample of a slice, each with its scale.
+        """Draw magnitudes of mean and one sample, and their standard deviation, with scales.
 
         Parameters
         ----------
@@ -159,14 +159,15 @@ class Reconstruction:
         """
         from matplotlib.figure import Figure
 
-        panels = {"posterior mean": self.mean[index], "posterior sd": self.std[index]}
+        sd = "posterior sd of the magnitude"
+        panels = {"posterior mean": self.mean[index], sd: self.magnitude_std[index]}
         if self.samples.shape[1]:
             panels["a posterior sample"] = self.samples[index, 0]
         figure = Figure(figsize=(4 * len(panels), 4), layout="constrained")
         top = float(np.nanmax(np.abs(np.asarray(self.mean[index]))))
         for place, (title, image) in enumerate(panels.items(), start=1):
             axes = figure.add_subplot(1, len(panels), place)
-            scale: dict[str, Any] = {} if title == "posterior sd" else {"vmin": 0, "vmax": top or 1}
+            scale: dict[str, Any] = {} if title == sd else {"vmin": 0, "vmax": top or 1}
             drawn = axes.imshow(np.abs(np.asarray(image)), cmap="gray", **scale)
             axes.set(title=title, xlabel="x (readout)", ylabel="y (phase encoding)")
             figure.colorbar(drawn, ax=axes, label="units of k-space", shrink=0.8)
@@ -186,7 +187,7 @@ class Reconstruction:
         Parameters
         ----------
         path : ends with .nii or .nii.gz.
-        what : "mean", "std" or "samples".
+        what : "mean", "std" (both of the magnitude), "complex_std" or "samples".
         voxel_size : (x, y, slice) in mm; x then increases to the left, y to the back and slices to
             the head, with the origin in the centre of the volume.
         affine : (4, 4), from the indices (x, y, slice) to mm in RAS, in place of `voxel_size`.
@@ -201,10 +202,16 @@ class Reconstruction:
         from scoremri_core.images.nifti import RAS_OF_LPS, write_nifti
         from scoremri_core.paths import check_absent, placing
 
-        if what not in ("mean", "std", "samples"):
-            raise InputError(f"what {what!r}: expected mean, std or samples")
+        names = {
+            "mean": "magnitude",
+            "std": "magnitude_std",
+            "complex_std": "std",
+            "samples": "samples",
+        }
+        if what not in names:
+            raise InputError(f"what {what!r}: expected one of {', '.join(names)}")
         check_absent(path, overwrite, "overwrite=True")
-        pixels = np.abs(np.asarray(getattr(self, what)))
+        pixels = np.abs(np.asarray(getattr(self, names[what])))
         array = np.moveaxis(pixels, (-1, -2, 0), (0, 1, 2))
         if affine is None:
             sizes = np.asarray(voxel_size, float)

@@ -5,16 +5,11 @@ from __future__ import annotations
 import logging
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
 from gadgets.commands.options import Overwrite
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
-    from scoremri_core.reports.frame import Shown
 
 logger = logging.getLogger(__name__)
 
@@ -33,6 +28,8 @@ def demo(
     It goes through the chain, as a scanner's would. DIR gets scan.h5 (the scan and its truth),
     out.h5 (the images, samples among them) and demo.png.
     """
+    import numpy as np
+
     from gadgets.commands.replay import replay
     from gadgets.commands.report_images import read_frames
     from gadgets.commands.simulate import simulate
@@ -49,12 +46,14 @@ def demo(
     replay(scan, images, properties=["outputs=mean,std,samples"], overwrite=overwrite)
     title = "scoremri demo: simulated head, 8 coils, every 4th line and 24 calibration lines"
     (shown,), _ = read_frames(images, "dataset", 1)
+    if shown.std is None:
+        logger.warning("no uncertainty: the reconstruction is a classical one")
     with replacing(picture) as partial:
         comparison(
             partial,
             *_truth_and_zero_filled(scan),
             shown.mean,
-            _sd_of_magnitude(shown),
+            np.full(shown.mean.shape, np.nan) if shown.std is None else shown.std,
             title,
             sample=shown.samples[0] if shown.samples else None,
             geometry=shown.geometry,
@@ -76,18 +75,3 @@ def _truth_and_zero_filled(path: Path) -> tuple[Any, Any]:
     with open_scan(path) as scan:
         kspace = zero_filled_kspace(scan)[0]
     return truth, np.sum(maps.conj() * to_image(kspace), axis=0)
-
-
-def _sd_of_magnitude(shown: Shown) -> NDArray[Any]:
-    """What the error of a magnitude compares with; NaN where there are no samples.
-
-    The series of the standard deviation is that of the complex value.  The mean of eight samples
-    is that of many, so that none is taken off their number.
-    """
-    import numpy as np
-
-    if len(shown.samples) < 2:
-        logger.warning("no uncertainty, the reconstruction is a classical one")
-        return np.full(shown.mean.shape, np.nan)
-    spread: NDArray[Any] = np.std(shown.samples, axis=0)
-    return spread

@@ -23,7 +23,7 @@ logger = logging.getLogger(__name__)
 
 DESCRIPTIONS = {
     "mean": "posterior mean",
-    "std": "posterior standard deviation",
+    "std": "posterior standard deviation of the magnitude",
     "phase": "phase of the posterior mean",
     "samples": "posterior sample",
     "zero_filled": "zero-filled image",

@@ -18,7 +18,7 @@ from scoremri_core.reports.panel import figure, panel, scale
 Image = NDArray[Any]
 
 SIGNAL = 0.1  # of the brightest, from which a relative deviation is shown
-COMPLEX = "of the complex value, about 1.4 times that of the magnitude where there is signal"
+OF_MAGNITUDE = "of the magnitude"
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,7 @@ class Shown:
     ----------
     name : which frame it is.
     mean : (y, x) magnitude.
-    std : (y, x) posterior standard deviation of the complex value; None where it is not known.
+    std : (y, x) posterior standard deviation of the magnitude; None where it is not known.
     samples : (y, x) magnitudes.
     beside : images without a prior by their titles.
     geometry, facts : what is known of it.
@@ -96,7 +96,9 @@ def figures(shown: Shown) -> list[str]:
     drawn = [_greys(title, [shown.mean], shown, view)]
     if shown.std is not None:
         top = pixels.brightest(shown.std)
-        drawn.append(_colours("Posterior sd", shown, shown.std, top, view, facts.unit, COMPLEX))
+        drawn.append(
+            _colours("Posterior sd", shown, shown.std, top, view, facts.unit, OF_MAGNITUDE)
+        )
         assert shown.relative is not None
         share = min(pixels.brightest(100 * shown.relative), 100.0)
         note = f"grey: mean below {SIGNAL:.0%} of the brightest"
