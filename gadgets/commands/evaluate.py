@@ -274,11 +274,12 @@ def _check_masks(
 ) -> None:
     """Refuse, with InputError, what leaves no scan a mask: every row would fail."""
     from scoremri_core.evaluation.survey import cases
+    from scoremri_core.mri.acquired import measured
     from scoremri_core.scans.retrospective import kept_samples
 
     reasons = []
     for scan in scans:
-        received = (next(iter(scan.slices.values())) != 0).any(axis=0)
+        received = measured(next(iter(scan.slices.values())))
         for kind, factor in cases(scan.coils, masks, accelerations):
             try:
                 kept_samples(received, kind, factor, calibration, seed, axis, true)

@@ -10,6 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from scoremri_core.mri.acquired import measured
 from scoremri_core.mri.classical import zero_filled
 
 Image = NDArray[np.complex64]
@@ -43,7 +44,7 @@ class Problem:
     @property
     def mask(self) -> NDArray[np.bool_]:
         """Which samples (y, x) were measured."""
-        return np.any(self.kspace != 0, axis=0)
+        return measured(self.kspace)
 
     def tensors(self, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
         """K-space over the scale and maps, (1, coil, y, x), and mask (1, y, x)."""

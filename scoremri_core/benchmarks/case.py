@@ -144,11 +144,12 @@ def _undersampled(
     seed: int,
     settings: dict[str, Any],
 ) -> Case:
+    from scoremri_core.mri.acquired import measured
     from scoremri_core.scans.masks import make_mask
 
     kind = settings.get("mask", Case.mask)
     lines = make_mask(kind, kspace.shape[1:2], acceleration, calibration, seed=seed).sampled
-    received = np.any(kspace != 0, axis=(0, 2))
+    received = measured(kspace).any(axis=1)
     return Case(
         name,
         (kspace * lines[:, None]).astype(np.complex64),

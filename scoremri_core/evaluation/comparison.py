@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from scoremri_core.evaluation.metrics import psnr, reference_noise_variance
 from scoremri_core.evaluation.score import Answer, Reference, Score, Uncertainty, score
+from scoremri_core.mri.acquired import measured
 from scoremri_core.mri.classical import (
     cg_sense,
     l1_wavelet,
@@ -138,7 +139,7 @@ class Evaluation:
         noise would be far from it, and a noisy one near.
         """
         power = root_sum_of_squares(self.kspace) ** 2
-        received = np.any(self.kspace != 0, axis=0).mean()
+        received = measured(self.kspace).mean()
         less = np.maximum(power - np.trace(self.noise).real * received, 0)
         root: Image = np.sqrt(less).astype(np.complex64)
         return root
@@ -153,7 +154,7 @@ class Evaluation:
 
     def undersampled(self, kind: str, acceleration: float, seed: int = 0) -> tuple[Image, float]:
         """K-space with lines, or samples, dropped, and its true acceleration."""
-        received = np.any(self.kspace != 0, axis=0)
+        received = measured(self.kspace)
         kept = kept_samples(
             received, kind, acceleration, self.calibration, seed, self.axis, self.true
         )
@@ -258,9 +259,8 @@ class Evaluation:
         rng = np.random.default_rng(0)
         white = rng.standard_normal((2, *kspace.shape))
         root = PROBE * np.linalg.inv(whitening_matrix(self.noise))
-        probe = (
-            whiten(white[0] + 1j * white[1], root) * np.any(self.kspace != 0, axis=(0, 2))[:, None]
-        )
+        lines = measured(self.kspace).any(axis=1)[:, None]
+        probe = whiten(white[0] + 1j * white[1], root) * lines
         noisy = reconstruct((kspace + probe * (kspace != 0)).astype(np.complex64))
         if folds:
             # of two equal components the magnitude has one

@@ -17,6 +17,7 @@ from scoremri_core.baselines.problem import Problem
 from scoremri_core.errors import InputError
 from scoremri_core.evaluation.score import Answer, Reference, score
 from scoremri_core.experiments.trials import Scans, Trial
+from scoremri_core.mri.acquired import measured
 from scoremri_core.mri.classical import mvue, root_sum_of_squares
 from scoremri_core.mri.coil_maps import estimate_coil_maps
 from scoremri_core.mri.noise import covariance_from_edges
@@ -92,7 +93,7 @@ class Undersampled:
     @classmethod
     def of(cls, kspace: NDArray[Any], trial: Trial, seed: int) -> Undersampled:
         """Drop samples of a fully sampled slice, and estimate coil maps from what is left."""
-        received = np.any(kspace != 0, axis=0)
+        received = measured(kspace)
         kept = kept_samples(
             received, trial.mask, trial.acceleration, trial.calibration, seed, trial.axis, True
         )

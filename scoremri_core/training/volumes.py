@@ -145,6 +145,7 @@ def _hdf5(source: Source) -> NDArray[Any]:
 
 def _mvue(path: Path, group: str) -> NDArray[np.complex64]:
     """Images (slice, y, x) of a fully sampled scan, as the samplers see them."""
+    from scoremri_core.mri.acquired import measured
     from scoremri_core.mri.classical import mvue
     from scoremri_core.mri.coil_maps import estimate_coil_maps
     from scoremri_core.mri.noise import covariance_from_edges, whiten, whitening_matrix
@@ -152,7 +153,7 @@ def _mvue(path: Path, group: str) -> NDArray[np.complex64]:
 
     images = []
     for index, kspace in enumerate(fully_sampled_kspace(path, group)):
-        lines = np.flatnonzero(np.any(kspace != 0, axis=(0, 2))) - kspace.shape[1] // 2
+        lines = np.flatnonzero(measured(kspace).any(axis=1)) - kspace.shape[1] // 2
         if min(-lines[0], lines[-1]) < 0.9 * max(-lines[0], lines[-1]):
             raise InputError(f"{path}: partial Fourier: expected a fully sampled scan")
         try:

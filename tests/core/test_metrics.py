@@ -1,6 +1,5 @@
 import numpy as np
 import pytest
-from scipy.stats import norm
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
 from scoremri_core.errors import InputError

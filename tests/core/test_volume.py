@@ -5,7 +5,7 @@ import pytest
 import sigpy.mri
 import torch
 
-from scoremri_core import reconstruct, reconstruction, volume
+from scoremri_core import PosteriorOptions, reconstruct, reconstruction, volume
 from scoremri_core.errors import InputError
 from scoremri_core.evaluation.metrics import psnr
 from scoremri_core.kspace import KSpace
@@ -247,3 +247,38 @@ def test_bad_arguments_are_named(changes, message):
     arguments = {"kspace": scan(), **OPTIONS, **changes}
     with pytest.raises(InputError, match=message):
         reconstruct_volume(arguments.pop("kspace"), **arguments)
+
+
+def test_it_takes_what_reconstruct_takes():
+    """A mask, tensors, given maps and an object of options."""
+    kspace, options = scan(undersampled()), {**OPTIONS, "samples": 1}
+    expected = reconstruct_volume(kspace, **options)
+    full = kspace + np.complex64(0.01) * (kspace == 0)
+    for mask in (undersampled(), np.broadcast_to(undersampled()[..., None], kspace.shape[1:])):
+        found = reconstruct_volume(full, mask=mask, **options)
+        np.testing.assert_array_equal(found.mean, expected.mean)
+    tensors = reconstruct_volume(torch.from_numpy(kspace), **options)
+    assert isinstance(tensors.mean, torch.Tensor)
+    np.testing.assert_array_equal(tensors.mean.numpy(), expected.mean)
+    steps = options.pop("steps")
+    as_object = reconstruct_volume(kspace, sampler=PosteriorOptions(steps=steps), **options)
+    np.testing.assert_array_equal(as_object.mean, expected.mean)
+
+
+def test_given_maps_are_used():
+    kspace, options = scan(undersampled()), {**OPTIONS, "sampler": "none"}
+    truth = np.abs(head())
+    given = reconstruct_volume(kspace, maps=coil_maps(), **options)
+    estimated = reconstruct_volume(kspace, **options)
+    assert psnr(given.magnitude, truth) == pytest.approx(psnr(estimated.magnitude, truth), abs=0.3)
+    swapped = reconstruct_volume(kspace, maps=coil_maps()[::-1].copy(), **options)
+    assert psnr(swapped.magnitude, truth) < psnr(given.magnitude, truth) - 5
+    with pytest.raises(InputError, match="maps has shape"):
+        reconstruct_volume(kspace, maps=coil_maps()[:, :4], **options)
+
+
+def test_a_user_who_gives_noise_and_scale_keeps_the_check_of_the_noise(caplog):
+    """Both given once meant a position of a volume, which was not checked."""
+    kspace = to_image(scan(), (-1,))[..., NX // 2]
+    reconstruct(kspace, noise_covariance=100 * COVARIANCE, scale=1.0, sampler="none")
+    assert "one of them is wrong" in caplog.text
