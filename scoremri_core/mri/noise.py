@@ -26,8 +26,9 @@ def covariance_from_scan(
 
         cov(data) = cov(noise scan) * (noise dwell / data dwell) / bandwidth
 
-    which is Gadgetron's NoiseAdjustGadget (its whitening matrix carries the factor
-    sqrt(2 * data dwell / noise dwell * bandwidth), the 2 as in `whitening_matrix`).
+    as in Gadgetron's NoiseAdjustGadget (its whitening matrix carries the factor
+    sqrt(2 * data dwell / noise dwell * bandwidth), the 2 as in `whitening_matrix`). Unlike there,
+    a noise scan of few samples gives a well-conditioned covariance, see `sample_covariance`.
 
     Parameters
     ----------
@@ -67,11 +68,11 @@ def covariance_from_scan(
 def covariance_from_edges(
     kspace: ArrayLike, averages: ArrayLike | None = None, mask: NDArray[np.bool_] | None = None
 ) -> NDArray[np.complex128]:
-    """Noise covariance from the imaging data alone, where object signal is weakest.
+    """Noise covariance from the imaging data alone.
 
-    The samples are `noise_samples`; their covariance is well-conditioned however few they are.
-
-    Samples that are not finite in every coil count as not measured.
+    It is that of samples with next to no signal: the quietest of the edges of k-space and the
+    background of the image (see `scoremri_core.mri.noise_samples`). A sample that is not finite in
+    one coil counts as not measured.
 
     Parameters
     ----------

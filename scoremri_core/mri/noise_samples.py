@@ -1,16 +1,15 @@
-"""Where k-space shows the noise alone.
+"""Samples of a scan that hold noise and next to nothing of the object.
 
-Sharp edges of an object reach the corners of k-space, and many coils need many samples: there is
-no place that is free of the object for every scan. So noise is looked for in several, and the
-quietest is believed, since an object only adds to it:
+Sharp edges reach the corners of k-space, and many coils need many samples: no place is free of the
+object in every scan. Several are compared, and the quietest is taken, because an object only adds
+power:
 
-- far from DC in k-space and beside the object in the image, where readouts are without gaps;
-- the same after a window, where edges of the object ring;
-- far from DC, where readouts have gaps;
-- in the corners of a windowed image of the calibration region.
+- lines far from DC, transformed along the readout, beside the object;
+- the same after a Hann window, which keeps edges of the object from ringing;
+- the samples farthest from DC, if readouts have gaps;
+- pixels beside the object in a windowed image of the calibration region.
 
-Power is compared in units of each coil's own noise, so that neither a loud coil hides the object
-nor a dead one looks like a quiet place.
+Power is measured in units of each coil's noise: a loud coil does not hide the object in the others.
 """
 
 from __future__ import annotations
@@ -26,19 +25,19 @@ from scoremri_core.mri.fourier import fft
 
 PER_COIL = 8  # samples wanted: eigenvalues of whitened noise are from 0.5 to 2 then
 FEWEST = 256  # samples wanted, however few the coils
-QUIETER = 0.9  # power over that of the place before, from which on another is believed
-CHANCE = 2.0  # standard errors of a power that count as chance
+QUIETER = 0.9  # power of a place over that of the one before, for it to be taken instead
+CHANCE = 2.0  # standard errors
 FEWEST_LINES = 12
 AIR = 0.2  # of the columns
-ROLL_OFF = 0.05  # of the columns, in which receiver filters may leave less noise
-JUMP = 1.15  # of the power from one column to the next louder one, where the object begins
+ROLL_OFF = 0.05  # of the columns, where receiver filters may attenuate the noise
+JUMP = 1.15  # in power, from a column to the next louder one, where the object begins
 BLOCK = 64  # samples of k-space
 FAR = 0.02  # of the samples, 4 blocks at least
 FILTERED = 3.0  # sd at the rim of Nyquist's circle over that in the corners beyond it
 WIDEST = 64  # calibration samples along an axis
 NARROWEST = 8
 CORNERS = 0.02  # of the pixels, 2 at least
-FLOOR = 0.2  # quantile of a coil's power that stands for its noise
+FLOOR = 0.2  # quantile of a coil's power that is taken as its noise
 TINY = 1e-30  # of the largest power
 
 Samples = NDArray[np.complex64]
@@ -48,13 +47,20 @@ Real = NDArray[np.floating]
 def noise_samples(
     kspace: Samples, measured: NDArray[np.bool_], variance: NDArray[np.float64]
 ) -> Samples:
-    """Samples (coil, n) of noise, each independent of the others and of the same covariance.
+    """Independent samples of the noise.
 
     Parameters
     ----------
-    kspace : (coil, y, x), centred, of largest magnitude about 1.
-    measured : (y, x), where k-space was measured: at least one sample.
-    variance : (y, x), of the noise in a sample over that wanted; zero where not measured.
+    kspace : (coil, y, x) complex64
+        Centred, with a largest magnitude of about 1.
+    measured : (y, x) bool
+        Which samples were measured, at least one.
+    variance : (y, x) float
+        Noise variance of each sample relative to that wanted, zero where not measured.
+
+    Returns
+    -------
+    (coil, n) complex64
     """
     best, *others = _candidates(kspace, measured, variance)
     for other in others:
@@ -66,15 +72,17 @@ def noise_samples(
 def _candidates(
     ksp: Samples, measured: NDArray[np.bool_], variance: NDArray[np.float64]
 ) -> Iterator[Samples]:
-    """Samples from each place, beginning with the one that real scans disturb least."""
+    """Samples from each place, first from the one with the fewest artefacts in real scans."""
     lines = _whole_lines(measured)
     if lines is None:
         yield _far_samples(ksp, measured, variance)
     else:
         yield _beside_object(ksp, lines, variance, np.ones(ksp.shape[-1]))
-        # every other column, which after the window are independent
-        yield _beside_object(ksp, lines, variance, _window(np.all(measured[lines], axis=0)), step=2)
-    from scoremri_core.mri.coil_maps import calibration_extent  # which needs `noise` itself
+        common = np.all(measured[lines], axis=0)
+        if common.sum() >= NARROWEST:
+            # after the window every other column is independent
+            yield _beside_object(ksp, lines, variance, _window(common), step=2)
+    from scoremri_core.mri.coil_maps import calibration_extent  # imports `noise` itself
 
     try:
         extent = calibration_extent(measured)
@@ -86,7 +94,7 @@ def _candidates(
 
 
 def _is_quieter(one: Samples, other: Samples) -> bool:
-    """Whether the coils have less power in one place than in another, by more than chance."""
+    """Whether the coils have less power in one place than in the other, by more than chance."""
     levels = [np.log(np.maximum(_power(x).mean(axis=1), TINY)).mean() for x in (one, other)]
     chance = np.sqrt((1 / one.shape[1] + 1 / other.shape[1]) / len(one))
     return bool(levels[0] - levels[1] < np.log(QUIETER) - CHANCE * chance)
@@ -113,13 +121,13 @@ def _beside_object(
     window: NDArray[np.float64],
     step: int = 1,
 ) -> Samples:
-    """Columns of air of the lines far from DC, transformed along the readout.
+    """The columns beside the object of lines far from DC, transformed along the readout.
 
-    Which columns these are is told by the lines near DC, so that none is chosen for being quiet
-    by chance. Where the samples are too few for the coils, lines nearer DC follow.
+    The columns are chosen by the lines near DC, so that none is chosen because it is quiet by
+    chance. Lines nearer DC are added if the samples are too few for the coils.
     """
     weight = window / np.sqrt(np.mean(window**2 * variance[lines], axis=1, keepdims=True))
-    # where the origin lies is of no importance here
+    # uncentred: neither the phase nor the order of columns matters
     hybrid = fft(ksp[:, lines] * weight.astype(np.float32), (-1,), inverse=True)[..., ::step]
     power = _power(hybrid)
     far = min(max(FEWEST_LINES, len(lines) // 4), len(lines) - 4)
@@ -129,7 +137,7 @@ def _beside_object(
 
 
 def _air(power: Real, wanted: int) -> NDArray[np.intp]:
-    """The quietest columns of power (coil, line, column), up to where the object begins."""
+    """The quietest columns of power (coil, line, column), until the object begins."""
     coils, lines, columns = power.shape
     level = _over_floor(power.mean(axis=1))
     order = np.argsort(level, kind="stable")
@@ -144,10 +152,10 @@ def _air(power: Real, wanted: int) -> NDArray[np.intp]:
 def _far_samples(
     ksp: Samples, measured: NDArray[np.bool_], variance: NDArray[np.float64]
 ) -> Samples:
-    """The measured samples farthest from DC, block by block.
+    """The measured samples farthest from DC, in blocks.
 
-    The corners beyond Nyquist's circle are left out where they are far quieter than its rim: an
-    image that a vendor filtered or interpolated has no noise there.
+    The corners beyond Nyquist's circle are left out if they are far quieter than its rim: a
+    filtered or interpolated image has no noise there.
     """
     y, x = ((np.arange(n) - n // 2) / (n / 2) for n in measured.shape)
     radius = np.hypot(y[:, None], x)[measured]
@@ -163,7 +171,7 @@ def _far_samples(
 
 
 def _quiet_rows(power: Real, far: int) -> NDArray[np.intp]:
-    """Rows of power (coil, row, sample): `far` of them, and more that show no more than they."""
+    """The first `far` rows of power (coil, row, sample), and others as quiet if more are needed."""
     coils, _, size = power.shape
     wanted = -(-max(PER_COIL * coils, FEWEST) // size)
     floor = np.maximum(power[:, :far].mean(axis=(1, 2), keepdims=True), TINY)
@@ -175,14 +183,14 @@ def _quiet_rows(power: Real, far: int) -> NDArray[np.intp]:
 def _corners(block: Samples, variance: NDArray[np.float64]) -> Samples:
     """Pixels beside the object in the windowed image of a calibration region.
 
-    Every other one along each axis, which after the window are independent.
+    Every other pixel along each axis, which are independent after the window.
     """
     window = np.outer(*(_window(np.ones(n, bool)) for n in variance.shape))
     window /= np.sqrt(np.mean(window**2 * variance))
     image = fft(block * window.astype(np.float32), (-2, -1), inverse=True)
     level = uniform_filter(_over_floor(_power(image)), 3, mode="wrap")[::2, ::2].ravel()
     order = np.argsort(level, kind="stable")
-    # of 9 pixels half are independent
+    # half of the 9 pixels are independent
     limit = 1.25 + CHANCE / np.sqrt(4.5 * len(block))
     count, more = 0, max(int(CORNERS * level.size), 2)
     while more > count:
@@ -203,7 +211,7 @@ def _power(samples: Samples) -> Real:
 
 
 def _window(inside: NDArray[np.bool_]) -> NDArray[np.float64]:
-    """Hann's window over where a readout (x,) was measured."""
+    """Hann window over the measured part of a readout (x,), zero elsewhere."""
     window = np.zeros(len(inside))
     n = int(inside.sum())
     window[inside] = np.sin(np.pi * (np.arange(n) + 0.5) / n) ** 2
@@ -211,6 +219,6 @@ def _window(inside: NDArray[np.bool_]) -> NDArray[np.float64]:
 
 
 def _central(extent: slice, n: int) -> slice:
-    """At most `WIDEST` samples of an extent, about DC."""
+    """At most `WIDEST` samples of an extent, about the centre n // 2."""
     start = max(extent.start, min(n // 2 - WIDEST // 2, extent.stop - WIDEST))
     return slice(start, min(start + WIDEST, extent.stop))
