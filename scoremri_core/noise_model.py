@@ -25,7 +25,13 @@ from scoremri_core.kspace import KSpace
 from scoremri_core.mri.acquired import measured
 from scoremri_core.mri.coil_maps import calibration_extent
 from scoremri_core.mri.fourier import to_image
-from scoremri_core.mri.noise import covariance_from_edges, noise_sigma, whiten, whitening_matrix
+from scoremri_core.mri.noise import (
+    covariance_from_edges,
+    noise_sigma,
+    sample_covariance,
+    whiten,
+    whitening_matrix,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -214,8 +220,7 @@ def residual_covariance(
     quiet = inside & (power <= np.quantile(power[inside], QUIET_SHARE))
     values = residual[:, quiet].astype(np.complex128)
     sampled = (rows.stop - rows.start) * band.sum() / (ny * nx)
-    factor = QUIET_BIAS * coils / (coils - sets) / sampled / values.shape[1]
-    covariance: Covariance = factor * (values @ values.conj().T)
+    covariance = QUIET_BIAS * coils / (coils - sets) / sampled * sample_covariance(values)
     if averages is not None:
         covariance /= np.mean(1 / np.asarray(averages)[rows][:, band])
     return covariance

@@ -252,15 +252,37 @@ def cautious_sense(
 def _power_spectrum(
     ksp: Image, mask: NDArray[np.bool_], covariance: NDArray[Any]
 ) -> NDArray[np.float64]:
-    """Energy (y, x) of the image's Fourier coefficients: radial mean of the data's, less noise."""
+    """Energy (y, x) of the image's Fourier coefficients: radial mean of the data's, less noise.
+
+    Only directions of coil space that hold signal count: in the others noise is all there is, and
+    that of many coils is never known well enough to be subtracted.
+    """
     ny, nx = mask.shape
     y, x = ((np.arange(n) - n // 2) / n for n in (ny, nx))
     ring = np.rint(np.hypot(y[:, None], x) * min(ny, nx)).astype(int)
     rings = int(ring.max()) + 1
     count = np.bincount(ring[mask], minlength=rings)
-    energy = np.bincount(ring[mask], np.sum(np.abs(ksp[:, mask]) ** 2, axis=0), minlength=rings)
-    noise = float(np.trace(covariance).real)
+    directions = _signal_directions(ksp[:, mask], covariance)
+    shown = directions.astype(np.complex64) @ ksp[:, mask]
+    energy = np.bincount(ring[mask], np.sum(np.abs(shown) ** 2, axis=0), minlength=rings)
+    noise = float(np.trace(directions @ covariance @ directions.conj().T).real)
+    least = 0.1 * float(np.trace(covariance).real) / len(ksp)
     measured = np.flatnonzero(count)
-    signal = np.maximum(energy[measured] / count[measured] - noise, 0.1 * noise / len(ksp))
+    signal = np.maximum(energy[measured] / count[measured] - noise, least)
     spectrum: NDArray[np.float64] = np.interp(np.arange(rings), measured, signal)[ring]
     return spectrum
+
+
+def _signal_directions(samples: Image, covariance: NDArray[Any]) -> NDArray[np.complex128]:
+    """Matrix (direction, coil) that keeps of samples (coil, n) what exceeds noise, and its norm.
+
+    Its rows are the principal components of the whitened samples beyond the largest that noise
+    alone has (Marchenko and Pastur), and the first one in any case.
+    """
+    whitening = whitening_matrix(covariance)
+    gram = (samples @ samples.conj().T).astype(np.complex128)
+    energies, components = np.linalg.eigh(whitening @ gram @ whitening.conj().T)
+    edge = 2 * (np.sqrt(samples.shape[1]) + np.sqrt(len(samples))) ** 2
+    kept = components[:, min(int(np.sum(energies <= edge)), len(energies) - 1) :]
+    _, lengths = np.linalg.qr(np.linalg.solve(whitening, kept))
+    return np.asarray(lengths @ kept.conj().T @ whitening)

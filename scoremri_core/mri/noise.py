@@ -6,13 +6,13 @@ per real component have 2 sigma^2 on the diagonal.
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.ndimage import uniform_filter1d
 
 from scoremri_core.errors import InputError
 from scoremri_core.mri.acquired import measured as sampled
+from scoremri_core.mri.noise_samples import noise_samples
 
-_SHRINKAGE = 0.25  # of an estimate from the data, towards independent coils
-_FILTERED = 3.0  # sd at the rim of Nyquist's circle over that in the corners beyond it
+_PLENTY = 100  # samples per coil: chance changes eigenvalues by less than a fifth
+_FOLDS = 5
 _EIGENVALUE_FLOOR = 1e-6  # of the largest: a direction below it is whitened as if it stood there
 
 
@@ -27,8 +27,9 @@ def covariance_from_scan(
 
         cov(data) = cov(noise scan) * (noise dwell / data dwell) / bandwidth
 
-    which is Gadgetron's NoiseAdjustGadget (its whitening matrix carries the factor
-    sqrt(2 * data dwell / noise dwell * bandwidth), the 2 as in `whitening_matrix`).
+    as in Gadgetron's NoiseAdjustGadget (its whitening matrix carries the factor
+    sqrt(2 * data dwell / noise dwell * bandwidth), the 2 as in `whitening_matrix`). Unlike there,
+    a noise scan of few samples gives a well-conditioned covariance, see `sample_covariance`.
 
     Parameters
     ----------
@@ -62,23 +63,17 @@ def covariance_from_scan(
             f"The noise scan's dwell-time ratio ({dwell_ratio}) and receiver bandwidth "
             f"({bandwidth}) must be positive numbers."
         )
-    return _covariance(x) * factor
+    return sample_covariance(x) * factor
 
 
 def covariance_from_edges(
     kspace: ArrayLike, averages: ArrayLike | None = None, mask: NDArray[np.bool_] | None = None
 ) -> NDArray[np.complex128]:
-    """Noise covariance from the imaging data alone, where object signal is weakest.
+    """Noise covariance from the imaging data alone.
 
-    Where the readout (last axis) is sampled without gaps, the lines farthest from DC are
-    transformed along it and the quietest columns are kept: the edges of k-space crossed with the
-    air beside the object, since sharp edges of an object reach the corners of k-space too. The
-    very quietest 5 % of the columns are left out, as receiver filters roll off there; the 15 %
-    above them are used. Otherwise (both axes undersampled) the samples farthest from DC are taken.
-
-    Samples that are zero in every coil, or not finite in any, count as not measured.
-    Correlations between coils are shrunk by a quarter: what leaks in of the object would look
-    like perfectly correlated noise.
+    It is that of samples with next to no signal: the quietest of the edges of k-space and the
+    background of the image (see `scoremri_core.mri.noise_samples`). A sample that is not finite in
+    one coil counts as not measured.
 
     Parameters
     ----------
@@ -102,7 +97,7 @@ def covariance_from_edges(
     if ksp.ndim != 3:
         raise InputError(f"k-space has shape {ksp.shape}: expected (coil, y, x).")
     finite = np.isfinite(ksp).all(axis=0)
-    ksp = np.where(finite, ksp, 0).astype(np.complex128)
+    ksp = np.where(finite, ksp, 0)
     measured = finite & sampled(ksp, mask)
     coils = len(ksp)
     if measured.sum() < coils:
@@ -110,19 +105,12 @@ def covariance_from_edges(
             f"The noise cannot be estimated from {measured.sum()} measured samples of {coils} "
             "coils: expected at least one per coil."
         )
-    # of a sample averaged n times over that of one averaged once
     variance = np.where(measured, 1 / np.maximum(1.0 if averages is None else averages, 1e-9), 0)
-    found = _quiet_columns(ksp, measured, variance)
-    if found is None or found[0].shape[1] < 4 * coils:
-        found = _far_samples(ksp, measured, variance)
-    samples, mean_variance = found
-    # Signal that leaks into the estimate is the same in all coils, up to a factor: taken for
-    # noise it would leave the other directions nearly noise-free, and whitening blow them up.
-    covariance = _covariance(samples) / mean_variance
-    covariance += _SHRINKAGE * (np.diag(np.diag(covariance)) - covariance)
+    unit = float(np.abs(ksp).max()) or 1.0  # squares may leave the range of single precision
+    samples = noise_samples((ksp / unit).astype(np.complex64), measured, variance)
     # Data without any noise still carry the rounding of single precision.
-    rounding = (np.finfo(np.float32).eps * np.abs(ksp).max()) ** 2
-    return covariance + rounding * np.eye(coils)
+    rounding = np.finfo(np.float32).eps ** 2 * np.eye(coils)
+    return unit**2 * (sample_covariance(samples) + rounding)
 
 
 def whitening_matrix(covariance: ArrayLike) -> NDArray[np.complex128]:
@@ -167,62 +155,42 @@ def whiten(kspace: ArrayLike, whitening: ArrayLike) -> NDArray[np.complex64]:
     return (matrix.astype(np.complex64) @ flat).reshape(ksp.shape)
 
 
+def sample_covariance(samples: ArrayLike) -> NDArray[np.complex128]:
+    """Covariance E[n n^H] of samples of noise, well-conditioned if they are few.
+
+    The eigenvalues of a plain sample covariance spread by chance: with two samples per coil from
+    0.09 to 2.9 where all are 1, and whitening amplifies what seems free of noise. With less than
+    100 samples per coil the eigenvectors are therefore those of four fifths of the samples, and the
+    eigenvalues the variances of the other fifth along them, averaged over the five choices of that
+    fifth. In the limit of many coils this is the best estimate with the eigenvectors of the samples
+    (Lam, Ann Statist 44:928-953, 2016). Coils are scaled to equal variance first.
+
+    Parameters
+    ----------
+    samples : (coil, n) complex
+        Neighbouring samples may be correlated.
+
+    Returns
+    -------
+    (coil, coil) complex128
+    """
+    x = np.asarray(samples, dtype=np.complex128)
+    coils, n = x.shape
+    if n >= _PLENTY * coils:
+        return np.asarray(x @ x.conj().T / n)
+    scale = np.sqrt(np.mean(np.abs(x) ** 2, axis=1))
+    x = x / np.where(scale > 0, scale, 1)[:, None]
+    total = np.zeros((coils, coils), np.complex128)
+    for held in np.array_split(np.arange(n), min(_FOLDS, n)):
+        others = np.delete(x, held, axis=1)
+        vectors = np.linalg.eigh(others @ others.conj().T)[1]
+        values = np.mean(np.abs(vectors.conj().T @ x[:, held]) ** 2, axis=1)
+        total += vectors * values @ vectors.conj().T
+    diagonal = np.diagonal(total).real
+    scale = scale / np.sqrt(np.where(diagonal > 0, diagonal, 1))
+    return np.asarray(scale[:, None] * total * scale)
+
+
 def noise_sigma(covariance: ArrayLike) -> float:
     """Standard deviation of each real component of the noise, root mean square over coils."""
     return float(np.sqrt(np.mean(np.real(np.diagonal(np.asarray(covariance)))) / 2))
-
-
-def _covariance(samples: NDArray[np.complex128]) -> NDArray[np.complex128]:
-    return samples @ samples.conj().T / samples.shape[1]
-
-
-def _quiet_columns(
-    ksp: NDArray[np.complex128], measured: NDArray[np.bool_], variance: NDArray[np.float64]
-) -> tuple[NDArray[np.complex128], float] | None:
-    """Noise samples (coil, n) of (far line, quiet column), None where readouts have gaps.
-
-    With the mean of `variance`, which is zero where nothing was measured, over what they are of.
-    """
-    ny, nx = measured.shape
-    count = measured.sum(axis=1)
-    whole = np.flatnonzero(count >= max(0.9 * count.max(), nx / 2))
-    distance = np.abs(whole - ny // 2)
-    first = measured[whole].argmax(axis=1)
-    last = nx - measured[whole, ::-1].argmax(axis=1)
-    gap_free = last - first == count[whole]
-    if gap_free.sum() < 8 or gap_free.mean() < 0.9:
-        return None
-    whole, distance = whole[gap_free], distance[gap_free]
-    far = whole[np.argsort(-distance, kind="stable")[: max(12, len(whole) // 4)]]
-    # A readout measured over part of the matrix spreads that part's noise over all columns.
-    scale = np.sqrt(nx / count[far])
-    shifted = np.fft.ifftshift(ksp[:, far], axes=-1)
-    hybrid = np.fft.ifft(shifted, norm="ortho") * scale[:, None]
-    # Smoothed over neighbours, or the columns that chance made quiet would be picked.
-    power = uniform_filter1d(np.mean(np.abs(hybrid) ** 2, axis=(0, 1)), 9, mode="wrap")
-    order = np.argsort(power, kind="stable")[int(0.05 * nx) : max(int(0.2 * nx), 1)]
-    mean = float(variance[far].sum() / count[far].sum())
-    return hybrid[:, :, order].reshape(len(ksp), -1), mean
-
-
-def _far_samples(
-    ksp: NDArray[np.complex128], measured: NDArray[np.bool_], variance: NDArray[np.float64]
-) -> tuple[NDArray[np.complex128], float]:
-    """The measured samples (coil, n) farthest from DC: 2 % of them, at least 256 or 16 per coil.
-
-    With the mean of their `variance`.
-
-    The corners beyond Nyquist's circle are left out where they are far quieter than its rim: an
-    image that a vendor filtered or interpolated has no noise there.
-    """
-    ny, nx = measured.shape
-    y = (np.arange(ny) - ny // 2) / (ny / 2)
-    x = (np.arange(nx) - nx // 2) / (nx / 2)
-    radius = np.hypot(y[:, None], x)[measured]
-    n = max(int(0.02 * radius.size), 256, 16 * len(ksp))
-    samples, variances = ksp[:, measured], variance[measured]
-    within = np.where(radius <= 1, radius, 0)
-    far, rim = (np.argsort(-distance, kind="stable")[:n] for distance in (radius, within))
-    power = np.mean(np.abs(samples) ** 2, axis=0)
-    chosen = rim if np.mean(power[rim]) > _FILTERED**2 * np.mean(power[far]) else far
-    return samples[:, chosen], float(variances[chosen].mean())
