@@ -259,7 +259,7 @@ class Evaluation:
         rng = np.random.default_rng(0)
         white = rng.standard_normal((2, *kspace.shape))
         root = PROBE * np.linalg.inv(whitening_matrix(self.noise))
-        lines = measured(self.kspace).any(axis=1)[:, None]
+        lines = np.asarray(measured(self.kspace).any(axis=1))[:, None]
         probe = whiten(white[0] + 1j * white[1], root) * lines
         noisy = reconstruct((kspace + probe * (kspace != 0)).astype(np.complex64))
         if folds:

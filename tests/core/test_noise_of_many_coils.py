@@ -5,6 +5,7 @@ import logging
 import numpy as np
 import pytest
 
+from scoremri_core.kspace import KSpace
 from scoremri_core.mri.classical import cg_sense
 from scoremri_core.mri.fourier import resize, to_kspace
 from scoremri_core.mri.noise import (
@@ -13,7 +14,7 @@ from scoremri_core.mri.noise import (
     noise_sigma,
     sample_covariance,
 )
-from scoremri_core.noise_model import NoiseModel, raised, residual_covariance
+from scoremri_core.noise_model import raised, residual_covariance
 
 SD = 0.005  # of each real component, for an image of 1
 CALIBRATION = 20
@@ -149,7 +150,7 @@ def test_a_mask_says_what_was_measured():
 
 def test_the_true_noise_is_not_called_wrong(caplog):
     with caplog.at_level(logging.WARNING):
-        NoiseModel.found(scan(128, 64), 2 * SD**2 * np.eye(128, dtype=complex))
+        KSpace.of(scan(128, 64), noise_covariance=2 * SD**2 * np.eye(128))
     assert not caplog.records
 
 
