@@ -15,7 +15,7 @@ from typing import Annotated, Any, NoReturn
 import typer
 
 import scoremri_core
-from scoremri_core.errors import InputError
+from scoremri_core.errors import InputError, not_installed
 
 logger = logging.getLogger(__name__)
 
@@ -147,6 +147,9 @@ def _run(arguments: Sequence[str] | None) -> tuple[int, str]:
         return 2, str(error)
     except (typer.Abort, KeyboardInterrupt):
         status = INTERRUPTED
+    except ModuleNotFoundError as error:
+        logger.debug("a module", exc_info=True)
+        return 2, not_installed(error)
     except ImportError as error:  # what a C++ module makes of an interrupt while it loads
         if not isinstance(error.__cause__, KeyboardInterrupt):
             raise
