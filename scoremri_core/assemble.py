@@ -9,12 +9,14 @@ from typing import Any
 import numpy as np
 
 from scoremri_core.mri.acquired import Box, unacquired
+from scoremri_core.mri.blas import one_thread
 from scoremri_core.mri.classical import best_classical
 from scoremri_core.prepare import Slice
 from scoremri_core.request import Request
 from scoremri_core.result import Info, Reconstruction, standard_deviation
 
 
+@one_thread
 def assemble(
     request: Request, slices: list[Slice], box: Box, denoiser: Any, evaluations: int, start: float
 ) -> Reconstruction:

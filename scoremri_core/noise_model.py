@@ -21,6 +21,7 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.ndimage import uniform_filter
 
 from scoremri_core.errors import CalibrationError, InputError
+from scoremri_core.mri.blas import one_thread
 from scoremri_core.mri.coil_maps import calibration_extent
 from scoremri_core.mri.fourier import to_image
 from scoremri_core.mri.noise import covariance_from_edges, noise_sigma, whiten, whitening_matrix
@@ -188,6 +189,7 @@ def _sigma(covariance: Covariance | None) -> float:
     return float("nan") if covariance is None else noise_sigma(covariance)
 
 
+@one_thread
 def residual_covariance(
     kspace: ArrayLike, maps: ArrayLike, averages: ArrayLike | None = None
 ) -> Covariance | None:

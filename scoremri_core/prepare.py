@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from scoremri_core.errors import InputError
 from scoremri_core.mri.acquired import Box
+from scoremri_core.mri.blas import one_thread
 from scoremri_core.mri.classical import zero_filled
 from scoremri_core.mri.coil_maps import estimate_coil_maps
 from scoremri_core.mri.fourier import resize
@@ -64,6 +65,7 @@ class Slice:
         logger.warning("classical image instead of samples: %s", reason)
 
 
+@one_thread
 def prepare(request: Request) -> tuple[list[Slice], Box]:
     """Slices with their noise, maps and scale, or the reason why one cannot be sampled."""
     box = Box((request.kspace != 0).any((0, 1)))

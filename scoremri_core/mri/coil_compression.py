@@ -9,6 +9,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from scoremri_core.errors import InputError
 from scoremri_core.mri import noise
+from scoremri_core.mri.blas import one_thread
 
 
 @dataclass(frozen=True)
@@ -28,6 +29,7 @@ class CoilCompression:
     loss: float
     units: NDArray[np.complex64]
 
+    @one_thread
     def compressed(self, kspace: ArrayLike) -> NDArray[np.complex64]:
         """k-space (coil, ...) of the virtual coils."""
         data: NDArray[np.complex64] = np.tensordot(
@@ -41,6 +43,7 @@ class CoilCompression:
         return np.asarray(wide @ np.asarray(noise_covariance) @ wide.conj().T)
 
 
+@one_thread
 def coil_compression(
     kspace: ArrayLike, coils: int, noise_covariance: ArrayLike | None = None
 ) -> CoilCompression:

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from scoremri_core.errors import CalibrationError, InputError
+from scoremri_core.mri.blas import one_thread
 from scoremri_core.mri.espirit import eigenvectors, kernels, lag_matrices
 from scoremri_core.mri.fourier import to_image
 from scoremri_core.mri.map_sets import fading, folds, turned
@@ -72,6 +73,7 @@ def calibration_extent(sampled: Any) -> tuple[slice, slice]:
     return rows, columns
 
 
+@one_thread
 def estimate_coil_maps(
     calibration: Any,
     sets: int | str = 1,

@@ -14,6 +14,8 @@ All functions take NumPy or CuPy arrays, and its module as `xp`.
 
 from __future__ import annotations
 
+import os
+from concurrent.futures import ThreadPoolExecutor
 from itertools import product
 from typing import Any
 
@@ -77,7 +79,9 @@ def eigenvectors(
     maps = xp.empty((slices, sets, coils, ny, nx), xp.complex64)
     values = xp.empty((slices, sets, ny, nx), xp.float32)
     rows = max(1, CHUNK_BYTES["cpu" if xp is np else "cuda"] // (8 * nx * coils**2))
-    for where, y in product(_spans(slices, max(1, rows // ny)), _spans(ny, rows)):
+
+    def find(part: tuple[slice, slice]) -> None:
+        where, y = part
         chunk = along_y[y] @ lags[where].reshape(-1, width, width * coils**2)
         matrices = along_x @ chunk.reshape(-1, width, coils**2)
         matrices = matrices.reshape(-1, coils, coils)
@@ -91,6 +95,13 @@ def eigenvectors(
                 pair = matrices @ vectors - vectors * (lengths / 2)[:, None, None]
                 pair = xp.concatenate([vectors, pair], axis=-1)
                 matrices -= pair @ pair[..., ::-1].conj().swapaxes(-1, -2)
+
+    parts = product(_spans(slices, max(1, rows // ny)), _spans(ny, rows))
+    if xp is np:
+        with ThreadPoolExecutor(cores()) as pool:
+            list(pool.map(find, parts))
+    else:  # CuPy's device is that of a thread
+        list(map(find, parts))
     return maps, values
 
 
@@ -128,6 +139,12 @@ def leading(matrices: Any, xp: Any) -> tuple[Any, Any]:
         left = xp.arange(len(matrices))[left][off]
         power = power[off]
     return vectors, values
+
+
+def cores() -> int:
+    """How many threads a computation on the CPU may take: as many as OpenMP would."""
+    given = os.environ.get("OMP_NUM_THREADS", "").partition(",")[0]
+    return int(given) if given.isdecimal() and int(given) else len(os.sched_getaffinity(0))
 
 
 def _spans(n: int, step: int) -> list[slice]:

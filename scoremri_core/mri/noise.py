@@ -9,12 +9,14 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.ndimage import uniform_filter1d
 
 from scoremri_core.errors import InputError
+from scoremri_core.mri.blas import one_thread
 
 _SHRINKAGE = 0.25  # of an estimate from the data, towards independent coils
 _FILTERED = 3.0  # sd at the rim of Nyquist's circle over that in the corners beyond it
 _EIGENVALUE_FLOOR = 1e-6  # of the largest: a direction below it is whitened as if it stood there
 
 
+@one_thread
 def covariance_from_scan(
     samples: ArrayLike, dwell_ratio: float = 1.0, bandwidth: float = 1.0
 ) -> NDArray[np.complex128]:
@@ -64,6 +66,7 @@ def covariance_from_scan(
     return _covariance(x) * factor
 
 
+@one_thread
 def covariance_from_edges(
     kspace: ArrayLike, averages: ArrayLike | None = None
 ) -> NDArray[np.complex128]:
@@ -122,6 +125,7 @@ def covariance_from_edges(
     return covariance + rounding * np.eye(coils)
 
 
+@one_thread
 def whitening_matrix(covariance: ArrayLike) -> NDArray[np.complex128]:
     """Matrix W with W cov W^H = 2 I: each real component of W n has standard deviation 1.
 
@@ -151,6 +155,7 @@ def whitening_matrix(covariance: ArrayLike) -> NDArray[np.complex128]:
     return np.sqrt(2) * (vectors / np.sqrt(values)) @ vectors.conj().T
 
 
+@one_thread
 def whiten(kspace: ArrayLike, whitening: ArrayLike) -> NDArray[np.complex64]:
     """Mix the coils of k-space (..., coil, y, x) with a matrix (coil, coil)."""
     ksp = np.asarray(kspace, dtype=np.complex64)
