@@ -15,6 +15,7 @@ from typing import Annotated, Any, NoReturn
 import typer
 
 import scoremri_core
+from gadgets.threads import say_for_whom
 from scoremri_core.errors import InputError, not_installed
 
 logger = logging.getLogger(__name__)
@@ -90,6 +91,7 @@ def configure_logging(level: int) -> None:
     else:
         handler = logging.StreamHandler()
         form = "%(asctime)s %(levelname)s %(name)s: %(message)s"
+    handler.addFilter(say_for_whom)
     if level > logging.DEBUG:
         handler.addFilter(_in_one_sentence)
     logging.basicConfig(level=logging.WARNING, format=form, handlers=[handler], force=True)

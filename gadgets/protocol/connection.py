@@ -7,7 +7,6 @@ import functools
 import logging
 import queue
 import socket
-import threading
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 from xml.etree.ElementTree import Element
@@ -18,6 +17,7 @@ from gadgetron.external.connection import Connection
 from gadgets.protocol import wire
 from gadgets.protocol.documents import read_header
 from gadgets.protocol.wire import Endpoint
+from gadgets.threads import start
 from scoremri_core.errors import InputError
 from scoremri_core.scans.documents import parse
 
@@ -121,7 +121,7 @@ def guarded(target: Callable[[Any, OnLoss], None]) -> Target:
                 outcome.put(error)
 
         # A thread, so that the loss of the peer is heard while it samples.
-        threading.Thread(target=attempt, name=target.__name__, daemon=True).start()
+        start(attempt, name=target.__name__)
         error = outcome.get()
         if isinstance(error, ConnectionError):
             logger.error("The stream ended early: %s", error)
