@@ -4,8 +4,8 @@ from deferred import count
 
 
 def test_every_scan_is_retrieved_once_and_right(tmp_path):
-    counts, lost = count(5, seed=3, folder=tmp_path, kills=2)
+    counts, lost = count(4, seed=3, folder=tmp_path, kills=2)
     assert lost == {}
-    assert counts["retrieved"] == 5
+    assert counts["retrieved"] == 4
     assert counts["wrong"] == counts["twice"] == counts["unfinished recordings left"] == 0
     assert counts["servers killed"]
