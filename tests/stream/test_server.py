@@ -16,7 +16,7 @@ import numpy as np
 import peer
 import pytest
 import torch
-from forked import run_forked
+from forked import FORKS, run_forked
 from served import QUICK, SHAPE, Served, scan, text
 from synthetic import acquisitions, header, letter
 
@@ -335,6 +335,35 @@ def test_the_command_refuses_a_prior_that_is_not_there():
     assert done.returncode == 2
     assert "prior 'absent': expected one of default" in done.stderr
     assert "unclosed" not in done.stderr
+
+
+def serve_unheard(port, folder):
+    """The process of a server whose standard error nobody reads any more."""
+    from gadgets.commands import main
+
+    source, sink = os.pipe()
+    os.dup2(sink, 2)
+    os.close(source)
+    main(["serve", "--port", str(port), "--keep-in", str(folder)])
+
+
+def test_a_standard_error_that_is_closed_costs_no_image(tmp_path):
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    process = FORKS.Process(target=serve_unheard, args=(port, tmp_path))
+    process.start()
+    try:
+        for _ in range(600):
+            with contextlib.suppress(InputError):
+                images = list(run_remote(f"127.0.0.1:{port}", QUICK, header(*SHAPE), scan(0)))
+                break
+            time.sleep(0.1)
+        assert len(images) == 1
+        process.terminate()
+        process.join(30)
+        assert process.exitcode == 0
+    finally:
+        process.kill()
 
 
 def test_the_command_serves_until_it_is_told_to_stop(tmp_path):
