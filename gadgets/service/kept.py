@@ -45,7 +45,8 @@ class Kept:
     measurement : its ID in the ISMRMRD header.
     chain : to run.
     folder : holds its acquisitions until the images are made, then these.
-    attempts : to make the images.
+    attempts : to make the images,
+    failures : and those in which a node told what was wrong.
     images : once `done` is set,
     error : or why there are none.
     made : when they were, in seconds of the system's clock.
@@ -57,6 +58,7 @@ class Kept:
     chain: Chain
     folder: Path
     attempts: int = 0
+    failures: int = 0
     images: list[Any] = field(default_factory=list)
     error: Exception | None = None
     made: float = 0.0

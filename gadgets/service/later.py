@@ -29,7 +29,8 @@ logger = logging.getLogger(__name__)
 
 KEEP = 20
 KEEP_SECONDS = 3600.0
-ATTEMPTS = 4  # at the images of a scan: it may be the scan that ends the server
+ATTEMPTS = 10  # at the images of a scan, in which a node or the server ended: it may be the scan
+FAILURES = 3  # of a node that told what was wrong
 REASONS = 1000  # why images are no longer there, of so many measurements
 OUTCOMES = ("promised", "made", "fetched", "lost")
 
@@ -87,6 +88,8 @@ class Later:
             logger.info("%d scans were left by an earlier server, in %s", len(left), self._root)
         for kept in left:
             self._insert(kept)
+        # one that ends the server lets the others go first
+        for kept in sorted(left, key=lambda kept: kept.attempts):
             if not kept.done.is_set():
                 self._enqueue(kept, shared)
             else:
@@ -232,7 +235,8 @@ class Later:
         except Exception as error:  # noqa: BLE001  (told to whoever fetches)
             if not self._still(kept):
                 return
-            if kept.attempts < ATTEMPTS:
+            kept.failures += not isinstance(error.__cause__, ConnectionError)
+            if kept.attempts < ATTEMPTS and kept.failures < FAILURES:
                 logger.warning("tried again: %s", describe(error))
                 self._enqueue(kept, shared)
                 return
