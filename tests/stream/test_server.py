@@ -27,6 +27,7 @@ from gadgets.service.client import run_remote
 from gadgets.service.server import Server
 from gadgets.service.shared import Shared
 from gadgets.stream.turns import Turns
+from gadgets.threads import WAITING
 from scoremri_core.errors import InputError
 from scoremri_core.scans.files import open_scan
 
@@ -368,9 +369,13 @@ def test_a_standard_error_that_is_closed_costs_no_image(tmp_path):
 
 def test_the_command_serves_until_it_is_told_to_stop(tmp_path):
     command = [sys.executable, "-m", "scoremri_core", "serve", "--port", "0"]
-    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
+    environment = {name: value for name, value in os.environ.items() if name not in WAITING}
+    environment["OMP_DISPLAY_ENV"] = "true"
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment) as process:
         try:
+            words = ""
             for line in process.stderr:
+                words += line
                 if "Serving on 127.0.0.1:" in line:
                     port = int(line.split("127.0.0.1:")[1].split()[0])
                     break
@@ -382,7 +387,9 @@ def test_the_command_serves_until_it_is_told_to_stop(tmp_path):
             assert busy.stderr.strip().endswith(b"in use: choose another with --port")
             process.terminate()
             assert process.wait(30) == 0
-            assert "Stopped: 1 connections served" in process.stderr.read()
+            words += process.stderr.read()
+            assert "Stopped: 1 connections served" in words
+            peer.shows_that_threads_sleep(words)
         finally:
             with contextlib.suppress(OSError):
                 process.kill()
