@@ -12,6 +12,8 @@ from contextvars import ContextVar, copy_context
 from pathlib import Path
 from typing import Any
 
+from scoremri_core.mri.blas import cores
+
 CPU_MAX = Path("/sys/fs/cgroup/cpu.max")
 WAITING = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME")  # how OpenMP's threads wait
 
@@ -56,7 +58,7 @@ def share_cores() -> None:
     if not any(name in os.environ for name in WAITING):
         os.environ["OMP_WAIT_POLICY"] = "PASSIVE"
     granted = _granted()
-    if granted is not None and granted < len(os.sched_getaffinity(0)):
+    if granted is not None and granted < cores():
         os.environ.setdefault("OMP_NUM_THREADS", str(granted))
 
 

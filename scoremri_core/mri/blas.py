@@ -1,4 +1,4 @@
-"""NumPy's linear algebra in one thread, whoever computes.
+"""How many threads compute: those of OpenMP, and NumPy's linear algebra in one, whoever computes.
 
 The matrices of a scan are small: the threads of OpenBLAS, which spin as they wait, save nothing and
 take the cores from whatever else runs.  And the rounding of a product depends on their number, so
@@ -7,11 +7,25 @@ that a server and a notebook would differ in the last bits.
 
 from __future__ import annotations
 
+import os
 import threading
 from contextlib import ContextDecorator
 from typing import Any
 
 from threadpoolctl import ThreadpoolController
+
+
+def cores() -> int:
+    """Cores that this process may run on."""
+    if hasattr(os, "sched_getaffinity"):  # not everywhere
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def threads() -> int:
+    """Threads that a computation on the CPU takes: as many as OpenMP does."""
+    given = os.environ.get("OMP_NUM_THREADS", "").partition(",")[0]
+    return int(given) if given.isdecimal() and int(given) else cores()
 
 
 class _OneThread(ContextDecorator):

@@ -14,12 +14,13 @@ All functions take NumPy or CuPy arrays, and its module as `xp`.
 
 from __future__ import annotations
 
-import os
 from concurrent.futures import ThreadPoolExecutor
 from itertools import product
 from typing import Any
 
 import numpy as np
+
+from scoremri_core.mri.blas import threads
 
 KEPT_SINGULAR_VALUES = 0.02  # of the largest, as in sigpy
 RESIDUAL = 3e-4  # ||A v - lambda v|| of an eigenvector that has converged
@@ -98,7 +99,7 @@ def eigenvectors(
 
     parts = product(_spans(slices, max(1, rows // ny)), _spans(ny, rows))
     if xp is np:
-        with ThreadPoolExecutor(cores()) as pool:
+        with ThreadPoolExecutor(threads()) as pool:
             list(pool.map(find, parts))
     else:  # CuPy's device is that of a thread
         list(map(find, parts))
@@ -139,12 +140,6 @@ def leading(matrices: Any, xp: Any) -> tuple[Any, Any]:
         left = xp.arange(len(matrices))[left][off]
         power = power[off]
     return vectors, values
-
-
-def cores() -> int:
-    """How many threads a computation on the CPU may take: as many as OpenMP would."""
-    given = os.environ.get("OMP_NUM_THREADS", "").partition(",")[0]
-    return int(given) if given.isdecimal() and int(given) else len(os.sched_getaffinity(0))
 
 
 def _spans(n: int, step: int) -> list[slice]:
