@@ -73,7 +73,7 @@ class Later:
 
     def resume(self, shared: Shared) -> None:
         """Take over what the last server on the same folder has left."""
-        if self._folder is None or not self.keep:
+        if self._folder is None or not self.keep or not self._folder.is_dir():
             return
         left = []
         for folder in sorted(
