@@ -29,9 +29,10 @@ logger = logging.getLogger(__name__)
 
 KEEP = 20
 KEEP_SECONDS = 3600.0
-ATTEMPTS = 10  # at the images of a scan, in which a node or the server ended: it may be the scan
+ATTEMPTS = 16  # at the images of a scan, in which a node or the server ended: it may be the scan
 FAILURES = 3  # of a node that told what was wrong
 REASONS = 1000  # why images are no longer there, of so many measurements
+LOST = "the images of measurement %s are lost: %s"
 OUTCOMES = ("promised", "made", "fetched", "lost")
 
 
@@ -92,8 +93,10 @@ class Later:
         for kept in sorted(left, key=lambda kept: kept.attempts):
             if not kept.done.is_set():
                 self._enqueue(kept, shared)
-            else:
-                self._expire_in(kept, kept.made + self.seconds - time.time())
+                continue
+            if kept.error is not None:  # who was told may have ended in the same moment
+                logger.error(LOST, kept.measurement, kept.error)
+            self._expire_in(kept, kept.made + self.seconds - time.time())
 
     def new(self, measurement: str, chain: Chain) -> Kept:
         """A scan that comes now, its acquisitions to be written in its folder.
@@ -278,7 +281,7 @@ class Later:
         kept.drop()
 
     def _lose(self, measurement: str, reason: str) -> None:
-        logger.error("the images of measurement %s are lost: %s", measurement, reason)
+        logger.error(LOST, measurement, reason)
         self.outcomes["lost"] += 1
         self._remember(measurement, reason)
 

@@ -35,7 +35,7 @@ OUTPUTS = 2  # images of a scan: one series of two slices
 CLIENTS = 4  # at once
 KILLED = 0.25  # of the clients
 VANISHES = 0.2  # of the nodes that do
-SERVER_SECONDS = 2.0  # that a server serves, on average
+SERVER_SECONDS = 3.0  # that a server serves, on average
 MOST = 60  # times that a client is sent out for one scan
 
 
