@@ -2,16 +2,22 @@
 
 import os
 import signal
+import sys
 from types import FrameType
 from typing import NoReturn
+
+from scoremri_core.errors import not_installed
 
 
 def main() -> None:
     """Import the command line, which takes a moment, and run it."""
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # nobody ignores it
         signal.signal(signal.SIGINT, _end)  # until the command line has a handler of its own
-    from gadgets import commands
-
+    try:
+        from gadgets import commands
+    except ModuleNotFoundError as error:
+        sys.stderr.write(f"scoremri: {not_installed(error)}\n")
+        sys.exit(2)
     commands.main()
 
 

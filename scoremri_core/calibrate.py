@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from scoremri_core.errors import InputError
+from scoremri_core.isolation import isolated
 from scoremri_core.kspace import KSpace
 from scoremri_core.memo import Memo
 from scoremri_core.mri.acquired import Box
@@ -46,6 +47,7 @@ class Calibrated:
     warning: str | None = None
 
 
+@isolated
 def calibrate(
     kspace: KSpace,
     maps: Array | int | str = "auto",

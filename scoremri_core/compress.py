@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from scoremri_core.isolation import isolated
 from scoremri_core.kspace import KSpace
 from scoremri_core.memo import Memo
 from scoremri_core.mri.coil_compression import CoilCompression, coil_compression
 from scoremri_core.mri.noise import covariance_from_edges
 
 
+@isolated
 def compress(kspace: KSpace, coils: int, memo: Memo | None = None) -> tuple[KSpace, float]:
     """K-space of the virtual coils that keep most of the signal.
 

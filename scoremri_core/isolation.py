@@ -10,6 +10,8 @@ from typing import ParamSpec, TypeVar
 import numpy as np
 import torch
 
+from scoremri_core.threads import one_thread
+
 P = ParamSpec("P")
 R = TypeVar("R")
 
@@ -18,8 +20,8 @@ def isolated(function: Callable[P, R]) -> Callable[P, R]:
     """Let a function run under default settings of torch and NumPy, and leave the caller's alone.
 
     These are: inference mode and gradients off, default dtype float32, default device the CPU, no
-    autocast, and NumPy warning (not raising) where a result is not finite. Global random states
-    are the same afterwards.
+    autocast, NumPy warning (not raising) where a result is not finite, and its linear algebra in
+    one thread. Global random states are the same afterwards.
     """
 
     @wraps(function)
@@ -34,6 +36,7 @@ def isolated(function: Callable[P, R]) -> Callable[P, R]:
 def default_settings() -> Iterator[None]:
     """The context that `isolated` functions run in."""
     with ExitStack() as stack:
+        stack.enter_context(one_thread)
         stack.enter_context(np.errstate(divide="warn", over="warn", under="ignore", invalid="warn"))
         # modules draw initial weights before they are loaded
         stack.enter_context(torch.random.fork_rng(devices=[]))

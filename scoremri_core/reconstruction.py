@@ -246,6 +246,7 @@ def read_arguments(
     return slices, Request.of(np.shape(kspace), **named, sampler_options=asked)
 
 
+@isolated
 def reconstruct_slices(
     slices: Sequence[KSpace],
     request: Request,
@@ -304,6 +305,7 @@ def reconstruct_slices(
     return replace(result, info=replace(result.info, seconds=time.perf_counter() - start))
 
 
+@isolated
 def reconstruct_kspace_volume(
     volume: KSpace,
     request: Request,

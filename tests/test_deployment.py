@@ -101,6 +101,35 @@ def test_a_pod_has_one_gpu_and_time_to_finish_its_scans():
     assert POD["terminationGracePeriodSeconds"] >= 600  # seconds: the usual scan takes less
 
 
+def test_deferred_images_are_fetched_from_the_pod_that_has_them():
+    affinity = SERVICE["spec"]["sessionAffinity"]
+    assert DEPLOYMENT["spec"]["replicas"] == 1 or affinity == "ClientIP"
+    assert "sessionAffinity of the Service to ClientIP" in KUBERNETES.read_text()
+    (mount,), (volume,) = CONTAINER["volumeMounts"], POD["volumes"]
+    assert mount["name"] == volume["name"]
+    assert value("--keep-in") == mount["mountPath"]
+    assert "emptyDir" in volume
+
+
+def test_a_pod_is_confined():
+    """The baseline and the restricted profile of Kubernetes' Pod Security Standards."""
+    assert POD["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
+    assert CONTAINER["securityContext"]["runAsNonRoot"]
+    assert not CONTAINER["securityContext"]["allowPrivilegeEscalation"]
+    assert CONTAINER["securityContext"]["capabilities"] == {"drop": ["ALL"]}
+    users = re.findall(r"^USER (\d+)$", (ROOT / "Dockerfile").read_text(), re.M)
+    assert str(POD["securityContext"]["fsGroup"]) == users[-1]
+
+
+def test_a_pod_says_how_much_disk_it_takes():
+    def gib(quantity):
+        return int(quantity.removesuffix("Gi"))
+
+    asked, most = (CONTAINER["resources"][kind] for kind in ("requests", "limits"))
+    assert gib(asked["ephemeral-storage"]) <= gib(most["ephemeral-storage"])
+    assert gib(POD["volumes"][0]["emptyDir"]["sizeLimit"]) < gib(most["ephemeral-storage"])
+
+
 def test_the_image_is_the_one_of_this_version():
     assert CONTAINER["image"] == CODESPEC["image"] == IMAGE
 

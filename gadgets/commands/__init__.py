@@ -15,7 +15,8 @@ from typing import Annotated, Any, NoReturn
 import typer
 
 import scoremri_core
-from scoremri_core.errors import InputError
+from gadgets.threads import say_for_whom
+from scoremri_core.errors import InputError, not_installed
 
 logger = logging.getLogger(__name__)
 
@@ -90,6 +91,7 @@ def configure_logging(level: int) -> None:
     else:
         handler = logging.StreamHandler()
         form = "%(asctime)s %(levelname)s %(name)s: %(message)s"
+    handler.addFilter(say_for_whom)
     if level > logging.DEBUG:
         handler.addFilter(_in_one_sentence)
     logging.basicConfig(level=logging.WARNING, format=form, handlers=[handler], force=True)
@@ -147,6 +149,9 @@ def _run(arguments: Sequence[str] | None) -> tuple[int, str]:
         return 2, str(error)
     except (typer.Abort, KeyboardInterrupt):
         status = INTERRUPTED
+    except ModuleNotFoundError as error:
+        logger.debug("a module", exc_info=True)
+        return 2, not_installed(error)
     except ImportError as error:  # what a C++ module makes of an interrupt while it loads
         if not isinstance(error.__cause__, KeyboardInterrupt):
             raise

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import os
 import signal
 from collections.abc import Callable
 from pathlib import Path
@@ -12,6 +13,7 @@ from typing import Annotated
 import typer
 
 from gadgets.commands.options import Device
+from gadgets.threads import say_for_whom, share_cores
 from scoremri_core.errors import InputError
 
 SAVED = "/tmp/share/saved_data"  # as FIRE's servers have it
@@ -108,6 +110,14 @@ def serve(
     keep_seconds: Annotated[
         float, typer.Option(min=1, metavar="SECONDS", help="How long they are kept.")
     ] = 3600.0,
+    keep_in: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DIR",
+            help="Folder for them, where a server that starts anew finds them.",
+            show_default="the user's own for this port",
+        ),
+    ] = None,
     status_port: Annotated[
         int | None,
         typer.Option(
@@ -142,6 +152,7 @@ def serve(
     SIGTERM does the same: open scans finish, new ones are refused. FIRE's command line is
     understood: -H -p -d -l -r -v, and -s -S, by which it saves every scan.
     """
+    share_cores()
     from gadgets.service.later import Later
     from gadgets.service.server import LOOPBACK, Server
     from gadgets.service.shared import Shared
@@ -160,7 +171,7 @@ def serve(
         stall=stall,
         chains=str(chains) if chains else None,
         default=default_chain,
-        later=Later(keep, keep_seconds),
+        later=Later(keep, keep_seconds, keep_in or _kept_for(port)),
     )
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: server.stop())
@@ -193,6 +204,12 @@ def _saved(folder: str, capture: Path | None) -> Path:
     return path
 
 
+def _kept_for(port: int) -> Path | None:
+    """Folder of the scans of later=true by the XDG rules; None where the port is a free one."""
+    home = os.environ.get("XDG_STATE_HOME") or os.path.expanduser("~/.local/state")
+    return Path(home, "scoremri", "later", str(port)) if port and os.path.isabs(home) else None
+
+
 def _log(path: str | None, crlf: bool, verbose: bool) -> None:
     """Write the log to a file as well, and with its details."""
     from gadgets.commands import configure_logging
@@ -208,4 +225,5 @@ def _log(path: str | None, crlf: bool, verbose: bool) -> None:
     except OSError as error:
         raise InputError(f"{path}: the log cannot be written ({error.strerror})") from error
     handler.setFormatter(logging.Formatter(f"%(asctime)s %(levelname)s %(name)s: %(message)s{end}"))
+    handler.addFilter(say_for_whom)
     logging.getLogger().addHandler(handler)

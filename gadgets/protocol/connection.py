@@ -7,7 +7,6 @@ import functools
 import logging
 import queue
 import socket
-import threading
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 from xml.etree.ElementTree import Element
@@ -18,6 +17,7 @@ from gadgetron.external.connection import Connection
 from gadgets.protocol import wire
 from gadgets.protocol.documents import read_header
 from gadgets.protocol.wire import Endpoint
+from gadgets.threads import share_cores, start
 from scoremri_core.errors import InputError
 from scoremri_core.scans.documents import parse
 
@@ -109,6 +109,7 @@ def guarded(target: Callable[[Any, OnLoss], None]) -> Target:
     def run(connection: Any) -> None:
         outcome: queue.SimpleQueue[Exception | None] = queue.SimpleQueue()
         if not isinstance(connection.socket, Endpoint):  # of a process that Gadgetron started
+            share_cores()
             connection.socket = Endpoint(connection.socket.socket)
             connection.readers.update(wire.READERS)
         endpoint = connection.socket
@@ -121,7 +122,7 @@ def guarded(target: Callable[[Any, OnLoss], None]) -> Target:
                 outcome.put(error)
 
         # A thread, so that the loss of the peer is heard while it samples.
-        threading.Thread(target=attempt, name=target.__name__, daemon=True).start()
+        start(attempt, name=target.__name__)
         error = outcome.get()
         if isinstance(error, ConnectionError):
             logger.error("The stream ended early: %s", error)

@@ -5,8 +5,7 @@ from __future__ import annotations
 import importlib
 import logging
 import socket
-import threading
-from collections.abc import Callable, Generator, Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator
 from typing import Any
 
 from gadgets.protocol import wire
@@ -16,6 +15,7 @@ from gadgets.protocol.wire import ChainError, Endpoint, StreamEnded
 from gadgets.service.shared import Shared
 from gadgets.stages.properties import Properties
 from gadgets.stages.watch import Watch
+from gadgets.threads import start
 from scoremri_core.errors import InputError
 from scoremri_core.samplers.registry import find_sampler
 from scoremri_core.scans.documents import parse
@@ -63,8 +63,8 @@ def run_chain(
         for node, target in zip(nodes, targets, strict=True):
             here, there = socket.socketpair()
             ends.append(Endpoint(here))
-            _start(_serve, node, target, there, shared, watch)
-            _start(_feed, ends[-1], node, header_xml, items, failures)
+            start(_serve, node, target, there, shared, watch)
+            start(_feed, ends[-1], node, header_xml, items, failures)
             items = messages(ends[-1], node.name)
         yield from items
         if failures:
@@ -172,7 +172,3 @@ def _load(node: Node) -> Target:
     if not callable(target):
         raise ChainError(f"the target {node.name} cannot be called")
     return target
-
-
-def _start(function: Callable[..., None], *arguments: Any) -> None:
-    threading.Thread(target=function, args=arguments, daemon=True).start()

@@ -76,6 +76,12 @@ class Metrics:
         for outcome, count in server.scans_done.items():
             done.add_metric([outcome], count)
         yield done
+        later = CounterMetricFamily(
+            "scoremri_later", "Scans of later=true, by what became of them.", labels=["outcome"]
+        )
+        for outcome, count in server.later.outcomes.items():
+            later.add_metric([outcome], count)
+        yield later
 
     def scan(self) -> Watch:
         """Watch one scan."""

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 
 from gadgets.protocol.chain import Chain
 from gadgets.protocol.wire import Endpoint
-from gadgets.service.later import Later
+from gadgets.service.later import Later, describe_outcomes
 from gadgets.service.listening import LOOPBACK, listen, written
 from gadgets.service.session import Session
 from gadgets.service.shared import Shared
@@ -108,6 +108,7 @@ class Server:
     def run(self, shared: Shared) -> None:
         """Serve until `stop`; connections that came earlier have waited."""
         names = itertools.count(1)
+        self.later.resume(shared)
         self._shared = shared
         logger.info("Serving on %s", " and ".join(self.addresses))
         with selectors.DefaultSelector() as selector:
@@ -195,6 +196,8 @@ class Server:
         self.later.close()
         self._wake.close()
         logger.info("Stopped: %d connections served, %d failed", self._served, self._failed)
+        if later := describe_outcomes(self.later.outcomes):
+            logger.info("Scans of later=true: %s", later)
 
     def _stop_listening(self) -> None:
         for listener in self._listeners:

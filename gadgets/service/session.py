@@ -22,10 +22,12 @@ from gadgets.protocol.wire import ChainError, Endpoint, StreamEnded
 from gadgets.service.choice import LATER, choose, valid, wants_later
 from gadgets.service.host import run_chain
 from gadgets.service.incoming import Incoming
-from gadgets.service.later import FETCH, Kept, Later, measurement_id
+from gadgets.service.kept import FETCH, Kept, measurement_id
+from gadgets.service.later import Later
 from gadgets.service.shared import Shared
 from gadgets.stages.buffers import read_recon_data
 from gadgets.stream.capture import capture
+from gadgets.threads import working_for
 from scoremri_core.errors import InputError
 from scoremri_core.scans.documents import parse
 
@@ -41,6 +43,7 @@ READERS = {  # of what a Gadgetron server sends to a node
     **wire.READERS,
     constants.GADGET_MESSAGE_RECON_DATA: read_recon_data,
 }
+WAIT_SECONDS = 10.0  # after which a client that fetches is told that it waits
 MAX_WORDS = 1000  # characters of a sentence that repeats what a client sent
 
 
@@ -76,6 +79,10 @@ class Session:
 
     def run(self) -> bool:
         """Serve the connection to its end; says whether all went well."""
+        with working_for(self.name):
+            return self._served()
+
+    def _served(self) -> bool:
         begin = time.monotonic()
         self._counts: Counter[str] = Counter()
         try:
@@ -181,9 +188,9 @@ class Session:
             chain = chain.without(LATER)
             items: Iterator[Any] = stream
             if kept is not None:
-                ends.callback(kept.folder.cleanup)
+                ends.callback(kept.drop)
                 kept.chain, chain = chain, chain.with_properties({"sampler": "none"})
-                items = capture(stream, header.encode(), kept.folder.name)
+                items = capture(stream, header.encode(), str(kept.folder))
             logger.info("%s: a scan through %s", self.name, chain.name)
             self._run_chain(chain, header, items, kept)
             if kept is not None and self._keep(kept):
@@ -231,34 +238,53 @@ class Session:
             lacks = "the header has no measurementID" if self.later.keep else "nothing is kept here"
             self._note(f"{LATER}=true is not possible, {lacks}: the images come now")
             return None
-        return Kept(measurement, chain)
+        try:
+            return self.later.new(measurement, chain)
+        except OSError as error:
+            self._note(f"{LATER}=true is not possible, {error}: the images come now")
+            return None
 
     def _keep(self, kept: Kept) -> bool:
-        if kept.recording is None:
-            self._note("the scan could not be recorded: its posterior images will not be made")
-            return False
-        self.later.add(kept, self.shared)
-        return True
+        """Promise the posterior images, before CLOSE tells the client that all is well."""
+        try:
+            if kept.recording is not None:
+                self.later.add(kept, self.shared)
+                return True
+        except (OSError, InputError) as error:
+            logger.error("measurement %s is not promised: %s", kept.measurement, error)
+        self._note("the scan could not be recorded: its posterior images will not be made")
+        return False
 
     def _fetch(self, header: str) -> bool:
         """Send what was made of an earlier scan, as soon as it is."""
         stream = Incoming(self.endpoint, self._counts)
         with self._telling(stream) as failures:
             measurement = measurement_id(read_header(header))
-            kept = self.later.find(measurement)
-            if kept is None:
-                raise InputError(
-                    f"no images of measurement '{measurement}' are kept: a scan with {LATER}=true "
-                    f"makes them, for {self.later.seconds:g} s and {self.later.keep} scans in all"
-                )
-            stream.drain()
-            kept.done.wait()
+            kept = self._waited_for(measurement, stream)
             if kept.error is not None:
                 raise InputError(f"measurement '{measurement}': {describe(kept.error)}")
             for image in kept.images:
                 self._send(image)
+            self.later.hand_out(kept)
         stream.drain()
         return not failures
+
+    def _waited_for(self, measurement: str, stream: Incoming) -> Kept:
+        """An earlier scan, once its images are made; the client is told now and then that it waits.
+
+        So a client that has gone is found, and does not hold its connection.
+        """
+        drained = False
+        while True:
+            kept = self.later.find(measurement)
+            if kept is None:
+                raise InputError(self.later.reason(measurement))
+            if not drained:
+                stream.drain()
+                drained = True
+            if kept.done.wait(WAIT_SECONDS) and self.later.find(measurement) in (kept, None):
+                return kept  # not one that was scanned again meanwhile
+            wire.write_text(self.endpoint, f"measurement '{_words(measurement)}' is being made")
 
     def _chosen(self, config: Chain | Exception, header: str, stream: Incoming) -> Chain:
         if isinstance(config, Chain):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -19,9 +18,10 @@ from gadgetron.types.recon_data import (
 )
 
 from gadgets.stages.accumulate import FrameSorter
+from gadgets.stages.noise_scan import Whitened
 from gadgets.stages.properties import Properties
 from scoremri_core.errors import InputError
-from scoremri_core.scans.encoding import Readout, encodings
+from scoremri_core.scans.encoding import Encoding, Readout, encodings
 from scoremri_core.scans.flags import (
     CALIBRATION,
     CALIBRATION_AND_IMAGING,
@@ -41,9 +41,9 @@ def frames_of_buffers(items: Iterable[Any], header: Any, properties: Properties)
     """Frames of the buffers in a stream; anything else in the stream passes on.
 
     The lines are placed by their headers, so that a buffer that starts at its first reference
-    line is understood as well as one on the encoded matrix.  Oversampling is taken to be removed
-    and, with `noise` at "scan", the data to be whitened by Gadgetron (each real component with
-    standard deviation 1); otherwise the noise is estimated.
+    line is understood as well as one on the encoded matrix.  Oversampling is taken to be removed,
+    and what RemoveROOversamplingGadget displaces is moved back.  With `noise` at "scan" the data
+    are taken to be whitened by Gadgetron, unless they contradict; otherwise the noise is estimated.
 
     Parameters
     ----------
@@ -51,7 +51,7 @@ def frames_of_buffers(items: Iterable[Any], header: Any, properties: Properties)
     header : the ISMRMRD header.
     properties : of the node.
     """
-    sorter: FrameSorter | None = None
+    sorter: BufferSorter | None = None
     for item in items:
         if not isinstance(item, ReconData):
             yield item
@@ -59,7 +59,7 @@ def frames_of_buffers(items: Iterable[Any], header: Any, properties: Properties)
         for bit in item.bits:
             for buffer in (bit.data, bit.ref):
                 if sorter is None and buffer is not None and buffer.data.size:
-                    sorter = _sorter(buffer, header, properties)
+                    sorter = BufferSorter(buffer, header, properties)
             if sorter is None:
                 continue
             yield from _frames(bit, sorter)
@@ -67,18 +67,50 @@ def frames_of_buffers(items: Iterable[Any], header: Any, properties: Properties)
         yield from sorter.finish()  # not before: a reference scan may come after repetitions
 
 
-def _sorter(buffer: ReconBuffer, header: Any, properties: Properties) -> FrameSorter:
-    if properties.noise == "scan":
-        properties = replace(properties, noise=1.0)
-    used = [head.encoding_space_ref for head in buffer.headers.ravel() if head.number_of_samples]
-    spaces = encodings(header)
-    space = spaces[min(used[0], len(spaces) - 1)] if used else spaces[0]
-    return FrameSorter(header, properties, buffer.data.shape[0] > space.readout_points)
+class BufferSorter(FrameSorter):
+    """Sorts the lines of buffers, of which the first one shows whether oversampling is gone."""
+
+    def __init__(self, buffer: ReconBuffer, header: Any, properties: Properties) -> None:
+        """Start a stream."""
+        used = [head for head in buffer.headers.ravel() if head.number_of_samples]
+        spaces = encodings(header)
+        number = min(used[0].encoding_space_ref, len(spaces) - 1) if used else 0
+        oversampled = buffer.data.shape[0] > spaces[number].readout_points
+        super().__init__(header, properties, oversampled)
+        if used and not oversampled:  # of a fraction, the gadget rounds down
+            points = used[0].number_of_samples
+            self.encodings[number] = spaces[number].without_oversampling(points)
+        if properties.noise == "scan":
+            self.noise = Whitened(header, properties)
+        self._cropped = not oversampled and _is_cropped(spaces[0])
+
+    def moved_back(self, line: np.ndarray, head: Any, points: int) -> np.ndarray:
+        """A line (coil, sample), its object moved back to where it was.
+
+        RemoveROOversamplingGadget starts to crop n even points to m at (n - m) / 2 rounded down,
+        which leaves the origin of an odd m at m // 2 + 1.
+
+        Parameters
+        ----------
+        head : says which sample is DC.
+        points : m, of a whole readout.
+        """
+        if not self._cropped or points % 2 == 0:
+            return line
+        k = np.arange(line.shape[1]) - head.center_sample
+        moved: np.ndarray = (line * np.exp(2j * np.pi * k / points)).astype(np.complex64)
+        return moved
 
 
-def _frames(bit: ReconBit, sorter: FrameSorter) -> Iterator[Any]:
+def _is_cropped(space: Encoding) -> bool:
+    """Whether RemoveROOversamplingGadget, which goes by the first encoding space, crops."""
+    encoded, wanted = (space.matrix[0], space.fov[0]), (space.recon_matrix[0], space.recon_fov[0])
+    return encoded != wanted and space.matrix[0] % 2 == 0
+
+
+def _frames(bit: ReconBit, sorter: BufferSorter) -> Iterator[Any]:
     if bit.ref is not None:
-        for readout in _readouts(bit.ref):
+        for readout in _readouts(bit.ref, sorter):
             head = readout.header
             head.flags &= ~LAST
             separate = sorter.encodings[0].calibration_mode != "embedded"
@@ -89,7 +121,7 @@ def _frames(bit: ReconBit, sorter: FrameSorter) -> Iterator[Any]:
                 yield from sorter.add_reference(readout)
             else:
                 yield from sorter.add(readout)
-    for readout in _readouts(bit.data):
+    for readout in _readouts(bit.data, sorter):
         readout.header.flags &= ~(
             CALIBRATION_AND_IMAGING | CALIBRATION | LAST
         )  # a buffer is complete as it ends
@@ -97,8 +129,11 @@ def _frames(bit: ReconBit, sorter: FrameSorter) -> Iterator[Any]:
     yield from sorter.complete()
 
 
-def _readouts(buffer: ReconBuffer) -> Iterator[Readout]:
-    """The lines of a buffer that were filled, each with its header."""
+def _readouts(buffer: ReconBuffer, sorter: BufferSorter) -> Iterator[Readout]:
+    """The lines of a buffer that were filled, each with its header.
+
+    A line of fewer channels than the buffer has was filled up with what lay behind it in memory.
+    """
     data, headers = buffer.data, buffer.headers
     if data.size == 0:
         return
@@ -113,7 +148,10 @@ def _readouts(buffer: ReconBuffer) -> Iterator[Readout]:
         measured = np.flatnonzero((line != 0).any(axis=0))
         if not head.number_of_samples or head.flags & NO_IMAGE or not measured.size:
             continue
-        yield Readout(_placed(head, buffer.sampling, line.shape[1], measured), line)
+        channels = min(head.active_channels or len(line), len(line))
+        points = head.number_of_samples
+        head = _placed(head, buffer.sampling, line.shape[1], measured)
+        yield Readout(head, sorter.moved_back(line[:channels], head, points))
 
 
 def _placed(head: Any, sampling: Any, samples: int, measured: np.ndarray) -> Any:

@@ -14,6 +14,7 @@ from scoremri_core.scans.gridding import Assembled
 logger = logging.getLogger(__name__)
 
 SAMPLES_PER_CHANNEL = 4  # of a noise scan at least: of fewer, some mixture of channels looks quiet
+FAR = 2.0  # sd of the edges of k-space over that of whitened data, or its inverse, at most
 DEAD = 1e-6  # variance of a channel over the median of all, below which it is not connected
 
 
@@ -113,6 +114,50 @@ class NoiseScan:
             )
         ratio = self._dwell / dwell if self._dwell > 0 and dwell > 0 else 1.0
         return _revived(covariance_from_scan(samples, ratio, self._bandwidth))
+
+
+class Whitened(NoiseScan):
+    """The noise of data that Gadgetron whitened, each real component with standard deviation 1.
+
+    Where there was no noise scan, in the stream or stored, NoiseAdjustGadget hands the data on as
+    they are, and says nothing: the edges of k-space tell, those of the first frame that has any.
+    """
+
+    _whitened: bool | None = None  # not known yet
+
+    def checked(self, covariance: np.ndarray | None, kspace: np.ndarray) -> np.ndarray | None:
+        """The covariance, or None where the edges of k-space show another by far."""
+        from scoremri_core.mri.noise import covariance_from_edges, noise_sigma
+
+        if self._whitened is None and covariance is not None and kspace.any():
+            expected = noise_sigma(covariance)
+            try:
+                found = noise_sigma(covariance_from_edges(_outermost(kspace)))
+            except InputError:  # too few samples to tell
+                return covariance
+            self._whitened = 1 / FAR < found / expected < FAR
+            if not self._whitened:
+                logger.warning(
+                    "noise=scan: data that Gadgetron whitened have noise of sd %.3g, the edges of "
+                    "k-space show %.3g; no noise scan came or was stored, it seems, and the noise "
+                    "is estimated from the data",
+                    expected,
+                    found,
+                )
+        return None if self._whitened is False else covariance
+
+    def _computed(self, channels: int, dwell: float) -> np.ndarray | None:
+        return 2 * np.eye(channels, dtype=complex)
+
+
+def _outermost(kspace: np.ndarray) -> np.ndarray:
+    """K-space (coil, y, x); of a volume the partition farthest out that has many samples."""
+    if kspace.ndim == 3:
+        return kspace
+    count = (kspace != 0).any(axis=0).sum(axis=(1, 2))
+    full = np.flatnonzero(count >= count.max() / 2)
+    outermost: np.ndarray = kspace[:, full[np.argmax(np.abs(full - len(count) // 2))]]
+    return outermost
 
 
 def _revived(covariance: np.ndarray) -> np.ndarray:

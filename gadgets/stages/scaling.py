@@ -11,7 +11,7 @@ from gadgets.stages.frame import Frame
 logger = logging.getLogger(__name__)
 
 # Gadgetron's AutoScaleGadget puts the brightest percent there too: bright pixels have a bit to
-# spare in the 12 bits that its FloatToUShortGadget keeps unless told otherwise, and four in 15.
+# spare in the 12 bits that its FloatTo... gadgets keep unless told otherwise, and four in 15.
 BRIGHT = 2048.0
 MOST = 32_767
 PERCENTILE = 99.5

@@ -8,6 +8,8 @@ from collections.abc import Generator
 from contextlib import closing
 from typing import Any
 
+from gadgets.threads import start
+
 IMAGES = 64  # that may wait before the next frame is computed
 
 
@@ -44,7 +46,7 @@ class Outbox:
                 self._done, self._error = True, error
                 self._changed.notify_all()
 
-        threading.Thread(target=run, name="compute", daemon=True).start()
+        start(run, name="compute")
 
     def _put(self, item: Any) -> None:
         with self._changed:

@@ -8,6 +8,8 @@ import threading
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
+from gadgets.threads import start
+
 logger = logging.getLogger(__name__)
 
 FRAMES = 16  # that may wait, while as many are being worked on; then reading waits too
@@ -28,7 +30,7 @@ def read_ahead(
     `on_loss` is told of it.
     """
     ahead = ReadAhead(items, limit, on_loss)
-    threading.Thread(target=ahead.read, name="read-ahead", daemon=True).start()
+    start(ahead.read, name="read-ahead")
     return ahead
 
 

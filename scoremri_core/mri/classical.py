@@ -16,6 +16,7 @@ _log = logging.getLogger(__name__)
 
 Image = NDArray[np.complex64]
 
+ITERATIONS, TOLERANCE = 50, 3e-4  # of the conjugate gradients; |residual| / |A^H y|
 MISFIT = 2.0  # of squares, over those of the noise
 EXCESS = 1.5  # of energy; up to 1.3 with good coil maps, 1.9 and more with those of 6 or 8 lines
 
@@ -57,8 +58,8 @@ def cg_sense(
     maps: ArrayLike,
     noise_covariance: ArrayLike | None = None,
     averages: ArrayLike | None = None,
-    iterations: int = 50,
-    tolerance: float = 3e-4,
+    iterations: int = ITERATIONS,
+    tolerance: float = TOLERANCE,
     mask: NDArray[np.bool_] | None = None,
 ) -> Image:
     """SENSE by conjugate gradients, regularised by the power spectrum of the image itself.
@@ -90,48 +91,115 @@ def cg_sense(
     InputError
         Shapes that do not fit, or no measured samples.
     """
+    ksp, mps = _fitting(kspace, maps)
+    problem = _Sense(ksp, mps, noise_covariance, averages, mask)
+    solution = problem.solved(iterations, tolerance)
+    return solution if mps.ndim == 4 else solution[0]
+
+
+def _fitting(kspace: ArrayLike, maps: ArrayLike) -> tuple[Image, Image]:
     ksp, mps = np.asarray(kspace, np.complex64), np.asarray(maps, np.complex64)
     if ksp.ndim != 3 or mps.ndim not in (3, 4) or mps.shape[-3:] != ksp.shape:
         raise InputError(
             f"Coil maps of shape {mps.shape} do not fit k-space of shape {ksp.shape}: "
             "expected (coil, y, x) each, the maps with or without a leading set axis."
         )
-    if noise_covariance is None:
-        noise_covariance = covariance_from_edges(ksp, averages, mask)
-    covariance = np.asarray(noise_covariance)
-    whitening = whitening_matrix(covariance)
-    mask = measured(ksp, mask)
-    weight = mask if averages is None else mask * np.asarray(averages, np.float32)
-    data = whiten(ksp, whitening) * weight
-    white = whiten(mps, whitening).reshape(-1, *ksp.shape)
-    shape = (len(white), *ksp.shape[1:])
-    penalty = (2 / _power_spectrum(ksp, mask, covariance)).astype(np.float32)
+    return ksp, mps
 
-    def adjoint(coils: Any) -> Any:
-        return np.sum(white.conj() * to_image(coils), axis=1)
 
-    def normal(x: Any) -> Any:
-        image = x.reshape(shape)
-        coils = to_kspace(np.sum(white * image[:, None], axis=0)) * weight
-        return (adjoint(coils) + to_image(penalty * to_kspace(image))).ravel()
+class _Sense:
+    """The problem that `cg_sense` solves, of k-space (coil, y, x) and maps (set, coil, y, x).
 
-    # What remains of `normal` where the coils are taken for one of their mean sensitivity.
-    sensitivity = np.mean(np.sum(np.abs(white) ** 2, axis=(0, 1)))
-    diagonal = sensitivity * np.where(mask, weight, weight.mean()).astype(np.float32) + penalty
+    Attributes
+    ----------
+    covariance : (coil, coil) of the noise, as it was given or estimated.
+    mask : (y, x), where k-space was measured.
+    spectrum : (y, x), v(k) of the image.
+    """
 
-    def precondition(x: Any) -> Any:
-        return to_image(to_kspace(x.reshape(shape)) / diagonal).ravel()
+    def __init__(
+        self,
+        kspace: Image,
+        maps: Image,
+        noise_covariance: ArrayLike | None,
+        averages: ArrayLike | None,
+        mask: NDArray[np.bool_] | None,
+    ) -> None:
+        import torch
 
-    size = int(np.prod(shape))
-    solution, _ = cg(
-        LinearOperator((size, size), matvec=normal, dtype=np.complex64),
-        adjoint(data).ravel(),
-        rtol=tolerance,
-        maxiter=iterations,
-        M=LinearOperator((size, size), matvec=precondition, dtype=np.complex64),
-    )
-    image: Image = solution.reshape(shape).astype(np.complex64)
-    return image if mps.ndim == 4 else image[0]
+        from scoremri_core.mri.sense import SenseOperator
+
+        if noise_covariance is None:
+            noise_covariance = covariance_from_edges(kspace, averages, mask)
+        self.covariance = np.asarray(noise_covariance)
+        self.mask = measured(kspace, mask)
+        self.spectrum = _power_spectrum(kspace, self.mask, self.covariance)
+        whitening = whitening_matrix(self.covariance)
+        weight = None
+        if averages is not None:
+            weight = torch.from_numpy(self.mask * np.asarray(averages, np.float32))[None]
+        white = whiten(kspace, whitening)
+        if weight is not None:
+            white *= np.sqrt(weight[0].numpy())
+        self._maps = whiten(maps.reshape(-1, *kspace.shape), whitening)
+        self._operator = SenseOperator(
+            torch.from_numpy(self._maps)[None], torch.from_numpy(self.mask)[None], weight
+        )
+        self._data = self._operator.reduced(torch.from_numpy(white)[None])[:, None]
+
+    def solved(self, iterations: int = ITERATIONS, tolerance: float = TOLERANCE) -> Image:
+        """The image (set, y, x), by its Fourier coefficients, in which the prior is diagonal."""
+        import torch
+
+        shape = (len(self._maps), *self.mask.shape)
+        # DC at index 0, as the operator has it
+        penalty = np.fft.ifftshift(2 / self.spectrum).astype(np.float32)
+        # What remains of `normal` where the coils are taken for one of their mean sensitivity.
+        sensitivity = np.mean(np.sum(np.abs(self._maps) ** 2, axis=(0, 1)))
+        precision = self._operator.precision[0, 0, 0]
+        density = torch.where(precision > 0, precision, precision.mean()).numpy()
+        diagonal = sensitivity * density + penalty
+
+        def spectrum(image: torch.Tensor) -> Any:
+            return torch.fft.fftn(image[0, 0], dim=(-2, -1), norm="ortho").numpy().ravel()
+
+        def image(values: Any) -> torch.Tensor:
+            k = torch.from_numpy(values.reshape(shape))
+            return torch.fft.ifftn(k, dim=(-2, -1), norm="ortho")[None, None]
+
+        def normal(x: Any) -> Any:
+            return spectrum(self._operator.normal(image(x))) + (penalty * x.reshape(shape)).ravel()
+
+        size = int(np.prod(shape))
+        empty = torch.zeros((1, 1, *shape), dtype=torch.complex64)
+        solution, _ = cg(
+            LinearOperator((size, size), matvec=normal, dtype=np.complex64),
+            spectrum(self._operator.pull(self._data, empty)),
+            rtol=tolerance,
+            maxiter=iterations,
+            M=LinearOperator(
+                (size, size),
+                matvec=lambda x: (x.reshape(shape) / diagonal).ravel(),
+                dtype=np.complex64,
+            ),
+        )
+        solved: Image = image(solution.astype(np.complex64))[0, 0].numpy()
+        return solved
+
+    def misfit(self, image: Image) -> float:
+        """Mean square of what an image (set, y, x) leaves of the data, over that of the noise."""
+        import torch
+
+        left = self._operator.residual_power(self._data, torch.from_numpy(image)[None, None])
+        given = self._maps.shape[1] * int(self.mask.sum())
+        # of which the image has as many as it has pixels, or less
+        free = max(given - image.size, given // 4)
+        return float(left.sum(dtype=torch.float64)) / 2 / free
+
+    def excess(self, image: Image) -> float:
+        """Energy of an image (set, y, x) where nothing was measured, over that expected there."""
+        held = np.sum(np.abs(to_kspace(image)) ** 2, axis=0)[~self.mask].sum()
+        return float(held / max(self.spectrum[~self.mask].sum(), np.finfo(np.float32).tiny))
 
 
 def l1_wavelet(kspace: ArrayLike, maps: ArrayLike, lam: float, iterations: int = 100) -> Image:
@@ -184,18 +252,19 @@ def best_classical(
     """
     ksp = np.asarray(kspace, np.complex64)
     finite = np.isfinite(ksp).all(axis=0)
-    ksp, mask = np.where(finite, ksp, 0), measured(ksp, mask) & finite
-    plain = root_sum_of_squares(ksp).astype(np.complex64)
+    if not finite.all():
+        ksp, mask = np.where(finite, ksp, 0), measured(ksp, mask) & finite
     if maps is None or not np.isfinite(maps).all():
-        return plain
+        return root_sum_of_squares(ksp).astype(np.complex64)
     try:
         image = cautious_sense(ksp, maps, noise_covariance, averages, mask)
     except InputError as error:
         _log.warning("Root sum of squares instead of SENSE: %s", error)
-        return plain
-    if image.ndim == 3:
-        image = np.linalg.norm(image, axis=0) * np.exp(1j * np.angle(image[0]))
-    return image.astype(np.complex64)
+        return root_sum_of_squares(ksp).astype(np.complex64)
+    sets = image.reshape(-1, *ksp.shape[1:])
+    if len(sets) > 1:
+        sets = np.linalg.norm(sets, axis=0, keepdims=True) * np.exp(1j * np.angle(sets[:1]))
+    return sets[0].astype(np.complex64)
 
 
 def cautious_sense(
@@ -221,32 +290,19 @@ def cautious_sense(
     -------
     As `cg_sense`.
     """
-    ksp, mps = np.asarray(kspace, np.complex64), np.asarray(maps, np.complex64)
-    if noise_covariance is None:
-        noise_covariance = covariance_from_edges(ksp, averages, mask)
-    covariance = np.asarray(noise_covariance)
-    mask = measured(ksp, mask)
-    image = cg_sense(ksp, mps, covariance, averages, mask=mask)
-    sets = image.reshape(-1, *mask.shape)
-    seen = to_kspace(np.sum(mps.reshape(-1, *ksp.shape) * sets[:, None], axis=0))
-    left = whiten((ksp - seen) * mask, whitening_matrix(covariance))
-    weight = 1 if averages is None else np.asarray(averages)
-    given = len(ksp) * int(mask.sum())
-    # of which the image has as many as it has pixels, or less
-    free = max(given - image.size, given // 4)
-    misfit = float(np.sum(weight * np.abs(left) ** 2)) / 2 / free
-    expected = _power_spectrum(ksp, mask, covariance)
-    held = np.sum(np.abs(to_kspace(sets)) ** 2, axis=0)
-    excess = held[~mask].sum() / max(expected[~mask].sum(), np.finfo(np.float32).tiny)
-    if misfit < MISFIT or excess < EXCESS:
-        return image
-    _log.warning(
-        "SENSE leaves %.0f times the noise of the data, and what it fills in has %.1f times the "
-        "energy that one expects: the coil maps are wrong, and it is regularised more",
-        misfit**0.5,
-        excess,
-    )
-    return cg_sense(ksp, mps, misfit * covariance, averages, mask=mask)
+    ksp, mps = _fitting(kspace, maps)
+    problem = _Sense(ksp, mps, noise_covariance, averages, mask)
+    image = problem.solved()
+    misfit, excess = problem.misfit(image), problem.excess(image)
+    if misfit >= MISFIT and excess >= EXCESS:
+        _log.warning(
+            "SENSE leaves %.0f times the noise of the data, and what it fills in has %.1f times "
+            "the energy that one expects: the coil maps are wrong, and it is regularised more",
+            misfit**0.5,
+            excess,
+        )
+        image = _Sense(ksp, mps, misfit * problem.covariance, averages, mask).solved()
+    return image if mps.ndim == 4 else image[0]
 
 
 def _power_spectrum(

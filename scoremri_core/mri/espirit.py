@@ -14,10 +14,13 @@ All functions take NumPy or CuPy arrays, and its module as `xp`.
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from itertools import product
 from typing import Any
 
 import numpy as np
+
+from scoremri_core.threads import threads
 
 KEPT_SINGULAR_VALUES = 0.02  # of the largest, as in sigpy
 RESIDUAL = 3e-4  # ||A v - lambda v|| of an eigenvector that has converged
@@ -80,7 +83,9 @@ def eigenvectors(
     maps = xp.empty((slices, sets, coils, ny, nx), xp.complex64)
     values = xp.empty((slices, sets, ny, nx), xp.float32)
     rows = max(1, CHUNK_BYTES["cpu" if xp is np else "cuda"] // (8 * nx * coils**2))
-    for where, y in product(_spans(slices, max(1, rows // ny)), _spans(ny, rows)):
+
+    def find(part: tuple[slice, slice]) -> None:
+        where, y = part
         chunk = along_y[y] @ lags[where].reshape(-1, width, width * coils**2)
         matrices = along_x @ chunk.reshape(-1, width, coils**2)
         matrices = matrices.reshape(-1, coils, coils)
@@ -94,6 +99,13 @@ def eigenvectors(
                 pair = matrices @ vectors - vectors * (lengths / 2)[:, None, None]
                 pair = xp.concatenate([vectors, pair], axis=-1)
                 matrices -= pair @ pair[..., ::-1].conj().swapaxes(-1, -2)
+
+    parts = product(_spans(slices, max(1, rows // ny)), _spans(ny, rows))
+    if xp is np:
+        with ThreadPoolExecutor(threads()) as pool:
+            list(pool.map(find, parts))
+    else:  # CuPy's device is that of a thread
+        list(map(find, parts))
     return maps, values
 
 

@@ -77,9 +77,14 @@ class Encoding:
         x, y, z = triple
         return (z, y, x) if self.matrix[2] > 1 else (y, x)
 
-    def without_oversampling(self) -> Encoding:
-        """The same space as it is after readout oversampling was removed upstream."""
-        nx = self.readout_points
+    def without_oversampling(self, points: int | None = None) -> Encoding:
+        """The same space as it is after readout oversampling was removed upstream.
+
+        Parameters
+        ----------
+        points : that were left of a readout; None takes `readout_points`.
+        """
+        nx = points or self.readout_points
         fov_x = self.fov[0] * nx / self.matrix[0]
         return replace(self, matrix=(nx, *self.matrix[1:]), fov=(fov_x, *self.fov[1:]))
 

@@ -118,29 +118,35 @@ def assemble(readouts: Sequence[Readout], encoding: Encoding) -> Assembled:
     kspace = np.zeros((channels, nz, ny, points), np.complex64)
     averages = np.zeros((nz, ny, points), np.float32)
     for z, lines in partitions.items():
-        plane, count = _plane(lines, (channels, ny, nx), problems)
-        kspace[:, z], averages[z] = with_field_of_view(plane, count, points, -1)
+        rows = sorted({y for y, _ in lines})
+        plane, count = _plane(lines, rows, (channels, nx), problems)
+        kspace[:, z, rows], averages[z, rows] = with_field_of_view(plane, count, points, -1)
     if nz == 1:
         kspace, averages = kspace[:, 0], averages[0]
     return Assembled(kspace, averages, list(problems))
 
 
 def _plane(
-    lines: list[tuple[int, Readout]], shape: tuple[int, int, int], problems: dict[str, None]
+    lines: list[tuple[int, Readout]],
+    rows: list[int],
+    shape: tuple[int, int],
+    problems: dict[str, None],
 ) -> tuple[Complex, Counts]:
-    """The mean (coil, y, x) of the readouts (y, readout) of a partition, and their count (y, x)."""
-    nx = shape[2]
-    plane = np.zeros(shape, np.complex64)
-    count = np.zeros(shape[1:], np.float32)
+    """The mean (coil, row, x) of the readouts (y, readout) of a partition, and their count."""
+    channels, nx = shape
+    plane = np.zeros((channels, len(rows), nx), np.complex64)
+    count = np.zeros((len(rows), nx), np.float32)
+    row_of = {y: row for row, y in enumerate(rows)}
     for y, readout in lines:
         start, data = along_readout(readout.header, readout.data, nx)
         inside = data[:, max(0, -start) : max(0, nx - start)]
         if inside.shape[1] < data.shape[1]:
             problems[f"a readout reaches beyond the {nx} samples of the encoded matrix"] = None
         columns = slice(max(0, start), max(0, start) + inside.shape[1])
-        plane[:, y, columns] += inside
-        count[y, columns] += 1
-    plane /= np.maximum(count, 1)
+        plane[:, row_of[y], columns] += inside
+        count[row_of[y], columns] += 1
+    if count.max(initial=0) > 1:
+        plane /= np.maximum(count, 1)
     return plane, count
 
 

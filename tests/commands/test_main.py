@@ -49,6 +49,16 @@ def test_an_unexpected_error_of_a_file_is_one_line_too(run, monkeypatch, tmp_pat
     assert (code, err) == (2, "scoremri: [Errno 5] Input/output error: 'scan.h5'\n")
 
 
+def test_a_library_that_is_missing_is_one_line_too(run, monkeypatch, tmp_path):
+    def absent(*_):
+        raise ModuleNotFoundError("No module named 'torch.nn'", name="torch.nn")
+
+    monkeypatch.setattr("scoremri_core.scans.formats.recognise.check_readable", absent)
+    code, _, err = run("undersample", "scan.h5", "-o", tmp_path / "x.h5")
+    told = f"{sys.executable} has no module 'torch', which scoremri needs: pip install scoremri"
+    assert (code, err) == (2, f"scoremri: {told}\n")
+
+
 def test_verbose_shows_the_traceback(run):
     code, _, err = run("-v", "undersample", "absent.h5", "-o", "x.h5")
     assert code == 2

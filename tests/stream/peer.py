@@ -117,6 +117,12 @@ class Server(Peer):
         self.process.communicate()
 
 
+def shows_that_threads_sleep(words):
+    """What a process says that began with OMP_DISPLAY_ENV, if its OpenMP is one that does."""
+    if "OPENMP DISPLAY ENVIRONMENT" in words:
+        assert "OMP_WAIT_POLICY = 'PASSIVE'" in words
+
+
 def recon_buffer(data, headers, limits):
     """Bytes of a buffer: data [E0, E1, E2, CHA, N, S, LOC], headers [E1, E2, N, S, LOC]."""
     parts = [struct.pack("<Q", data.ndim), np.array(data.shape, "<u8").tobytes()]

@@ -7,10 +7,11 @@ import numpy as np
 import peer
 import pytest
 import synthetic
-from synthetic import acquisitions, header, letter, parsed
+from synthetic import acquisitions, header, letter, measured_noise, parsed
 
 from gadgets.stages.buffers import frames_of_buffers, read_recon_data
 from gadgets.stages.properties import Properties
+from scoremri_core.mri.fourier import to_image
 
 SHAPE = (24, 20)
 
@@ -96,3 +97,83 @@ def test_a_partial_echo_that_asymmetric_echo_adjust_centred(accelerated):
     np.testing.assert_allclose(
         frame.kspace.array[..., missing:], expected[..., missing:], atol=1e-5
     )
+
+
+def without_oversampling(lines, points):
+    """As RemoveROOversamplingGadget removes it, with a start that is rounded down."""
+    for line in lines:
+        samples = line.data.shape[1]
+        start = (samples - points) // 2
+        image = np.fft.fftshift(np.fft.ifft(np.fft.ifftshift(line.data, axes=1), norm="ortho"), 1)
+        image = np.fft.ifftshift(image[:, start : start + points], axes=1)
+        data = np.fft.fftshift(np.fft.fft(image, norm="ortho"), axes=1)
+        line.resize(points, line.active_channels)
+        line.data[:] = data
+        line.center_sample = line.center_sample * points // samples
+    return lines
+
+
+@pytest.mark.parametrize(("nx", "oversampling"), [(20, 2), (21, 2), (21, 3), (25, 2)])
+def test_odd_readouts_are_moved_back_by_the_pixel_that_gadgetron_displaces(nx, oversampling):
+    """An even number of samples cropped to an odd one; an odd one to an odd one stays in place."""
+    ny = 24
+    image = letter(ny, nx)
+    lines = acquisitions(image, oversampling=oversampling)
+    payload = peer.recon_data(peer.buffer_of(without_oversampling(lines, nx), ny, ny // 2))
+    xml = parsed(header(ny, nx, oversampling=oversampling))
+    (frame,) = frames_of_buffers(received(payload), xml, Properties())
+    np.testing.assert_allclose(frame.kspace.array, synthetic.expected(image), atol=1e-4)
+
+
+def test_a_fraction_of_the_readout_is_what_gadgetron_left_of_it():
+    """Of 40 samples 17.67 fit the field of view: it leaves 17, which cover less of it than 18."""
+    ny, nx = SHAPE
+    image = letter(ny, nx)
+    lines = without_oversampling(acquisitions(image, oversampling=2), 17)
+    payload = peer.recon_data(peer.buffer_of(lines, ny, ny // 2))
+    xml = parsed(header(ny, nx, oversampling=2, gx=53, rx=18))
+    (frame,) = frames_of_buffers(received(payload), xml, Properties())
+    assert frame.kspace.values.shape == (4, ny, 17)
+    assert frame.fov_fraction[-1] == pytest.approx(53 / 51)
+    shown = np.linalg.norm(to_image(frame.kspace.array), axis=0)
+    np.testing.assert_allclose(shown[:, :16], image[:, 2:18], atol=1e-3)
+
+
+def test_odd_readouts_that_were_never_oversampled_stay():
+    image = letter(24, 21)
+    payload = peer.recon_data(peer.buffer_of(acquisitions(image), 24, 12))
+    (frame,) = frames_of_buffers(received(payload), parsed(header(24, 21)), Properties())
+    np.testing.assert_allclose(frame.kspace.array, synthetic.expected(image), atol=1e-4)
+
+
+@pytest.mark.parametrize(("sigma", "whitened"), [(1.0, True), (0.02, False), (30.0, False)])
+def test_data_that_nobody_whitened_are_told_from_their_edges(sigma, whitened, caplog):
+    """Where no noise scan was stored, NoiseAdjustGadget says nothing and the sd is not 1."""
+    ny, nx = 48, 40
+    lines = [acquisitions(40 * sigma * letter(ny, nx), noise=sigma, seed=s) for s in range(2)]
+    payloads = [peer.recon_data(peer.buffer_of(each, ny, ny // 2)) for each in lines]
+    frames = list(
+        frames_of_buffers(received(*payloads), parsed(header(ny, nx)), Properties(noise="scan"))
+    )
+    assert len(frames) == 2
+    for frame in frames:
+        if whitened:
+            np.testing.assert_allclose(measured_noise(frame), 2 * np.eye(4))
+        else:
+            assert frame.kspace.noise_covariance is None
+    told = [r.message for r in caplog.records if "noise=scan" in r.message]
+    assert len(told) == (not whitened)
+    assert all("no noise scan came or was stored" in each for each in told)
+
+
+def test_a_line_of_fewer_channels_is_noticed():
+    """BucketToBufferGadget fills the others with what lies behind it in memory."""
+    lines = acquisitions(letter(*SHAPE))
+    lines[3].data[3] = 7
+    whole = lines[3].getHead()
+    short = type(whole).from_buffer_copy(whole)
+    short.active_channels = 3
+    payload = peer.recon_data(peer.buffer_of(lines, 24, 12)).replace(bytes(whole), bytes(short))
+    (frame,) = frames_of_buffers(received(payload), parsed(header(*SHAPE)), Properties())
+    assert "a readout has 3 channels, expected 4" in frame.problem
+    assert not frame.kspace.array[:, 3].any()

@@ -88,7 +88,7 @@ def test_the_chain_that_ends_in_dicom_keeps_the_sd_a_number():
     stream = [(part.findtext("dll"), part.findtext("classname")) for part in root.find("stream")]
     assert stream == [
         (None, None),
-        ("gadgetron_mricore", "FloatToUShortGadget"),
+        ("gadgetron_mricore", "FloatToUIntGadget"),
         ("gadgetron_dicom", "DicomFinishGadget"),
     ]
     (writer,) = root.findall("writers/writer")
@@ -103,7 +103,7 @@ def test_the_chain_that_ends_in_dicom_keeps_the_sd_a_number():
     assert fixed["max_intensity"] == MOST
     assert fixed["min_intensity"] == 0
     assert 0 < 2 * fixed["intensity_offset"] <= fixed["max_intensity"]
-    with pytest.raises(InputError, match="FloatToUShortGadget needs a Gadgetron server"):
+    with pytest.raises(InputError, match="FloatToUIntGadget needs a Gadgetron server"):
         chain.nodes()
 
 

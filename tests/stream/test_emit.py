@@ -86,7 +86,7 @@ def test_one_factor_for_everything_but_phase(result):
 
 
 def test_whole_numbers_keep_the_mean_and_the_sd(result):
-    """What FloatToUShortGadget makes of them, with and without the factor."""
+    """What FloatToUIntGadget makes of them, with and without the factor."""
     for scale, kept in (("off", False), ("auto", True)):
         mean, std = sent([(frame(), brighter(result, 1e-4))], scale=scale)
         ratio = float(mean.meta.get("GADGETRON_ScaleRatio", 1))

@@ -3,7 +3,6 @@ import os
 import tempfile
 import threading
 import time
-from pathlib import Path
 
 import numpy as np
 import peer
@@ -13,6 +12,7 @@ from test_server import SHAPE, Served, scan
 
 from gadgets.protocol.chain import Chain
 from gadgets.service.client import run_remote
+from gadgets.service.host import run_chain
 from gadgets.service.later import Later
 from gadgets.service.shared import Shared
 from scoremri_core.errors import InputError
@@ -47,7 +47,8 @@ class Patient(Served):
     def __init__(self, *later, **options):
         self.prior = Normal()
         self.later = Later(*later)
-        super().__init__(Shared({"default": self.prior}, "cpu"), later=self.later, **options)
+        self.shared = Shared({"default": self.prior}, "cpu")
+        super().__init__(self.shared, later=self.later, **options)
 
     def scan(self, measurement, chain=LATER, slices=(0, 1)):
         address = f"127.0.0.1:{self.port}"
@@ -191,7 +192,116 @@ def test_the_recording_is_removed_once_the_images_are_made():
         running.prior.go.clear()
         running.scan("1", slices=[0])
         kept = running.later.find("1")
-        assert Path(kept.folder.name).stat().st_mode & 0o077 == 0
+        assert kept.folder.stat().st_mode & 0o077 == 0
         running.prior.go.set()
         running.fetch("1")
-        assert not Path(kept.folder.name).exists()
+        assert not list(kept.folder.glob("*.h5"))
+
+
+def test_the_next_server_takes_over_what_was_promised(tmp_path, caplog):
+    """Of three scans one is made, one is not, and one has no promise: its client was not told."""
+    folder = tmp_path / "later"
+    with Patient(20, 60.0, folder) as running:
+        running.scan("made", slices=[0])
+        before = running.fetch("made")
+        running.prior.go.clear()
+        running.scan("waits", slices=[1])
+        running.later.new("open", LATER)
+    assert folder.stat().st_mode & 0o077 == 0
+    assert "measurement waits waits in" in caplog.text
+    running.prior.go.set()
+    with Patient(20, 60.0, folder) as running:
+        for one, other in zip(running.fetch("made"), before, strict=True):
+            np.testing.assert_array_equal(one.data, other.data)
+            assert (one.getHead(), one.meta) == (other.getHead(), other.meta)
+        expected = list(run_chain(SAMPLED, named("waits"), scan(1), running.shared))
+        for one, other in zip(running.fetch("waits"), expected, strict=True):
+            np.testing.assert_array_equal(one.data, other.data)
+        with pytest.raises(InputError, match="no images of measurement 'open' are kept"):
+            running.fetch("open")
+        assert running.later.outcomes["lost"] == 0
+        assert len(list(folder.glob("scan_*"))) == 2
+    assert "its scan was not over" in caplog.text
+
+
+def test_a_folder_has_one_server(tmp_path, caplog):
+    with Patient(20, 60.0, tmp_path / "later") as running:
+        running.scan("1", slices=[0])
+        with Patient(20, 60.0, tmp_path / "later") as other:
+            other.scan("2", slices=[0])
+            assert len(other.fetch("2")) == 2
+            assert other.later.find("1") is None
+    assert "another server uses it" in caplog.text
+
+
+def test_a_scan_that_ends_every_server_is_given_up(tmp_path, caplog):
+    """As one that takes more memory than there is: the promise is told to be broken."""
+    folder = tmp_path / "later"
+    with Patient(20, 60.0, folder) as running:
+        running.prior.go.clear()
+        running.scan("1", slices=[0])
+        (path,) = folder.glob("scan_*/promise.json")
+        running.wait(lambda: json.loads(path.read_text())["attempts"] == 1)
+    said = json.loads(path.read_text())
+    assert said["attempts"] == 0  # it was no fault of the scan's
+    path.write_text(json.dumps({**said, "attempts": 16}))
+    for lost in (1, 0):  # told again by the one after that
+        with Patient(20, 60.0, folder) as running:
+            with pytest.raises(InputError, match="16 attempts were made, and the server ended in"):
+                running.fetch("1")
+            assert running.later.outcomes["lost"] == lost
+    assert caplog.text.count("the images of measurement 1 are lost: 16 attempts") == 2
+
+
+def test_what_fails_is_tried_again(monkeypatch, caplog):
+    """As where a node ended early, halfway through its images."""
+    failures = [3, 1]
+
+    def failing(*given):
+        for image in run_chain(*given):
+            yield image
+            if failures:
+                raise InputError(f"failure {failures.pop()}")
+
+    monkeypatch.setattr("gadgets.service.later.run_chain", failing)
+    with Patient() as running:
+        running.scan("1", slices=[0])
+        assert len(running.fetch("1")) == 2
+        assert "tried again: failure 1" in caplog.text
+        assert "tried again: failure 3" in caplog.text
+        failures[:] = range(9)  # what a node tells so often is no chance
+        running.scan("2", slices=[0])
+        with pytest.raises(InputError, match="measurement '2': failure 6"):
+            running.fetch("2")
+
+
+def test_images_that_nobody_fetched_are_known_to_be_lost(caplog):
+    with Patient(2) as running:
+        for measurement in "123":
+            running.scan(measurement, slices=[0])
+            if measurement == "2":
+                running.fetch("2")
+        running.wait(lambda: not running.server.open_connections)
+        with pytest.raises(InputError, match="measurement '2' are kept: they were fetched"):
+            running.fetch("2")  # rather than one that nobody has
+        assert len(running.fetch("1")) == len(running.fetch("3")) == 2
+        assert running.later.outcomes == {"promised": 3, "made": 3, "fetched": 3, "lost": 0}
+        running.scan("4", slices=[0])
+        running.scan("5", slices=[0])
+        running.scan("6", slices=[0])
+    assert "the images of measurement 4 are lost: newer ones took their place" in caplog.text
+
+
+def test_a_client_that_waits_is_told_so(monkeypatch):
+    monkeypatch.setattr("gadgets.service.session.WAIT_SECONDS", 0.05)
+    with Patient() as running:
+        running.prior.go.clear()
+        running.scan("1", slices=[0])
+        with running.connect() as client:
+            client.send(peer.FILENAME, b"score_recon_fetch".ljust(1024, b"\0"))
+            client.send_text(peer.HEADER, named(1))
+            client.send(peer.CLOSE)
+            assert client.unpack("<HI")[0] == peer.TEXT
+        running.wait(lambda: not running.server.open_connections)  # it has gone, and that is seen
+        running.prior.go.set()
+        assert len(running.fetch("1")) == 2

@@ -16,7 +16,7 @@ import numpy as np
 import peer
 import pytest
 import torch
-from forked import run_forked
+from forked import FORKS, run_forked
 from served import QUICK, SHAPE, Served, scan, text
 from synthetic import acquisitions, header, letter
 
@@ -27,6 +27,7 @@ from gadgets.service.client import run_remote
 from gadgets.service.server import Server
 from gadgets.service.shared import Shared
 from gadgets.stream.turns import Turns
+from gadgets.threads import WAITING
 from scoremri_core.errors import InputError
 from scoremri_core.scans.files import open_scan
 
@@ -337,11 +338,44 @@ def test_the_command_refuses_a_prior_that_is_not_there():
     assert "unclosed" not in done.stderr
 
 
+def serve_unheard(port, folder):
+    """The process of a server whose standard error nobody reads any more."""
+    from gadgets.commands import main
+
+    source, sink = os.pipe()
+    os.dup2(sink, 2)
+    os.close(source)
+    main(["serve", "--port", str(port), "--keep-in", str(folder)])
+
+
+def test_a_standard_error_that_is_closed_costs_no_image(tmp_path):
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    process = FORKS.Process(target=serve_unheard, args=(port, tmp_path))
+    process.start()
+    try:
+        for _ in range(600):
+            with contextlib.suppress(InputError):
+                images = list(run_remote(f"127.0.0.1:{port}", QUICK, header(*SHAPE), scan(0)))
+                break
+            time.sleep(0.1)
+        assert len(images) == 1
+        process.terminate()
+        process.join(30)
+        assert process.exitcode == 0
+    finally:
+        process.kill()
+
+
 def test_the_command_serves_until_it_is_told_to_stop(tmp_path):
     command = [sys.executable, "-m", "scoremri_core", "serve", "--port", "0"]
-    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
+    environment = {name: value for name, value in os.environ.items() if name not in WAITING}
+    environment["OMP_DISPLAY_ENV"] = "true"
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment) as process:
         try:
+            words = ""
             for line in process.stderr:
+                words += line
                 if "Serving on 127.0.0.1:" in line:
                     port = int(line.split("127.0.0.1:")[1].split()[0])
                     break
@@ -353,7 +387,9 @@ def test_the_command_serves_until_it_is_told_to_stop(tmp_path):
             assert busy.stderr.strip().endswith(b"in use: choose another with --port")
             process.terminate()
             assert process.wait(30) == 0
-            assert "Stopped: 1 connections served" in process.stderr.read()
+            words += process.stderr.read()
+            assert "Stopped: 1 connections served" in words
+            peer.shows_that_threads_sleep(words)
         finally:
             with contextlib.suppress(OSError):
                 process.kill()

@@ -99,6 +99,7 @@ def test_what_scans_do_is_counted():
     assert found["scoremri_scans_waiting",] == 0
     assert found["scoremri_scans_done_total", "complete"] == 3
     assert found["scoremri_scans_done_total", "failed"] == 1
+    assert found["scoremri_later_total", "lost"] == 0
     for stage in ("assembly", "coil maps", "sampling"):
         assert found["scoremri_stage_seconds_count", stage] >= 5
         assert found["scoremri_stage_seconds_sum", stage] > 0

@@ -8,10 +8,11 @@ import numpy as np
 import peer
 import pytest
 import synthetic
-from peer import Server
+from peer import Server, shows_that_threads_sleep
 from synthetic import acquisitions, header, letter
 
 from gadgets.protocol import wire
+from gadgets.threads import WAITING
 
 SHAPE = (48, 40)
 
@@ -20,7 +21,10 @@ def resemblance(image, truth):
     return np.corrcoef(image.ravel(), truth.ravel())[0, 1]
 
 
-def test_acquisitions_over_the_wire():
+def test_acquisitions_over_the_wire(monkeypatch):
+    for name in WAITING:
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("OMP_DISPLAY_ENV", "true")
     truth = letter(*SHAPE)
     scan = [synthetic.noise_readout(0.002)]
     for number in range(2):
@@ -33,6 +37,7 @@ def test_acquisitions_over_the_wire():
         node.send(peer.CLOSE)
         images = node.images()
         assert node.process.wait(20) == 0
+        shows_that_threads_sleep(node.process.stderr.read())
     assert len(images) == 2
     for number, (head, pixels, meta) in enumerate(images):
         assert tuple(head.matrix_size) == (40, 48, 1)

@@ -1,0 +1,11 @@
+"""What is promised is kept, whoever is killed: see `deferred`, of which this is a small round."""
+
+from deferred import count
+
+
+def test_every_scan_is_retrieved_once_and_right(tmp_path):
+    counts, lost = count(4, seed=3, folder=tmp_path, kills=2)
+    assert lost == {}
+    assert counts["retrieved"] == 4
+    assert counts["wrong"] == counts["twice"] == counts["unfinished recordings left"] == 0
+    assert counts["servers killed"]
