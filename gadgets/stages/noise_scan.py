@@ -125,14 +125,14 @@ class Whitened(NoiseScan):
 
     _whitened: bool | None = None  # not known yet
 
-    def checked(self, covariance: np.ndarray | None, kspace: np.ndarray) -> np.ndarray | None:
+    def checked(self, covariance: np.ndarray | None, frame: Assembled) -> np.ndarray | None:
         """The covariance, or None where the edges of k-space show another by far."""
         from scoremri_core.mri.noise import covariance_from_edges, noise_sigma
 
-        if self._whitened is None and covariance is not None and kspace.any():
+        if self._whitened is None and covariance is not None and frame.values.any():
             expected = noise_sigma(covariance)
             try:
-                found = noise_sigma(covariance_from_edges(_outermost(kspace)))
+                found = noise_sigma(covariance_from_edges(*_outermost(frame)))
             except InputError:  # too few samples to tell
                 return covariance
             self._whitened = 1 / FAR < found / expected < FAR
@@ -150,14 +150,18 @@ class Whitened(NoiseScan):
         return 2 * np.eye(channels, dtype=complex)
 
 
-def _outermost(kspace: np.ndarray) -> np.ndarray:
-    """K-space (coil, y, x); of a volume the partition farthest out that has many samples."""
-    if kspace.ndim == 3:
-        return kspace
-    count = (kspace != 0).any(axis=0).sum(axis=(1, 2))
-    full = np.flatnonzero(count >= count.max() / 2)
-    outermost: np.ndarray = kspace[:, full[np.argmax(np.abs(full - len(count) // 2))]]
-    return outermost
+def _outermost(frame: Assembled) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """K-space (coil, y, x), averages and mask (y, x).
+
+    Of a volume those of the partition farthest out that has many samples.
+    """
+    values, averages = frame.values, frame.averages
+    if values.ndim == 4:
+        count = (averages > 0).sum(axis=(1, 2))
+        full = np.flatnonzero(count >= count.max() / 2)
+        far = full[np.argmax(np.abs(full - len(count) // 2))]
+        values, averages = values[:, far], averages[far]
+    return values, averages, averages > 0
 
 
 def _revived(covariance: np.ndarray) -> np.ndarray:
