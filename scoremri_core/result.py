@@ -169,10 +169,11 @@ class Reconstruction:
         """
         from scoremri_core.images import RESEARCH_ONLY
         from scoremri_core.images.nifti import RAS_OF_LPS, write_nifti
-        from scoremri_core.paths import check_absent, placing
+        from scoremri_core.paths import check_absent, check_writable, placing
 
         if what not in ("mean", "std", "samples"):
             raise InputError(f"what {what!r}: expected mean, std or samples")
+        check_writable(path)
         check_absent(path, overwrite, "overwrite=True")
         pixels = np.abs(np.asarray(getattr(self, what)))
         array = np.moveaxis(pixels, (-1, -2, 0), (0, 1, 2))
