@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
@@ -17,7 +17,7 @@ from gadgets.stages.frame import Frame
 from gadgets.stages.noise_scan import NoiseScan
 from gadgets.stages.properties import Properties
 from scoremri_core.errors import InputError
-from scoremri_core.scans.encoding import Encoding, Readout, as_measured, encodings, numbered
+from scoremri_core.scans.encoding import Encoding, Readout, encodings, numbered
 from scoremri_core.scans.flags import (
     CALIBRATION,
     CALIBRATION_AND_IMAGING,
@@ -28,6 +28,7 @@ from scoremri_core.scans.flags import (
     NOISE,
 )
 from scoremri_core.scans.gridding import assemble
+from scoremri_core.scans.sorting import ImageLines, sort_readouts
 
 logger = logging.getLogger(__name__)
 
@@ -96,7 +97,7 @@ def accumulate(items: Iterable[Any], header: Any, properties: Properties) -> Ite
         elif item.flags & NO_IMAGE:
             sorter.declared.skip(item.flags)
         else:
-            yield from sorter.add(Readout(item.getHead(), item.data))
+            yield from sorter.add(Readout.of(item))
     yield from sorter.finish()
 
 
@@ -217,16 +218,17 @@ class FrameSorter:
             )  # fmt: skip
             return
         self._finished[key._replace(repetition=0)] = key.repetition, len(lines.readouts)
-        frame = self._frame(key, lines.readouts)
         encoding = numbered(self.encodings, key.space)
         expected = encoding.calibration_mode in REFERENCE_MODES and encoding.acceleration > 1
-        if frame.calibration is not None or not (expected and self._imaged):
-            yield self._numbered(frame)
-            return
-        self._waiting.append(frame)
-        if len(self._waiting) > WAITING:
-            logger.warning("No reference scan came while %d frames waited for it", WAITING)
-            yield self._numbered(self._waiting.pop(0))
+        for image in sort_readouts(lines.readouts, encoding):
+            frame = self._frame(key.space, image)
+            if frame.calibration is not None or not (expected and self._imaged):
+                yield self._numbered(frame)
+                continue
+            self._waiting.append(frame)
+            if len(self._waiting) > WAITING:
+                logger.warning("No reference scan came while %d frames waited for it", WAITING)
+                yield self._numbered(self._waiting.pop(0))
 
     def _served(self) -> Iterator[Frame]:
         """Frames whose slice has got its reference scan by now."""
@@ -255,14 +257,15 @@ class FrameSorter:
             frame.calibration = kept.on_grid(encoding, len(frame.kspace))
             frame.kept_calibration = kept if frame.calibration is not None else None
 
-    def _frame(self, key: Key, readouts: list[Readout]) -> Frame:
+    def _frame(self, space: int, image: ImageLines) -> Frame:
         start = time.perf_counter()
-        encoding = as_measured(numbered(self.encodings, key.space), readouts)
+        encoding, readouts, known = image
         kspace, averages, problems = assemble(readouts, encoding)
+        problems = [*known, *problems]
         fewest = float(averages[averages > 0].min(initial=np.inf))
-        if key.space >= len(self.encodings):
+        if space >= len(self.encodings):
             problems.append(
-                f"its readouts name encoding space {key.space}, "
+                f"its readouts name encoding space {space}, "
                 f"the header describes {len(self.encodings)}"
             )
         head = _centre(readouts, encoding)
@@ -284,12 +287,14 @@ class FrameSorter:
             field_of_view=encoding.recon_fov,
             problem="; ".join(problems) or None,
         )
+        if problems:
+            logger.warning("%s cannot be sampled: %s", frame.identity, frame.problem)
         self.declared.check_lines(readouts, encoding)
         if shared := [
             r for r in readouts if r.header.flags & (CALIBRATION_AND_IMAGING | CALIBRATION)
         ]:
-            self._calibrations.share(key.slice, shared)
-        if self._calibrations.has(key.slice):
+            self._calibrations.share(head.idx.slice, shared, encoding)
+        if self._calibrations.has(head.idx.slice):
             self._calibrate(frame)
         if shared:
             frame.kept_calibration = None  # its own: the next frame has most likely its own too
@@ -297,7 +302,7 @@ class FrameSorter:
         return frame
 
 
-def _centre(readouts: list[Readout], encoding: Encoding) -> Any:
+def _centre(readouts: Sequence[Readout], encoding: Encoding) -> Any:
     """Header of the readout nearest to the centre of k-space."""
 
     def distance(readout: Readout) -> int:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections import Counter, defaultdict
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -16,13 +16,14 @@ from scoremri_core.paths import PathLike
 from scoremri_core.scans.encoding import (
     Encoding,
     Readout,
-    as_measured,
+    along_readout,
     encoding_limits,
     encodings,
 )
 from scoremri_core.scans.files import Readable
-from scoremri_core.scans.flags import COUNTERS, REVERSE, STEPS, imaging_lines
+from scoremri_core.scans.flags import COUNTERS, STEPS, imaging_lines
 from scoremri_core.scans.formats.opening import open_any
+from scoremri_core.scans.sorting import ImageLines, sort_readouts
 
 logger = logging.getLogger(__name__)
 
@@ -155,26 +156,6 @@ def on_grid_of(kspace: Complex, own: Encoding, other: Encoding) -> Complex:
     return resized
 
 
-def along_readout(header: Any, data: npt.NDArray[Any], nx: int) -> tuple[int, npt.NDArray[Any]]:
-    """Column of a readout's first kept sample, and the kept samples in the forward direction.
-
-    Parameters
-    ----------
-    header : ismrmrd.AcquisitionHeader
-    data : (coil, sample)
-    nx : samples of the encoded matrix
-    """
-    samples = data.shape[1]
-    center = header.center_sample or samples // 2  # 0 is "not given"
-    pre, post = header.discard_pre, header.discard_post
-    if header.flags & REVERSE:
-        data, pre, post = data[:, ::-1], post, pre
-        # A symmetric echo is centred whichever way its header counts; a partial one is mirrored.
-        symmetric = abs(center - samples // 2) <= 1
-        center = samples // 2 if symmetric else samples - 1 - center
-    return nx // 2 - center + pre, data[:, pre : max(pre, samples - post)]
-
-
 def gridded(scan: Readable) -> tuple[Complex, Counts]:
     """Place the lines of a 2D scan on their matrix, for work outside a stream.
 
@@ -208,16 +189,21 @@ def gridded(scan: Readable) -> tuple[Complex, Counts]:
     readouts: dict[int, list[Readout]] = defaultdict(list)
     for wanted, acquisition in zip(imaging, scan, strict=True):
         if wanted:
-            readout = Readout(acquisition.getHead(), acquisition.data)
+            readout = Readout.of(acquisition)
             readouts[readout.header.idx.slice].append(readout)
+    images: dict[int, ImageLines] = {}
+    for own in readouts.values():
+        for lines in sort_readouts(own, encoding):  # which may be of other slices, or echoes
+            images.setdefault(lines.readouts[0].header.idx.slice, lines)
+    del readouts
     ny, nx = encoding.matrix[1], encoding.readout_points
-    slices = max(readouts) + 1
+    slices = max(images) + 1
     kspace = np.zeros((slices, channels, ny, nx), np.complex64)
     averages = np.zeros((slices, ny, nx), np.float32)
-    for number in sorted(readouts):
-        own = readouts.pop(number)
-        found = assemble(own, as_measured(encoding, own))
-        problems = list(found.problems)
+    for number in sorted(images):
+        lines = images.pop(number)
+        found = assemble(lines.readouts, lines.encoding)
+        problems = [*lines.problems, *found.problems]
         if len(found.kspace) != channels:
             problems.append(f"readouts of {len(found.kspace)} channels, expected {channels}")
         if problems:

@@ -65,6 +65,14 @@ def test_averages_are_counted():
     np.testing.assert_array_equal(counts[0], np.repeat([2] * 15 + [1] * 5, 16).reshape(20, 16))
 
 
+def test_of_echoes_without_a_counter_the_first_is_taken():
+    scan = SimulatedScan((20, 16), coils=2)
+    echoes = Averaged(scan)
+    for acquisition in echoes.acquisitions:
+        acquisition.idx.average = 0
+    assert np.array_equal(zero_filled_kspace(echoes), zero_filled_kspace(scan))
+
+
 def test_of_several_repetitions_the_first_is_taken():
     scan = SimulatedScan((20, 16), coils=2, repetitions=3)
     first = SimulatedScan((20, 16), coils=2)
