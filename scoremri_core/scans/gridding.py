@@ -164,7 +164,8 @@ def gridded(scan: Readable) -> tuple[Complex, Counts]:
 
     Returns
     -------
-    kspace (slice, coil, y, x), zeros where nothing was measured; y is the encoded matrix with DC
+    kspace (slice, coil, y, x), slices in the order of their counters, which may begin anywhere and
+    have gaps; zeros where nothing was measured; y is the encoded matrix with DC
     at ny//2, x has the readout oversampling removed.  And averages (slice, y, x), how many
     readouts each sample is the mean of.
 
@@ -197,18 +198,19 @@ def gridded(scan: Readable) -> tuple[Complex, Counts]:
             images.setdefault(lines.readouts[0].header.idx.slice, lines)
     del readouts
     ny, nx = encoding.matrix[1], encoding.readout_points
-    slices = max(images) + 1
-    kspace = np.zeros((slices, channels, ny, nx), np.complex64)
-    averages = np.zeros((slices, ny, nx), np.float32)
-    for number in sorted(images):
+    kspace = np.zeros((len(images), channels, ny, nx), np.complex64)
+    averages = np.zeros((len(images), ny, nx), np.float32)
+    for place, number in enumerate(sorted(images)):
         lines = images.pop(number)
         found = assemble(lines.readouts, lines.encoding)
+        if found.kspace.ndim == 4:
+            raise InputError(f"{scan.name}: a 3D scan, expected 2D slices")
         problems = [*lines.problems, *found.problems]
         if len(found.kspace) != channels:
             problems.append(f"readouts of {len(found.kspace)} channels, expected {channels}")
         if problems:
             raise InputError(f"{scan.name}: slice {number}: {'; '.join(problems)}")
-        kspace[number], averages[number] = found.kspace, found.averages
+        kspace[place], averages[place] = found.kspace, found.averages
     return kspace, averages
 
 
