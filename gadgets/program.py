@@ -19,7 +19,7 @@ def main() -> None:
     with heeded():
         from gadgets import commands
 
-    commands.main()
+        commands.main()
 
 
 def open_standard_streams() -> None:
