@@ -200,7 +200,7 @@ class Reconstruction:
         """
         from scoremri_core.images import RESEARCH_ONLY
         from scoremri_core.images.nifti import RAS_OF_LPS, write_nifti
-        from scoremri_core.paths import check_absent, placing
+        from scoremri_core.paths import check_absent, check_writable, placing
 
         names = {
             "mean": "magnitude",
@@ -210,6 +210,7 @@ class Reconstruction:
         }
         if what not in names:
             raise InputError(f"what {what!r}: expected one of {', '.join(names)}")
+        check_writable(path)
         check_absent(path, overwrite, "overwrite=True")
         pixels = np.abs(np.asarray(getattr(self, names[what])))
         array = np.moveaxis(pixels, (-1, -2, 0), (0, 1, 2))

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import importlib
 import logging
-import os
 import signal
 import sys
 import threading
-import warnings
 from collections.abc import Sequence
+from contextlib import nullcontext
 from typing import Annotated, Any, NoReturn
 
 import typer
 
 import scoremri_core
+from gadgets.signals import end_at_once, heeded
 from gadgets.threads import say_for_whom
 from scoremri_core.errors import InputError, not_installed
 
@@ -43,8 +43,6 @@ COMMANDS = (
 
 # The base of BadParameter is the usage error of the click that typer carries.
 UsageError: Any = typer.BadParameter.__mro__[1]
-INTERRUPTED = 128 + signal.SIGINT  # exit code after Ctrl-C
-AGAIN = 3.0  # seconds after which an interrupt that something swallowed is repeated
 app = typer.Typer(
     name="scoremri",
     help="Score-based MRI reconstruction with uncertainty, inside a Gadgetron stream.",
@@ -115,20 +113,12 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
         is then this command's alone
     """
     alone = arguments is None
-    if alone:
-        sys.unraisablehook = _unraisable
-        if callable(signal.getsignal(signal.SIGINT)):  # nobody ignores it
-            signal.signal(signal.SIGINT, _interrupt)
-    status, last_words = _run(arguments)
-    if alone and status == INTERRUPTED:
-        signal.signal(signal.SIGINT, signal.SIG_IGN)  # it was heard
-    threads = any(thread.daemon for thread in threading.enumerate())
-    if alone and threads:
-        logging.disable()  # what they still say would be the last line
+    with heeded() if alone else nullcontext():
+        status, last_words = _run(arguments)
+    if alone and any(thread.daemon for thread in threading.enumerate()):
+        end_at_once(status, last_words)
     if last_words:
-        typer.echo(f"scoremri: {' '.join(last_words.split())}", err=True)
-    if alone and (threads or status == INTERRUPTED):
-        _end_at_once(status)
+        typer.echo(f"scoremri: {last_words}", err=True)
     sys.exit(status)
 
 
@@ -138,59 +128,22 @@ def _run(arguments: Sequence[str] | None) -> tuple[int, str]:
         status = app(args=arguments, prog_name="scoremri", standalone_mode=False)
     except InputError as error:
         logger.debug("bad input", exc_info=True)
-        return 2, str(error)
+        return 2, _in_one_line(error)
     except UsageError as error:
         if type(error).__name__ == "NoArgsIsHelpError":
             error.show()
             return int(error.exit_code), ""
-        return 2, error.format_message()
+        return 2, _in_one_line(error.format_message())
     except OSError as error:  # of a file that was refused nowhere else
         logger.debug("a file", exc_info=True)
-        return 2, str(error)
+        return 2, _in_one_line(error)
     except (typer.Abort, KeyboardInterrupt):
-        status = INTERRUPTED
+        return 128 + signal.SIGINT, "interrupted"
     except ModuleNotFoundError as error:
         logger.debug("a module", exc_info=True)
         return 2, not_installed(error)
-    except ImportError as error:  # what a C++ module makes of an interrupt while it loads
-        if not isinstance(error.__cause__, KeyboardInterrupt):
-            raise
-        status = INTERRUPTED
-    if status == INTERRUPTED:
-        return INTERRUPTED, "interrupted"
     return status if isinstance(status, int) else 0, ""
 
 
-def _interrupt(*_: Any) -> NoReturn:
-    logging.disable()  # what threads say of it is nobody's concern,
-    warnings.simplefilter("ignore")  # nor are files that imports leave open
-    _repeat(AGAIN)  # some modules swallow one while they load
-    raise KeyboardInterrupt
-
-
-def _repeat(seconds: float) -> None:
-    # to the thread, for one that waits hears of no other signal
-    again = (threading.main_thread().ident, signal.SIGINT)
-    timer = threading.Timer(seconds, signal.pthread_kill, again)
-    timer.daemon = True
-    timer.start()
-
-
-def _unraisable(dropped: Any) -> None:
-    """Repeat an interrupt that fell into a callback, whose exceptions Python drops."""
-    if isinstance(dropped.exc_value, KeyboardInterrupt):
-        _repeat(0.05)  # when the callback is over
-    else:
-        sys.__unraisablehook__(dropped)
-
-
-def _end_at_once(status: int) -> NoReturn:
-    """End the process where Python would abort, or die of a signal that was dealt with.
-
-    It takes a thread that still computes away in the midst of C++ code, and remembers an interrupt
-    of some imports.
-    """
-    logging.shutdown()
-    for stream in (sys.stdout, sys.stderr):
-        stream.flush()
-    os._exit(status)
+def _in_one_line(words: object) -> str:
+    return " ".join(str(words).split())

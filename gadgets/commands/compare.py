@@ -89,7 +89,7 @@ def compare(
     from scoremri_core.experiments.report import written
     from scoremri_core.experiments.scores import Scores
     from scoremri_core.experiments.trials import SHIFTS, find_scans, trials
-    from scoremri_core.paths import check_folder, replacing
+    from scoremri_core.paths import check_writable, replacing
     from scoremri_core.request import find_device
     from scoremri_core.training.manifest import find_sources, of_split
     from scoremri_core.training.slices import load_slices
@@ -104,7 +104,7 @@ def compare(
     networks = tuple(dict.fromkeys(network or NETWORKS))
     where = find_device(device)
     check(size, networks)
-    check_folder(output)
+    check_writable(output / "report.md", new_folder=True)
     sources = find_sources(data)
     training = of_split(sources, "train")
     denoiser = load_prior(prior)

@@ -58,17 +58,15 @@ def import_prior(
     NAME.safetensors.
     """
     from scoremri_core.errors import InputError
-    from scoremri_core.paths import check_folder, check_new, check_readable, writing
+    from scoremri_core.paths import check_new, check_readable
     from scoremri_core.priors import save_prior
     from scoremri_core.priors.checkpoints import read_foreign
     from scoremri_core.priors.storage import sha256
 
     path = output if output.suffix == ".safetensors" else Path(f"{output}.safetensors")
     check_readable(checkpoint)
-    check_folder(path.parent)
-    if path.parent.is_dir():
-        for place in (path, path.with_suffix(".json")):
-            check_new(place, overwrite, checkpoint)
+    for place in (path, path.with_suffix(".json")):
+        check_new(place, overwrite, checkpoint, new_folder=True)
     if not 0 < sigma_data < math.inf:
         raise InputError(f"sigma_data is {sigma_data}: expected above 0")
     found = read_foreign(checkpoint, rescaled, sigma_data)
@@ -86,8 +84,7 @@ def import_prior(
         "source": source | {k: v for k, v in training.items() if v is not None},
         "licence": licence or LICENCE,
     }
-    with writing(path):
-        save_prior(path, found.model, card, half=False)
+    save_prior(path, found.model, card, half=False)
     logger.info("%s: %s", path, told.format(weights=found.weights))
 
 

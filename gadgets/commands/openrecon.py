@@ -36,13 +36,12 @@ def openrecon(
     """
     from gadgets.service.openrecon.bundle import Bundle
     from gadgets.service.openrecon.files import files
-    from scoremri_core.paths import check_absent, check_folder, replacing
+    from scoremri_core.paths import check_new, replacing
 
     bundle = Bundle(vendor, device)
-    check_folder(output)
     writers = files(bundle)
     for name in writers:
-        check_absent(output / name, overwrite)
+        check_new(output / name, overwrite, new_folder=True)
     output.mkdir(parents=True, exist_ok=True)
     with contextlib.ExitStack() as stack:  # all are written before the first takes its place
         for name, write in writers.items():

@@ -13,6 +13,7 @@ from typing import Annotated
 import typer
 
 from gadgets.commands.options import Device
+from gadgets.signals import not_ignored
 from gadgets.threads import say_for_whom, share_cores
 from scoremri_core.errors import InputError
 
@@ -149,7 +150,7 @@ def serve(
 ) -> None:
     """Serve scans over Gadgetron's protocol until Ctrl-C.
 
-    SIGTERM does the same: open scans finish, new ones are refused. FIRE's command line is
+    SIGTERM and SIGHUP do the same: open scans finish, new ones are refused. FIRE's command line is
     understood: -H -p -d -l -r -v, and -s -S, by which it saves every scan.
     """
     share_cores()
@@ -173,7 +174,7 @@ def serve(
         default=default_chain,
         later=Later(keep, keep_seconds, keep_in or _kept_for(port)),
     )
-    for number in (signal.SIGTERM, signal.SIGINT):
+    for number in {signal.SIGTERM, signal.SIGINT, *not_ignored()}:
         signal.signal(number, lambda *_: server.stop())
     with contextlib.ExitStack() as ends:
         watch: Callable[[], Watch] = Watch

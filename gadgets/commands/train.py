@@ -160,7 +160,7 @@ def train(
 
     On several GPUs: torchrun --nproc-per-node N -m -- scoremri_core train ...
     """
-    from scoremri_core.paths import check_absent, check_folder
+    from scoremri_core.paths import check_absent, check_folder, check_writable
     from scoremri_core.training import loop
     from scoremri_core.training.card import write_prior
     from scoremri_core.training.manifest import find_sources, of_split
@@ -203,8 +203,9 @@ def train(
     settings.teaching()
     loop.check_resumable(output, settings)
     path = output / f"{name}.safetensors"
-    if not (output / loop.CHECKPOINT).exists():  # of a run, the prior is its own
-        for place in (path, path.with_suffix(".json")):
+    for place in (path, path.with_suffix(".json")):
+        check_writable(place, new_folder=True)
+        if not (output / loop.CHECKPOINT).exists():  # of a run, the prior is its own
             check_absent(place, overwrite)
     cache = cache or output / "cache"
     with joined_ranks(device) as ranks:

@@ -79,8 +79,10 @@ def standard_pipe() -> Iterator[Pipe]:
     Raises
     ------
     InputError
-        Where one of them is a terminal.
+        Where one of them is a terminal, or the output is closed.
     """
+    if sys.__stdout__ is None:
+        raise InputError(f"{OUTPUT} is closed: expected a pipe or a file for images")
     for descriptor, name, use in ((0, INPUT, "a scan"), (1, OUTPUT, "images")):
         if os.isatty(descriptor):
             raise InputError(f"{name} is a terminal: expected a pipe or a file for {use}")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
@@ -16,7 +16,7 @@ from gadgets.stages.frame import Frame
 from gadgets.stages.noise_scan import NoiseScan
 from gadgets.stages.properties import Properties
 from scoremri_core.errors import InputError
-from scoremri_core.scans.encoding import Encoding, Readout, as_measured, encodings, numbered
+from scoremri_core.scans.encoding import Encoding, Readout, encodings, numbered
 from scoremri_core.scans.flags import (
     CALIBRATION,
     CALIBRATION_AND_IMAGING,
@@ -27,6 +27,7 @@ from scoremri_core.scans.flags import (
     NOISE,
 )
 from scoremri_core.scans.gridding import assemble
+from scoremri_core.scans.sorting import ImageLines, sort_readouts
 
 logger = logging.getLogger(__name__)
 
@@ -95,7 +96,7 @@ def accumulate(items: Iterable[Any], header: Any, properties: Properties) -> Ite
         elif item.flags & NO_IMAGE:
             sorter.declared.skip(item.flags)
         else:
-            yield from sorter.add(Readout(item.getHead(), item.data))
+            yield from sorter.add(Readout.of(item))
     yield from sorter.finish()
 
 
@@ -216,16 +217,17 @@ class FrameSorter:
             )  # fmt: skip
             return
         self._finished[key._replace(repetition=0)] = key.repetition, len(lines.readouts)
-        frame = self._frame(key, lines.readouts)
         encoding = numbered(self.encodings, key.space)
         expected = encoding.calibration_mode in REFERENCE_MODES and encoding.acceleration > 1
-        if _is_calibrated(frame) or not (expected and self._imaged):
-            yield self._numbered(frame)
-            return
-        self._waiting.append(frame)
-        if len(self._waiting) > WAITING:
-            logger.warning("No reference scan came while %d frames waited for it", WAITING)
-            yield self._numbered(self._waiting.pop(0))
+        for image in sort_readouts(lines.readouts, encoding):
+            frame = self._frame(key.space, image)
+            if _is_calibrated(frame) or not (expected and self._imaged):
+                yield self._numbered(frame)
+                continue
+            self._waiting.append(frame)
+            if len(self._waiting) > WAITING:
+                logger.warning("No reference scan came while %d frames waited for it", WAITING)
+                yield self._numbered(self._waiting.pop(0))
 
     def _served(self) -> Iterator[Frame]:
         """Frames whose slice has got its reference scan by now."""
@@ -254,14 +256,14 @@ class FrameSorter:
             lines = kept.on_grid(encoding, frame.kspace.coils)
             frame.kspace = replace(frame.kspace, calibration=lines)
 
-    def _frame(self, key: Key, readouts: list[Readout]) -> Frame:
+    def _frame(self, space: int, image: ImageLines) -> Frame:
         start = time.perf_counter()
-        encoding = as_measured(numbered(self.encodings, key.space), readouts)
+        encoding, readouts, known = image
         assembled = assemble(readouts, encoding)
-        problems = assembled.problems
-        if key.space >= len(self.encodings):
+        problems = [*known, *assembled.problems]
+        if space >= len(self.encodings):
             problems.append(
-                f"its readouts name encoding space {key.space}, "
+                f"its readouts name encoding space {space}, "
                 f"the header describes {len(self.encodings)}"
             )
         head = _centre(readouts, encoding)
@@ -279,13 +281,15 @@ class FrameSorter:
             field_of_view=encoding.recon_fov,
             problem="; ".join(problems) or None,
         )
+        if problems:
+            logger.warning("%s cannot be sampled: %s", frame.identity, frame.problem)
         self.declared.check_lines(readouts, encoding)
         if shared := [
             r for r in readouts if r.header.flags & (CALIBRATION_AND_IMAGING | CALIBRATION)
         ]:
-            frame.own_calibration = not self._calibrations.awaits(key.slice)
-            self._calibrations.share(key.slice, shared)
-        if not frame.own_calibration and self._calibrations.has(key.slice):
+            frame.own_calibration = not self._calibrations.awaits(head.idx.slice)
+            self._calibrations.share(head.idx.slice, shared, encoding)
+        if not frame.own_calibration and self._calibrations.has(head.idx.slice):
             self._calibrate(frame)
         frame.seconds["assembly"] = time.perf_counter() - start
         return frame
@@ -295,7 +299,7 @@ def _is_calibrated(frame: Frame) -> bool:
     return frame.own_calibration or frame.kspace.calibration is not None
 
 
-def _centre(readouts: list[Readout], encoding: Encoding) -> Any:
+def _centre(readouts: Sequence[Readout], encoding: Encoding) -> Any:
     """Header of the readout nearest to the centre of k-space."""
 
     def distance(readout: Readout) -> int:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import logging
 from collections import defaultdict
+from collections.abc import Sequence
 
 from scoremri_core.kspace import KSpace
-from scoremri_core.scans.encoding import Encoding, Readout, as_measured, numbered
+from scoremri_core.scans.encoding import Encoding, Readout, numbered
 from scoremri_core.scans.gridding import assemble, on_grid_of
+from scoremri_core.scans.sorting import sort_readouts
 
 logger = logging.getLogger(__name__)
 
@@ -19,16 +21,16 @@ class Calibration:
     ----------
     number : of the slice.
     readouts : the lines; those of another encoding space than the first are not used.
-    encodings : the encoding spaces of the scan.
+    encoding : of the first.
     """
 
-    def __init__(self, number: int, readouts: list[Readout], encodings: list[Encoding]) -> None:
+    def __init__(self, number: int, readouts: Sequence[Readout], encoding: Encoding) -> None:
         """Keep the lines, which are fewer than a matrix has."""
         space = readouts[0].header.encoding_space_ref
         self.slice = number
         self._gridded: dict[Encoding, KSpace] = {}  # the same object for all frames of a grid
         self._readouts = [r for r in readouts if r.header.encoding_space_ref == space]
-        self._encoding = as_measured(numbered(encodings, space), self._readouts)
+        self._encoding = encoding
 
     def on_grid(self, encoding: Encoding, channels: int) -> KSpace | None:
         """K-space on the grid of a frame, None where it cannot be."""
@@ -71,9 +73,10 @@ class CalibrationStore:
         self.referenced = True
         self._arriving[readout.header.idx.slice].append(readout)
 
-    def share(self, number: int, readouts: list[Readout]) -> None:
+    def share(self, number: int, readouts: list[Readout], encoding: Encoding) -> None:
         """Take the calibration lines among the readouts of a frame of a slice."""
-        self._replace(number, readouts + self._arriving.pop(number, []))
+        arrived = self._arriving.pop(number, [])
+        self._known[number] = Calibration(number, readouts + arrived, encoding)
 
     def awaits(self, number: int) -> bool:
         """Whether reference lines of a slice came since its last calibration."""
@@ -93,10 +96,14 @@ class CalibrationStore:
             return None
         source = min(slices, key=lambda known: (abs(known - number), known))
         if source in self._arriving:
-            self._replace(source, self._arriving.pop(source))
+            self._take(source, self._arriving.pop(source))
         if source != number:
             logger.debug("slice %d is calibrated with slice %d", number, source)
         return self._known[source]
 
-    def _replace(self, number: int, readouts: list[Readout]) -> None:
-        self._known[number] = Calibration(number, readouts, self._encodings)
+    def _take(self, number: int, readouts: list[Readout]) -> None:
+        """Take the lines of a reference scan: of those of several images, the first."""
+        space = readouts[0].header.encoding_space_ref
+        same = [r for r in readouts if r.header.encoding_space_ref == space]
+        lines = sort_readouts(same, numbered(self._encodings, space))[0]
+        self._known[number] = Calibration(number, lines.readouts, lines.encoding)

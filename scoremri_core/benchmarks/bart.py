@@ -89,9 +89,13 @@ class Bart:
         )
         watcher = threading.Thread(target=self._watch, args=(process,))
         watcher.start()
-        _, errors = process.communicate()
-        seconds = time.perf_counter() - start
-        watcher.join()
+        try:
+            _, errors = process.communicate()
+            seconds = time.perf_counter() - start
+        finally:
+            process.kill()  # where something else ended this
+            process.wait()
+            watcher.join()
         if process.returncode:
             lines: list[Any] = errors.strip().splitlines() or [f"exit code {process.returncode}"]
             raise RuntimeError(f"bart {arguments[0]}: {lines[-1]}")

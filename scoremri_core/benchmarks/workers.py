@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
@@ -11,6 +12,7 @@ from dataclasses import replace
 from multiprocessing import Pipe
 from multiprocessing.connection import Connection
 from types import TracebackType
+from typing import NoReturn
 
 from scoremri_core.benchmarks.bart import NotInstalledError
 from scoremri_core.benchmarks.case import Case, Measurement
@@ -154,5 +156,10 @@ def serve(connection: Connection) -> None:
         return  # whoever asked is gone
 
 
+def _stop(*_: object) -> NoReturn:
+    sys.exit(128 + signal.SIGTERM)  # so that temporary folders are removed
+
+
 if __name__ == "__main__":
+    signal.signal(signal.SIGTERM, _stop)
     serve(Connection(int(sys.argv[1])))

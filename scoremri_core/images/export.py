@@ -9,9 +9,17 @@ from typing import Any
 from scoremri_core.errors import InputError
 from scoremri_core.images import dicom, nifti
 from scoremri_core.images.series import Series
-from scoremri_core.paths import check_absent, check_new, check_writable, placing
+from scoremri_core.paths import (
+    check_absent,
+    check_length,
+    check_new,
+    check_new_folder,
+    check_writable,
+    placing,
+)
 
 FORMATS = ("nifti", "dicom")
+LONGEST = "x" * 24  # no series has a longer name
 
 
 def check(output: Path, formats: Sequence[str], overwrite: bool) -> None:
@@ -29,12 +37,14 @@ def check(output: Path, formats: Sequence[str], overwrite: bool) -> None:
     if "nifti" in formats:
         nifti.check_nifti(output)
         stem = stem_of(output)
+        check_length(output, output.with_name(f"{stem}_{LONGEST}.nii.gz"))
         for there in sorted(output.parent.glob(f"{stem}_*")):
             if there.name.endswith((*nifti.SUFFIXES, ".json")):
                 check_new(there, overwrite)
     if "dicom" in formats:
         dicom.check_dicom(output)
-        check_absent(dicom_folder(output), overwrite)
+        check_new_folder(dicom_folder(output), overwrite)
+        check_length(output, dicom_folder(output) / f"001_{LONGEST}" / "00001.dcm")
 
 
 def export(

@@ -22,6 +22,7 @@ from scoremri_core.priors.script import ScriptModule, from_torchscript
 MODEL = ("model_state", "model_state_dict", "state_dict", "model", "score")
 AVERAGE = ("ema_state", "ema_state_dict", "ema", "shadow", "model_ema")
 EDM_NAME = re.compile(r"model\.enc\.(\d+)x\1_conv\.weight")
+FIRST = re.compile(rf"begin_conv\.weight$|{EDM_NAME.pattern}$")  # parameter of a network
 
 
 @dataclass(frozen=True)
@@ -54,8 +55,16 @@ def read_foreign(path: Path, rescaled: bool = False, sigma_data: float = 0.5) ->
 
     Raises
     ------
-    InputError : as the readers of each.
+    InputError : as the readers of each; a weight that is not finite.
     """
+    found = _read(path, rescaled, sigma_data)
+    for name, value in found.model.state_dict().items():
+        if not value.isfinite().all():
+            raise InputError(f"{path}: {name!r} holds values that are not finite")
+    return found
+
+
+def _read(path: Path, rescaled: bool, sigma_data: float) -> Checkpoint:
     if _is_torchscript(path):
         return Checkpoint(from_torchscript(path), "as stored")
     content = _load(path)
@@ -154,14 +163,20 @@ def _parts(content: Any) -> tuple[Any, Any, Any, Any]:
 
 
 def _named(state: Any) -> dict[str, Tensor]:
-    """Tensors by name, without the prefix of DataParallel."""
+    """Tensors by name, without the prefix of what was wrapped around the network.
+
+    DataParallel puts `module.` before the names, torch.compile `_orig_mod.`, Lightning `model.`.
+    """
     if not isinstance(state, Mapping):
         return {}
-    return {
-        name.removeprefix("module."): value.float()
+    tensors = {
+        name: value.float()
         for name, value in state.items()
         if isinstance(name, str) and isinstance(value, Tensor)
     }
+    found = next(filter(None, map(FIRST.search, tensors)), None)
+    prefix = found.string[: found.start()] if found else ""
+    return {name.removeprefix(prefix): value for name, value in tensors.items()}
 
 
 def _built(path: Path, weights: dict[str, Tensor], rescaled: bool) -> NCSNv2:

@@ -16,6 +16,7 @@ from torch import nn
 
 from scoremri_core.errors import InputError
 from scoremri_core.isolation import isolated
+from scoremri_core.paths import replacing
 from scoremri_core.priors.edm import EdmPrior, EdmUnet
 from scoremri_core.priors.model import ModelPrior
 from scoremri_core.priors.ncsnv2 import NCSNv2
@@ -112,9 +113,8 @@ def save_prior(path: Path, model: nn.Module, card: dict[str, Any], half: bool = 
         for name, value in model.state_dict().items()
     }
     # neither file is in place before both are written
-    partial, partial_card = path.with_suffix(".partial"), path.with_suffix(".json.partial")
-    try:
-        # not by safetensors, which lets nobody else read it and does not tell of a full disk
+    with replacing(path.with_suffix(".json")) as partial_card, replacing(path) as partial:
+        # not by safetensors, which lets nobody else read it and does not report a full disk
         partial.write_bytes(save(weights))
         card = {
             **card,
@@ -125,11 +125,6 @@ def save_prior(path: Path, model: nn.Module, card: dict[str, Any], half: bool = 
             "sha256": sha256(partial),
         }
         partial_card.write_text(json.dumps(card, indent=2) + "\n")
-        partial.replace(path)
-        partial_card.replace(path.with_suffix(".json"))
-    finally:
-        partial.unlink(missing_ok=True)
-        partial_card.unlink(missing_ok=True)
 
 
 def sha256(path: Path) -> str:

@@ -9,9 +9,10 @@ from dataclasses import dataclass, replace
 from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
+import numpy.typing as npt
 
 from scoremri_core.errors import InputError
-from scoremri_core.scans.flags import CALIBRATION, CALIBRATION_AND_IMAGING, STEPS
+from scoremri_core.scans.flags import CALIBRATION, CALIBRATION_AND_IMAGING, REVERSE, STEPS
 
 logger = logging.getLogger(__name__)
 
@@ -20,10 +21,44 @@ Space = TypeVar("Space")
 
 
 class Readout(NamedTuple):
-    """One line of k-space: ismrmrd.AcquisitionHeader and complex data (coil, sample)."""
+    """One line of k-space.
+
+    Attributes
+    ----------
+    header : ismrmrd.AcquisitionHeader.
+    data : complex, (coil, sample).
+    ends : (2, dimension), where the trajectory has its first and its last sample; None without one.
+    """
 
     header: Any
     data: np.ndarray
+    ends: np.ndarray | None = None
+
+    @classmethod
+    def of(cls, acquisition: Any) -> Readout:
+        """The readout of an ismrmrd.Acquisition."""
+        ends = acquisition.traj[[0, -1]] if acquisition.traj.size else None
+        return cls(acquisition.getHead(), acquisition.data, ends)
+
+
+def along_readout(header: Any, data: npt.NDArray[Any], nx: int) -> tuple[int, npt.NDArray[Any]]:
+    """Column of a readout's first kept sample, and the kept samples in the forward direction.
+
+    Parameters
+    ----------
+    header : ismrmrd.AcquisitionHeader
+    data : (coil, sample)
+    nx : samples of the encoded matrix
+    """
+    samples = data.shape[1]
+    center = header.center_sample or samples // 2  # 0 is "not given"
+    pre, post = header.discard_pre, header.discard_post
+    if header.flags & REVERSE:
+        data, pre, post = data[:, ::-1], post, pre
+        # A symmetric echo is centred whichever way its header counts; a partial one is mirrored.
+        symmetric = abs(center - samples // 2) <= 1
+        center = samples // 2 if symmetric else samples - 1 - center
+    return nx // 2 - center + pre, data[:, pre : max(pre, samples - post)]
 
 
 @dataclass(frozen=True)
@@ -115,14 +150,24 @@ def encodings(header: Any) -> list[Encoding]:
 def as_measured(encoding: Encoding, readouts: Sequence[Readout]) -> Encoding:
     """The encoding space as the readouts show it, where the header disagrees with them.
 
-    One partition of an image without depth is a 2D scan, whatever the header counts.  And DC lies
-    among the lines that are flagged as calibration: where the header's centre does not, it is the
-    line that Siemens' converter notes in `idx.user[5]`, or else the one with most energy.
+    One partition of an image without depth is a 2D scan, whatever the header counts.  DC lies among
+    the lines that are flagged as calibration: where the header's centre does not, it is the line
+    that Siemens' converter notes in `idx.user[5]`, or else the one with most energy.  And all lines
+    lie inside of the matrix if they fit: where the centre puts some outside, DC is the line with
+    most energy, or the one nearest to it that has them all inside.
     """
     if encoding.matrix[2] > 1 and encoding.recon_matrix[2] == 1:
         partitions = {readout.header.idx.kspace_encode_step_2 for readout in readouts}
         if len(partitions) == 1:
             encoding = replace(encoding, matrix=(*encoding.matrix[:2], 1))
+    line = _calibrated_center(encoding, readouts)
+    encoding = replace(encoding, center=(line, encoding.center[1]))
+    center = (_fitting_center(encoding, readouts, 1), _fitting_center(encoding, readouts, 2))
+    return replace(encoding, center=center)
+
+
+def _calibrated_center(encoding: Encoding, readouts: Sequence[Readout]) -> int:
+    """The encode step of DC in the lines, among those that are flagged as calibration."""
     flagged = [
         readout
         for readout in readouts
@@ -130,18 +175,40 @@ def as_measured(encoding: Encoding, readouts: Sequence[Readout]) -> Encoding:
     ]
     steps = [readout.header.idx.kspace_encode_step_1 for readout in flagged]
     if not steps or min(steps) <= encoding.center[0] <= max(steps):
-        return encoding
+        return encoding.center[0]
     noted = {int(readout.header.idx.user[5]) for readout in flagged}
-    energy = [np.linalg.norm(readout.data.astype(np.complex128)) for readout in flagged]
-    center = noted.pop() if len(noted) == 1 else -1
-    if not min(steps) <= center <= max(steps):
-        center = steps[int(np.argmax(energy))]
+    line = noted.pop() if len(noted) == 1 else -1
+    if not min(steps) <= line <= max(steps):
+        line = int(steps[_brightest(flagged)])
     logger.warning(
         "the header has the centre of k-space in line %d, the calibration lines are %d to %d: "
         "line %d is taken",
-        encoding.center[0], min(steps), max(steps), center,
+        encoding.center[0], min(steps), max(steps), line,
     )  # fmt: skip
-    return replace(encoding, center=(center, encoding.center[1]))
+    return line
+
+
+def _brightest(readouts: Sequence[Readout]) -> int:
+    """Index of the readout with most energy."""
+    energy = [np.linalg.norm(readout.data.astype(np.complex128)) for readout in readouts]
+    return int(np.argmax(np.nan_to_num(energy)))
+
+
+def _fitting_center(encoding: Encoding, readouts: Sequence[Readout], axis: int) -> int:
+    """The encode step of DC along axis 1 or 2 of the matrix, with all readouts inside."""
+    size, center, name = encoding.matrix[axis], encoding.center[axis - 1], STEPS[axis - 1]
+    steps = [getattr(readout.header.idx, name) for readout in readouts]
+    first, last = min(steps), max(steps)
+    row = center - size // 2  # the step in the first row
+    if (row <= first and last < row + size) or not size // 2 <= last - first < size or size == 1:
+        return center
+    row = max(last - size + 1, min(first, steps[_brightest(readouts)] - size // 2))
+    logger.warning(
+        "with the centre in %s %d some of the steps %d to %d lie outside of the matrix: "
+        "%d is taken",
+        name, center, first, last, row + size // 2,
+    )  # fmt: skip
+    return row + size // 2
 
 
 def numbered(spaces: Sequence[Space], number: int) -> Space:

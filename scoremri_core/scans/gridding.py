@@ -17,13 +17,14 @@ from scoremri_core.paths import PathLike
 from scoremri_core.scans.encoding import (
     Encoding,
     Readout,
-    as_measured,
+    along_readout,
     encoding_limits,
     encodings,
 )
 from scoremri_core.scans.files import Readable
-from scoremri_core.scans.flags import COUNTERS, REVERSE, STEPS, imaging_lines
+from scoremri_core.scans.flags import COUNTERS, STEPS, imaging_lines
 from scoremri_core.scans.formats.opening import open_any
+from scoremri_core.scans.sorting import ImageLines, sort_readouts
 
 logger = logging.getLogger(__name__)
 
@@ -188,26 +189,6 @@ def on_grid_of(assembled: Assembled, own: Encoding, other: Encoding) -> Assemble
     )
 
 
-def along_readout(header: Any, data: npt.NDArray[Any], nx: int) -> tuple[int, npt.NDArray[Any]]:
-    """Column of a readout's first kept sample, and the kept samples in the forward direction.
-
-    Parameters
-    ----------
-    header : ismrmrd.AcquisitionHeader
-    data : (coil, sample)
-    nx : samples of the encoded matrix
-    """
-    samples = data.shape[1]
-    center = header.center_sample or samples // 2  # 0 is "not given"
-    pre, post = header.discard_pre, header.discard_post
-    if header.flags & REVERSE:
-        data, pre, post = data[:, ::-1], post, pre
-        # A symmetric echo is centred whichever way its header counts; a partial one is mirrored.
-        symmetric = abs(center - samples // 2) <= 1
-        center = samples // 2 if symmetric else samples - 1 - center
-    return nx // 2 - center + pre, data[:, pre : max(pre, samples - post)]
-
-
 def gridded(scan: Readable) -> list[KSpace]:
     """K-space of each slice of a 2D scan, for work outside a stream.
 
@@ -217,8 +198,8 @@ def gridded(scan: Readable) -> list[KSpace]:
     Returns
     -------
     list of KSpace, (coil, y, x)
-        y is the encoded matrix with DC at ny // 2, x has the readout oversampling removed. A slice
-        that has no lines is empty.
+        Slices in the order of their counters, which may begin anywhere and have gaps. y is the
+        encoded matrix with DC at ny // 2, x has the readout oversampling removed.
 
     Raises
     ------
@@ -240,17 +221,20 @@ def gridded(scan: Readable) -> list[KSpace]:
     readouts: dict[int, list[Readout]] = defaultdict(list)
     for wanted, acquisition in zip(imaging, scan, strict=True):
         if wanted:
-            readout = Readout(acquisition.getHead(), acquisition.data)
+            readout = Readout.of(acquisition)
             readouts[readout.header.idx.slice].append(readout)
-    ny, nx = encoding.matrix[1], encoding.readout_points
+    images: dict[int, ImageLines] = {}
+    for own in readouts.values():
+        for lines in sort_readouts(own, encoding):  # which may be of other slices, or echoes
+            images.setdefault(lines.readouts[0].header.idx.slice, lines)
+    del readouts
     slices = []
-    for number in range(max(readouts) + 1):
-        lines = readouts.pop(number, [])
-        if not lines:
-            slices.append(KSpace.of(np.zeros((channels, ny, nx), np.complex64)))
-            continue
-        found = assemble(lines, as_measured(encoding, lines))
-        problems = list(found.problems)
+    for number in sorted(images):
+        lines = images.pop(number)
+        found = assemble(lines.readouts, lines.encoding)
+        if found.values.ndim == 4:
+            raise InputError(f"{scan.name}: a 3D scan, expected 2D slices")
+        problems = [*lines.problems, *found.problems]
         if len(found.values) != channels:
             problems.append(f"readouts of {len(found.values)} channels, expected {channels}")
         if problems:

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import dataclasses
+import logging
 import re
 import warnings
 from enum import Enum
 from typing import Any, get_args, get_type_hints
+from xml.etree import ElementTree
 
 from ismrmrd import xsd
 from xsdata.exceptions import ConverterWarning, ParserError
 
 from scoremri_core.errors import InputError
 from scoremri_core.scans.documents import decoded, parse, undeclared
+
+logger = logging.getLogger(__name__)
 
 
 def parse_header(document: str | bytes, name: str) -> Any:
@@ -39,6 +43,37 @@ def parse_header(document: str | bytes, name: str) -> Any:
     except (ValueError, ParserError) as error:
         raise InputError(invalid) from error
     _check(header, name, "")
+    return header
+
+
+def parse_valid_part(document: str | bytes, name: str) -> Any:
+    """Parse the sections of an ISMRMRD header that are valid; the others are left out, and logged.
+
+    Without `experimentalConditions`, which every header needs, the frequency is that of 1.5 T.
+
+    Raises
+    ------
+    InputError
+        Where it is no XML, or nothing like an ISMRMRD header.
+    """
+    text = undeclared(document) if isinstance(document, str) else decoded(document, name)
+    root = parse(text, f"{name}: the XML header is not a valid ISMRMRD header")
+    sections = list(root)
+    del root[:]
+    namespace = root.tag.removesuffix("ismrmrdHeader")
+    nominal = ElementTree.SubElement(root, f"{namespace}experimentalConditions")
+    ElementTree.SubElement(nominal, f"{namespace}H1resonanceFrequency_Hz").text = "63866218"
+    header = parse_header(ElementTree.tostring(root, "unicode"), name)
+    for section in sections:
+        valid = list(root)
+        if section.tag == nominal.tag:
+            root.remove(nominal)
+        root.append(section)
+        try:
+            header = parse_header(ElementTree.tostring(root, "unicode"), name)
+        except InputError as error:
+            logger.warning("%s: this section is not used", error)
+            root[:] = valid
     return header
 
 

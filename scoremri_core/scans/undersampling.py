@@ -273,7 +273,9 @@ def _check_fully_sampled(name: str, heads: npt.NDArray[Any], limits: list[Limits
     full = limits[0].count * limits[1].count
     for frame in np.unique(frames, axis=0):
         received = len(np.unique(lines[(frames == frame).all(axis=1)], axis=0))
-        if received != full or not within:
+        if not within:
+            raise InputError(f"{name}: not fully sampled: lines lie outside of its encoding limits")
+        if received != full:
             raise InputError(
                 f"{name}: not fully sampled: slice {frame[FRAME.index('slice')]} has {received} "
                 f"lines where its encoding limits span {full}"

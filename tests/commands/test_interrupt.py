@@ -1,4 +1,4 @@
-"""Ctrl-C, as a terminal sends it to a process of its own."""
+"""Ctrl-C, SIGTERM and SIGHUP, sent to a command in a process of its own."""
 
 import os
 import signal
@@ -31,9 +31,14 @@ def scan(tmp_path_factory):
     return path
 
 
+INT, TERM, HUP = signal.SIGINT, signal.SIGTERM, signal.SIGHUP
+WORDS = {INT: "interrupted", TERM: "terminated", HUP: "hung up"}
+
+
 def heed():
-    """Heed Ctrl-C: what started the tests may ignore it, as a shell makes its background do."""
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    """Ignore no signal: what started the tests may, as a shell makes its background do."""
+    for number in WORDS:
+        signal.signal(number, signal.SIG_DFL)
 
 
 class Process:
@@ -60,17 +65,17 @@ class Process:
             assert time.monotonic() < end
             time.sleep(0.01)
 
-    def assert_interrupt_ends_it(self):
+    def assert_ended_by(self, number):
         assert self._process.poll() is None, self.said()
         before = len(self.said())
-        self._process.send_signal(signal.SIGINT)
+        self._process.send_signal(number)
         try:
             code = self._process.wait(WAIT)
         finally:
             self._process.kill()
         # what was computed at that moment may still be told
         last = [line for line in self.said()[before:].splitlines() if " INFO " not in line]
-        assert (code, last) == (130, ["scoremri: interrupted"])
+        assert (code, last) == (128 + number, [f"scoremri: {WORDS[number]}"])
 
 
 @pytest.fixture
@@ -80,45 +85,47 @@ def start(tmp_path_factory):
 
 
 # seconds after the output was begun: torch is being loaded, coil maps estimated, samples drawn
-@pytest.mark.parametrize("seconds", [0, 0.5, 1, 2, 4])
-def test_replay_while_it_loads_and_samples(start, scan, tmp_path, seconds):
+@pytest.mark.parametrize(
+    ("seconds", "number"), [(0, INT), (0.5, TERM), (1, INT), (2, HUP), (4, TERM)]
+)
+def test_replay_while_it_loads_and_samples(start, scan, tmp_path, seconds, number):
     process = start("replay", scan, "-o", tmp_path / "out.h5", "-p", "samples=64")
     process.wait_for(lambda: list(tmp_path.iterdir()))
     time.sleep(seconds)
-    process.assert_interrupt_ends_it()
+    process.assert_ended_by(number)
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("repetition", range(2))
-def test_replay_while_images_come_back(start, scan, tmp_path, repetition):
+@pytest.mark.parametrize("number", [INT, TERM])
+def test_replay_while_images_come_back(start, scan, tmp_path, number):
     many = tmp_path / "many.h5"
     full = SimulatedScan(matrix=(64, 64), coils=4, repetitions=40)
     write_scan(many, full.header, full)
     process = start("replay", many, "-o", tmp_path / "out.h5", "-p", "sampler=none")
     process.wait_for(lambda: "frame 2 " in process.said())
-    process.assert_interrupt_ends_it()
+    process.assert_ended_by(number)
     assert list(tmp_path.iterdir()) == [many]
 
 
-@pytest.mark.parametrize("seconds", [0, 3])
-def test_demo(start, tmp_path, seconds):
+@pytest.mark.parametrize(("seconds", "number"), [(0, HUP), (3, INT)])
+def test_demo(start, tmp_path, seconds, number):
     process = start("demo", "-o", tmp_path / "demo")
     process.wait_for(lambda: list(tmp_path.glob("demo/.out*")))
     time.sleep(seconds)
-    process.assert_interrupt_ends_it()
+    process.assert_ended_by(number)
     assert [path.name for path in (tmp_path / "demo").iterdir()] == ["scan.h5"]
 
 
-@pytest.mark.parametrize("seconds", [0.5, 1.5, 4])
-def test_evaluate(start, scan, tmp_path, seconds):
+@pytest.mark.parametrize(("seconds", "number"), [(0.5, TERM), (1.5, INT), (4, HUP)])
+def test_evaluate(start, scan, tmp_path, seconds, number):
     process = start("evaluate", scan, "--samples", 64, "-o", tmp_path / "table.json")
     time.sleep(seconds)
-    process.assert_interrupt_ends_it()
+    process.assert_ended_by(number)
     assert {path.name for path in tmp_path.iterdir()} <= {"table.json"}
 
 
-@pytest.mark.parametrize("seconds", [0, 0.5])
-def test_train_keeps_its_checkpoint(start, tmp_path, seconds):
+@pytest.mark.parametrize(("seconds", "number"), [(0, TERM), (0.5, INT)])
+def test_train_keeps_its_checkpoint(start, tmp_path, seconds, number):
     for split in ("one", "two"):
         volume = np.random.default_rng(0).uniform(50, 100, (40, 40, 4)).astype(np.float32)
         nibabel.save(nibabel.Nifti1Image(volume, np.eye(4)), tmp_path / f"{split}.nii.gz")
@@ -130,7 +137,7 @@ def test_train_keeps_its_checkpoint(start, tmp_path, seconds):
     )
     process.wait_for((run / "checkpoint.pt").exists)
     time.sleep(seconds)
-    process.assert_interrupt_ends_it()
+    process.assert_ended_by(number)
     assert {path.name for path in run.iterdir()} <= {"checkpoint.pt", "log.jsonl", "denoised.png"}
 
 
@@ -140,8 +147,10 @@ ENTRIES = (
 )
 
 
-@pytest.mark.parametrize("seconds", [0, 0.05, 0.1, 0.2, 0.4])
-def test_from_the_first_moment_on(tmp_path, seconds):
+@pytest.mark.parametrize(
+    ("seconds", "number"), [(0, INT), (0.05, TERM), (0.1, INT), (0.2, HUP), (0.4, INT)]
+)
+def test_from_the_first_moment_on(tmp_path, seconds, number):
     """While the command line is imported, of which Python tells each part that is done."""
     process = subprocess.Popen(
         [*ENTRIES[seconds > 0.1], "demo", "-o", tmp_path / "demo"],
@@ -157,68 +166,87 @@ def test_from_the_first_moment_on(tmp_path, seconds):
                 break
             begun = "gadgets.program" in line
         time.sleep(seconds)
-        process.send_signal(signal.SIGINT)
+        process.send_signal(number)
         said = process.communicate(timeout=WAIT)[1]
     finally:
         process.kill()
     told = [line for line in said.splitlines() if not line.startswith("import time:")]
-    assert (process.returncode, told) == (130, ["scoremri: interrupted"])
+    assert (process.returncode, told) == (128 + number, [f"scoremri: {WORDS[number]}"])
 
 
-def test_an_interrupt_that_something_swallows_is_repeated():
-    program = """
-import signal, sys, time
-from gadgets import commands
-
-def swallow(*_, **__):
-    try:
+SWALLOWED = """
+try:
+    signal.raise_signal(signal.SIGINT)
+except KeyboardInterrupt:
+    time.sleep(60)
+"""
+# as modules of pybind11 do
+WRAPPED = """
+try:
+    signal.raise_signal(signal.SIGINT)
+except KeyboardInterrupt as error:
+    raise ImportError("initialization failed") from error
+"""
+DROPPED = """
+class Dropped:
+    def __del__(self):  # Python drops what is raised here
         signal.raise_signal(signal.SIGINT)
-    except KeyboardInterrupt:
-        time.sleep(60)
+        time.sleep(0.01)
+Dropped()
+time.sleep(60)
+"""
+# systemd sends both, and so may a terminal that is closed
+TWICE = """
+try:
+    signal.raise_signal(signal.SIGINT)
+finally:
+    signal.raise_signal(signal.SIGHUP)
+    print("cleaned", file=sys.stderr)
+"""
 
-commands.AGAIN = 0.1
-commands.app = swallow
-sys.argv = ["scoremri"]
+
+@pytest.mark.parametrize(
+    ("work", "said"), [(SWALLOWED, ""), (WRAPPED, ""), (DROPPED, ""), (TWICE, "cleaned\n")]
+)
+def test_a_signal_is_not_lost(work, said):
+    program = f"""
+import signal, sys, time
+from gadgets import commands, signals
+
+def work(**_):
+    exec({work!r}, globals())
+
+signals.AGAIN = 0.1
+commands.app = work
 commands.main()
 """
     ended = subprocess.run(
         [sys.executable, "-c", program], capture_output=True, text=True, preexec_fn=heed, timeout=50
     )
-    assert (ended.returncode, ended.stderr) == (130, "scoremri: interrupted\n")
+    assert (ended.returncode, ended.stderr) == (130, f"{said}scoremri: interrupted\n")
 
 
-def test_an_interrupt_that_falls_into_a_callback_is_not_lost():
+def test_a_signal_that_is_ignored_stays_ignored():
+    """As under nohup."""
     program = """
-import signal, time
+import signal
 from gadgets import commands
-
-class Dropped:
-    def __del__(self):  # Python drops what is raised here
-        signal.raise_signal(signal.SIGINT)
-        time.sleep(0.1)
-
-def work(**_):
-    Dropped()
-    time.sleep(1000)
-
-commands.app = work
+commands.app = lambda **_: signal.raise_signal(signal.SIGHUP)
 commands.main()
 """
-    done = subprocess.run(
+    ended = subprocess.run(
         [sys.executable, "-c", program],
-        capture_output=True,
-        text=True,
-        timeout=WAIT,
-        preexec_fn=heed,
+        preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_IGN),
+        timeout=50,
     )
-    assert (done.returncode, done.stderr) == (130, "scoremri: interrupted\n")
+    assert ended.returncode == 0
 
 
-def test_an_interrupt_that_a_module_takes_for_its_failure_to_load_is_one(run, monkeypatch):
-    """As those of Matplotlib do, which pybind11 wraps."""
+def test_an_interrupt_within_a_program_of_others(run, monkeypatch):
+    """Which has its own handlers."""
 
     def work(**_):
-        raise ImportError("initialization failed") from KeyboardInterrupt()
+        raise KeyboardInterrupt
 
     monkeypatch.setattr("gadgets.commands.app", work)
     assert run() == (130, "", "scoremri: interrupted\n")

@@ -1,4 +1,6 @@
-"""Files that are there stay as they are without --overwrite, whichever command would write them."""
+"""What is there stays as it is without --overwrite, and what is no file even with it."""
+
+import os
 
 import nibabel
 import numpy as np
@@ -91,6 +93,105 @@ def test_it_is_replaced_on_request(run, folder, command):
     (folder / "there.h5").write_text("of yesterday")
     assert run(*command, "--overwrite")[0] == 0
     assert (folder / "there.h5").read_bytes().startswith(b"\x89HDF")
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: f"{case[1]} {case[0]}")
+def test_a_pipe_is_kept(run, folder, case):
+    """As a device is, which --overwrite would replace where the user is root."""
+    name, *command = case
+    there = folder / ("demo" if command[-1] == "demo" else ".") / name
+    if name == "scan.h5":
+        (folder / "scan.h5").unlink()
+    there.parent.mkdir(exist_ok=True)
+    os.mkfifo(there)
+    before = set(folder.rglob("*"))
+    code, out, told = run(*command, "--overwrite")
+    assert (code, out) == (2, "")
+    shown = there.relative_to(folder)
+    expected = {
+        "new_dicom": "not a folder, expected one to replace",
+        "scan.h5": "a pipe, expected a file",
+    }
+    assert told.startswith(f"scoremri: {shown}: {expected.get(name, 'a pipe, expected a file')}")
+    assert there.is_fifo()
+    assert set(folder.rglob("*")) == before
+
+
+@pytest.mark.parametrize("name", ["out.h5", "page.html"])
+def test_a_file_that_a_link_leads_to_is_written(run, folder, name):
+    (folder / "elsewhere").mkdir()
+    target, link = folder / "elsewhere" / name, folder / name
+    link.symlink_to(target)  # which is new
+    command = ("replay", *SCAN[:2], "out.h5", *SCAN[3:], "--report", "page.html", "--overwrite")
+    for content in ("", "of yesterday"):
+        if content:
+            target.write_text(content)
+        assert run(*command)[0] == 0
+        assert link.is_symlink()
+        assert target.stat().st_size > 1000
+    assert sorted(path.name for path in (folder / "elsewhere").iterdir()) == [name]
+
+
+def test_an_array_and_its_side_car_are_written_through_links(run, folder):
+    for name in ("array.cfl", "array.hdr", "array.json"):
+        (folder / name).symlink_to(f"real_{name}")
+        (folder / f"real_{name}").touch()
+    assert run("convert", "scan.h5", "array.cfl", "--overwrite")[0] == 0
+    for name in ("array.cfl", "array.hdr", "array.json"):
+        assert (folder / name).is_symlink()
+        assert (folder / f"real_{name}").stat().st_size > 0
+
+
+def test_a_link_that_leads_to_itself_is_refused(run, folder):
+    (folder / "there.h5").symlink_to("there.h5")
+    code, _, told = run("simulate", "-o", "there.h5", "--overwrite")
+    assert (code, told) == (2, "scoremri: there.h5: a link that leads back to itself\n")
+
+
+def test_a_report_never_takes_the_place_of_its_images(run, folder):
+    """Where neither is there yet."""
+    (folder / "link.h5").symlink_to("new.h5")
+    code, _, told = run("replay", *SCAN[:2], "new.h5", "--report", "link.h5", "--overwrite")
+    assert (code, told) == (2, "scoremri: link.h5: the result would replace what it is made from\n")
+
+
+LONG = "x" * 300
+TOO_LONG = [
+    ("replay", *SCAN[:2], f"{LONG}.h5"),
+    ("replay", *SCAN[:2], "new.h5", "--report", f"{LONG}.html"),
+    ("replay", *SCAN[:2], f"{LONG[:240]}.h5", "--format", "nifti"),  # as {LONG[:240]}_mean.nii.gz
+    ("replay", *SCAN[:2], f"{LONG[:250]}.h5", "--format", "dicom"),
+    ("report", "scan.h5", "-o", f"{LONG}.html"),
+    ("convert", "scan.h5", f"{LONG[:251]}.cfl"),  # as {LONG[:251]}.json
+    ("simulate", "-o", f"{LONG}.h5"),
+    ("undersample", "scan.h5", "-o", f"{LONG}.h5"),
+    ("evaluate", "scan.h5", "-o", f"{LONG}.json"),
+    ("validate", "--quick", "-o", f"{LONG}.json"),
+    ("benchmark", "--quick", "-o", f"{LONG}.json"),
+    ("import-prior", "scan.h5", "-o", f"new/{LONG}"),
+    ("export", "default", "-o", f"{LONG}.pt"),
+    ("demo", "-o", LONG),
+    ("compare", "--data", "volumes", "-o", f"new/{LONG}"),
+    (*TRAIN, "--name", LONG),
+    ("train", "--data", "volumes", "-o", LONG),
+    ("measure", "scan.h5", "--data", "volumes", "--name", LONG),
+    ("openrecon", "-o", "new", "--vendor", LONG),
+    ("simulate", "-o", f"{'new/../' * 600}new.h5"),  # longer than a path may be
+]
+
+
+@pytest.mark.parametrize("command", TOO_LONG, ids=lambda command: command[0])
+def test_a_name_that_is_too_long_is_refused_before_the_work(run, folder, command):
+    code, out, told = run(*command)
+    assert (code, out) == (2, "")
+    assert told.endswith(": the name is too long for the file system\n")
+    assert [path.name for path in folder.iterdir()] == ["scan.h5"]
+
+
+def test_no_name_is_too_long_that_the_file_system_takes(run, folder):
+    name = "x" * (os.pathconf(folder, "PC_NAME_MAX") - 3) + ".h5"
+    assert run("simulate", "-o", name, "--matrix", 24, "--coils", 2)[0] == 0
+    assert sorted(path.name for path in folder.iterdir()) == ["scan.h5", name]
 
 
 def test_a_link_that_leads_nowhere_is_kept(run, folder):

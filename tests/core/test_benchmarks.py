@@ -5,6 +5,7 @@ import os
 import shutil
 import subprocess
 import sys
+import time
 from dataclasses import replace
 
 import numpy as np
@@ -355,3 +356,21 @@ def test_bart_tells_why_it_failed(tmp_path, monkeypatch):
 def test_flops_of_a_matrix_product():
     a, b = torch.ones(3, 4), torch.ones(4, 5)
     assert count_flops(lambda: a @ b) == 2 * 3 * 4 * 5
+
+
+def test_a_worker_that_is_stopped_leaves_nothing_behind(case, tmp_path, monkeypatch):
+    """In the middle of a tool that takes long."""
+    tool = tmp_path / "bart"
+    tool.write_text("#!/bin/sh\nexec sleep 60\n")
+    tool.chmod(0o755)
+    folder = tmp_path / "temporary"
+    folder.mkdir()
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    monkeypatch.setenv("TMPDIR", str(folder))
+    worker = workers.Worker("coil maps", "BART", 1)
+    worker.prepare(case)
+    while not list(folder.glob("*/kspace.cfl")):
+        assert worker._process.poll() is None
+        time.sleep(0.01)
+    worker.__exit__(KeyboardInterrupt, KeyboardInterrupt(), None)
+    assert list(folder.iterdir()) == []

@@ -6,8 +6,9 @@ import pytest
 import torch
 
 from scoremri_core.errors import InputError
-from scoremri_core.priors.checkpoints import read_ncsnv2
+from scoremri_core.priors.checkpoints import read_foreign, read_ncsnv2
 from scoremri_core.priors.ncsnv2 import LAYOUTS, NCSNv2
+from scoremri_core.priors.ncsnv2_prior import NCSNv2Prior
 
 
 @pytest.fixture
@@ -82,6 +83,37 @@ def test_a_state_alone_is_enough(model, tmp_path):
     found = read_ncsnv2(saved(tmp_path, model.state_dict()))
     assert found.weights == "last step"
     assert same(found, model.state_dict())
+
+
+@pytest.mark.parametrize("prefix", ["model.", "_orig_mod.", "module.model.", "net._orig_mod."])
+def test_what_wrappers_put_before_the_names_is_left_out(model, average, prefix, tmp_path):
+    """Lightning, torch.compile, and a module of one's own."""
+    state = {f"{prefix}{name}": value for name, value in model.state_dict().items()}
+    assert same(read_ncsnv2(saved(tmp_path, {"state_dict": state})), model.state_dict())
+    shadow = {f"{prefix}{name}": value for name, value in average.items()}
+    found = read_foreign(saved(tmp_path, {"model": model.state_dict(), "ema": shadow}))
+    assert same(found, average)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_weights_that_are_not_finite_are_named(model, value, tmp_path):
+    state = model.state_dict()
+    state["end_conv.bias"][1] = value
+    with pytest.raises(
+        InputError, match=r"checkpoint\.pth: 'end_conv\.bias' holds values that are"
+    ):
+        read_foreign(saved(tmp_path, state))
+
+
+def test_the_order_of_the_noise_levels_changes_nothing(model, tmp_path):
+    x = torch.randn(2, 16, 16, dtype=torch.complex64, generator=torch.Generator().manual_seed(1))
+    sigma = torch.tensor([0.05, 1.0])
+    images = []
+    for _ in range(2):
+        found = read_ncsnv2(saved(tmp_path, model.state_dict())).model
+        images.append(NCSNv2Prior(found, {"name": "levels"}).denoise(x, sigma))
+        model.sigmas.copy_(model.sigmas.flip(0))
+    assert torch.equal(*images)
 
 
 def test_a_rate_is_no_average(model, tmp_path):

@@ -97,6 +97,26 @@ def test_twix_cut_short(data_dir, tmp_path, length):
         pass
 
 
+@pytest.mark.parametrize("start", [9_000, 900_003, 994_406, 1_651_136])
+def test_twix_whose_end_is_zeros(data_dir, tmp_path, start):
+    """Space that was reserved for what was copied too early: no image of zeros."""
+    pytest.importorskip("twixtools")
+    whole = (data_dir / "raw" / "siemens_twix_gre.dat").read_bytes()
+    (tmp_path / "early.dat").write_bytes(whole[:start] + bytes(len(whole) - start))
+    with pytest.raises(InputError, match=r"early\.dat"), open_any(tmp_path / "early.dat"):
+        pass
+
+
+def test_twix_without_an_end(data_dir, tmp_path, caplog):
+    """Lines that are whole are taken, with a warning."""
+    pytest.importorskip("twixtools")
+    whole = (data_dir / "raw" / "siemens_twix_16ch_128x128.dat").read_bytes()
+    (tmp_path / "aborted.dat").write_bytes(whole[: 1_179_136 + 100 * 17_088])
+    with open_any(tmp_path / "aborted.dat") as scan:
+        assert len(list(scan)) == 100
+    assert "aborted.dat: Siemens raw data without the block that marks their end" in caplog.text
+
+
 def test_noise_of_an_earlier_measurement_and_flags(data_dir, tmp_path):
     """Two measurements whose flags are set by twixtools' own writer."""
     twixtools = pytest.importorskip("twixtools")

@@ -6,6 +6,7 @@ from scoremri_core.errors import InputError
 from scoremri_core.mri.fourier import change_field_of_view, to_kspace
 from scoremri_core.scans.encoding import encoding_limits
 from scoremri_core.scans.files import write_scan
+from scoremri_core.scans.formats.geometry import geometry_of
 from scoremri_core.scans.gridding import fully_sampled_kspace, gridded, zero_filled_kspace
 from scoremri_core.scans.simulation import SimulatedScan
 
@@ -63,6 +64,24 @@ def test_averages_are_counted():
     (kspace,) = gridded(averaged)
     expected = np.repeat([2] * 15 + [1] * 5, 16).reshape(20, 16)
     np.testing.assert_array_equal(kspace.averages, expected)
+
+
+def test_of_echoes_without_a_counter_the_first_is_taken():
+    scan = SimulatedScan((20, 16), coils=2)
+    echoes = Averaged(scan)
+    for acquisition in echoes.acquisitions:
+        acquisition.idx.average = 0
+    assert np.array_equal(zero_filled_kspace(echoes), zero_filled_kspace(scan))
+
+
+def test_slices_may_be_counted_from_one_and_have_gaps():
+    scan = SimulatedScan((20, 16), coils=2, slices=2)
+    counted = Averaged(scan)
+    counted.acquisitions = list(scan)
+    for acquisition in counted.acquisitions:
+        acquisition.idx.slice = 1 + 3 * acquisition.idx.slice
+    assert np.array_equal(zero_filled_kspace(counted), zero_filled_kspace(scan))
+    assert geometry_of(counted, 2) == geometry_of(scan, 2)
 
 
 def test_of_several_repetitions_the_first_is_taken():

@@ -130,6 +130,48 @@ def test_the_centre_lies_among_the_calibration_lines(noted, caplog):
     assert "line 10 is taken" in caplog.text
 
 
+def test_echoes_without_a_counter_are_frames_of_their_own(caplog):
+    image = letter(24, 32)
+    echoes = [acquisitions(image * factor, last=False) for factor in (1, 0.6, 0.3)]
+    readouts = [readout for lines in zip(*echoes, strict=True) for readout in lines]
+    readouts[-1].set_flag(ismrmrd.ACQ_LAST_IN_SLICE)
+    found = frames(readouts, header(24, 32))
+    assert [frame.header.idx.contrast for frame in found] == [0, 1, 2]
+    for frame, factor in zip(found, (1, 0.6, 0.3), strict=True):
+        np.testing.assert_allclose(frame.kspace, factor * expected(image), atol=1e-5)
+        assert frame.problem is None
+    assert "72 readouts share 24 places and differ: they are taken as 3 images" in caplog.text
+
+
+def with_trajectory(readouts, first_line):
+    """The readouts, in whose trajectory alone their lines are, in cycles per pixel."""
+    found = []
+    for number, readout in enumerate(readouts):
+        samples = readout.data.shape[1]
+        trajectory = np.full((samples, 2), (first_line + number - 12) / 24, np.float32)
+        trajectory[:, 0] = (np.arange(samples) - samples // 2) / samples
+        placed = ismrmrd.Acquisition.from_array(readout.data, trajectory)
+        placed.flags, placed.center_sample = readout.flags, readout.center_sample
+        found.append(placed)
+    return found
+
+
+@pytest.mark.parametrize("last", [0, 23])
+def test_lines_of_the_trajectory_alone(last):
+    """The image, and a reference scan of the central lines with limits that say nothing."""
+    image = letter(24, 32)
+    reference = with_trajectory(acquisitions(image, steps=range(8, 16), oversampling=2), 8)
+    for readout in reference:
+        readout.clearAllFlags()
+        readout.set_flag(ismrmrd.ACQ_IS_PARALLEL_CALIBRATION)
+    lines = with_trajectory(acquisitions(image, oversampling=2), 0)
+    xml = header(24, 32, oversampling=2, last=last, center=(last + 1) // 2, mode="separate")
+    (frame,) = frames([*reference, *lines], xml)
+    assert frame.problem is None
+    np.testing.assert_allclose(frame.kspace, expected(image), atol=1e-5)
+    np.testing.assert_allclose(frame.calibration, expected(image, range(-4, 4)), atol=1e-5)
+
+
 def test_one_partition_of_an_image_without_depth_is_a_2d_scan():
     scan = header(24, 32).replace("<z>1</z>", "<z>2</z>", 1)  # of the encoded matrix
     (frame,) = frames(acquisitions(letter(24, 32)), scan)

@@ -16,7 +16,7 @@ from scoremri_core.errors import InputError
 from scoremri_core.paths import PathLike, check_readable
 from scoremri_core.scans.formats.geometry import find_sidecar, nominal, read_sidecar
 from scoremri_core.scans.formats.made import MadeScan, scan_of
-from scoremri_core.scans.formats.recognise import bart_header
+from scoremri_core.scans.formats.recognise import DIMENSIONS_TITLE, bart_header, data_file
 
 logger = logging.getLogger(__name__)
 
@@ -49,9 +49,10 @@ def open_made(path: PathLike) -> Iterator[MadeScan]:
     plane that does not either needs a side-car with the axes y and x.
 
     A side-car (.json or .yaml) of the same name may tell the geometry, which BART's files do not.
+    Without one, lines that are left out along dimension 0 alone make dimension 1 the readout.
     """
     header = bart_header(path)
-    array = read_array(header)
+    array = read_array(path)
     _check_dimensions(header, array)
     found = find_sidecar(header)
     geometry, axes = (None, None) if found is None else read_sidecar(found)
@@ -65,6 +66,9 @@ def open_made(path: PathLike) -> Iterator[MadeScan]:
         array = array.swapaxes(READ, PHASE_2)
     if geometry is None:
         logger.warning("%s: no side-car: pixels of 1 mm are taken", header)
+        if array.shape[PHASE_2] == 1 and _has_gaps(array, READ) and not _has_gaps(array, PHASE_1):
+            logger.warning("%s: dimension 0 has gaps: the readout is dimension 1", header)
+            array = array.swapaxes(READ, PHASE_1)
         geometry = nominal(array.shape[PHASE_1], array.shape[READ])
     ordered = array.transpose(*ORDER, *(a for a in range(array.ndim) if a not in ORDER))
     # both times count repetitions
@@ -86,6 +90,12 @@ def _check_dimensions(header: Path, array: npt.NDArray[Any]) -> None:
         raise InputError(f"{header}: a sampling pattern of 0 and 1: expected k-space")
 
 
+def _has_gaps(array: npt.NDArray[Any], axis: int) -> bool:
+    """Whether whole entries of an axis are zero between others that are not."""
+    there = np.any(array != 0, axis=tuple(i for i in range(array.ndim) if i != axis))
+    return not there[there.argmax() : len(there) - there[::-1].argmax()].all()
+
+
 def _leaves_out_samples(plane: npt.NDArray[Any]) -> bool:
     """Whether a plane of phase 1 and phase 2 lacks more than whole rows or columns of it."""
     others = tuple(axis for axis in range(plane.ndim) if axis not in (PHASE_1, PHASE_2))
@@ -94,20 +104,27 @@ def _leaves_out_samples(plane: npt.NDArray[Any]) -> bool:
     return not box.all()
 
 
-def read_array(header: Path) -> npt.NDArray[Any]:
+def read_array(path: PathLike) -> npt.NDArray[Any]:
     """Map an array of BART, complex64, its axes in BART's order.
+
+    Parameters
+    ----------
+    path : of the .cfl or the .hdr, or of both without a suffix
 
     Raises
     ------
     InputError
         Where the .cfl is missing, or not as long as the .hdr says.
     """
-    data = header.with_suffix(".cfl")
+    header, data = bart_header(path), data_file(Path(path))
     check_readable(data)
     lines = header.read_text(encoding="utf-8", errors="replace").splitlines()
-    words = lines[1].split() if len(lines) > 1 else []
+    number = next((i for i, line in enumerate(lines) if line.startswith(DIMENSIONS_TITLE)), -1)
+    words = lines[number + 1].split() if 0 <= number < len(lines) - 1 else []
     if not words or not all(word.isdecimal() and int(word) > 0 for word in words):
-        raise InputError(f"{header}: expected the dimensions, whole numbers, in its second line")
+        raise InputError(
+            f"{header}: expected the dimensions, whole numbers, below the line '# Dimensions'"
+        )
     sizes = [int(word) for word in words]
     sizes += [1] * (DIMENSIONS - len(sizes))
     expected = int(np.prod(sizes, dtype=object)) * np.dtype(np.complex64).itemsize

@@ -12,10 +12,11 @@ import numpy.typing as npt
 
 from scoremri_core.errors import InputError
 from scoremri_core.paths import PathLike
+from scoremri_core.scans.encoding import encodings
 from scoremri_core.scans.files import open_hdf5
 from scoremri_core.scans.formats.geometry import Geometry, nominal
 from scoremri_core.scans.formats.made import MadeScan, scan_of
-from scoremri_core.scans.header import parse_header
+from scoremri_core.scans.header import parse_valid_part
 
 logger = logging.getLogger(__name__)
 
@@ -26,9 +27,10 @@ def open_made(path: PathLike) -> Iterator[MadeScan]:
 
     The readout is the axis of the header's encoded x, the last but one in fastMRI's own files.
     Zero-filled lines, and those that a dataset `mask` leaves out, were not measured.  The files
-    say nothing of position and directions: those are nominal.
+    say nothing of position and directions: those are nominal.  Other data sets of this layout have
+    headers of which some sections are not valid ISMRMRD: these are not used.
 
-    Source: Zbontar et al. 2018, arXiv:1811.08839.
+    Source: Zbontar et al. 2018, arXiv:1811.08839; Lyu et al. 2023, doi:10.1038/s41597-023-02181-4.
     """
     with open_hdf5(path) as file:
         kspace = file["kspace"]
@@ -40,10 +42,11 @@ def open_made(path: PathLike) -> Iterator[MadeScan]:
         header, size, geometry = None, None, None
         if "ismrmrd_header" in file:
             document = np.ravel(file["ismrmrd_header"][()])[0]
-            header = parse_header(document, f"{path}, 'ismrmrd_header'")
-            size, geometry = _geometry(header)
+            header = parse_valid_part(document, f"{path}, 'ismrmrd_header'")
+        if header and header.encoding:
+            size, geometry = _geometry(header, f"{path}, 'ismrmrd_header'")
         else:
-            logger.warning("%s: no 'ismrmrd_header': pixels of 1 mm are taken", path)
+            logger.warning("%s: no encoding in an 'ismrmrd_header': pixels of 1 mm are taken", path)
         slices, (rows, columns) = kspace.shape[0], kspace.shape[-2:]
         phase_first = size is not None and rows != size[0] and columns == size[0]
         nx, ny = (columns, rows) if phase_first else (rows, columns)
@@ -68,8 +71,12 @@ def _mask(path: PathLike, file: Any, lines: int) -> npt.NDArray[Any] | None:
     return mask != 0
 
 
-def _geometry(header: Any) -> tuple[tuple[int, int], Geometry]:
+def _geometry(header: Any, name: str) -> tuple[tuple[int, int], Geometry]:
     """Encoded matrix (x, y), and geometry, of a header."""
+    try:
+        encodings(header)
+    except InputError as error:
+        raise InputError(f"{name}: {error}") from error
     encoded, recon = header.encoding[0].encodedSpace, header.encoding[0].reconSpace
     fov, image, size = encoded.fieldOfView_mm, recon.fieldOfView_mm, recon.matrixSize
     return (encoded.matrixSize.x, encoded.matrixSize.y), Geometry(

@@ -138,7 +138,10 @@ def geometry_of(scan: Any, slices: int) -> Geometry:
     recon = scan.header.encoding[0].reconSpace
     heads = scan.heads()
     heads = heads[imaging_lines(heads)]
-    first = [heads[heads["idx"]["slice"] == number][0] for number in range(slices)]
+    numbers = np.unique(heads["idx"]["slice"])
+    if len(numbers) != slices:
+        raise InputError(f"{scan.name}: {slices} slices, of which the counters know {len(numbers)}")
+    first = [heads[heads["idx"]["slice"] == number][0] for number in numbers]
     places = np.array([head["position"] for head in first], float)
     normal = np.array(first[0]["slice_dir"], float)
     spacing = None

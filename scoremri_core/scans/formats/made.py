@@ -16,6 +16,7 @@ from ismrmrd.hdf5 import acquisition_header_dtype
 from scoremri_core.errors import InputError
 from scoremri_core.scans.documents import undeclared
 from scoremri_core.scans.flags import CALIBRATION_AND_IMAGING, LAST_IN_SLICE, flag_bits
+from scoremri_core.scans.formats.centred import check_centred
 from scoremri_core.scans.formats.geometry import Geometry
 
 FIRST_IN_SLICE = flag_bits(ismrmrd.ACQ_FIRST_IN_SLICE)
@@ -79,6 +80,11 @@ def scan_of(
     plane : repetition, contrast and slice to complex k-space (coil, z, y, x)
     geometry : of the encoded space
     header : ISMRMRD header that says more of the scan; its first encoding is replaced
+
+    Raises
+    ------
+    InputError
+        Where the arrays are empty, hold nothing but zeros, or are no k-space (`check_centred`).
     """
     repetitions, contrasts, slices, coils, nz, ny, nx = shape
     if coils > 1024 or min(shape) < 1:
@@ -89,6 +95,7 @@ def scan_of(
     acquired = acquired.reshape(len(frames), nz, ny)
     if not acquired.any():
         raise InputError(f"{name}: its k-space holds nothing but zeros")
+    check_centred(name, kept(*frames[acquired.any(axis=(1, 2)).argmax()].tolist()))
     together = np.asarray(acquired.any(axis=0))
     calibration, factor = pattern(together)
 

@@ -21,6 +21,9 @@ NIFTI = (b"n+1\0", b"ni1\0", b"n+2\0", b"ni2\0")
 SUFFIXES = (".h5", ".hdf5", ".mrd", ".cfl", ".dat", ".npy", ".npz")  # of what is read
 NO_RAW_DATA = "images without the k-space of the coils; expected the scanner's raw data"
 BEGINNING = 1024  # bytes that are looked at
+DIMENSIONS_TITLE = "# Dimensions"  # of the section in BART's headers
+MOST_OF_HEADER = 1 << 20  # bytes of these, which may hold a long command line
+RAW_ARRAY = b"rawarray"
 
 
 def recognise(path: PathLike, group: str = "dataset") -> str:
@@ -34,7 +37,7 @@ def recognise(path: PathLike, group: str = "dataset") -> str:
         Where there is no such file; where it is of a format that is not read here, naming it and
         the converter to use.
     """
-    if bart_header(path).is_file() and _begins_with(bart_header(path), b"# Dimensions"):
+    if _is_bart(bart_header(path)):
         return "bart"
     if Path(path).is_dir():
         _refuse_folder(Path(path))
@@ -64,9 +67,10 @@ def may_be_raw_data(path: Path) -> bool:
 
 def data_file(path: Path) -> Path:
     """The .cfl of a BART file that is named by its .hdr or without a suffix; else the path."""
-    if path.suffix != ".cfl" and bart_header(path).is_file() and not path.is_dir():
-        return bart_header(path).with_suffix(".cfl")
-    return path
+    header = bart_header(path)
+    if path.suffix.lower() == ".cfl" or path.is_dir() or not header.is_file():
+        return path
+    return _beside(header, ".cfl")
 
 
 def is_dicom(path: Path) -> bool:
@@ -79,7 +83,15 @@ def is_dicom(path: Path) -> bool:
 def bart_header(path: PathLike) -> Path:
     """The .hdr of a BART file, which is named by its .cfl, its .hdr or without a suffix."""
     path = Path(path)
-    return path.with_suffix(".hdr") if path.suffix in (".cfl", ".hdr") else Path(f"{path}.hdr")
+    if path.suffix.lower() == ".hdr":
+        return path
+    return _beside(path, ".hdr") if path.suffix.lower() == ".cfl" else Path(f"{path}.hdr")
+
+
+def _beside(path: Path, suffix: str) -> Path:
+    """The file of the same name with a suffix, which may be in capitals."""
+    capitals = path.with_suffix(suffix.upper())
+    return capitals if capitals.is_file() else path.with_suffix(suffix)
 
 
 def is_twix(path: Path, beginning: bytes) -> bool:
@@ -99,9 +111,13 @@ def is_twix(path: Path, beginning: bytes) -> bool:
     return 0 < count < 32 and size > 16 and name.split(b"\0")[0] in (b"Config", b"Dicom", b"Meas")
 
 
-def _begins_with(path: Path, text: bytes) -> bool:
-    with path.open("rb") as file:
-        return file.read(len(text)) == text
+def _is_bart(header: Path) -> bool:
+    """Whether a file has dimensions as BART writes them, of its sections the first or a later."""
+    if not header.is_file():
+        return False
+    with header.open("rb") as file:
+        lines = file.read(MOST_OF_HEADER).splitlines()
+    return any(line.startswith(DIMENSIONS_TITLE.encode()) for line in lines)
 
 
 def _hdf5(path: PathLike, group: str) -> str:
@@ -153,6 +169,8 @@ def _foreign(path: Path, beginning: bytes) -> str:
         return "Bruker raw data; convert its folder with bruker_to_ismrmrd first"
     if beginning.startswith(b"MATLAB"):
         return "a MATLAB file; save its k-space with BART's writecfl, or with NumPy"
+    if beginning.startswith(RAW_ARRAY):
+        return "a RawArray (.ra); convert it first, with `bart copy IN.ra OUT`"
     if beginning.startswith(b"yardl"):
         return "an MRD v2 stream; give it to `scoremri stream`"
     if suffix == ".cfl":

@@ -57,6 +57,7 @@ COUNTERS = {
     "segment": "cSeg",
 }
 CARTESIAN = 1  # of ucTrajectory
+SMALLEST = 128  # bytes of a block
 
 
 @contextmanager
@@ -78,7 +79,7 @@ def open_made(path: PathLike) -> Iterator[MadeScan]:
     trajectory = value(protocol, "sKSpace", "ucTrajectory")
     if trajectory not in (None, CARTESIAN):
         raise InputError(f"{name}: trajectory {trajectory} of Siemens: expected Cartesian (1)")
-    readouts = [block for block in scan["mdb"] if _is_readout(block)]
+    readouts = scan["mdb"]
     heads = _heads(readouts, protocol)
     if not any(block.is_flag_set("NOISEADJSCAN") for block in readouts):
         # the scan that adjusts the coils holds the noise of all that follow it
@@ -87,8 +88,6 @@ def open_made(path: PathLike) -> Iterator[MadeScan]:
             readouts = noise + readouts
             heads = np.concatenate([_heads(noise, own["hdr"]), heads])  # its dwell time is its own
         heads["scan_counter"] = np.arange(len(heads)) + 1
-    if max(b.mem_pos + b.dma_len for b in readouts) > Path(path).stat().st_size:
-        raise InputError(f"{path}: Siemens raw data that end within a readout: is the file whole?")
     imaging = heads[heads["flags"] & np.uint64(NO_IMAGE) == 0]
     if not len(imaging):
         raise InputError(f"{name}: no imaging lines")
@@ -122,7 +121,7 @@ def _read(path: PathLike) -> list[Any]:
         with warnings.catch_warnings(), redirect_stdout(StringIO()) as told:
             warnings.simplefilter("ignore")
             scans = twixtools.read_twix(
-                str(path), parse_pmu=False, parse_geometry=False, verbose=False, keep_syncdata=False
+                str(path), parse_data=False, parse_pmu=False, parse_geometry=False, verbose=False
             )
     # whatever a damaged file does to its reader
     except Exception as error:
@@ -130,14 +129,48 @@ def _read(path: PathLike) -> list[Any]:
             f"{path}: seems to be Siemens raw data, and twixtools cannot read it ({error})"
         ) from error
     logger.debug("%s: %s", path, told.getvalue().strip())
-    scans = [scan for scan in scans if isinstance(scan, dict) and scan.get("mdb")]
+    for scan in scans:
+        scan["mdb"] = _readouts(path, scan)
+    scans = [scan for scan in scans if scan["mdb"]]
     if not scans or any("MeasYaps" not in scan["hdr"] for scan in scans):
         raise InputError(f"{path}: Siemens raw data without a whole scan")
     return scans
 
 
-def _is_readout(block: Any) -> bool:
-    return not (block.is_flag_set("ACQEND") or block.is_flag_set("SYNCDATA"))
+def _readouts(path: PathLike, scan: Any) -> list[Any]:
+    """The readouts of a scan, as twixtools has them, up to the block that marks its end."""
+    from twixtools.mdb import Mdb
+
+    entry = scan.get("raidfile_hdr")
+    start, length = (0, 0) if entry is None else (int(entry["off_"]), int(entry["len_"]))
+    size = Path(path).stat().st_size
+    position, end = start + len(scan["hdr_str"]), start + length if length else size
+    found: list[Any] = []
+    with open(path, "rb") as file:
+        while position + SMALLEST <= end:
+            file.seek(position)
+            try:
+                block = Mdb(file, entry is not None)
+            except ValueError:  # of a channel's header that is not there
+                position = size + 1
+                break
+            if block.is_flag_set("ACQEND"):
+                return found
+            is_readout = not block.is_flag_set("SYNCDATA")
+            if not block.dma_len or (is_readout and not block.mdh.UsedChannels):
+                raise InputError(
+                    f"{path}: Siemens raw data without content after readout {len(found)}: "
+                    "is the copy complete?"
+                )
+            if is_readout:
+                found.append(block)
+            position += int(block.dma_len)
+    if position > size:
+        raise InputError(f"{path}: Siemens raw data that end within a readout: is the file whole?")
+    logger.warning(
+        "%s: Siemens raw data without the block that marks their end: is the file whole?", path
+    )
+    return found
 
 
 def _heads(readouts: list[Any], protocol: Any) -> npt.NDArray[Any]:
