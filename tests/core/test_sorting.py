@@ -72,7 +72,7 @@ def along_trajectory(full, unit, lines, partitions=(0,), from_zero=False):
 def assembled(readouts, of):
     (lines,) = sort_readouts(readouts, of)
     assert lines.problems == []
-    return assemble(lines.readouts, lines.encoding).kspace
+    return assemble(lines.readouts, lines.encoding).values
 
 
 @pytest.mark.parametrize("unit", UNITS)
@@ -186,7 +186,7 @@ def test_echoes_whose_counter_stays_at_zero(by, line_by_line):
         assert {getattr(r.header.idx, counter) for r in lines.readouts} == {number}
         found = assemble(lines.readouts, lines.encoding)
         assert found.averages.max() == 1
-        np.testing.assert_allclose(found.kspace, full * np.complex64(factor))
+        np.testing.assert_allclose(found.values, full * np.complex64(factor))
 
 
 def test_echoes_of_which_one_lacks_lines():
@@ -236,7 +236,7 @@ def test_lines_that_fit_lie_inside_of_the_matrix(first, center, caplog):
     measured = as_measured(of, readouts)
     assert measured.center == (first + NY // 2, 0)
     assert f"{first + NY // 2} is taken" in caplog.text
-    np.testing.assert_array_equal(assemble(readouts, measured).kspace, full)
+    np.testing.assert_array_equal(assemble(readouts, measured).values, full)
 
 
 def test_the_centre_of_partly_acquired_lines_is_the_brightest():
