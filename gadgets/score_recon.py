@@ -9,6 +9,8 @@ from gadgets.protocol.connection import OnLoss, guarded, receive
 
 Frames = Callable[[Iterator[Any], Any, Any], Iterator[Any]]
 
+MOST_APART = 4  # frames that cores of a CPU work on side by side, each with memory of its own
+
 
 @guarded
 def reconstruct_acquisitions(connection: Any, on_loss: OnLoss) -> None:
@@ -97,21 +99,33 @@ def _images(
     from gadgets.stages.emit import emit
     from gadgets.stages.frame import Frame
     from gadgets.stages.posterior import posterior
+    from gadgets.threads import side_by_side
     from scoremri_core.memo import Memo
     from scoremri_core.request import find_device
+    from scoremri_core.threads import threads
 
-    memo = (
-        Memo()
-    )  # of the coil maps and virtual coils of calibration lines that serve several frames
-    together = find_device(properties.device).type != "cpu"
-    # closed, so that a turn ends whatever happens in it
-    with closing(turns.batches(waiting, ready, Frame, together)) as batches:
+    memo = Memo()  # of coil maps and virtual coils whose calibration lines serve several frames
+
+    def made(batches: Iterable[list[Any]]) -> Iterator[Any]:
         mapped = (
             list(add_coil_maps(compress_coils(items, properties, memo), properties, memo))
             for items in batches
         )
-        made = posterior(mapped, properties, sampling)
-        yield from emit(finishing(made), properties, header)
+        return posterior(mapped, properties, sampling)
+
+    def made_apart(batches: Iterable[list[Any]]) -> Iterator[Any]:
+        for items in batches:
+            for results in side_by_side(lambda item: list(made([[item]])), items):
+                yield from results
+
+    on_cpu = find_device(properties.device).type == "cpu"
+    if on_cpu and properties.sampler == "none":  # a sampler takes all cores for a frame
+        handed_out = turns.batches(waiting, ready, Frame, most=min(threads(), MOST_APART))
+        make = made_apart
+    else:
+        handed_out, make = turns.batches(waiting, ready, Frame, not on_cpu), made
+    with closing(handed_out) as batches:  # so that a turn ends whatever happens in it
+        yield from emit(finishing(make(batches)), properties, header)
 
 
 def _frames_of_either(items: Iterator[Any], header: Any, properties: Any) -> Iterator[Any]:

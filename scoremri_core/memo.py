@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections import OrderedDict
 from collections.abc import Callable
 from typing import Any, TypeVar
@@ -19,10 +20,11 @@ class Memo:
 
     def __init__(self) -> None:
         self._kept: OrderedDict[tuple[Any, ...], tuple[Any, Any]] = OrderedDict()
+        self._lock = threading.Lock()
 
-    def __getstate__(self) -> dict[str, Any]:
+    def __reduce__(self) -> tuple[Any, ...]:
         """Pickled without its contents, since identities do not outlive the process."""
-        return {"_kept": OrderedDict()}
+        return Memo, ()
 
     def get(self, source: Any, key: tuple[Any, ...], compute: Callable[[], T]) -> T:
         """The kept result for a source and a key, or else that of `compute`.
@@ -36,11 +38,15 @@ class Memo:
         compute : callable
         """
         full = (id(source), *key)
-        if full not in self._kept:
+        with self._lock:
+            if full in self._kept:
+                self._kept.move_to_end(full)
+                known: T = self._kept[full][1]
+                return known
+        result = compute()
+        with self._lock:
             # the source is kept as well, so that no other object takes its id
-            self._kept[full] = source, compute()
+            self._kept[full] = source, result
             if len(self._kept) > KEPT:
                 self._kept.popitem(last=False)
-        self._kept.move_to_end(full)
-        result: T = self._kept[full][1]
         return result

@@ -13,8 +13,9 @@ from typing import Annotated
 import typer
 
 from gadgets.commands.options import Device
+from gadgets.process import set_up
 from gadgets.signals import not_ignored
-from gadgets.threads import say_for_whom, share_cores
+from gadgets.threads import say_for_whom
 from scoremri_core.errors import InputError
 
 SAVED = "/tmp/share/saved_data"  # as FIRE's servers have it
@@ -153,7 +154,7 @@ def serve(
     SIGTERM and SIGHUP do the same: open scans finish, new ones are refused. FIRE's command line is
     understood: -H -p -d -l -r -v, and -s -S, by which it saves every scan.
     """
-    share_cores()
+    set_up()
     from gadgets.service.later import Later
     from gadgets.service.server import LOOPBACK, Server
     from gadgets.service.shared import Shared

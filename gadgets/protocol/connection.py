@@ -14,10 +14,11 @@ from xml.etree.ElementTree import Element
 from gadgetron.external import constants
 from gadgetron.external.connection import Connection
 
+from gadgets.process import set_up
 from gadgets.protocol import wire
 from gadgets.protocol.documents import read_header
 from gadgets.protocol.wire import Endpoint
-from gadgets.threads import share_cores, start
+from gadgets.threads import start
 from scoremri_core.errors import InputError
 from scoremri_core.scans.documents import parse
 
@@ -109,7 +110,7 @@ def guarded(target: Callable[[Any, OnLoss], None]) -> Target:
     def run(connection: Any) -> None:
         outcome: queue.SimpleQueue[Exception | None] = queue.SimpleQueue()
         if not isinstance(connection.socket, Endpoint):  # of a process that Gadgetron started
-            share_cores()
+            set_up()
             connection.socket = Endpoint(connection.socket.socket)
             connection.readers.update(wire.READERS)
         endpoint = connection.socket

@@ -44,6 +44,7 @@ class Turns:
         ready: Callable[[], None],
         kind: type = object,
         together: bool = True,
+        most: int | None = None,
     ) -> Generator[list[Any]]:
         """Hand out what waits, each part within a turn, which ends as the next one is asked for.
 
@@ -54,20 +55,22 @@ class Turns:
         kind : class of the items that need the device; the others go with the next of these.
         together : whether items that wait are handed over together while nobody else wants the
             device.  A GPU gains by it; a CPU does not, and its first image would come late.
+        most : items of that class that are handed over together, after the first one; None for
+            all.
         """
+        first = True  # its image should not wait for those of others
         for rest in batches:
             while rest:
                 ready()
                 with self.turn():
-                    alone = self.waiting or not together
-                    size = _to_next(kind, rest) if alone else len(rest)
+                    alone = self.waiting or not together or (first and most is not None)
+                    size = _up_to(1 if alone else most, kind, rest)
                     part, rest = rest[:size], rest[size:]
                     yield part
+                first = False
 
 
-def _to_next(kind: type, items: list[Any]) -> int:
-    """How many items there are up to the first of a kind."""
-    for number, item in enumerate(items, start=1):
-        if isinstance(item, kind):
-            return number
-    return len(items)
+def _up_to(most: int | None, kind: type, items: list[Any]) -> int:
+    """How many items there are up to so many of a kind."""
+    found = [number for number, item in enumerate(items, start=1) if isinstance(item, kind)]
+    return len(items) if most is None or len(found) < most else found[most - 1]

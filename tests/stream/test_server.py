@@ -20,6 +20,7 @@ from forked import FORKS, run_forked
 from served import QUICK, SHAPE, Served, scan, text
 from synthetic import acquisitions, header, letter
 
+from gadgets.process import WAITING
 from gadgets.protocol import wire
 from gadgets.protocol.chain import Chain
 from gadgets.protocol.connection import receive, tell
@@ -27,7 +28,6 @@ from gadgets.service.client import run_remote
 from gadgets.service.server import Server
 from gadgets.service.shared import Shared
 from gadgets.stream.turns import Turns
-from gadgets.threads import WAITING
 from scoremri_core.errors import InputError
 from scoremri_core.scans.files import open_scan
 

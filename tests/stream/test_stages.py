@@ -5,6 +5,7 @@ import sys
 import threading
 import time
 
+import numpy as np
 import pytest
 from synthetic import acquisitions, header, letter, parsed
 
@@ -48,6 +49,30 @@ def test_frames_go_together_where_nobody_else_waits():
     assert [len(part) for part in Turns().batches([batch], lambda: None)] == [4]
     alone = Turns().batches([batch], lambda: None, Frame, together=False)
     assert [len(part) for part in alone] == [2, 1, 1]
+    batch = ["waveform", *frames(4), "waveform", *frames(2)]
+    few = Turns().batches([batch], lambda: None, Frame, most=2)  # the first one is not kept waiting
+    assert [len(part) for part in few] == [2, 2, 3, 1]
+
+
+def test_frames_side_by_side_are_what_they_are_alone(monkeypatch):
+    """On a CPU, without a sampler: in their order, with what came between them, to the last bit."""
+    readouts = [r for n in range(6) for r in acquisitions((n + 1) * letter(24, 20), slice=n)]
+    properties = Properties(sampler="none", device="cpu")
+
+    def images(threads):
+        monkeypatch.setattr("scoremri_core.threads.threads", lambda: threads)
+        scan = list(accumulate(readouts, parsed(header(24, 20)), properties))
+        waiting = [[*scan[:2], "waveform", *scan[2:]]]
+        return list(_images(Turns(), waiting, lambda: None, properties))
+
+    for one, other in zip(images(1), images(3), strict=True):
+        if isinstance(one, str):
+            assert one == other
+        else:
+            assert (one.slice, one.meta) == (other.slice, other.meta)
+            np.testing.assert_array_equal(one.data, other.data)
+    kinds = [item if isinstance(item, str) else item.slice for item in images(3)]
+    assert kinds == [0, 1, "waveform", 2, 3, 4, 5]
 
 
 def test_on_a_cpu_the_first_image_does_not_wait_for_other_frames(monkeypatch):

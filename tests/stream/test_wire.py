@@ -11,8 +11,8 @@ import synthetic
 from peer import Server, shows_that_threads_sleep
 from synthetic import acquisitions, header, letter
 
+from gadgets.process import WAITING
 from gadgets.protocol import wire
-from gadgets.threads import WAITING
 
 SHAPE = (48, 40)
 
