@@ -126,7 +126,7 @@ def check_length(path: PathLike, target: Path) -> None:
     """
     whole = target.absolute()
     partial = whole.parent / (_hidden(whole.stem) + "x" * 8) / "new" / whole.name
-    there = next(folder for folder in whole.parents if os.path.isdir(folder))
+    there = next((folder for folder in whole.parents if os.path.isdir(folder)), whole)
     names = whole.relative_to(there).parts
     for place in (partial, *(there / name for name in names)):
         try:

@@ -39,8 +39,8 @@ def sort_readouts(readouts: Sequence[Readout], encoding: Encoding) -> list[Image
     """Sort readouts with the same counters into images, usually one.
 
     Encode steps that are all alike are taken from the trajectory, where there is one.  Readouts
-    that share a place are averages if they agree; if not, they are images of their own, such as
-    the echoes of a scan whose contrast counter stays at zero.  What is found is written into the
+    that share a place are averages if they agree; if not, they are separate images, such as the
+    echoes of a scan whose contrast counter stays at zero.  What is found is written into the
     headers of the readouts.
 
     Parameters
@@ -99,7 +99,7 @@ def _are_averages(
 def _separated(readouts: Sequence[Readout], places: int) -> list[list[Readout]]:
     """The readouts of each image, whose headers then say which it is.
 
-    They are told apart by position, segment or a counter of the user, else by their order in time.
+    They are separated by position, segment or a user counter, else by their order in time.
     """
     heads = [readout.header for readout in readouts]
     positions = [tuple(head.position) for head in heads]
@@ -123,7 +123,7 @@ def _separated(readouts: Sequence[Readout], places: int) -> list[list[Readout]]:
             break
     usual = Counter(times.values()).most_common(1)[0][0]
     logger.warning(
-        "%d readouts share %d places and differ: they are taken as %d images, told apart by %s",
+        "%d readouts share %d places and differ: they are taken as %d images, separated by %s",
         len(readouts), places, usual, found,
     )  # fmt: skip
     for number, group in enumerate(groups[:usual]):

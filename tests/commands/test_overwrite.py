@@ -188,6 +188,10 @@ def test_a_name_that_is_too_long_is_refused_before_the_work(run, folder, command
     assert [path.name for path in folder.iterdir()] == ["scan.h5"]
 
 
+def test_the_root_folder_is_no_file(run, folder):
+    assert run("simulate", "-o", "/")[2] == "scoremri: /: a folder, expected a file to write\n"
+
+
 def test_no_name_is_too_long_that_the_file_system_takes(run, folder):
     name = "x" * (os.pathconf(folder, "PC_NAME_MAX") - 3) + ".h5"
     assert run("simulate", "-o", name, "--matrix", 24, "--coils", 2)[0] == 0

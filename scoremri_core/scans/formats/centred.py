@@ -39,8 +39,7 @@ def check_centred(name: str, kspace: npt.NDArray[Any]) -> None:
     if count > 1 and peaked and all(peaked) and partitions[middle] < PEAK * outer.mean():
         raise InputError(
             f"{name}: the {count} entries of the second phase encoding (z, dimension 2 of BART) "
-            "have their energy all over, not in the middle one: coils and slices have axes of "
-            "their own"
+            "have energy all over, not in the middle one: coils and slices have separate axes"
         )
 
 
