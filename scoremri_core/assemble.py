@@ -72,6 +72,7 @@ def _info(request: Request, slices: list[Slice], box: Box, denoiser: Any, evalua
         sigma_n=tuple(own.noise.sigma_used(own.misfit) * unit for own in slices),
         sigma_thermal=tuple(own.noise.sigma_thermal * unit for own in slices),
         misfit=tuple(own.noise.thermal_misfit(own.misfit) for own in slices),
+        inconsistent_lines=tuple(own.inconsistent for own in slices),
         scale=tuple(own.scale / box.factor * unit for own in slices),
         fallback=tuple(own.fallback for own in slices),
     )

@@ -39,10 +39,13 @@ class Slice:
     samples : (sample, y, x), drawn.
     misfit : mean square of what the samples leave of the measured values, over that of the noise
         in `noise.covariance`.
-    distance : norm of what their mean leaves, in whitened values.
-    left : covariance of what a sample leaves, away from DC, where errors of the maps count less.
-    worst_line : mean square of what a sample leaves of the line that fits worst, over that of
-        the usual line.
+    mean : (set, y, x), of the samples before their sets are combined.
+    trust : (y, x), weight that the likelihood leaves to each sample of k-space, for the line it
+        belongs to: 1, or less where that line contradicts the others.
+    trusted_misfit : `misfit` of the k-space as it is trusted.
+    inconsistent : share of the measured samples that are in lines with far more noise than others.
+    left : covariance of what a sample leaves, as far as it is trusted, away from DC, where errors
+        of the maps count less.
     """
 
     kspace: Array
@@ -54,9 +57,11 @@ class Slice:
     fallback: str | None = None
     samples: Array | None = None
     misfit: float = float("nan")
-    distance: float = float("nan")
+    mean: Array | None = None
+    trust: NDArray[np.float32] | None = None
+    trusted_misfit: float = float("nan")
+    inconsistent: float = float("nan")
     left: Covariance | None = None
-    worst_line: float = float("nan")
 
     def give_up(self, reason: str) -> None:
         """Mark as a slice that cannot be sampled."""

@@ -148,6 +148,7 @@ def reconstruct_volume(
         sigma_n=(_mean(parts, "sigma_n") * unit,),
         sigma_thermal=(noise.noise_sigma(noise_covariance) * unit,),
         misfit=(_mean(parts, "misfit"),),
+        inconsistent_lines=(_mean(parts, "inconsistent_lines"),),
         scale=(float(scale) * unit,),
         fallback=(problem or _fallback(parts),),
         seconds=time.perf_counter() - start,
