@@ -32,6 +32,7 @@ class Finished:
     sigma_n: float
     sigma_thermal: float
     misfit: float
+    inconsistent_lines: float
     scale: float
     fallback: str | None
 
@@ -68,6 +69,7 @@ def finish(own: Slice, request: Request) -> Finished:
         sigma_n=noise.sigma_used(own.misfit) * unit,
         sigma_thermal=noise.sigma_thermal * unit,
         misfit=noise.thermal_misfit(own.misfit),
+        inconsistent_lines=own.inconsistent,
         scale=own.scale / box.factor * unit,
         fallback=own.fallback,
     )
@@ -153,6 +155,7 @@ def _info(request: Request, parts: Sequence[Finished], denoiser: Any, evaluation
         sigma_n=of_each("sigma_n"),
         sigma_thermal=of_each("sigma_thermal"),
         misfit=of_each("misfit"),
+        inconsistent_lines=of_each("inconsistent_lines"),
         scale=of_each("scale"),
         fallback=of_each("fallback"),
     )

@@ -4,7 +4,8 @@
 2. Raised to what the measured lines show that no image explains under the maps (`face_maps`).
 3. Raised to the least level that one can compute with (`keep_to`).
 4. Raised to what the samples leave of the data; they are drawn again (`learn`).  Within a run the
-   default sampler follows its level at each spatial frequency (`samplers.posterior.NoiseLevel`).
+   default sampler follows its level at each spatial frequency and in each line
+   (`samplers.noise_level.NoiseLevel`).
 5. Raised further where the samples miss the data all the same; drawn a last time (`distrust`).
 
 A noise level that is too low is ruinous: samples then follow errors of the coil maps, of motion,

@@ -43,12 +43,18 @@ class Slice:
         As they are drawn.
     misfit : float
         Mean square of the residual of the samples, over that of the noise in `noise.covariance`.
-    distance : float
-        Norm of the residual of their mean, in whitened values.
+    mean : complex64 (set, y, x), or None
+        Of the samples, before their sets are combined.
+    trust : float32 (y, x), or None
+        Weight that the likelihood leaves to each sample of k-space, for the line it belongs to: 1,
+        or less where that line contradicts the others.
+    trusted_misfit : float
+        `misfit` of the k-space as it is trusted.
+    inconsistent : float
+        Fraction of the measured samples in lines with far more noise than others.
     left : complex128 (coil, coil), or None
-        Covariance of a sample's residual away from DC, where errors of the maps count less.
-    worst_line : float
-        Mean square of a sample's residual in the line that fits worst, over that of the usual line.
+        Covariance of a sample's residual, as far as it is trusted, away from DC, where errors of
+        the maps count less.
     """
 
     full: KSpace
@@ -62,9 +68,11 @@ class Slice:
     fallback: str | None = None
     samples: Array | None = field(default=None, repr=False)
     misfit: float = float("nan")
-    distance: float = float("nan")
+    mean: Array | None = None
+    trust: NDArray[np.float32] | None = None
+    trusted_misfit: float = float("nan")
+    inconsistent: float = float("nan")
     left: Covariance | None = None
-    worst_line: float = float("nan")
 
     def give_up(self, reason: str) -> None:
         """Mark as a slice that cannot be sampled."""

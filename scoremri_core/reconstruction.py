@@ -24,7 +24,7 @@ from scoremri_core.priors import Denoiser
 from scoremri_core.priors.model import ModelPrior
 from scoremri_core.progress import Callback, Reporter
 from scoremri_core.request import Request
-from scoremri_core.result import Info, Reconstruction
+from scoremri_core.result import Info, Reconstruction, in_words
 from scoremri_core.sample import sample
 from scoremri_core.samplers.random_numbers import derived_seed
 from scoremri_core.samplers.registry import Options
@@ -299,6 +299,8 @@ def reconstruct_slices(
             evaluations = max(evaluations, drawn)
         parts += [finish(own, request) for own in prepared]
     _log("%s", warnings, len(slices))
+    shares = [part.inconsistent_lines for part in parts if part.inconsistent_lines > 0]
+    _log("%s", [in_words(max(shares))] * len(shares) if shares else [], len(slices))
     fallbacks = [part.fallback for part in parts]
     _log("classical image instead of samples: %s", fallbacks, len(slices))
     result = assemble(request, parts, slices[0].coils, denoiser, evaluations)

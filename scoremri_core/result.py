@@ -41,6 +41,9 @@ class Info:
     sigma_thermal : sd of the noise as it was given, or as the edges of k-space show it.
     misfit : mean square of what the samples leave of the measured values, over that of the
         thermal noise: about 1 where noise is all that the model does not explain.
+    inconsistent_lines : share of the measured samples that lie in lines of k-space which contradict
+        the others, by more than twice the noise of these, and so count less: 0 in a sound scan;
+        NaN where nothing was sampled.
     scale : image value that the prior saw as 1.
     fallback : why a classical image was sent instead, or None.
     """
@@ -59,6 +62,7 @@ class Info:
     sigma_n: tuple[float, ...] = ()
     sigma_thermal: tuple[float, ...] = ()
     misfit: tuple[float, ...] = ()
+    inconsistent_lines: tuple[float, ...] = ()
     scale: tuple[float, ...] = ()
     fallback: tuple[str | None, ...] = ()
 
@@ -72,10 +76,33 @@ class Info:
         """Why the first slice that fell back did, None where none did."""
         return next((reason for reason in self.fallback if reason), None)
 
+    @property
+    def inconsistency(self) -> str | None:
+        """What lines that contradict each other mean, None where there are none."""
+        return in_words(max((share for share in self.inconsistent_lines if share > 0), default=0.0))
+
 
 REFERENCES = ("zero_filled", "classical")  # images without a prior that can be asked for
 
-PER_SLICE = ("unsampled_fraction", "sigma_n", "sigma_thermal", "misfit", "scale", "fallback")
+PER_SLICE = (
+    "unsampled_fraction",
+    "sigma_n",
+    "sigma_thermal",
+    "misfit",
+    "inconsistent_lines",
+    "scale",
+    "fallback",
+)
+
+
+def in_words(inconsistent_lines: float) -> str | None:
+    """That share of the measured samples as a sentence, None where it is zero or not known."""
+    if not inconsistent_lines > 0:
+        return None
+    return (
+        f"{100 * inconsistent_lines:.2g} % of the measured samples lie in lines of k-space that "
+        "contradict the others and count less: the patient may have moved, or readouts are corrupt"
+    )
 
 
 @dataclass(frozen=True, repr=False)

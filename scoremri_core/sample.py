@@ -11,12 +11,13 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from scoremri_core.held_out import classical, missed, worse_than_classical
 from scoremri_core.mri import noise
-from scoremri_core.mri.classical import cg_sense
-from scoremri_core.mri.fourier import to_kspace
 from scoremri_core.mri.sense import SenseOperator
 from scoremri_core.prepare import Slice
 from scoremri_core.progress import Reporter
+from scoremri_core.samplers.annealing import untold
+from scoremri_core.samplers.noise_level import NoiseLevel
 from scoremri_core.samplers.random_numbers import SampleNoise
 from scoremri_core.samplers.registry import Drawing
 
@@ -27,9 +28,8 @@ BATCH_VALUES = {"cpu": 2**22, "cuda": 2**28}
 
 OUTER = 0.4, 0.9  # of Nyquist's frequency: nearer to DC maps err, farther out vendors filter
 FARTHER = 1.5  # from the data than the classical image is: no posterior mean
-TORN = 5.0  # mean square that samples leave of a line, over that of the usual line
-TORN_SHARE = 0.03  # of the line's own power: near DC errors of the maps leave more than the noise
-FEWEST = 8  # samples of a line that is looked at alone
+INCONSISTENT = 4.0  # noise variance of a line over that of the lines beside it: it is told
+HELD_OUT_SAMPLES = 4  # enough to see whether they know more than a classical image
 
 
 def sample(
@@ -47,8 +47,9 @@ def sample(
     """
     able = [own for own in slices if own.fallback is None]
 
-    def draw(some: list[Slice]) -> int:
-        return _draw(some, samples, device, partial(_sample, denoiser, drawing, reporter), reporter)
+    def draw(some: list[Slice], count: int = samples, show: bool = True) -> int:
+        once = partial(_sample, denoiser, drawing, reporter if show else None)
+        return _draw(some, count, device, once, reporter)
 
     evaluations = draw(able)
     if drawing.sampler.follows_noise:
@@ -56,7 +57,7 @@ def sample(
         draw([own for own in drawn if own.noise.learn(own.left)])
         worse = [own for own in able if _farther_than_classical(own)]
         for own in worse:
-            own.noise.distrust(own.misfit)
+            own.noise.distrust(own.trusted_misfit)
         draw(worse)
     for own in able:
         if own.fallback is not None:
@@ -65,11 +66,11 @@ def sample(
             own.give_up("the samples are not finite")
         elif _farther_than_classical(own):
             own.give_up("the samples are farther from the data than a classical image is")
-        elif drawing.sampler.follows_noise and own.worst_line > TORN:
-            own.give_up(
-                f"lines of k-space contradict each other by {own.worst_line**0.5:.1f} times the "
-                "noise: the patient may have moved"
-            )
+    if drawing.sampler.follows_noise:
+        doubted = [own for own in able if own.fallback is None and _is_doubted(own)]
+        few = partial(draw, count=min(samples, HELD_OUT_SAMPLES), show=False)
+        for own in worse_than_classical(doubted, few):
+            own.give_up("a classical image predicts lines that it has not seen better than samples")
     return evaluations
 
 
@@ -116,7 +117,7 @@ def _draw(
 def _sample(
     prior: Any,
     drawing: Drawing,
-    reporter: Reporter,
+    reporter: Reporter | None,
     slices: Sequence[Slice],
     random: SampleNoise,
 ) -> int:
@@ -133,33 +134,34 @@ def _sample(
     weight = None if averages[0] is None else tensor(averages)
     operator = SenseOperator(maps, mask, weight)
     scales = tensor([np.float32(own.scale) for own in slices])
+    on_level = untold if reporter is None else partial(_report, reporter, slices)
     images, evaluations = drawing.sampler.draw(
-        operator,
-        data,
-        1 / scales,
-        prior,
-        random,
-        drawing.options,
-        partial(_report, reporter, slices),
+        operator, data, 1 / scales, prior, random, drawing.options, on_level
     )
     count = operator.mask.sum((1, 2, 3, 4)) * maps.shape[2] * 2
     reduced = operator.reduced(data)[:, None]
-    left = operator.residual_power(reduced, images).mean(1).sum((1, 2)) * scales**2 / count
-    mean = operator.residual_power(reduced, images.mean(1, keepdim=True)).sum((1, 2, 3))
+    power = operator.residual_power(reduced, images)
+    level = NoiseLevel(operator, 1 / scales, reduced)
+    level.follow(power)
+    trust = (1 / level.excess).mean(1)
+    misfit, trusted = (
+        each.sum((1, 2)) * scales**2 / count for each in (power.mean(1), power.mean(1) * trust)
+    )
+    trust = torch.fft.fftshift(trust, dim=(-2, -1)).expand(mask.shape)
+    inconsistent = (mask & (trust < 1 / INCONSISTENT)).sum((1, 2)) / mask.sum((1, 2))
     rest = (operator.forward(images[:, :1])[:, 0] - data) * scales.view(-1, 1, 1, 1)
     y, x = (torch.linspace(-1, 1, n, device=random.device) for n in data.shape[-2:])
     radius = torch.hypot(y[:, None], x)
     outer = mask & (radius > OUTER[0]) & (radius < OUTER[1])
     for i, own in enumerate(slices):
-        values = rest[i][:, outer[i]].cpu().numpy().astype(np.complex128)
+        values = (rest[i] * trust[i].sqrt())[:, outer[i]].cpu().numpy().astype(np.complex128)
         back = np.linalg.inv(own.noise.whitening()) @ values
         own.left = back @ back.conj().T / max(1, values.shape[1])
         own.samples = (_combined(images[i]) * own.scale).cpu().numpy()
-        own.misfit = float(left[i])
-        own.distance = float(mean[i].sqrt()) * own.scale
-        own.worst_line = _worst_line(
-            *(values[i].cpu().numpy() for values in (rest, data * scales.view(-1, 1, 1, 1), mask))
-        )
+        own.mean = (images[i].mean(0) * own.scale).cpu().numpy()
+        own.trust = trust[i].cpu().numpy()
+        own.misfit, own.trusted_misfit = float(misfit[i]), float(trusted[i])
+        own.inconsistent = float(inconsistent[i])
     return evaluations
 
 
@@ -177,44 +179,20 @@ def _report(
     reporter.level([own.number for own in slices], level, levels, images)
 
 
-def _worst_line(
-    rest: NDArray[np.complex64], data: NDArray[np.complex64], mask: NDArray[np.bool_]
-) -> float:
-    """Power per sample of the line that fits worst, over that of the noise or the usual line.
-
-    Lines of a patient who moved contradict their neighbours through the coils alone, most where
-    lines of both positions are near, which an average over k-space does not show.
-
-    Parameters
-    ----------
-    rest : (coil, y, x), what a sample leaves of the data, in sd of the noise.
-    data : (coil, y, x), in the same units.
-    mask : (y, x), measured.
-    """
-    worst = 0.0
-    for axis in (0, 1):
-        count = mask.sum(axis)
-        long = count >= FEWEST
-        if not long.any():
-            continue
-        left, held = (
-            np.sum(np.mean(np.abs(values) ** 2, axis=0) / 2 * mask, axis)[long] / count[long]
-            for values in (rest, data)
-        )
-        torn = left[left > TORN_SHARE * held]
-        worst = max(worst, float(torn.max(initial=0) / max(1.0, np.median(left))))
-    return worst
+def _is_doubted(own: Slice) -> bool:
+    """Whether its lines contradict each other, or its samples the noise."""
+    return own.inconsistent > 0 or own.noise.doubtful(own.misfit)
 
 
 def _farther_than_classical(own: Slice) -> bool:
     """Whether the samples' mean misses the measured lines by more than a classical image does."""
-    if own.fallback is not None or not own.noise.doubtful(own.misfit):
+    if own.fallback is not None or not own.noise.doubtful(own.trusted_misfit):
         return False
-    ksp, mask, maps = own.kspace.values, own.kspace.mask, np.asarray(own.maps)
-    image = cg_sense(ksp, maps, own.noise.before, own.noise.averages, mask=mask)  # (set, y, x)
-    rest = (to_kspace((maps * image[:, None]).sum(0)) - ksp) * mask
-    theirs = float(np.linalg.norm(own.noise.white(rest)))
-    return not own.distance < FARTHER * theirs
+    ours, theirs = (
+        np.sum(missed(own, image) * np.asarray(own.trust))
+        for image in (np.asarray(own.mean), classical(own))
+    )
+    return not ours < FARTHER**2 * theirs
 
 
 def _combined(images: torch.Tensor) -> torch.Tensor:

@@ -146,7 +146,14 @@ def join(result: Reconstruction, positions: Positions, seed: int) -> Reconstruct
     )
 
 
-PER_POSITION = ("unsampled_fraction", "sigma_n", "sigma_thermal", "misfit", "scale")
+PER_POSITION = (
+    "unsampled_fraction",
+    "sigma_n",
+    "sigma_thermal",
+    "misfit",
+    "inconsistent_lines",
+    "scale",
+)
 
 
 def _mean(values: Sequence[float]) -> float:

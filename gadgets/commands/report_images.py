@@ -170,7 +170,14 @@ def _geometry(place: _Place, partitions: int) -> Geometry:
 def _facts(meta: dict[str, Any]) -> Facts:
     numbers = {
         name: _number(meta.get(name))
-        for name in ("sigma_thermal", "sigma_n", "misfit", "unacquired", "acceleration")
+        for name in (
+            "sigma_thermal",
+            "sigma_n",
+            "misfit",
+            "inconsistent_lines",
+            "unacquired",
+            "acceleration",
+        )
     }
     factor = _number(meta.get("GADGETRON_ScaleRatio"))
     return Facts(

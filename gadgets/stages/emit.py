@@ -188,6 +188,8 @@ def _attributes(
             description = comment = "phase of the classical reconstruction"
     if info.reason:
         comment = f"{comment}: {info.reason}"
+    if info.inconsistency:
+        comment = f"{comment}; {info.inconsistency}"
     width = max(float(np.percentile(pixels, 99.5)), float(np.finfo(np.float32).tiny))
     center, width = (0.0, 2 * np.pi) if output == "phase" else (width / 2, width)
     attributes: dict[str, Any] = {
@@ -210,6 +212,7 @@ def _attributes(
         "sigma_n": _number(info.sigma_n),
         "sigma_thermal": _number(info.sigma_thermal),
         "misfit": _number(info.misfit),
+        "inconsistent_lines": _number(info.inconsistent_lines),
         "acceleration": f"{frame.kspace.acceleration:.4g}",
         "unacquired": _number(info.unacquired),
         "scale": _number(info.scale),
@@ -220,6 +223,8 @@ def _attributes(
     if frame.coil_loss is not None:
         attributes["coils"] = frame.kspace.coils
         attributes["coil_compression_loss"] = f"{frame.coil_loss:.3g}"
+    if info.inconsistency:
+        attributes["warning"] = info.inconsistency
     if info.reason:
         attributes["fallback"] = info.reason
     return attributes

@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+from scoremri_core.result import in_words
+
 NAN = float("nan")
 EXPLAINED = 1.25  # misfit up to which noise explains what is left
 RAISED = 1.02  # noise used over thermal noise, from which it is called raised
@@ -18,7 +20,7 @@ class Facts:
     Attributes
     ----------
     sampler, samples, evaluations, prior, seed : see `scoremri_core.result.Info`.
-    sigma_thermal, sigma_n, misfit, unacquired : the same.
+    sigma_thermal, sigma_n, misfit, inconsistent_lines, unacquired : the same.
     acceleration : samples of the whole matrix over those measured.
     fallback : why this is a classical image; empty where it was sampled.
     factor : of the pixels, over the units of the k-space.
@@ -32,6 +34,7 @@ class Facts:
     sigma_thermal: float = NAN
     sigma_n: float = NAN
     misfit: float = NAN
+    inconsistent_lines: float = NAN
     unacquired: float = NAN
     acceleration: float = NAN
     fallback: str = ""
@@ -112,9 +115,10 @@ class Facts:
         )
 
     def notice(self) -> str:
-        """What has to be said of an image that is no posterior mean; empty where it is one."""
+        """Warning of an image that is no posterior mean or of inconsistent data; else empty."""
         if self.sampled:
-            return ""
+            sentence = in_words(self.inconsistent_lines)
+            return f"{sentence[0].upper()}{sentence[1:]}." if sentence else ""
         why = f", because: {self.fallback}" if self.fallback else ", as the sampler 'none' asks"
         return (
             f"Not a posterior mean. A classical image (regularised SENSE, or root sum of squares) "

@@ -46,6 +46,7 @@ def shown(
             sigma_thermal=_own(info.sigma_thermal, index),
             sigma_n=_own(info.sigma_n, index),
             misfit=_own(info.misfit, index),
+            inconsistent_lines=_own(info.inconsistent_lines, index),
             unacquired=_own(info.unsampled_fraction, index),
             acceleration=acceleration,
             fallback=fallback or "",

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -22,14 +21,14 @@ from scoremri_core.priors.base import (
 )
 from scoremri_core.samplers.annealing import OnLevel, untold
 from scoremri_core.samplers.conjugate_gradients import conjugate_gradients
+from scoremri_core.samplers.noise_level import NoiseLevel
 from scoremri_core.samplers.random_numbers import SampleNoise
 from scoremri_core.samplers.schedule import schedule
 
 logger = logging.getLogger(__name__)
 
-NOISE_RINGS = 16  # of spatial frequencies, up to Nyquist's
-KNOWN = 50  # a scan measures thousands in each ring
 START_TOLERANCE = 0.3  # in sd; the first noise level is three of them
+RESTARTS = 3  # where lines contradict each other: what these did to the start, samples keep
 EVERYWHERE = 0.05  # share of the error variance that all pixels have alike
 
 
@@ -55,8 +54,8 @@ class PosteriorOptions:
         measurements leave open, are then drawn for four samples at once, and the next, down to
         that sd, for two; the levels after these forget which (see `schedule`).  False draws
         independent samples.
-    adapt_noise : let the noise of the likelihood rise, at each spatial frequency, to what the
-        samples leave of the measurements.
+    adapt_noise : let the noise of the likelihood rise, at each spatial frequency and in each line,
+        to what the samples leave of the measurements.
     """
 
     steps: int = 12
@@ -97,12 +96,12 @@ def sample_posterior(
         (I + C^(1/2)^H A^H W A C^(1/2)) z = C^(1/2)^H A^H W (y + W^(-1/2) e1 - A D) + e2 / f,
         x0 = D + C^(1/2) z
 
-    after which the next x is x0 + sigma_next e.  W is 1 / s^2, or less at spatial frequencies
-    where the samples leave more of y than that (`NoiseLevel`).  C is f^2 times the covariance that
-    the error is thought to have, see `spread_out`: f > 1 (`inflation` is f^2) trusts the
-    measurements more, since the errors of a network are not as independent as C takes them, and x0
-    varies as it does under that gain (the Joseph form of the update).  With f = 1 and an exact
-    denoiser of a Gaussian prior the last x0 is a draw of the exact posterior.
+    after which the next x is x0 + sigma_next e.  W is 1 / s^2, or less at spatial frequencies and
+    in lines where the samples leave more of y than that (`NoiseLevel`).  C is f^2 times the
+    covariance that the error is thought to have, see `spread_out`: f > 1 (`inflation` is f^2)
+    trusts the measurements more, since the errors of a network are not as independent as C takes
+    them, and x0 varies as it does under that gain (the Joseph form of the update).  With f = 1 and
+    an exact denoiser of a Gaussian prior the last x0 is a draw of the exact posterior.
 
     Parameters
     ----------
@@ -154,10 +153,20 @@ def sample_posterior(
             parts.append(denoised + correction)
         return torch.cat(parts, 1)
 
-    level = NoiseLevel(operator, sigma_n)
-    x0, uncertainty = _start(
-        operator.weighted(1 / level.variance), data, level.variance, prior, options
-    )
+    level = NoiseLevel(operator, sigma_n, reduced)
+
+    def start() -> tuple[Tensor, Tensor]:
+        weighted = operator.weighted(1 / level.variance)
+        found = _start(weighted, data, level.variance, prior, options)
+        if options.adapt_noise:
+            level.follow(operator.residual_power(reduced, found[0]))
+        return found
+
+    x0, uncertainty = start()
+    # of frames without such lines the start stays the same
+    if bool((level.excess > 1).any()):
+        for _ in range(RESTARTS):
+            x0, uncertainty = start()
     logger.debug("start %s", uncertainty)
     x0 = x0.expand(-1, noise.samples, -1, -1, -1)
     for i, (sigma, family) in enumerate(schedule(uncertainty, options), start=1):
@@ -261,55 +270,6 @@ def _correction(
         logger.warning("the linear solver stopped after %d iterations", iterations)
     logger.debug("solved in %d iterations", iterations)
     return root(z)
-
-
-class NoiseLevel:
-    """Variance of the noise at each spatial frequency, which follows what the samples leave.
-
-    The expectation of |y - A x|^2 over samples x of the posterior is the noise's, if the model is
-    right.  Where it is more, errors of the coil maps, motion, or a filter are at work, mostly at
-    low frequencies; setting the variance to what was found and sampling again is stochastic
-    expectation maximisation (Celeux and Diebolt 1985), one step of which a noise level of the
-    sampler takes, each sample by itself.  It never falls below the noise that was given, which
-    counts as `KNOWN` measured numbers beside those of a ring: where these are few their residual is
-    mostly chance, and following it would lead away from the data.
-
-    Parameters
-    ----------
-    operator : of all frames.
-    sigma_n : (frame,), least sd of each real component.
-    """
-
-    def __init__(self, operator: SenseOperator, sigma_n: Tensor) -> None:
-        self._least = (sigma_n**2).view(-1, 1, 1, 1, 1)
-        mask = (operator.precision > 0).to(operator.precision.dtype)
-        ny, nx = mask.shape[-2:]
-        # of a sample that was averaged more often it is less
-        self._averaged = 1 / torch.where(mask > 0, operator.precision, 1)
-        self.variance = self._least * self._averaged
-        y, x = (torch.fft.fftfreq(n, device=mask.device) for n in (ny, nx))
-        radius = (torch.hypot(y[:, None], x) * 2 * NOISE_RINGS).flatten()
-        # a sample belongs to the two rings beside it, to each the more the nearer it is
-        self._inner = radius.long()
-        self._share = radius - self._inner
-        components = 2 * operator.maps.shape[2] * (operator.maps.shape[-1] // nx)
-        self._count = self._by_ring(components * mask[:, 0])
-
-    def follow(self, power: Tensor) -> None:
-        """Take the variance from the `residual_power` of samples, (frame, sample, y, x)."""
-        known = KNOWN * self._least.flatten(1)[..., None]
-        found = (self._by_ring(power) + known) / (self._count + KNOWN)
-        curve = torch.lerp(found[..., self._inner], found[..., self._inner + 1], self._share)
-        # a residual that is not finite says nothing of the noise
-        curve = torch.where(curve.isfinite(), curve, 0).view(power[:, :, None].shape)
-        self.variance = torch.maximum(curve, self._least) * self._averaged
-
-    def _by_ring(self, k: Tensor) -> Tensor:
-        """Sums over rings of spatial frequencies, (frame, sample, y, x) to (.., ring)."""
-        k = k.flatten(2)
-        total = k.new_zeros(*k.shape[:2], math.ceil(2**0.5 * NOISE_RINGS) + 2)
-        total.index_add_(2, self._inner, k * (1 - self._share))
-        return total.index_add_(2, self._inner + 1, k * self._share)
 
 
 class ErrorRoot:

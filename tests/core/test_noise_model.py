@@ -18,7 +18,7 @@ from scoremri_core.noise_model import (
     residual_covariance,
     with_least_level,
 )
-from scoremri_core.samplers.posterior import NOISE_RINGS, NoiseLevel
+from scoremri_core.samplers.noise_level import RINGS, NoiseLevel
 
 N, COILS, LINES = 96, 6, 24
 SD = 0.01 * np.array([0.7, 0.8, 0.9, 1.0, 1.2, 1.4])  # of the complex noise, coil by coil
@@ -232,7 +232,7 @@ def operator(request):
 
 def radius():
     y = torch.arange(SIDE) - SIDE // 2
-    return torch.hypot(y[:, None].float(), y.float()) / SIDE * 2 * NOISE_RINGS
+    return torch.hypot(y[:, None].float(), y.float()) / SIDE * 2 * RINGS
 
 
 def white(samples, generator):
@@ -250,8 +250,15 @@ def residual(operator, kspace):
     return torch.cat(powers, 1)
 
 
+def level_of(operator, sigma, data=None):
+    """The level for data (frame, coil, y, x); None for no signal."""
+    if data is None:
+        data = torch.zeros(2, 3, SIDE, SIDE, dtype=torch.complex64)
+    return NoiseLevel(operator, sigma, operator.reduced(data)[:, None])
+
+
 def test_noise_that_is_as_believed_changes_the_level_by_chance_alone(operator):
-    level = NoiseLevel(operator, torch.tensor([1.0, 1.0]))
+    level = level_of(operator, torch.tensor([1.0, 1.0]))
     level.follow(residual(operator, white(2, torch.Generator().manual_seed(1))))
     measured = (operator.precision > 0).expand_as(level.variance[:, :1])
     values = level.variance[measured.expand_as(level.variance)]
@@ -269,7 +276,7 @@ def test_more_noise_in_one_ring_raises_that_ring_alone():
     inside = ((radius() > 5) & (radius() < 7)).float()
     sigma = torch.tensor([0.1, 0.02])
     noise = white(2, generator) * (1 + 2 * inside) * sigma.view(2, 1, 1, 1, 1)
-    level = NoiseLevel(operator, sigma)
+    level = level_of(operator, sigma)
     level.follow(residual(operator, noise))
     ratio = torch.fft.fftshift(level.variance / sigma.view(2, 1, 1, 1, 1) ** 2, dim=(-2, -1))
     ring = ((radius() - 6).abs() < 0.2).expand_as(ratio)
@@ -286,7 +293,7 @@ def test_more_noise_in_a_band_of_lines_raises_those_lines(operator):
     generator = torch.Generator().manual_seed(3)
     y = (torch.arange(SIDE) - SIDE // 2).abs()
     band = (y < 6).float()[:, None]
-    level = NoiseLevel(operator, torch.tensor([1.0, 1.0]))
+    level = level_of(operator, torch.tensor([1.0, 1.0]))
     level.follow(residual(operator, white(2, generator) * (1 + 2 * band)))
     lines = torch.fft.fftshift(level.variance, dim=-2)[..., 0]  # kx = 0
     assert float(lines[..., SIDE // 2 - 1 : SIDE // 2 + 2].mean()) > 5
@@ -296,14 +303,14 @@ def test_more_noise_in_a_band_of_lines_raises_those_lines(operator):
 
 def test_the_level_never_falls_below_the_least(operator):
     sigma = torch.tensor([0.5, 0.1])
-    level = NoiseLevel(operator, sigma)
+    level = level_of(operator, sigma)
     level.follow(residual(operator, 0.01 * white(2, torch.Generator().manual_seed(4))))
     least = (sigma**2).view(2, 1, 1, 1, 1).expand_as(level.variance)
     torch.testing.assert_close(level.variance, least)
 
 
 def test_what_is_not_finite_says_nothing_of_the_noise(operator):
-    level = NoiseLevel(operator, torch.tensor([0.5, 0.1]))
+    level = level_of(operator, torch.tensor([0.5, 0.1]))
     power = residual(operator, white(2, torch.Generator().manual_seed(4)))
     level.follow(power * torch.tensor([torch.nan, 1.0]).view(1, 2, 1, 1))
     assert bool(level.variance.isfinite().all())
@@ -314,10 +321,80 @@ def test_what_is_not_finite_says_nothing_of_the_noise(operator):
 def test_samples_and_frames_do_not_influence_each_other(operator):
     power = residual(operator, white(3, torch.Generator().manual_seed(5)))
     power[0, 1] *= 100
-    together = NoiseLevel(operator, torch.tensor([0.5, 0.1]))
+    together = level_of(operator, torch.tensor([0.5, 0.1]))
     together.follow(power)
     for i in range(3):
-        alone = NoiseLevel(operator, torch.tensor([0.5, 0.1]))
+        alone = level_of(operator, torch.tensor([0.5, 0.1]))
         alone.follow(power[:, i : i + 1])
         torch.testing.assert_close(alone.variance[:, 0], together.variance[:, i], rtol=0, atol=0)
     assert float(together.variance[0, 1].mean()) > 20 * float(together.variance[0, 0].mean())
+
+
+LINE = SIDE // 2 + 14  # of the measured rows, outside of the fully sampled ones
+
+
+def with_a_bad_line(factor, seed=6):
+    """Noise of two samples, in one line so many times as much."""
+    noise = white(2, torch.Generator().manual_seed(seed))
+    noise[..., LINE, :] *= factor
+    return noise
+
+
+def centred(values):
+    """(frame, sample, y, x) or (.., y, 1) of what is measured there, DC in the middle."""
+    return torch.fft.fftshift(values, dim=(-2, -1)).expand(-1, -1, SIDE, SIDE)
+
+
+@pytest.mark.parametrize("factor", [3, 30])
+def test_a_bad_line_has_noise_of_its_own_and_its_ring_does_not(operator, factor):
+    level = level_of(operator, torch.tensor([1.0, 1.0]), with_a_bad_line(factor)[:, 0])
+    for _ in range(2):
+        level.follow(residual(operator, with_a_bad_line(factor)))
+    measured = operator.mask[:, :, 0].expand(2, 2, SIDE, SIDE)
+    variance = centred(level.variance[:, :, 0])
+    of_line, of_others = variance[..., LINE, :], variance.clone()
+    of_others[..., LINE, :] = 1
+    found = float(of_line[measured[..., LINE, :]].mean()) / factor**2
+    assert 0.6 < found < 1.1  # what chance explains is left out, and known noise counts
+    assert float(of_others[measured].mean()) < 1.1
+    assert float(of_others[measured].max()) < 1.6
+
+
+def test_chance_makes_no_bad_lines(operator):
+    for seed in range(5):
+        level = level_of(operator, torch.tensor([1.0, 0.3]))
+        noise = white(3, torch.Generator().manual_seed(seed))
+        level.follow(residual(operator, noise * torch.tensor([1.0, 0.3]).view(2, 1, 1, 1, 1)))
+        assert float((level.excess > 1).float().mean()) < 0.01
+        assert float(level.excess.max()) < 1.1
+
+
+def test_what_maps_get_wrong_of_a_line_with_much_signal_is_no_excess(operator):
+    """The same residual is one where there is no signal that explains it."""
+    generator = torch.Generator().manual_seed(8)
+    data, noise = 0 * white(1, generator)[:, 0], white(2, generator)
+    wrong = 10 * white(2, generator)[..., LINE, :]
+    noise[..., LINE, :] = wrong
+    power = residual(operator, noise)
+    alone = level_of(operator, torch.tensor([1.0, 1.0]), noise[:, 0])
+    alone.follow(power)
+    data[..., LINE, :] = 5 * wrong[:, 0]
+    explained = level_of(operator, torch.tensor([1.0, 1.0]), data)
+    explained.follow(power)
+    assert float(centred(alone.excess)[..., LINE, :].min()) > 10
+    assert float(centred(explained.excess)[..., LINE, :].max()) < 2
+
+
+def test_a_bad_line_of_one_sample_changes_no_other(operator):
+    power = residual(operator, with_a_bad_line(1))
+    power[1, 1, 6] *= 400
+    data = with_a_bad_line(1)[:, 0]
+    together = level_of(operator, torch.tensor([1.0, 1.0]), data)
+    alone = [level_of(operator, torch.tensor([1.0, 1.0]), data) for _ in range(2)]
+    for factor in (1, 2, 1):
+        together.follow(factor * power)
+        for i in range(2):
+            alone[i].follow(factor * power[:, i : i + 1])
+    assert float(together.excess[1, 1].max()) > 10
+    for i in range(2):
+        torch.testing.assert_close(alone[i].variance[:, 0], together.variance[:, i], rtol=0, atol=0)

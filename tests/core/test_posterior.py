@@ -106,6 +106,18 @@ def test_exact_draw_reaches_the_exact_posterior(problem, steps, error_over_floor
     assert abs(ratio - 1) < 0.01
 
 
+def exactly(problem, data, precision):
+    """Mean and covariance of the posterior where samples (y, x) have noise of such a precision."""
+    n = SIDE**2
+    basis = torch.eye(n, dtype=torch.complex64).view(1, n, 1, SIDE, SIDE)
+    a = problem.operator.forward(basis).reshape(n, -1).T.to(torch.complex128)
+    f = to_kspace(basis).reshape(n, n).T.to(torch.complex128)
+    w = precision.expand(COILS, SIDE, SIDE).reshape(-1, 1).double()
+    inverse = a.mH @ (w * a) + f.mH @ (f / problem.prior.spectrum.reshape(n, 1).double())
+    covariance = torch.linalg.inv(inverse)  # of each real component
+    return covariance @ (a.mH @ (w[:, 0] * data.reshape(-1).to(torch.complex128))), covariance
+
+
 # where the noise adapts, chance raises it by a little, the more the better it is averaged
 @pytest.mark.parametrize(
     ("partial", "adapt", "error_over_floor", "sd_tolerance"),
@@ -126,14 +138,7 @@ def test_lines_averaged_more_often_count_more(
     e = torch.view_as_complex(torch.randn(1, COILS, SIDE, SIDE, 2, generator=generator))
     data = problem.operator.forward(truth)[:, 0] + SIGMA_N * mask * e / averages.sqrt()
 
-    n = SIDE**2
-    basis = torch.eye(n, dtype=torch.complex64).view(1, n, 1, SIDE, SIDE)
-    a = problem.operator.forward(basis).reshape(n, -1).T.to(torch.complex128)
-    f = to_kspace(basis).reshape(n, n).T.to(torch.complex128)
-    w = (averages.expand(COILS, SIDE, SIDE).reshape(-1, 1) / SIGMA_N**2).double()
-    precision = a.mH @ (w * a) + f.mH @ (f / problem.prior.spectrum.reshape(n, 1).double())
-    covariance = torch.linalg.inv(precision)
-    mean = covariance @ (a.mH @ (w[:, 0] * data.reshape(-1).to(torch.complex128)))
+    mean, covariance = exactly(problem, data, averages / SIGMA_N**2)
     sd = covariance.diagonal().real.sqrt()
     assert (problem.sd / sd).mean() > 1.05  # it matters: they are not as if averaged alike
 
@@ -141,6 +146,29 @@ def test_lines_averaged_more_often_count_more(
     weighted = data * averages.sqrt()
     exact = Problem(problem.prior, operator, weighted, mean, sd, covariance)
     error, ratio, _ = moments(exact, problem.prior, 10, adapt_noise=adapt)
+    assert error < error_over_floor * SAMPLES**-0.5
+    assert abs(ratio - 1) < sd_tolerance
+
+
+# so little of the line counts where it is ten times as noisy that its variance is a guess
+@pytest.mark.parametrize(
+    ("times", "error_over_floor", "sd_tolerance"), [(10, 4, 0.05), (1000, 1.1, 0.01)]
+)
+def test_a_corrupt_line_does_no_harm(problem, times, error_over_floor, sd_tolerance):
+    """One with so many times the noise that is believed, against the posterior that knows it."""
+    line = 14
+    generator = torch.Generator().manual_seed(3)
+    e = torch.view_as_complex(torch.randn(COILS, SIDE, 2, generator=generator))
+    data = problem.data.clone()
+    data[0, :, line] += (times**2 - 1) ** 0.5 * SIGMA_N * e
+    precision = torch.full((SIDE, SIDE), SIGMA_N**-2)
+    precision[line] /= times**2
+    mean, covariance = exactly(problem, data, precision)
+    sd = covariance.diagonal().real.sqrt()
+    exact = Problem(problem.prior, problem.operator, data, mean, sd, covariance)
+    believed, _ = exactly(problem, data, torch.full((SIDE, SIDE), SIGMA_N**-2))
+    assert ((believed - mean).abs() / sd).square().mean().sqrt() > 1  # it would
+    error, ratio, _ = moments(exact, problem.prior, 10)
     assert error < error_over_floor * SAMPLES**-0.5
     assert abs(ratio - 1) < sd_tolerance
 
