@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -15,6 +16,8 @@ from scoremri_core.mri.acquired import Box
 from scoremri_core.mri.coil_maps import calibration_extent, estimate_coil_maps, too_small
 from scoremri_core.mri.fourier import resize
 from scoremri_core.noise_model import NoiseModel
+
+logger = logging.getLogger(__name__)
 
 Array = NDArray[np.complex64]
 
@@ -92,15 +95,25 @@ def calibrate(
         if isinstance(maps, np.ndarray):
             result.maps = box.maps(maps)
             result.noise.face_maps(inner, result.maps)
-            return result
+            return _logged(result)
         source = kspace if kspace.calibration is None else kspace.calibration
         memo = Memo() if memo is None else memo
         result.warning = too_small(calibration_extent(source.mask))
         result.maps = _maps(source, result, maps, device, memo)
         if result.noise.face_maps(inner, result.maps):
             result.maps = _maps(source, result, maps, device, memo)
+            # as if these maps were given
+            result.noise.face_maps(inner, result.maps)
     except InputError as error:
         result.problem = str(error)
+    return _logged(result)
+
+
+def _logged(result: Calibrated) -> Calibrated:
+    if result.noise.raised_by > 1:
+        logger.info(
+            "the calibration lines show %.2f times the assumed noise sd", result.noise.raised_by
+        )
     return result
 
 

@@ -88,8 +88,9 @@ class NoiseModel:
         return cls(thermal, kspace.averages)
 
     def face_maps(self, kspace: KSpace, maps: Array) -> bool:
-        """Raise it to what the data show under the maps; tell whether it was raised."""
-        believed = self._known()
+        """Raise the thermal noise to what the data show under the maps; tell whether it is more."""
+        believed = self.thermal
+        assert believed is not None  # a slice whose noise is not known has no maps
         # the noise is spread evenly over what no image explains where it is white; in its own units
         whitening = whitening_matrix(believed) * noise_sigma(believed)
         shown = residual_covariance(
@@ -99,13 +100,7 @@ class NoiseModel:
             root = np.linalg.inv(whitening)
             shown = root @ shown @ root.conj().T
         self.covariance = self.before = raised(believed, shown)
-        if self.covariance is believed:
-            return False
-        logger.info(
-            "the calibration lines show %.2f times the sd of noise that was thought",
-            _sigma(self.covariance) / self.sigma_thermal,
-        )
-        return True
+        return self.covariance is not believed
 
     def keep_to(self, scale: float) -> None:
         """Raise it to the least that goes with an image of that scale."""
@@ -155,6 +150,13 @@ class NoiseModel:
         NaN where it is not known; of a sample of averages 1, like all of them here.
         """
         return _sigma(self.thermal)
+
+    @property
+    def raised_by(self) -> float:
+        """Sd of the noise over that of the thermal noise; 1 where it is not known."""
+        if self.covariance is self.thermal:
+            return 1.0
+        return _sigma(self.covariance) / self.sigma_thermal
 
     def sigma_used(self, misfit: float) -> float:
         """Sd of the noise that the likelihood allowed for in the end, as samples left `misfit`."""

@@ -378,6 +378,7 @@ def root_sum_of_squares_only(
             sigma_thermal=unknown,
             misfit=unknown,
             scale=unknown,
+            inconsistent_lines=unknown,
             fallback=(reason,),
         ),
         references=dict.fromkeys(request.references, mean),

@@ -127,7 +127,7 @@ def with_all_to_show(outputs: Iterable[str]) -> str:
     from gadgets.stages.properties import OUTPUTS, Properties
 
     asked = [name.strip() for each in outputs for name in each.split(",")]
-    shown = [name for name in OUTPUTS if name != "phase"]
+    shown = [name for name in OUTPUTS if name not in ("phase", "complex_std")]
     return ",".join(dict.fromkeys([*(asked or Properties.outputs), *shown]))
 
 

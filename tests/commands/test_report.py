@@ -136,7 +136,11 @@ def test_a_classical_frame_says_why(run, folder, tmp_path):
     text = (tmp_path / "page.html").read_text()
     assert "Not a posterior mean." in text
     assert "because: " in text
-    assert re.findall("<figcaption><b>(.*?)</b>", text) == ["Classical image"]
+    assert re.findall("<figcaption><b>(.*?)</b>", text) == [
+        "Classical image",
+        "Zero-filled",
+        "Classical (regularised SENSE)",
+    ]
     assert "What the prior has seen" not in text
 
 

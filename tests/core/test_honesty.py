@@ -108,7 +108,7 @@ def test_noise_that_is_given_too_small_is_mended_and_told(
     assert result.info.misfit[0] > 0.5 * factor
     assert result.info.sigma_n[0] == pytest.approx(sigma_n, rel=0.3)
     # more than a factor of two between what is given and the edges of k-space is told
-    assert "the edges of k-space show" in caplog.text
+    assert "the given noise has sd" in caplog.text
 
 
 @pytest.mark.parametrize("axis", [0, 1])

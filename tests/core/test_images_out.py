@@ -232,7 +232,7 @@ def test_a_reconstructor_does_as_reconstruct(frames):
         np.testing.assert_array_equal(keeping(frame).mean, reconstruct(frame, **options).mean)
     maps = keeping.calibrate(frames[0])
     np.testing.assert_array_equal(maps, reconstruct(frames[0], maps=1, sampler="none").maps)
-    options["maps"] = maps[0]
+    options["calibration"] = frames[0]
     for seed, frame in enumerate(frames):
         np.testing.assert_array_equal(
             keeping(frame, seed=seed).samples, reconstruct(frame, seed=seed, **options).samples

@@ -9,6 +9,8 @@ import scoremri_core.sample as sampling
 from scoremri_core import reconstruct
 from scoremri_core.evaluation.metrics import psnr
 from scoremri_core.held_out import EVERY, worse_than_classical
+from scoremri_core.kspace import KSpace
+from scoremri_core.mri.acquired import Box
 from scoremri_core.mri.fourier import to_kspace
 from scoremri_core.noise_model import NoiseModel
 from scoremri_core.prepare import Slice
@@ -123,9 +125,8 @@ def test_where_held_lines_speak_for_the_classical_image_it_is_sent(sound, monkey
 
 def prepared(kspace, maps):
     """A slice whose noise and maps are known."""
-    own = Slice(kspace, 0, 0, NoiseModel(covariance()))
-    own.maps, own.scale = maps[None], 1.0
-    return own
+    full = KSpace.of(kspace)
+    return Slice(full, Box(full.mask), full, NoiseModel(covariance()), maps[None], 0, 0, full.unit)
 
 
 def knowing(image, seen):
@@ -133,8 +134,8 @@ def knowing(image, seen):
 
     def draw(slices):
         for own in slices:
-            seen.append(own.kspace)
-            own.mean = image[None]
+            seen.append(own.kspace.array)
+            own.mean = image[None] / own.kspace.unit
 
     return draw
 
@@ -150,7 +151,7 @@ def test_held_lines_tell_which_image_is_nearer_to_the_truth(sound):
     outside = np.setdiff1d(np.flatnonzero(lines[0]), np.arange(N // 2 - 8, N // 2 + 8))
     assert set(held) < set(outside)
     assert len(held) == pytest.approx(len(outside) / EVERY, abs=1)
-    np.testing.assert_array_equal(own.kspace, data)  # it stays as it was
+    np.testing.assert_array_equal(own.kspace.array, data)  # it stays as it was
 
 
 def test_a_held_line_that_is_corrupt_decides_nothing(sound):

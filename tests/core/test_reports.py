@@ -108,14 +108,14 @@ def test_the_bar_is_as_long_as_it_says():
 
 
 def test_facts_are_told_in_words():
-    good = Facts("posterior", 8, 11, "default", "3", 0.02, 0.02, 1.1, 0.0, 3.1)
+    good = Facts("posterior", 8, 11, "default", "3", 0.02, 0.02, 1.1, 0.0, 0.0, 3.1)
     words = good.in_words()
     assert "raised" not in words["Noise"]
     assert words["Misfit"].startswith("1.10: the thermal noise explains")
     assert words["Never acquired"].startswith("none")
     assert words["Sampling"] == "8 samples by posterior, 11 denoiser evaluations each, seed 3"
     assert good.notice() == ""
-    bad = Facts("posterior", 8, 11, "default", "3", 0.02, 0.03, 2.5, 0.25, 3.1, factor=100)
+    bad = Facts("posterior", 8, 11, "default", "3", 0.02, 0.03, 2.5, 0.0, 0.25, 3.1, factor=100)
     words = bad.in_words()
     assert "raised by 50%" in words["Noise"]
     assert "more of the data than the thermal noise explains" in words["Misfit"]

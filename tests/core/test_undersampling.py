@@ -113,9 +113,10 @@ def test_the_frame_builder_reads_the_flags_back(kind):
     whole = zero_filled_kspace(DEEP)
     for frame in frames[:3]:
         slice_ = frame.header.idx.slice
-        assert np.allclose(frame.kspace, whole[slice_] * thinned.mask.sampled[:, None], atol=1e-5)
-        block = whole[slice_] * thinned.mask.calibration[:, None]
-        assert np.allclose(frame.calibration, block, atol=1e-5)
+        sampled = whole[slice_] * thinned.mask.sampled[:, None]
+        assert np.allclose(frame.kspace.array, sampled, atol=1e-5)
+        assert frame.own_calibration
+        assert frame.kspace.mask[thinned.mask.calibration].all()
     found = [(f.header.idx.repetition, f.header.idx.slice) for f in frames]
     assert found == [(r, s) for r in range(2) for s in range(3)]
 

@@ -71,7 +71,8 @@ class Normal:
 def test_what_scans_do_is_counted():
     sampled = Chain.load("score_recon.xml").with_properties({"samples": "2", "steps": "2"})
     bad = scan(0, 1)
-    bad[7].data[1, 5] = np.nan
+    for readout in bad[: len(bad) // 2]:
+        readout.data[1] = np.nan
     with Watched({"default": Normal()}) as running:
         before = running.metrics()
         assert before["scoremri_frames_total",] == 0

@@ -121,9 +121,6 @@ def test_waveforms_pass_through_untouched():
 
 
 def bad_scans():
-    nan = acquisitions(letter(*SHAPE), noise=0.01)
-    nan[7].data[1, 5] = np.nan
-    yield "not finite", nan
     centre = range(SHAPE[0] // 2 - 6, SHAPE[0] // 2 + 6)
     lines = [step for step in range(0, SHAPE[0], 3) if step not in centre]
     yield "no calibration lines", acquisitions(letter(*SHAPE), noise=0.01, steps=lines)
@@ -145,7 +142,7 @@ def test_bad_frames_come_back_marked_and_the_stream_goes_on():
         node.send_acquisitions(scan)
         node.send(peer.CLOSE)
         images = node.images()
-    assert [head.slice for head, _, _ in images] == [0, 1, 2, 9]
+    assert [head.slice for head, _, _ in images] == [0, 1, 9]
     for (_, pixels, meta), reason in zip(images, reasons, strict=False):
         assert reason in meta["fallback"]
         assert reason in meta["ImageComment"]

@@ -15,6 +15,7 @@ OUTPUTS = {
     "mean,std": "Mean and uncertainty",
     "mean": "Mean alone",
     "mean,std,phase": "Mean, uncertainty and phase",
+    "mean,std,complex_std": "Mean, its uncertainty and that of the complex image",
     "mean,std,samples": "Mean, uncertainty and samples",
     "mean,std,zero_filled,classical": "Mean, uncertainty and images without a prior",
 }
