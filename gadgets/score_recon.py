@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Generator, Iterable, Iterator
 from typing import Any
 
-from gadgets.protocol.connection import OnLoss, guarded, receive
+from gadgets.protocol.gadgetron.connection import OnLoss, guarded, receive
 
 Frames = Callable[[Iterator[Any], Any, Any], Iterator[Any]]
 
@@ -43,7 +43,7 @@ def _reconstruct(frames: Frames, connection: Any, on_loss: OnLoss) -> None:
 
     from gadgetron.external.constants import GADGET_MESSAGE_RECON_DATA
 
-    from gadgets.protocol.documents import check_matrices
+    from gadgets.protocol.gadgetron.documents import check_matrices
     from gadgets.stages.buffers import read_recon_data
     from gadgets.stages.properties import Properties
     from gadgets.stages.watch import Watch
@@ -100,8 +100,8 @@ def _images(
     from gadgets.stages.frame import Frame
     from gadgets.stages.posterior import posterior
     from gadgets.threads import side_by_side
-    from scoremri_core.memo import Memo
-    from scoremri_core.request import find_device
+    from scoremri_core.recon.memo import Memo
+    from scoremri_core.recon.request import find_device
     from scoremri_core.threads import threads
 
     memo = Memo()  # of coil maps and virtual coils whose calibration lines serve several frames

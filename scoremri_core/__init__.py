@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from scoremri_core.priors import load_prior
-    from scoremri_core.progress import Progress
-    from scoremri_core.reconstruction import reconstruct, reconstruct_volume
-    from scoremri_core.reconstructor import Reconstructor
-    from scoremri_core.result import Info, Reconstruction
+    from scoremri_core.recon.progress import Progress
+    from scoremri_core.recon.reconstruction import reconstruct, reconstruct_volume
+    from scoremri_core.recon.reconstructor import Reconstructor
+    from scoremri_core.recon.result import Info, Reconstruction
     from scoremri_core.samplers.hmc import HmcOptions
     from scoremri_core.samplers.langevin import LangevinOptions
     from scoremri_core.samplers.posterior import PosteriorOptions
@@ -21,16 +21,16 @@ if TYPE_CHECKING:
 
 _WHERE = {
     "HmcOptions": "samplers.hmc",
-    "Info": "result",
+    "Info": "recon.result",
     "LangevinOptions": "samplers.langevin",
     "PosteriorOptions": "samplers.posterior",
-    "Progress": "progress",
+    "Progress": "recon.progress",
     "PulaOptions": "samplers.pula",
-    "Reconstruction": "result",
-    "Reconstructor": "reconstructor",
+    "Reconstruction": "recon.result",
+    "Reconstructor": "recon.reconstructor",
     "load_prior": "priors",
-    "reconstruct": "reconstruction",
-    "reconstruct_volume": "reconstruction",
+    "reconstruct": "recon.reconstruction",
+    "reconstruct_volume": "recon.reconstruction",
 }
 
 __all__ = [

@@ -11,8 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from scoremri_core.errors import InputError
-from scoremri_core.mri.acquired import measured
-from scoremri_core.mri.noise import covariance_from_edges, noise_sigma, whitening_matrix
+from scoremri_core.mri.noise.covariance import covariance_from_edges, noise_sigma, whitening_matrix
+from scoremri_core.mri.sampling import measured
 
 logger = logging.getLogger(__name__)
 

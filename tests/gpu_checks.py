@@ -10,10 +10,10 @@ import numpy as np
 import torch
 
 from scoremri_core import load_prior
-from scoremri_core.benchmarks.case import simulated
-from scoremri_core.benchmarks.report import similarity
-from scoremri_core.mri.coil_maps import estimate_coil_maps
+from scoremri_core.mri.coils.maps import estimate_coil_maps
 from scoremri_core.priors.network import NetworkPrior
+from scoremri_core.studies.benchmark.case import simulated
+from scoremri_core.studies.benchmark.report import similarity
 
 FRAME_SECONDS = 0.1
 MAP_SECONDS = 0.01

@@ -15,7 +15,7 @@ from ismrmrd.serialization import ProtocolDeserializer, ProtocolSerializer
 
 import scoremri_core
 from gadgets.commands import app
-from gadgets.protocol.chain import Chain
+from gadgets.protocol.gadgetron.chain import Chain
 from scoremri_core.scans.files import open_scan
 
 yaml = pytest.importorskip("yaml", reason="PyYAML is not installed")

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from gadgets.commands import main
-from scoremri_core.evaluation.metrics import psnr
+from scoremri_core.score.metrics import psnr
 
 EXAMPLES = Path(__file__).parent.parent / "docs" / "examples"
 

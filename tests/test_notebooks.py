@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from scoremri_core.evaluation.metrics import psnr
+from scoremri_core.score.metrics import psnr
 
 EXAMPLES = Path(__file__).parent.parent / "docs" / "examples"
 NOTEBOOKS = sorted(EXAMPLES.glob("*.ipynb"))

@@ -3,8 +3,8 @@
 import numpy as np
 
 from scoremri_core import reconstruct
-from scoremri_core.evaluation.metrics import psnr
-from scoremri_core.scans.simulation import SimulatedScan
+from scoremri_core.score.metrics import psnr
+from scoremri_core.simulation.simulation import SimulatedScan
 
 
 def main(samples=8, steps=11, size=128):

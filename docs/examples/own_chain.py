@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from gadgets.protocol.chain import Chain
+from gadgets.protocol.gadgetron.chain import Chain
 from gadgets.service.host import run_chain
 from scoremri_core.scans.files import open_scan
 

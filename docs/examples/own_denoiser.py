@@ -4,9 +4,9 @@ import numpy as np
 import torch
 
 from scoremri_core import reconstruct
-from scoremri_core.evaluation.metrics import psnr
 from scoremri_core.mri.fourier import to_image, to_kspace
-from scoremri_core.scans.simulation import SimulatedScan
+from scoremri_core.score.metrics import psnr
+from scoremri_core.simulation.simulation import SimulatedScan
 
 
 class Smooth:

@@ -137,11 +137,11 @@ def benchmark(
     minutes on two cores, which should have nothing else to do.
     """
     from scoremri_core import load_prior
-    from scoremri_core.benchmarks.case import from_file, simulated
-    from scoremri_core.benchmarks.report import benchmark as measure
-    from scoremri_core.benchmarks.report import work
     from scoremri_core.paths import check_new, replacing
-    from scoremri_core.request import find_device
+    from scoremri_core.recon.request import find_device
+    from scoremri_core.studies.benchmark.case import from_file, simulated
+    from scoremri_core.studies.benchmark.report import benchmark as measure
+    from scoremri_core.studies.benchmark.report import work
 
     def or_default(value: int | None, full: int, small: int) -> int:
         return value if value is not None else small if quick else full
@@ -210,8 +210,8 @@ def _scaling(
     settings: dict[str, Any],
 ) -> None:
     """Measure, print and draw how time and memory grow."""
-    from scoremri_core.benchmarks.scaling import QUICK, SIZES, draw, points, scaling
     from scoremri_core.paths import replacing
+    from scoremri_core.studies.benchmark.scaling import QUICK, SIZES, draw, points, scaling
 
     sizes = QUICK if quick else SIZES
     with progress("scaling", points(sizes), every=1) as advance:

@@ -16,7 +16,7 @@ from xml.etree.ElementTree import Element, fromstring
 import typer
 
 import gadgets
-from gadgets.protocol.chain import SHIPPED, Chain, Foreign, Node, find
+from gadgets.protocol.gadgetron.chain import SHIPPED, Chain, Foreign, Node, find
 from gadgets.stages.properties import Properties
 from scoremri_core.errors import InputError, not_installed
 
@@ -103,7 +103,7 @@ def _machine() -> Iterator[str]:
 
         from gadgets.stages import accumulate, buffers  # noqa: F401  (a target imports them late)
         from scoremri_core import reconstruct  # noqa: F401
-        from scoremri_core.request import find_device
+        from scoremri_core.recon.request import find_device
     except ModuleNotFoundError as error:
         yield not_installed(error)
         return
@@ -190,7 +190,7 @@ def _set_wrongly(configuration: Element) -> Iterator[str]:
 def _missing(properties: Properties) -> Iterator[str]:
     """What the properties ask for and this machine does not have."""
     from scoremri_core import load_prior
-    from scoremri_core.request import find_device
+    from scoremri_core.recon.request import find_device
 
     wanted: list[tuple[Any, str]] = [(find_device, properties.device)]
     if properties.sampler != "none":

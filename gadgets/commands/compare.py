@@ -12,9 +12,9 @@ import typer
 
 from gadgets.commands.options import Device, Prior, Seed, choice
 from gadgets.commands.progress import progress
-from scoremri_core.baselines import NETWORKS
 from scoremri_core.errors import InputError
-from scoremri_core.experiments import PRESETS
+from scoremri_core.studies.compare import PRESETS
+from scoremri_core.studies.methods import NETWORKS
 
 logger = logging.getLogger(__name__)
 
@@ -81,16 +81,16 @@ def compare(
     figures and an animation; what is done already is not done again.
     """
     from scoremri_core import load_prior
-    from scoremri_core.baselines.examples import Examples
-    from scoremri_core.baselines.peers import samplers
-    from scoremri_core.experiments.gallery import Gallery, drawing_more
-    from scoremri_core.experiments.methods import OURS, check, methods, trained
-    from scoremri_core.experiments.presets import find_preset
-    from scoremri_core.experiments.report import written
-    from scoremri_core.experiments.scores import Scores
-    from scoremri_core.experiments.trials import SHIFTS, find_scans, trials
     from scoremri_core.paths import check_writable, replacing
-    from scoremri_core.request import find_device
+    from scoremri_core.recon.request import find_device
+    from scoremri_core.studies.compare.gallery import Gallery, drawing_more
+    from scoremri_core.studies.compare.methods import OURS, check, methods, trained
+    from scoremri_core.studies.compare.presets import find_preset
+    from scoremri_core.studies.compare.report import written
+    from scoremri_core.studies.compare.scores import Scores
+    from scoremri_core.studies.compare.trials import SHIFTS, find_scans, trials
+    from scoremri_core.studies.methods.examples import Examples
+    from scoremri_core.studies.methods.peers import samplers
     from scoremri_core.training.manifest import find_sources, of_split
     from scoremri_core.training.slices import load_slices
 

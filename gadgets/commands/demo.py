@@ -33,8 +33,8 @@ def demo(
     from gadgets.commands.replay import replay
     from gadgets.commands.report_images import read_frames
     from gadgets.commands.simulate import simulate
-    from scoremri_core.evaluation.pictures import comparison
     from scoremri_core.paths import check_folder, check_new, replacing
+    from scoremri_core.studies.evaluate.pictures import comparison
 
     started = time.monotonic()
     check_folder(output)

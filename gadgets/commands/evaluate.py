@@ -26,12 +26,12 @@ from gadgets.commands.options import (
 )
 from gadgets.commands.progress import progress
 from scoremri_core.errors import InputError
-from scoremri_core.scans.masks import KINDS, calibration_width, lattice_factors
-from scoremri_core.scans.retrospective import AXES
+from scoremri_core.simulation.masks import KINDS, calibration_width, lattice_factors
+from scoremri_core.simulation.retrospective import AXES
 
 if TYPE_CHECKING:
-    from scoremri_core.evaluation.comparison import Comparison
-    from scoremri_core.evaluation.survey import FullScan, Row
+    from scoremri_core.studies.evaluate.comparison import Comparison
+    from scoremri_core.studies.evaluate.survey import FullScan, Row
 
 EQUISPACED = KINDS[0]
 
@@ -125,8 +125,9 @@ def evaluate(
     L1-wavelet gets the best lambda of three, chosen by its PSNR; nothing else sees the reference.
     """
     from scoremri_core import load_prior, reconstruct
-    from scoremri_core.evaluation.comparison import METHODS
-    from scoremri_core.evaluation.survey import (
+    from scoremri_core.paths import check_new, replacing
+    from scoremri_core.studies.evaluate.comparison import METHODS
+    from scoremri_core.studies.evaluate.survey import (
         ACCELERATIONS,
         DEFAULT_MASKS,
         cases,
@@ -136,7 +137,6 @@ def evaluate(
         summary,
         survey,
     )
-    from scoremri_core.paths import check_new, replacing
 
     paths = ([source] if source else []) + (data or [])
     if not paths:
@@ -238,9 +238,9 @@ def _check(
 ) -> None:
     """Refuse what no scan can be evaluated with, before hours are spent on it."""
     from scoremri_core import reconstruct
-    from scoremri_core.request import find_device
+    from scoremri_core.recon.request import find_device
     from scoremri_core.samplers.registry import REGISTRY
-    from scoremri_core.scans.retrospective import MASKS
+    from scoremri_core.simulation.retrospective import MASKS
 
     for kind in masks:
         if kind not in MASKS:
@@ -273,9 +273,9 @@ def _check_masks(
     true: bool,
 ) -> None:
     """Refuse, with InputError, what leaves no scan a mask: every row would fail."""
-    from scoremri_core.evaluation.survey import cases
-    from scoremri_core.mri.acquired import measured
-    from scoremri_core.scans.retrospective import kept_samples
+    from scoremri_core.mri.sampling import measured
+    from scoremri_core.simulation.retrospective import kept_samples
+    from scoremri_core.studies.evaluate.survey import cases
 
     reasons = []
     for scan in scans:
@@ -305,8 +305,8 @@ def _finite(value: Any) -> Any:
 
 
 def _draw(path: Path, worst: Sequence[tuple[Row, Comparison]]) -> None:
-    from scoremri_core.evaluation.pictures import Panels, table_of_images
     from scoremri_core.paths import replacing
+    from scoremri_core.studies.evaluate.pictures import Panels, table_of_images
 
     panels = []
     for row, comparison in worst:

@@ -8,7 +8,7 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from scoremri_core.evaluation.survey import Row
+    from scoremri_core.studies.evaluate.survey import Row
 
 # title, where it is in a row or in the medians, and how it is written
 COLUMNS = (
@@ -71,7 +71,7 @@ def print_table(rows: Sequence[Row], told: dict[str, Any], title: str) -> None:
 
 
 def _summary_lines(told: dict[str, Any]) -> list[str]:
-    from scoremri_core.evaluation.survey import HONEST_COVERAGE, HONEST_RATIO
+    from scoremri_core.studies.evaluate.survey import HONEST_COVERAGE, HONEST_RATIO
 
     lines = []
     if told["worst_gain"] is not None:

@@ -52,7 +52,7 @@ def measure(
     NAME.safetensors beside it.
     """
     from scoremri_core.paths import check_new, check_readable, check_writable
-    from scoremri_core.request import find_device
+    from scoremri_core.recon.request import find_device
     from scoremri_core.training.card import write_prior
     from scoremri_core.training.manifest import find_sources, of_split
 

@@ -13,7 +13,7 @@ from gadgets.commands.options import Overwrite, choice
 
 logger = logging.getLogger(__name__)
 
-DEVICES = ("cuda", "cpu")  # of gadgets.service.openrecon.bundle, slower to import
+DEVICES = ("cuda", "cpu")  # of gadgets.openrecon.bundle, slower to import
 
 
 def openrecon(
@@ -34,8 +34,8 @@ def openrecon(
     OpenRecon_VENDOR_scoremri_VX.Y.Z.{Dockerfile,pdf}; and build.sh, which makes the .tar and .zip
     of that name where Docker is. The bundle is for research: its label says so.
     """
-    from gadgets.service.openrecon.bundle import Bundle
-    from gadgets.service.openrecon.files import files
+    from gadgets.openrecon.bundle import Bundle
+    from gadgets.openrecon.files import files
     from scoremri_core.paths import check_new, replacing
 
     bundle = Bundle(vendor, device)

@@ -8,10 +8,10 @@ from typing import Annotated, Any
 import typer
 
 from scoremri_core.errors import InputError
-from scoremri_core.scans.masks import CALIBRATION_MODES, KINDS
-from scoremri_core.scans.retrospective import MASKS
+from scoremri_core.simulation.masks import CALIBRATION_MODES, KINDS
+from scoremri_core.simulation.retrospective import MASKS
 
-AXES = ("phase", "partition", "both")  # of scoremri_core.scans.undersampling, slower to import
+AXES = ("phase", "partition", "both")  # of scoremri_core.simulation.undersampling, slower to import
 
 
 def choice(known: Sequence[str], *flags: str, **settings: Any) -> Any:

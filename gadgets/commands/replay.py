@@ -64,7 +64,7 @@ def replay(
     and DICOM files lie beside it.
     """
     from gadgets.commands.progress import progress
-    from gadgets.protocol.chain import Chain, find
+    from gadgets.protocol.gadgetron.chain import Chain, find
     from gadgets.service.client import run_remote
     from gadgets.service.host import run_chain
     from scoremri_core.images.export import check, export, parse_formats

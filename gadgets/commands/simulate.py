@@ -83,8 +83,8 @@ def simulate(
     """
     from scoremri_core.paths import check_new
     from scoremri_core.scans.files import write_scan
-    from scoremri_core.scans.simulation import SimulatedScan
-    from scoremri_core.scans.undersampling import accelerate
+    from scoremri_core.simulation.simulation import SimulatedScan
+    from scoremri_core.simulation.undersampling import accelerate
 
     check_new(output, overwrite)
     scan = SimulatedScan(

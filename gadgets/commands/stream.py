@@ -31,7 +31,7 @@ def stream(
     stream of images that has no end is not whole.
     """
     from gadgets.commands.replay import pairs
-    from gadgets.protocol.chain import Chain
+    from gadgets.protocol.gadgetron.chain import Chain
     from gadgets.service.host import run_chain
     from gadgets.service.pipe import standard_pipe
     from gadgets.service.session import WRITERS

@@ -44,7 +44,7 @@ def undersample(
     from scoremri_core.paths import check_new
     from scoremri_core.scans.files import write_scan
     from scoremri_core.scans.formats.opening import open_any
-    from scoremri_core.scans.undersampling import accelerate
+    from scoremri_core.simulation.undersampling import accelerate
 
     check_new(output, overwrite, source)
     with open_any(source, group) as scan:

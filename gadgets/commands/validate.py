@@ -59,10 +59,10 @@ def validate(
     coils and R = 4 with calibration lines. Signals of sparse increments (16 points, half of the
     spectrum) are held against Gibbs sampling. Takes about a quarter of an hour on two cores.
     """
-    from scoremri_core.evaluation.validation import validate as measure
-    from scoremri_core.evaluation.validation import work
     from scoremri_core.paths import check_new, replacing
-    from scoremri_core.request import find_device
+    from scoremri_core.recon.request import find_device
+    from scoremri_core.studies.validate.validation import validate as measure
+    from scoremri_core.studies.validate.validation import work
 
     where = str(find_device(device))
     if output is not None:

@@ -6,8 +6,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import fields
 from pathlib import Path
 
-from gadgets.protocol.chain import Chain, UnknownChain
-from gadgets.protocol.parameters import Parameters
+from gadgets.protocol.gadgetron.chain import Chain, UnknownChain
+from gadgets.protocol.gadgetron.parameters import Parameters
 from gadgets.service.host import checked
 from gadgets.service.shared import Shared
 from gadgets.stages.properties import Properties

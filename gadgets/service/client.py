@@ -9,9 +9,9 @@ import threading
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-from gadgets.protocol import wire
-from gadgets.protocol.chain import Chain
-from gadgets.protocol.wire import ChainError, Endpoint
+from gadgets.protocol.gadgetron import wire
+from gadgets.protocol.gadgetron.chain import Chain
+from gadgets.protocol.gadgetron.wire import ChainError, Endpoint
 from gadgets.service.host import feed, messages
 from scoremri_core.errors import InputError
 

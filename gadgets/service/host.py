@@ -8,10 +8,10 @@ import socket
 from collections.abc import Generator, Iterable, Iterator
 from typing import Any
 
-from gadgets.protocol import wire
-from gadgets.protocol.chain import Chain, Node
-from gadgets.protocol.connection import NodeConnection, Target, run_target
-from gadgets.protocol.wire import ChainError, Endpoint, StreamEnded
+from gadgets.protocol.gadgetron import wire
+from gadgets.protocol.gadgetron.chain import Chain, Node
+from gadgets.protocol.gadgetron.connection import NodeConnection, Target, run_target
+from gadgets.protocol.gadgetron.wire import ChainError, Endpoint, StreamEnded
 from gadgets.service.shared import Shared
 from gadgets.stages.properties import Properties
 from gadgets.stages.watch import Watch

@@ -7,8 +7,8 @@ import threading
 from collections import Counter
 from typing import Any
 
-from gadgets.protocol import wire
-from gadgets.protocol.wire import Endpoint
+from gadgets.protocol.gadgetron import wire
+from gadgets.protocol.gadgetron.wire import Endpoint
 from scoremri_core.errors import InputError
 
 

@@ -16,9 +16,9 @@ from typing import Any, cast
 
 import ismrmrd
 
-from gadgets.protocol import wire
-from gadgets.protocol.chain import Chain
-from gadgets.protocol.wire import Endpoint
+from gadgets.protocol.gadgetron import wire
+from gadgets.protocol.gadgetron.chain import Chain
+from gadgets.protocol.gadgetron.wire import Endpoint
 from gadgets.service.pipe import Pipe
 from scoremri_core.errors import InputError
 from scoremri_core.paths import replacing

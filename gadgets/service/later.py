@@ -16,8 +16,8 @@ from pathlib import Path
 
 import ismrmrd
 
-from gadgets.protocol.chain import Chain
-from gadgets.protocol.connection import describe
+from gadgets.protocol.gadgetron.chain import Chain
+from gadgets.protocol.gadgetron.connection import describe
 from gadgets.service.host import run_chain
 from gadgets.service.kept import PREFIX, Kept
 from gadgets.service.shared import Shared

@@ -9,8 +9,8 @@ from typing import Any
 
 import ismrmrd
 
-from gadgets.protocol.mrd_header import header_xml
-from gadgets.protocol.mrd_items import acquisition, image_v2, waveform, waveform_v2
+from gadgets.protocol.mrd_v2.header import header_xml
+from gadgets.protocol.mrd_v2.items import acquisition, image_v2, waveform, waveform_v2
 from gadgets.service.pipe import INPUT, Pipe
 from scoremri_core.errors import InputError
 

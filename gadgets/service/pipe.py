@@ -12,8 +12,8 @@ from typing import Any, Protocol, cast
 
 from gadgetron.external import constants
 
-from gadgets.protocol import wire
-from gadgets.protocol.wire import ChainError, Endpoint, StreamEnded
+from gadgets.protocol.gadgetron import wire
+from gadgets.protocol.gadgetron.wire import ChainError, Endpoint, StreamEnded
 from scoremri_core.errors import InputError
 
 logger = logging.getLogger(__name__)

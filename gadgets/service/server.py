@@ -12,8 +12,8 @@ import threading
 import time
 from collections.abc import Sequence
 
-from gadgets.protocol.chain import Chain
-from gadgets.protocol.wire import Endpoint
+from gadgets.protocol.gadgetron.chain import Chain
+from gadgets.protocol.gadgetron.wire import Endpoint
 from gadgets.service.later import Later, describe_outcomes
 from gadgets.service.listening import LOOPBACK, listen, written
 from gadgets.service.session import Session

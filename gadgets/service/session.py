@@ -14,11 +14,11 @@ import ismrmrd
 from gadgetron.external import constants
 from gadgetron.external.connection import Connection
 
-from gadgets.protocol import wire
-from gadgets.protocol.chain import Chain, UnknownChain
-from gadgets.protocol.connection import NodeConnection, describe, run_target, tell
-from gadgets.protocol.documents import read_header
-from gadgets.protocol.wire import ChainError, Endpoint, StreamEnded
+from gadgets.protocol.gadgetron import wire
+from gadgets.protocol.gadgetron.chain import Chain, UnknownChain
+from gadgets.protocol.gadgetron.connection import NodeConnection, describe, run_target, tell
+from gadgets.protocol.gadgetron.documents import read_header
+from gadgets.protocol.gadgetron.wire import ChainError, Endpoint, StreamEnded
 from gadgets.service.choice import LATER, choose, valid, wants_later
 from gadgets.service.host import run_chain
 from gadgets.service.incoming import Incoming

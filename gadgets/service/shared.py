@@ -48,7 +48,7 @@ class Shared:
             As `load_prior`, and where there is no such device.
         """
         from scoremri_core import load_prior
-        from scoremri_core.request import find_device
+        from scoremri_core.recon.request import find_device
 
         where = find_device(device)
         names = {_prior_name(sampler, name) for name in priors for sampler in SAMPLERS}

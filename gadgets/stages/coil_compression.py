@@ -8,7 +8,7 @@ from typing import Any
 
 from gadgets.stages.frame import Frame
 from gadgets.stages.properties import Properties
-from scoremri_core.memo import Memo
+from scoremri_core.recon.memo import Memo
 
 logger = logging.getLogger(__name__)
 
@@ -26,7 +26,7 @@ def compress_coils(items: Iterable[Any], properties: Properties, memo: Memo) -> 
     memo : Memo
         Keeps what frames with the same calibration share.
     """
-    from scoremri_core.compress import compress
+    from scoremri_core.recon.compress import compress
 
     for item in items:
         compressible = isinstance(item, Frame) and item.problem is None

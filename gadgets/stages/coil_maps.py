@@ -8,7 +8,7 @@ from typing import Any
 
 from gadgets.stages.frame import Frame
 from gadgets.stages.properties import Properties
-from scoremri_core.memo import Memo
+from scoremri_core.recon.memo import Memo
 
 
 def add_coil_maps(items: Iterable[Any], properties: Properties, memo: Memo) -> Iterator[Any]:
@@ -25,8 +25,8 @@ def add_coil_maps(items: Iterable[Any], properties: Properties, memo: Memo) -> I
     memo : Memo
         Keeps maps for frames with the same calibration and noise.
     """
-    from scoremri_core.calibrate import calibrate
-    from scoremri_core.request import find_device
+    from scoremri_core.recon.calibrate import calibrate
+    from scoremri_core.recon.request import find_device
 
     device = str(find_device(properties.device))
     for item in items:

@@ -13,7 +13,7 @@ from gadgets.stages.frame import Frame
 from gadgets.stages.numbering import ImageNumbers
 from gadgets.stages.properties import Properties
 from gadgets.stages.scaling import Scale
-from scoremri_core.result import REFERENCES
+from scoremri_core.recon.result import REFERENCES
 from scoremri_core.scans.directions import as_attributes, pixel_directions
 
 if TYPE_CHECKING:

@@ -13,7 +13,7 @@ from scoremri_core.kspace import KSpace
 from scoremri_core.scans.flags import COUNTERS
 
 if TYPE_CHECKING:
-    from scoremri_core.calibrate import Calibrated
+    from scoremri_core.recon.calibrate import Calibrated
 
 logger = logging.getLogger(__name__)
 

@@ -101,7 +101,7 @@ class NoiseScan:
             return None
 
     def _scanned(self, channels: int, dwell: float) -> np.ndarray:
-        from scoremri_core.mri.noise import covariance_from_scan
+        from scoremri_core.mri.noise.covariance import covariance_from_scan
 
         fitting = [readout for readout in self._readouts if len(readout) == channels]
         if not fitting:
@@ -127,7 +127,7 @@ class Whitened(NoiseScan):
 
     def checked(self, covariance: np.ndarray | None, frame: Assembled) -> np.ndarray | None:
         """The covariance, or None where the edges of k-space show another by far."""
-        from scoremri_core.mri.noise import covariance_from_edges, noise_sigma
+        from scoremri_core.mri.noise.covariance import covariance_from_edges, noise_sigma
 
         if self._whitened is None and covariance is not None and frame.values.any():
             expected = noise_sigma(covariance)

@@ -16,7 +16,7 @@ from gadgets.stages.properties import Properties
 
 if TYPE_CHECKING:
     from scoremri_core import Progress, Reconstruction
-    from scoremri_core.request import Request
+    from scoremri_core.recon.request import Request
 
 logger = logging.getLogger(__name__)
 
@@ -81,7 +81,7 @@ def _prior(properties: Properties) -> Any:
     """The prior, loaded before the first frame is there."""
     if properties.sampler == "none" or not isinstance(properties.prior, str):
         return properties.prior
-    from scoremri_core.request import find_device
+    from scoremri_core.recon.request import find_device
     from scoremri_core.samplers.registry import find_sampler
 
     prior: Any = find_sampler(properties.sampler, None, {}).prior(properties.prior)
@@ -110,7 +110,7 @@ def _reconstructed(
 def _made(
     frames: list[Frame], properties: Properties, prior: Any, sampling: Sampling | None = None
 ) -> list[Reconstruction]:
-    from scoremri_core.reconstruction import reconstruct_kspace_volume, reconstruct_slices
+    from scoremri_core.recon.reconstruction import reconstruct_kspace_volume, reconstruct_slices
 
     first = frames[0]
     request = _request(frames, properties)
@@ -139,8 +139,8 @@ def _made(
 
 
 def _request(frames: list[Frame], properties: Properties) -> Request:
-    from scoremri_core.request import Request
-    from scoremri_core.result import REFERENCES
+    from scoremri_core.recon.request import Request
+    from scoremri_core.recon.result import REFERENCES
 
     request = Request.of(
         (len(frames), *frames[0].kspace.values.shape[-3:]),
@@ -157,7 +157,7 @@ def _request(frames: list[Frame], properties: Properties) -> Request:
 
 def _in_need(frame: Frame, error: Exception, properties: Properties) -> Reconstruction:
     """A classical image of a frame that failed: with its coil maps, or as the coils show it."""
-    from scoremri_core.reconstruction import root_sum_of_squares_only
+    from scoremri_core.recon.reconstruction import root_sum_of_squares_only
 
     sampled = frame.problem is None
     with frame.guarded():

@@ -8,9 +8,9 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.sparse.linalg import LinearOperator, cg
 
 from scoremri_core.errors import InputError
-from scoremri_core.mri.acquired import measured
 from scoremri_core.mri.fourier import to_image, to_kspace
-from scoremri_core.mri.noise import covariance_from_edges, whiten, whitening_matrix
+from scoremri_core.mri.noise.covariance import covariance_from_edges, whiten, whitening_matrix
+from scoremri_core.mri.sampling import measured
 
 _log = logging.getLogger(__name__)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from scoremri_core.result import in_words
+from scoremri_core.recon.result import in_words
 
 NAN = float("nan")
 EXPLAINED = 1.25  # misfit up to which noise explains what is left
@@ -19,7 +19,7 @@ class Facts:
 
     Attributes
     ----------
-    sampler, samples, evaluations, prior, seed : see `scoremri_core.result.Info`.
+    sampler, samples, evaluations, prior, seed : see `scoremri_core.recon.result.Info`.
     sigma_thermal, sigma_n, misfit, inconsistent_lines, unacquired : the same.
     acceleration : samples of the whole matrix over those measured.
     fallback : why this is a classical image; empty where it was sampled.

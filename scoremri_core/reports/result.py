@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 
+from scoremri_core.recon.result import Reconstruction
 from scoremri_core.reports.facts import Facts
 from scoremri_core.reports.frame import Shown
 from scoremri_core.reports.geometry import Geometry
-from scoremri_core.result import Reconstruction
 
 
 def shown(

@@ -13,7 +13,7 @@ import torch
 import torch.distributed as dist
 
 from scoremri_core.errors import InputError
-from scoremri_core.request import find_device
+from scoremri_core.recon.request import find_device
 
 
 @dataclass(frozen=True)

@@ -145,10 +145,10 @@ def _hdf5(source: Source) -> NDArray[Any]:
 
 def _mvue(path: Path, group: str) -> NDArray[np.complex64]:
     """Images (slice, y, x) of a fully sampled scan, as the samplers see them."""
-    from scoremri_core.mri.acquired import measured
     from scoremri_core.mri.classical import mvue
-    from scoremri_core.mri.coil_maps import estimate_coil_maps
-    from scoremri_core.mri.noise import covariance_from_edges, whiten, whitening_matrix
+    from scoremri_core.mri.coils.maps import estimate_coil_maps
+    from scoremri_core.mri.noise.covariance import covariance_from_edges, whiten, whitening_matrix
+    from scoremri_core.mri.sampling import measured
     from scoremri_core.scans.gridding import fully_sampled_kspace
 
     images = []

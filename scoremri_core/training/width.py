@@ -12,11 +12,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from scoremri_core.evaluation.metrics import crps
 from scoremri_core.mri.fourier import to_kspace
 from scoremri_core.priors.base import Denoiser
-from scoremri_core.reconstruction import reconstruct
-from scoremri_core.scans.masks import make_mask
+from scoremri_core.recon.reconstruction import reconstruct
+from scoremri_core.score.metrics import crps
+from scoremri_core.simulation.masks import make_mask
 from scoremri_core.training.augment import scanned_image
 from scoremri_core.training.measure import spread
 from scoremri_core.training.slices import Slice

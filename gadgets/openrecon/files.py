@@ -1,0 +1,29 @@
+"""All files of a bundle but the image, which Docker builds with them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from gadgets.openrecon.bundle import Bundle
+from gadgets.openrecon.image import build_script, dockerfile
+from gadgets.openrecon.label import label
+from gadgets.openrecon.manual import write_manual
+
+
+def files(bundle: Bundle) -> dict[str, Callable[[Path], Any]]:
+    """Each file's name, and what writes it to a path."""
+    description = label(bundle)
+    texts = {
+        "OpenReconLabel.json": json.dumps(description, indent=2) + "\n",
+        f"{bundle.base}.Dockerfile": dockerfile(bundle, description),
+        "build.sh": build_script(bundle),
+    }
+    files: dict[str, Callable[[Path], Any]] = {
+        name: lambda path, text=text: path.write_text(text, "utf-8")  # type: ignore[misc]
+        for name, text in texts.items()
+    }
+    files[f"{bundle.base}.pdf"] = lambda path: write_manual(path, bundle, description)
+    return files

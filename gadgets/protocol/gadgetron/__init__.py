@@ -1,0 +1,1 @@
+"""Gadgetron's wire protocol."""

@@ -1,0 +1,1 @@
+"""MRD version 2."""

@@ -1,1 +1,0 @@
-"""How good images are and how honest their uncertainty, on scans and on known posteriors."""

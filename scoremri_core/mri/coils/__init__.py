@@ -1,0 +1,1 @@
+"""Coil sensitivity maps and virtual coils."""

@@ -1,0 +1,1 @@
+"""From k-space to an image: calibrate, prepare, sample, assemble."""

@@ -1,0 +1,317 @@
+"""A multi-coil scan of the head phantom whose image, coil maps and noise are known."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+import ismrmrd
+import numpy as np
+import numpy.typing as npt
+from ismrmrd.hdf5 import acquisition_header_dtype
+
+from scoremri_core.errors import InputError
+from scoremri_core.mri.fourier import resize, to_kspace
+from scoremri_core.scans.flags import COUNTERS, NOISE, REVERSE, flag_bits
+from scoremri_core.simulation.phantom import HEAD_MM, head_slice
+from scoremri_core.simulation.receive_coils import loop_sensitivities
+from scoremri_core.simulation.simulated_header import simulated_header
+
+SLICE_MM = 4.0
+SPACING_MM = 5.0
+SLAB_MM = 160.0  # thickness of a 3D scan at most
+SLAB_EDGE = 0.15  # share of the partitions at either end over which its excitation falls off
+DWELL_US = 5.0
+NOISE_DWELL_US = 12.5
+NOISE_BANDWIDTH = 0.79  # relativeReceiverNoiseBandwidth
+NOISE_SAMPLES = 4096  # at least, over all noise readouts
+
+FRAME = (*COUNTERS, "average")
+# For each pair of first and last flags the counters that the readouts between them share.
+BOUNDARIES: tuple[tuple[str, tuple[str, ...]], ...] = (
+    ("ENCODE_STEP1", ("kspace_encode_step_2", "segment", *FRAME)),
+    ("SLICE", FRAME),
+    ("REPETITION", ("repetition",)),
+    ("MEASUREMENT", ()),
+)
+
+
+@dataclass(frozen=True)
+class SimulatedScan:
+    """A fully sampled scan of the phantom, made slice by slice as it is read.
+
+    k-space is the orthonormal FFT of coil maps times image plus noise, the coil maps having
+    sum |S|^2 = 1, so that `image` is what a perfect reconstruction returns. Noise readouts come
+    first; their covariance differs from that of the data by dwell time and bandwidth, as
+    `scoremri_core.mri.noise.covariance.covariance_from_scan` undoes.
+
+    Parameters
+    ----------
+    matrix : (y, x) of the image: phase-encode lines and readout samples without oversampling
+    coils, slices, repetitions : how many of each
+    oversampling : readout oversampling factor
+    snr : grey-matter signal over the standard deviation of each real component of the noise, root
+        mean square over coils
+    contrast : of the phantom: t1, t2 or flair, or several of them with commas between
+    seed : of anatomy and noise
+    partitions : more than 1 makes a 3D scan, with a second phase-encode direction
+    phases, sets, averages : how many of each, with noise of their own
+    segments : parts of the lines that are acquired one after the other, every n-th line each
+    interleaved : whether a line is acquired of all slices and contrasts before the next line
+    alternating : whether every second line is read backwards
+    phase_oversampling : encoded over reconstructed field of view along the lines
+    recon_matrix : (y, x) that the header asks for, `matrix` where None
+    fov : (y, x) field of view in mm; None fits the head. What lies beyond it folds in along y.
+
+    Raises
+    ------
+    InputError
+        For a number out of range.
+    """
+
+    matrix: tuple[int, int] = (192, 192)
+    coils: int = 8
+    slices: int = 1
+    repetitions: int = 1
+    oversampling: int = 2
+    snr: float = 30.0
+    contrast: str = "t2"
+    seed: int = 0
+    partitions: int = 1
+    phases: int = 1
+    sets: int = 1
+    averages: int = 1
+    segments: int = 1
+    interleaved: bool = False
+    alternating: bool = False
+    phase_oversampling: float = 1.0
+    recon_matrix: tuple[int, int] | None = None
+    fov: tuple[float, float] | None = None
+    name: str = field(default="simulated scan", init=False)
+
+    def __post_init__(self) -> None:
+        """Refuse numbers that make no scan."""
+        image = self.recon_matrix or self.matrix
+        for what, value, top in (
+            ("matrix", min(self.matrix), 1024),
+            ("matrix", max(self.matrix), 1024),
+            ("recon matrix", min(image), 2048),
+            ("recon matrix", max(image), 2048),
+            ("coils", self.coils, 128),
+            ("slices", self.slices, 30),
+            ("repetitions", self.repetitions, 65535),
+            ("oversampling", self.oversampling, 8),
+            ("partitions", self.partitions, 256),
+            ("phases", self.phases, 65535),
+            ("sets", self.sets, 65535),
+            ("averages", self.averages, 65535),
+            ("segments", self.segments, self.matrix[0]),
+        ):
+            least = 16 if what.endswith("matrix") else 1
+            if not least <= value <= top:
+                raise InputError(f"{what} {value}: expected {least} to {top}")
+        if not 0 < self.snr < np.inf:
+            raise InputError(f"snr {self.snr:g}: expected a positive number")
+        if not 1 <= self.phase_oversampling <= 4:
+            raise InputError(f"phase oversampling {self.phase_oversampling:g}: expected 1 to 4")
+        if self.partitions > 1 and self.slices > 1:
+            raise InputError(f"slices {self.slices}: expected 1 in a 3D scan")
+        if self.fov is not None and not all(20 <= mm <= 1000 for mm in self.fov):
+            raise InputError(f"fov {self.fov[0]:g}x{self.fov[1]:g}: expected 20 to 1000 mm")
+
+    @property
+    def pixel(self) -> tuple[float, float]:
+        """Sides (y, x) of the pixels in mm; square, the head with a margin, unless `fov` says."""
+        if self.fov is not None:
+            return self.fov[0] / self.matrix[0], self.fov[1] / self.matrix[1]
+        side = 1.14 * max(mm / n for mm, n in zip(HEAD_MM, self.matrix, strict=True))
+        return side, side
+
+    @property
+    def lines(self) -> int:
+        """Phase-encode lines, phase oversampling included."""
+        return round(self.matrix[0] * self.phase_oversampling)
+
+    @property
+    def spacing(self) -> float:
+        """Distance of slices or partitions in mm."""
+        return min(SPACING_MM, SLAB_MM / self.partitions) if self.partitions > 1 else SPACING_MM
+
+    @property
+    def heights(self) -> npt.NDArray[Any]:
+        """Position of each slice or partition in mm."""
+        if self.partitions > 1:
+            return (np.arange(self.partitions) - self.partitions // 2) * self.spacing
+        return (np.arange(self.slices) - (self.slices - 1) / 2) * self.spacing
+
+    @property
+    def contrasts(self) -> list[str]:
+        """Contrasts by their counter."""
+        return [contrast.strip() for contrast in self.contrast.split(",")]
+
+    @property
+    def image(self) -> npt.NDArray[Any]:
+        """The true image (slice, y, x); of several contrasts (contrast, slice, y, x)."""
+        images = resize(self._images, self.matrix[:1], (-2,))
+        return images if len(images) > 1 else images[0]
+
+    @property
+    def coil_maps(self) -> npt.NDArray[Any]:
+        """The true coil maps (slice, coil, y, x), sum over coils of |S|^2 = 1."""
+        maps: npt.NDArray[Any] = resize(self._maps, self.matrix[:1], (-2,))
+        return maps
+
+    @cached_property
+    def noise_covariance(self) -> npt.NDArray[Any]:
+        """E[n n^H] (coil, coil) of the imaging data: neighbours correlate, gains differ."""
+        rng = np.random.default_rng((self.seed, 1))
+        coupling = np.eye(self.coils, dtype=complex)
+        for distance, strength in ((1, 0.3), (2, 0.12)):
+            phases = np.exp(2j * np.pi * rng.uniform(size=(self.coils, 1)))
+            coupling += strength * phases * np.roll(np.eye(self.coils), distance, axis=1)
+        coupling *= rng.uniform(0.8, 1.25, (self.coils, 1))
+        covariance = coupling @ coupling.conj().T
+        return covariance * (2 / self.snr**2 / np.mean(np.diag(covariance).real))
+
+    @property
+    def truth(self) -> dict[str, npt.NDArray[Any]]:
+        """The known truth by its path in the file."""
+        return {
+            "truth/image": self.image,
+            "truth/coil_maps": self.coil_maps,
+            "truth/noise_covariance": self.noise_covariance,
+        }
+
+    @cached_property
+    def header(self) -> Any:
+        """The ISMRMRD header."""
+        return simulated_header(self, NOISE_BANDWIDTH, SLICE_MM)
+
+    def heads(self) -> npt.NDArray[Any]:
+        """Headers of all acquisitions: noise readouts, then the lines in their order."""
+        nx = self.matrix[1] * self.oversampling
+        noise = -(-NOISE_SAMPLES // nx)
+        counters = self._counters()
+        heads = np.zeros(noise + len(counters["slice"]), acquisition_header_dtype)
+        imaging = heads[noise:]
+        heads["version"] = 1
+        heads["measurement_uid"] = 1
+        heads["scan_counter"] = np.arange(len(heads)) + 1
+        heads["acquisition_time_stamp"] = 17_280_000 + 2 * np.arange(len(heads))
+        heads["number_of_samples"] = nx
+        heads["available_channels"] = heads["active_channels"] = self.coils
+        heads["channel_mask"][:, 0] = (1 << min(self.coils, 64)) - 1
+        heads["channel_mask"][:, 1] = (1 << max(self.coils - 64, 0)) - 1
+        heads["sample_time_us"][:noise] = NOISE_DWELL_US
+        heads["flags"][:noise] = NOISE
+        heads["read_dir"], heads["phase_dir"], heads["slice_dir"] = np.eye(3)
+        imaging["sample_time_us"] = DWELL_US
+        imaging["center_sample"] = nx // 2
+        for counter, values in counters.items():
+            imaging["idx"][counter] = values
+        if self.partitions == 1:
+            imaging["position"][:, 2] = self.heights[counters["slice"]]
+        for name, shared in BOUNDARIES:
+            keys = np.stack([np.zeros(len(imaging)), *(counters[c] for c in shared)], axis=-1)
+            group = np.unique(keys, axis=0, return_inverse=True)[1].ravel()
+            for side, order in (("FIRST", slice(None)), ("LAST", slice(None, None, -1))):
+                flag = getattr(ismrmrd, f"ACQ_{side}_IN_{name}", None)
+                if flag is not None:
+                    ends = np.unique(group[order], return_index=True)[1]
+                    imaging["flags"][order][ends] |= np.uint64(flag_bits(flag))
+        if self.alternating:
+            backwards = counters["kspace_encode_step_1"] % 2 == 1
+            imaging["flags"][backwards] |= np.uint64(REVERSE)
+            imaging["center_sample"][backwards] = nx - 1 - nx // 2
+        return heads
+
+    def __iter__(self) -> Iterator[ismrmrd.Acquisition]:
+        """Make the acquisitions in the order of `heads`."""
+        heads = self.heads()
+        nx = self.matrix[1] * self.oversampling
+        rng = np.random.default_rng((self.seed, 2))
+        root = np.linalg.cholesky(self.noise_covariance)
+        scan_scale = np.sqrt(DWELL_US / NOISE_DWELL_US * NOISE_BANDWIDTH)
+        made: dict[tuple[int, int], npt.NDArray[Any]] = {}
+        for head in heads:
+            noise = _noise(rng, root, nx)
+            if head["flags"] & np.uint64(NOISE):
+                yield _acquisition(head, scan_scale * noise)
+                continue
+            idx = head["idx"]
+            place = int(idx["contrast"]), int(idx["slice"])
+            if place not in made:
+                if not self.interleaved:
+                    made.clear()
+                made[place] = self._kspace(*place)
+            data = made[place][:, idx["kspace_encode_step_2"], idx["kspace_encode_step_1"]] + noise
+            backwards = head["flags"] & np.uint64(REVERSE)
+            yield _acquisition(head, data[:, ::-1] if backwards else data)
+
+    def _counters(self) -> dict[str, npt.NDArray[Any]]:
+        """Every counter of every line, in the order of acquisition."""
+        line = np.arange(self.lines)
+        line = line[np.argsort(line % self.segments, kind="stable")]
+        outer = {"repetition": self.repetitions, "set": self.sets, "phase": self.phases}
+        frames = {"contrast": len(self.contrasts), "slice": self.slices}
+        inner = {
+            "average": self.averages,
+            "kspace_encode_step_2": self.partitions,
+            "kspace_encode_step_1": self.lines,
+        }
+        loops = {**outer, **inner, **frames} if self.interleaved else {**outer, **frames, **inner}
+        counted = np.indices(tuple(loops.values())).reshape(len(loops), -1)
+        counters = dict(zip(loops, counted, strict=True))
+        counters["kspace_encode_step_1"] = line[counters["kspace_encode_step_1"]]
+        counters["segment"] = counters["kspace_encode_step_1"] % self.segments
+        return counters
+
+    @property
+    def _rows(self) -> int:
+        """Rows of what is drawn: the encoded field of view, or three of them side by side."""
+        return self.lines * (1 if self.fov is None else 3)
+
+    @cached_property
+    def _images(self) -> npt.NDArray[Any]:
+        shape = self._rows, self.matrix[1]
+        fov = [n * side for n, side in zip(shape, self.pixel, strict=True)]
+        images = np.stack(
+            [
+                [head_slice(shape, fov, z, contrast, self.seed) for z in self.heights]
+                for contrast in self.contrasts
+            ]
+        )
+        if self.partitions > 1:
+            inside = 0.5 + np.minimum(np.arange(self.partitions), np.arange(self.partitions)[::-1])
+            depth = np.minimum(inside / (SLAB_EDGE * self.partitions), 1)
+            images *= (np.sin(np.pi / 2 * depth) ** 2)[:, None, None].astype(np.float32)
+        return images
+
+    @cached_property
+    def _maps(self) -> npt.NDArray[Any]:
+        shape = self._rows, self.matrix[1]
+        y, x = ((np.arange(n) - n // 2) * side for n, side in zip(shape, self.pixel, strict=True))
+        return np.stack([loop_sensitivities(y, x, z, self.coils) for z in self.heights])
+
+    def _kspace(self, contrast: int, number: int) -> npt.NDArray[Any]:
+        """Noise-free k-space (coil, z, y, x) of a contrast and slice, or of the volume."""
+        volume = self.partitions > 1
+        slices = slice(None) if volume else slice(number, number + 1)
+        coils = (self._maps[slices] * self._images[contrast, slices, None]).swapaxes(0, 1)
+        # What lies in the outer two of three fields of view folds in.
+        folded = coils.reshape(*coils.shape[:2], -1, self.lines, coils.shape[-1]).sum(axis=2)
+        nx = self.matrix[1] * self.oversampling
+        axes = (-3, -2, -1) if volume else (-2, -1)
+        kspace: npt.NDArray[Any] = to_kspace(resize(folded, (nx,), (-1,)), axes)
+        return kspace
+
+
+def _noise(rng: np.random.Generator, root: npt.NDArray[Any], samples: int) -> npt.NDArray[Any]:
+    white = rng.normal(size=(len(root), samples)) + 1j * rng.normal(size=(len(root), samples))
+    return np.asarray(root @ white / np.sqrt(2))
+
+
+def _acquisition(head: Any, data: npt.NDArray[Any]) -> ismrmrd.Acquisition:
+    return ismrmrd.Acquisition(head.tobytes(), np.ascontiguousarray(data, np.complex64))

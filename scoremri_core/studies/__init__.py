@@ -1,0 +1,1 @@
+"""Comparisons of methods: evaluate, compare, benchmark, validate."""

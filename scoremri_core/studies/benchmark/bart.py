@@ -1,0 +1,113 @@
+"""The Berkeley Advanced Reconstruction Toolbox, where its command `bart` is installed.
+
+Uecker et al., "Berkeley Advanced Reconstruction Toolbox", ISMRM 23:2486 (2015).
+"""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import tempfile
+import threading
+import time
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from scoremri_core.studies.benchmark.memory import high_water
+
+POLL_SECONDS = 0.005
+
+
+class NotInstalledError(Exception):
+    """A tool to compare with is not there."""
+
+
+class Bart:
+    """Run the tool on arrays, in a folder of its own.
+
+    Attributes
+    ----------
+    memory : peak of all calls in MB, read every 5 ms; None where the system does not tell.
+
+    Raises
+    ------
+    NotInstalledError : there is no `bart` on the path.
+    """
+
+    def __init__(self) -> None:
+        command = shutil.which("bart")
+        if command is None:
+            raise NotInstalledError("not installed (Debian package bart)")
+        self._command = command
+        self._folder = tempfile.TemporaryDirectory(prefix="scoremri-bart-")
+        self.memory: float | None = None
+
+    def __enter__(self) -> Bart:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._folder.cleanup()
+
+    def put(self, name: str, array: ArrayLike) -> None:
+        """Write (coil, y, x) complex under a name."""
+        data = np.asarray(array, np.complex64)[:, None]  # (coil, z, y, x)
+        self._file(name, "hdr").write_text(
+            "# Dimensions\n" + " ".join(map(str, data.shape[::-1])) + "\n"
+        )
+        np.ascontiguousarray(data).tofile(self._file(name, "cfl"))
+
+    def get(self, name: str) -> NDArray[np.complex64]:
+        """Read an array, its axes of length one dropped."""
+        header = self._file(name, "hdr").read_text().splitlines()
+        sizes = [int(size) for size in header[header.index("# Dimensions") + 1].split()]
+        data = np.fromfile(self._file(name, "cfl"), np.complex64)
+        return data.reshape(sizes[::-1]).squeeze()
+
+    def run(self, *arguments: str) -> float:
+        """Run a tool of the toolbox; its seconds, start and files included.
+
+        Raises
+        ------
+        RuntimeError : the tool failed.
+        """
+        start = time.perf_counter()
+        process = subprocess.Popen(
+            [self._command, *arguments],
+            cwd=self._folder.name,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        watcher = threading.Thread(target=self._watch, args=(process,))
+        watcher.start()
+        try:
+            _, errors = process.communicate()
+            seconds = time.perf_counter() - start
+        finally:
+            process.kill()  # where something else ended this
+            process.wait()
+            watcher.join()
+        if process.returncode:
+            lines: list[Any] = errors.strip().splitlines() or [f"exit code {process.returncode}"]
+            raise RuntimeError(f"bart {arguments[0]}: {lines[-1]}")
+        return seconds
+
+    def _watch(self, process: subprocess.Popen[str]) -> None:
+        # The peak that wait4 tells begins with the memory of the process that started this one.
+        while process.returncode is None:
+            peak = high_water(process.pid)
+            if peak is not None:
+                self.memory = max(peak, self.memory or 0)
+            time.sleep(POLL_SECONDS)
+
+    def _file(self, name: str, suffix: str) -> Path:
+        return Path(self._folder.name, f"{name}.{suffix}")

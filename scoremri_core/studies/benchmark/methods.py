@@ -1,0 +1,376 @@
+"""What the rows run: each function warms up and returns what to time, once a call."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from scoremri_core.studies.benchmark.bart import Bart, NotInstalledError
+from scoremri_core.studies.benchmark.case import Case, Image, Measurement
+
+Run = Callable[[], Measurement]
+
+DIFFPIR_STEPS = 100  # as DeepInverse has it
+LAMBDAS = (0.003, 0.01, 0.03)  # L1-wavelet gets the best of these, as in `scoremri evaluate`
+
+
+def posterior(case: Case, frames: int = 1) -> Run:
+    """The default sampler, from k-space to its samples; `frames` copies of the frame at once."""
+    from scoremri_core import load_prior, reconstruct
+    from scoremri_core.recon.request import find_device
+    from scoremri_core.studies.benchmark.stopwatch import Stopwatch
+
+    device = find_device(case.device)
+    watch = Stopwatch(device)
+    prior = watch.around(load_prior(case.prior).to(device))
+    kspace = np.repeat(case.kspace[None], frames, axis=0)
+
+    def run() -> Measurement:
+        watch.clear()
+        start = watch.now()
+        result = reconstruct(
+            kspace,
+            prior=prior,
+            samples=case.samples,
+            steps=case.steps,
+            seed=case.seed,
+            device=case.device,
+        )
+        seconds = watch.now() - start
+        _refuse_fallback(result)
+        return _split(
+            seconds / frames,
+            _seconds_of_maps(case.kspace, str(device)),
+            sum(watch.seconds) / frames,
+            evaluations=sum(watch.images) // (frames * case.samples),
+            output=result.mean[0],
+            score=_score(case, result.mean[0], result.samples[0], result.info.effective_samples),
+            gpu_memory=_gpu_memory(device),
+        )
+
+    run()
+    return run
+
+
+def posterior_batch(case: Case) -> Run:
+    """The default sampler on several frames at once; its seconds are those of one frame."""
+    return posterior(case, case.frames)
+
+
+def langevin(case: Case) -> Run:
+    """Annealed Langevin dynamics with the same network: a few noise levels, scaled to all.
+
+    Every step costs the same whatever its noise level: a denoiser evaluation, a gradient of the
+    likelihood, random numbers.  What comes before the first step counts once.
+    """
+    from scoremri_core import load_prior, reconstruct
+    from scoremri_core.recon.request import find_device
+    from scoremri_core.samplers.langevin import LangevinOptions
+    from scoremri_core.studies.benchmark.stopwatch import Stopwatch
+
+    device = find_device(case.device)
+    watch = Stopwatch(device)
+    prior = watch.around(load_prior(case.prior).to(device))
+    full = LangevinOptions()
+    evaluations = len(full.schedule())
+
+    def run(levels: int = case.langevin_levels) -> Measurement:
+        watch.clear()
+        start = watch.now()
+        result = reconstruct(
+            case.kspace,
+            prior=prior,
+            sampler="langevin",
+            samples=case.samples,
+            steps=levels,
+            seed=case.seed,
+            device=case.device,
+        )
+        end = watch.now()
+        _refuse_fallback(result, unfit=True)
+        # each step but the last ends with the next one's beginning
+        images = sum(watch.images[:-1])
+        per_image = (watch.starts[-1] - watch.starts[0]) / images
+        return _split(
+            scaled(watch.starts[0] - start, per_image * case.samples, evaluations),
+            _seconds_of_maps(case.kspace, str(device)),
+            # of the same steps: the network's share is never more than the whole
+            scaled(0, sum(watch.seconds[:-1]) / images * case.samples, evaluations),
+            evaluations=evaluations,
+            gpu_memory=_gpu_memory(device),
+            note=f"scaled from {sum(watch.images) // case.samples} evaluations",
+            details={"measured_seconds": end - start},
+        )
+
+    run(1)
+    return run
+
+
+def diffpir(case: Case) -> Run:
+    """DiffPIR (Zhu et al. 2023) of DeepInverse with the same network."""
+    from types import SimpleNamespace
+
+    from scoremri_core import load_prior
+    from scoremri_core.recon.request import find_device
+    from scoremri_core.studies.benchmark.stopwatch import Stopwatch
+    from scoremri_core.studies.methods.peers import samplers
+    from scoremri_core.studies.methods.problem import Problem
+
+    device = find_device(case.device)
+    watch = Stopwatch(device)
+    # nothing but `denoise`: in the precision that our own sampler has it in, without gradients
+    prior = SimpleNamespace(denoise=watch.around(load_prior(case.prior).to(device)).denoise)
+    steps = case.steps or DIFFPIR_STEPS
+    try:
+        method = samplers(prior, case.samples, steps, device)["DiffPIR"]
+    except KeyError as error:
+        raise NotInstalledError("not installed (deepinv)") from error
+
+    def run() -> Measurement:
+        watch.clear()
+        start = watch.now()
+        maps = _maps(case.kspace)
+        estimated = watch.now()
+        answer = method(Problem(case.kspace, maps, case.seed))
+        return _split(
+            watch.now() - start,
+            estimated - start,
+            sum(watch.seconds),
+            evaluations=answer.evaluations,
+            output=answer.image,
+            score=_score(case, answer.image, answer.samples, answer.effective_samples),
+            gpu_memory=_gpu_memory(device),
+        )
+
+    run()
+    return run
+
+
+def scaled(setup: float, per_evaluation: float, evaluations: int) -> float:
+    """Seconds of a run from those before its first evaluation and those of each."""
+    return setup + per_evaluation * evaluations
+
+
+def l1_wavelet(case: Case) -> Run:
+    """L1-wavelet by SigPy, with the best of three weights."""
+    from scoremri_core.mri import classical
+
+    _import("sigpy.mri")
+
+    def run(weight: float) -> Measurement:
+        start = time.perf_counter()
+        maps = _maps(case.kspace)
+        estimated = time.perf_counter()
+        image = classical.l1_wavelet(case.kspace, maps, weight)
+        return _split(
+            time.perf_counter() - start,
+            estimated - start,
+            output=image,
+            note=f"lambda {weight:g}, the best of {len(LAMBDAS)}",
+        )
+
+    return _best_weight(case, run)
+
+
+def cg_sense(case: Case) -> Run:
+    """SENSE by conjugate gradients."""
+    from scoremri_core.mri import classical
+
+    def run() -> Measurement:
+        start = time.perf_counter()
+        maps = _maps(case.kspace)
+        estimated = time.perf_counter()
+        image = classical.cg_sense(case.kspace, maps)
+        return _split(time.perf_counter() - start, estimated - start, output=image)
+
+    run()
+    return run
+
+
+def bart_pics(case: Case) -> Run:
+    """L1-wavelet by BART, on its own coil maps, with the best of three weights."""
+
+    def run(weight: float) -> Measurement:
+        with Bart() as bart:
+            bart.put("kspace", case.kspace)
+            maps = bart.run("ecalib", "-m1", "-c0", f"-r{case.calibration}", "kspace", "maps")
+            pics = bart.run("pics", "-l1", "-S", f"-r{weight:g}", "kspace", "maps", "image")
+            return _split(
+                maps + pics,
+                maps,
+                output=bart.get("image"),
+                memory=bart.memory,
+                note=f"lambda {weight:g}, the best of {len(LAMBDAS)}",
+            )
+
+    return _best_weight(case, run)
+
+
+def espirit(case: Case) -> Run:
+    """Our coil maps, from the square of calibration samples."""
+    from scoremri_core.mri.coils.maps import estimate_coil_maps
+
+    kspace = case.calibration_square
+
+    def run() -> Measurement:
+        start = time.perf_counter()
+        maps = estimate_coil_maps(kspace, device=case.device)[0]
+        return Measurement(time.perf_counter() - start, output=maps)
+
+    run()
+    return run
+
+
+def sigpy_espirit(case: Case) -> Run:
+    """Coil maps by SigPy, from the same samples."""
+    app = _import("sigpy.mri.app")
+    kspace = case.calibration_square
+
+    def run() -> Measurement:
+        start = time.perf_counter()
+        calibration = app.EspiritCalib(
+            kspace, calib_width=case.calibration, crop=0, show_pbar=False
+        )
+        maps = calibration.run()
+        return Measurement(time.perf_counter() - start, output=maps)
+
+    run()
+    return run
+
+
+def bart_ecalib(case: Case) -> Run:
+    """Coil maps by BART, from the same samples."""
+
+    def run() -> Measurement:
+        with Bart() as bart:
+            bart.put("kspace", case.calibration_square)
+            seconds = bart.run("ecalib", "-m1", "-c0", f"-r{case.calibration}", "kspace", "maps")
+            return Measurement(seconds, output=bart.get("maps"), memory=bart.memory)
+
+    run()
+    return run
+
+
+def convolutions(case: Case) -> Run:
+    """The machine's convolution rate at the network's own widths, and the network's FLOPs."""
+    from scoremri_core import load_prior
+    from scoremri_core.recon.request import find_device
+    from scoremri_core.studies.benchmark.floor import (
+        PRECISIONS,
+        evaluation_flops,
+        heaviest_convolutions,
+    )
+
+    device = find_device(case.device)
+    prior, shape = load_prior(case.prior), (case.kspace.shape[1], case.kspace.shape[2])
+    flops = evaluation_flops(prior, shape)
+    heaviest = heaviest_convolutions(prior, shape)
+
+    def run() -> Measurement:
+        start = time.perf_counter()
+        rates = [
+            {name: c.rate(case.samples, dtype, device) for name, dtype in PRECISIONS.items()}
+            for c in heaviest
+        ]
+        details = {
+            "flops": flops,
+            "rates": {name: max(rate[name] for rate in rates) for name in PRECISIONS},
+            "convolutions": [
+                {"channels": [c.channels_in, c.channels_out], "kernel": c.kernel, "matrix": c.shape}
+                | rate
+                for c, rate in zip(heaviest, rates, strict=True)
+            ],
+        }
+        return Measurement(time.perf_counter() - start, details=details)
+
+    return run
+
+
+FRAME: dict[str, Callable[[Case], Run]] = {
+    "scoremri": posterior,
+    "scoremri, batch": posterior_batch,
+    "Langevin (scaled)": langevin,
+    "DiffPIR (DeepInverse)": diffpir,
+    "CG-SENSE": cg_sense,
+    "L1-wavelet (SigPy)": l1_wavelet,
+    "L1-wavelet (BART)": bart_pics,
+    "convolutions": convolutions,
+}
+COIL_MAPS: dict[str, Callable[[Case], Run]] = {
+    "scoremri": espirit,
+    "SigPy": sigpy_espirit,
+    "BART": bart_ecalib,
+}
+GROUPS = {"frame": FRAME, "coil maps": COIL_MAPS}
+
+
+def _maps(kspace: Image, device: str = "cpu") -> Image:
+    """Coil maps (coil, y, x) as `reconstruct` estimates them."""
+    from scoremri_core.mri.coils.maps import estimate_coil_maps
+    from scoremri_core.mri.noise.covariance import covariance_from_edges
+
+    covariance = covariance_from_edges(kspace)
+    maps: Image = estimate_coil_maps(kspace, noise_covariance=covariance, device=device)[0]
+    return maps
+
+
+def _seconds_of_maps(kspace: Image, device: str) -> float:
+    """Those that `reconstruct` spends on coil maps, by doing the same again."""
+    start = time.perf_counter()
+    _maps(kspace, device)
+    return time.perf_counter() - start
+
+
+def _refuse_fallback(result: Any, unfit: bool = False) -> None:
+    """Raise where nothing was sampled; with `unfit`, samples that miss the data will do."""
+    reason = result.info.reason
+    if reason is not None and not (unfit and np.isfinite(result.info.misfit)):
+        raise RuntimeError(f"no samples: {reason}")
+
+
+def _split(
+    seconds: float, coil_maps: float, denoiser: float | None = None, **rest: Any
+) -> Measurement:
+    parts = {"coil_maps": coil_maps, "rest": seconds - coil_maps - (denoiser or 0)}
+    if denoiser is not None:
+        parts["denoiser"] = denoiser
+    return Measurement(seconds, parts, **rest)
+
+
+def _best_weight(case: Case, run: Callable[[float], Measurement]) -> Run:
+    """Warm up with each weight, and keep the one whose magnitudes are closest to the truth."""
+
+    def error(weight: float) -> float:
+        image = run(weight).output
+        assert image is not None
+        return float(np.sum((np.abs(image) - np.abs(case.truth)) ** 2))
+
+    best = min(LAMBDAS, key=error)
+    return lambda: run(best)
+
+
+def _score(case: Case, *answer: Any) -> Any:
+    # imported here: what it loads is no part of the memory of the other rows
+    from scoremri_core.score.score import Answer, Reference, score
+
+    return score(Answer(*answer), Reference(case.truth))
+
+
+def _import(name: str) -> Any:
+    import importlib
+
+    try:
+        return importlib.import_module(name)
+    except ImportError as error:
+        raise NotInstalledError(f"not installed ({name.partition('.')[0]})") from error
+
+
+def _gpu_memory(device: Any) -> float | None:
+    if device.type != "cuda":
+        return None
+    import torch
+
+    return torch.cuda.max_memory_allocated(device) / 2**20

@@ -1,0 +1,1 @@
+"""Retrospective undersampling of fully sampled scans."""

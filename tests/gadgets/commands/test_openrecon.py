@@ -1,0 +1,300 @@
+"""`scoremri openrecon`: what a scanner's container platform reads, against what it demands.
+
+The schema in tests/data restates, in words of our own, the constraints of the published
+OpenReconSchema_1.1.0.json.
+"""
+
+import base64
+import json
+import os
+import re
+import shlex
+import stat
+import subprocess
+from datetime import date
+from pathlib import Path
+
+import pytest
+import typer
+
+import scoremri_core
+from gadgets.commands import app
+from gadgets.commands.openrecon import DEVICES
+from gadgets.openrecon import bundle as names
+from gadgets.openrecon import files, image, manual
+from gadgets.openrecon.bundle import CAUTION, Bundle
+from gadgets.openrecon.label import OUTPUTS as CHOICES
+from gadgets.openrecon.label import label
+from gadgets.protocol.gadgetron.chain import Chain
+from gadgets.stages.properties import OUTPUTS, Properties
+
+jsonschema = pytest.importorskip("jsonschema", reason="jsonschema is not installed")
+
+SCHEMA = Path(__file__).parents[2] / "data" / "openrecon_1.1.0.json"
+BASE = f"OpenRecon_scoremri_scoremri_V{scoremri_core.__version__}"
+FILES = {"OpenReconLabel.json", f"{BASE}.Dockerfile", f"{BASE}.pdf", "build.sh"}
+
+
+@pytest.fixture(scope="module")
+def validator():
+    return jsonschema.Draft7Validator(json.loads(SCHEMA.read_text()))
+
+
+@pytest.mark.parametrize("device", DEVICES)
+def test_the_label_is_what_the_schema_demands(validator, device):
+    description = label(Bundle("A-Hospital", device))
+    assert not list(validator.iter_errors(description))
+    needs = description["reconstruction"]
+    assert needs["can_use_gpu"] == (device == "cuda")
+    assert needs["min_count_required_gpus"] == (device == "cuda")
+    assert needs["content_qualification_type"] == "RESEARCH"
+    assert date.fromisoformat(description["general"]["regulatory_information"]["manufacture_date"])
+
+
+def changed(path, value):
+    description = label(Bundle("scoremri"))
+    *above, last = path
+    part = description
+    for key in above:
+        part = part[key]
+    if value is None:
+        del part[last]
+    else:
+        part[last] = value
+    return description
+
+
+@pytest.mark.parametrize(
+    ("path", "value"),
+    [
+        (("general", "regulatory_information"), None),
+        (("general", "regulatory_information", "udi"), None),
+        (("general", "version"), "1.0"),
+        (("general", "name"), "scoremri"),
+        (("general", "colour"), "red"),
+        (("reconstruction", "port"), None),
+        (("reconstruction", "port"), "9002"),
+        (("reconstruction", "emitter"), "kspace"),
+        (("reconstruction", "transfer_protocol", "version"), "2.0"),
+        (("reconstruction", "min_count_required_cpu_cores"), 0),
+        (("parameters", 0, "id"), "num_samples"),
+        (("parameters", 0, "default"), None),
+        (("parameters", 0, "values"), []),
+        (("parameters", 6, "minimum"), 0.5),
+        (("parameters", 6, "type"), "integer"),
+        (
+            ("parameters", 0),
+            {
+                "type": "double",
+                "id": "x",
+                "label": {"en": "x"},
+                "minimum": 0,
+                "maximum": 1,
+                "default": 0.25,
+            },
+        ),
+    ],
+)
+def test_the_schema_refuses_what_the_scanner_would(validator, path, value):
+    assert list(validator.iter_errors(changed(path, value)))
+
+
+def test_the_schema_takes_at_most_14_parameters_all_different(validator):
+    description = label(Bundle("scoremri"))
+    (first, *_) = description["parameters"]
+    assert len(description["parameters"]) <= 14
+    description["parameters"] = [{**first, "id": f"p{i}"} for i in range(14)]
+    assert not list(validator.iter_errors(description))
+    description["parameters"].append({**first, "id": "p14"})
+    assert list(validator.iter_errors(description))
+    description["parameters"] = [first, first]
+    assert list(validator.iter_errors(description))
+
+
+def test_whatever_can_be_chosen_is_a_property_or_a_chain():
+    chosen = label(Bundle("scoremri"))["parameters"]
+    assert len({each["id"] for each in chosen}) == len(chosen)
+    for each in chosen:
+        assert re.fullmatch("[A-Za-z0-9]+", each["id"])
+        assert each["information"]["en"].endswith(".")
+        if each["type"] == "choice":
+            values = [value["id"] for value in each["values"]]
+            assert each["default"] in values
+        else:
+            values = [each["minimum"], each["default"], each["maximum"]]
+            assert values == sorted(values)
+        for value in values:
+            if each["id"] == "config":
+                assert Chain.served(value).nodes()
+            else:
+                Properties.parse({each["id"]: str(value)})
+
+
+def test_every_output_can_be_chosen():
+    chosen = {name for names in CHOICES for name in names.split(",")}
+    assert chosen == set(OUTPUTS)
+
+
+def test_the_files_have_the_names_of_both_bundle_formats(run, tmp_path):
+    folder = tmp_path / "new" / "bundle"
+    code, out, _ = run("openrecon", "-o", folder)
+    assert (code, out) == (0, "")
+    assert {path.name for path in folder.iterdir()} == FILES
+    description = json.loads((folder / "OpenReconLabel.json").read_text())
+    general = description["general"]
+    for name in (general["id"], general["name"]["en"]):  # the one format takes one, the other
+        assert f"OpenRecon_{general['vendor']}_{name}_V{general['version']}" == BASE
+    script = (folder / "build.sh").read_text()
+    for suffix in ("Dockerfile", "tar", "zip", "pdf"):
+        assert f" {BASE}.{suffix}" in script
+    assert (folder / "build.sh").stat().st_mode & stat.S_IXUSR
+
+
+@pytest.mark.parametrize("device", DEVICES)
+def test_the_image_carries_the_label_and_serves_on_its_port(run, tmp_path, device):
+    assert run("openrecon", "-o", tmp_path, "--device", device, "--vendor", "A-Hospital")[0] == 0
+    (path,) = tmp_path.glob("*.Dockerfile")
+    description = json.loads((tmp_path / "OpenReconLabel.json").read_text())
+    lines = path.read_text().replace("\\\n", " ").splitlines()
+    (line,) = [line for line in lines if line.startswith("LABEL")]
+    name, encoded = re.fullmatch(r'LABEL "([^"]+)"="([A-Za-z0-9+/=]+)"', line).groups()
+    assert name == "com.siemens-healthineers.magneticresonance.openrecon.metadata:1.1.0"
+    assert json.loads(base64.b64decode(encoded)) == description
+    (line,) = [line for line in lines if line.startswith("CMD")]
+    program, command, *arguments = json.loads(line.removeprefix("CMD"))
+    assert (program, command) == ("scoremri", "serve")
+    known = {o for p in typer.main.get_command(app).commands["serve"].params for o in p.opts}
+    assert {a for a in arguments if a.startswith("-")} <= known
+    assert arguments[arguments.index("--host") + 1] == "0.0.0.0"
+    port = str(description["reconstruction"]["port"])
+    assert arguments[arguments.index("--port") + 1] == port
+    assert f"EXPOSE {port}" in lines
+    assert ("11.8" in path.read_text()) == (device == "cuda")
+
+
+def test_the_script_builds_with_these_files_alone(run, tmp_path):
+    """Docker and Python are stand-ins that write down what they are called with."""
+    assert run("openrecon", "-o", tmp_path / "bundle")[0] == 0
+    bin_ = tmp_path / "bin"
+    bin_.mkdir()
+    for name in ("docker", "python3"):
+        (bin_ / name).write_text(f'#!/bin/sh\necho {name} "$@" >> "$LOG"\n')
+        (bin_ / name).chmod(0o755)
+    log = tmp_path / "log"
+    environment = {
+        "PATH": f"{bin_}{os.pathsep}{os.environ['PATH']}",
+        "LOG": str(log),
+    }
+
+    def build(**more):
+        return subprocess.run(
+            ["sh", tmp_path / "bundle" / "build.sh"],
+            env={**environment, **more},
+            capture_output=True,
+            text=True,
+        )
+
+    done = build()
+    assert done.returncode == 2
+    assert done.stderr.startswith("first: pip wheel")
+    (tmp_path / "bundle" / f"scoremri-{scoremri_core.__version__}-py3-none-any.whl").touch()
+    done = build()
+    assert done.returncode != 0
+    assert "TORCH_INDEX" in done.stderr
+    assert not log.exists()
+    assert build(TORCH_INDEX="address").returncode == 0
+    image = f"openrecon_scoremri_scoremri:v{scoremri_core.__version__}"
+    assert [shlex.split(line) for line in log.read_text().splitlines()] == [
+        shlex.split(
+            f"docker build --platform linux/amd64 --build-arg TORCH_INDEX=address -t {image} "
+            f"-f {BASE}.Dockerfile ."
+        ),
+        ["docker", "save", "-o", f"{BASE}.tar", image],
+        ["python3", "-m", "zipfile", "-c", f"{BASE}.zip", f"{BASE}.tar", f"{BASE}.pdf"],
+    ]
+
+
+def test_the_manual_is_a_pdf_that_names_whatever_can_be_chosen(run, tmp_path):
+    assert run("openrecon", "-o", tmp_path)[0] == 0
+    written = (tmp_path / f"{BASE}.pdf").read_bytes()
+    assert written.startswith(b"%PDF-1.")
+    assert written.rstrip().endswith(b"%%EOF")
+    bundle = Bundle("scoremri")
+    description = label(bundle)
+    sheets = manual.pages(manual.manual(bundle, description))
+    assert len(re.findall(rb"/Type /Page\b", written)) == len(sheets) > 1
+    text = " ".join(line for sheet in sheets for _, line in sheet)
+    for each in description["parameters"]:
+        assert f"({each['id']})" in text
+    assert CAUTION in text
+    for sheet in sheets:
+        assert len(sheet) <= manual.LINES
+        assert sheet[-1][0] == manual.TEXT
+        assert max(len(line) for _, line in sheet) <= manual.WIDTH
+
+
+def test_no_line_of_the_manual_leaves_the_page():
+    from matplotlib.font_manager import FontProperties
+    from matplotlib.textpath import TextPath
+
+    bundle = Bundle("scoremri")
+    points = 72 * (manual.PAGE[0] - 2 * manual.MARGIN)
+    for sheet in manual.pages(manual.manual(bundle, label(bundle))):
+        for size, line in sheet:
+            font = FontProperties(weight="bold" if size > manual.TEXT else "normal")
+            if line:
+                assert TextPath((0, 0), line, size, prop=font).get_extents().width <= points, line
+
+
+def test_existing_files_are_kept(run, tmp_path):
+    (tmp_path / "build.sh").write_text("mine")
+    code, out, told = run("openrecon", "-o", tmp_path)
+    assert (code, out) == (2, "")
+    assert told == (
+        f"scoremri: {tmp_path / 'build.sh'}: is there already; --overwrite replaces it\n"
+    )
+    assert [path.name for path in tmp_path.iterdir()] == ["build.sh"]
+    assert (tmp_path / "build.sh").read_text() == "mine"
+    assert run("openrecon", "-o", tmp_path, "--overwrite")[0] == 0
+    assert (tmp_path / "build.sh").read_text() != "mine"
+
+
+def test_nothing_is_left_half_written(run, tmp_path, monkeypatch):
+    def fail(path, *_):
+        path.write_bytes(b"%PDF half")
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(files, "write_manual", fail)
+    code, _, told = run("openrecon", "-o", tmp_path)
+    assert code == 2
+    assert "No space left on device" in told
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("vendor", ["", "a b", "a_b", "a/b", "-a", "é"])
+def test_a_bad_vendor_is_refused(run, tmp_path, vendor):
+    code, out, told = run("openrecon", "-o", tmp_path, "--vendor", vendor)
+    assert (code, out) == (2, "")
+    assert told.startswith(f"scoremri: vendor '{vendor}': expected letters")
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_folder_that_cannot_be_made_is_refused(run, tmp_path):
+    (tmp_path / "file").touch()
+    code, _, told = run("openrecon", "-o", tmp_path / "file")
+    assert code == 2
+    assert told.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("version", "semantic"),
+    [("0.1.0", "0.1.0"), ("1.2", "1.2.0"), ("0.2.0.dev3+g1a2b", "0.2.0-dev3-g1a2b")],
+)
+def test_the_version_is_a_semantic_one(monkeypatch, validator, version, semantic):
+    monkeypatch.setattr(scoremri_core, "__version__", version)
+    assert Bundle("scoremri").version == semantic
+    assert not list(validator.iter_errors(label(Bundle("scoremri"))))
+
+
+def test_the_devices_are_those_of_the_package():
+    assert names.DEVICES == DEVICES == tuple(image.TORCH)

@@ -1,0 +1,237 @@
+"""The page of a server: its queue and last frames, and whom it names."""
+
+import contextlib
+import http.client
+import re
+import shutil
+import subprocess
+import threading
+import time
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from served import QUICK, SHAPE, Served, scan
+from synthetic import expected, header, letter, parsed
+
+from gadgets.protocol.gadgetron.chain import Chain
+from gadgets.service import page
+from gadgets.service.page import LAST, Page
+from gadgets.service.shared import Shared
+from gadgets.service.status import Status
+from scoremri_core import reconstruct
+from scoremri_core.reports.frame import Shown
+
+pytest.importorskip("prometheus_client")
+
+BROWSER = shutil.which("chromium") or shutil.which("google-chrome") or shutil.which("chrome")
+EVIL = "Doe^Jane<img src=x onerror=alert(1)>"
+SUBJECT = f"""<subjectInformation><patientName>{EVIL.replace("<", "&lt;")}</patientName>
+</subjectInformation>"""
+NAMED = header(*SHAPE).replace("<acquisitionSystem", f"{SUBJECT}<acquisitionSystem", 1)
+SHAPE_OF_ONE = np.eye(4)
+SAMPLED = Chain.load("score_recon.xml").with_properties({"samples": "3", "steps": "2"})
+
+
+class Normal:
+    name = "normal"
+
+    def denoise(self, x, sigma):
+        return x / (1 + sigma.reshape(-1, 1, 1).to(x.device) ** 2)
+
+
+class Watched(Served):
+    """A server in a thread with its page."""
+
+    def __init__(self, show_names=False):
+        status = []  # made with the server that it needs
+        super().__init__(Shared({"default": Normal()}, "cpu", watch=lambda: status[0].scan()))
+        self.status = Status(["127.0.0.1"], 0, self.server, show_names)
+        status.append(self.status)
+        self.status_port = self.status.addresses[0][1]
+
+    def __exit__(self, *problem):
+        super().__exit__(*problem)
+        self.status.close()
+
+    @contextlib.contextmanager
+    def get(self, path, **headers):
+        port = self.status_port
+        with contextlib.closing(
+            http.client.HTTPConnection("127.0.0.1", port, timeout=60)
+        ) as client:
+            client.request("GET", path, headers=headers)
+            yield client.getresponse()
+
+
+def events(answer):
+    """(name, data, id) of server-sent events as they come."""
+    found = {}
+    for line in answer:
+        name, _, value = line.decode().rstrip("\n").partition(": ")
+        if name:
+            found[name] = value
+        elif found:
+            yield found.get("event"), found.get("data"), found.get("id")
+            found = {}
+
+
+def frames(answer, count):
+    kept = []
+    for name, data, number in events(answer):
+        if name == "frame":
+            kept.append((data, number))
+            if len(kept) == count:
+                return kept
+    return kept
+
+
+@pytest.mark.parametrize("show_names", [False, True])
+def test_frames_come_as_they_are_made_and_name_nobody_unless_asked(show_names):
+    with Watched(show_names) as running, running.get("/events") as answer:
+        assert answer.headers["Content-Type"] == "text/event-stream"
+        name, data, _ = next(events(answer))
+        assert name == "queue"
+        assert "<dt>Scans open</dt><dd>0</dd>" in data
+        list(page_run(running, SAMPLED, NAMED, scan(0, 1)))
+        (first, one), (second, two) = frames(answer, 2)
+        assert (one, two) == ("1", "2")
+        assert "slice 0" in first
+        assert "slice 1" in second
+        assert "sample <output>1</output> of 3" in first
+        assert ("Doe^Jane" in first) == show_names
+        assert "<img" not in first
+        with running.get("/events", **{"Last-Event-ID": "1"}) as later:
+            ((again, number),) = frames(later, 1)
+        assert (again, number) == (second, "2")
+
+
+def test_frames_are_turned_as_their_vendor_has_it(monkeypatch):
+    shown = []
+    monkeypatch.setattr(Page, "add", lambda self, frame: shown.append(frame))
+    (readout, *_) = scan(0)
+    kspace = SimpleNamespace(acceleration=1)
+    frame = SimpleNamespace(header=readout.getHead(), field_of_view=(96, 80, 5), kspace=kspace)
+    result = reconstruct(expected(letter(*SHAPE)), sampler="none")
+    for vendor in ("GE", "SIEMENS"):
+        told = parsed(header(*SHAPE))
+        told.acquisitionSystemInformation.systemVendor = vendor
+        one = Page(None).scan()
+        one.begins(told)
+        one.finished(frame, result)
+    straight, turned = (own.geometry for own in shown)
+    assert straight.read_dir == tuple(readout.read_dir)
+    assert turned.read_dir == tuple(-value for value in straight.read_dir)
+    assert turned.phase_dir == tuple(-value for value in straight.phase_dir)
+
+
+def page_run(running, chain, xml, readouts):
+    from gadgets.service.client import run_remote
+
+    return run_remote(f"127.0.0.1:{running.server.port}", chain, xml, readouts)
+
+
+def test_the_document_connects_to_its_own_server_alone():
+    with Watched() as running, running.get("/") as answer:
+        text = answer.read().decode()
+        assert answer.headers["Content-Type"].startswith("text/html")
+    policy = re.search('content="(default-src[^"]*)"', text)[1]
+    assert policy.startswith("default-src 'none'; img-src data:;")
+    assert policy.endswith("connect-src 'self';")
+    assert len(re.findall("'sha256-", policy)) == text.count("<script>") == 2
+    assert "For research only" in text
+
+
+def test_a_classical_frame_is_shown_as_one():
+    with Watched() as running, running.get("/events") as answer:
+        list(page_run(running, QUICK, NAMED, scan(0)))
+        ((frame, _),) = frames(answer, 1)
+    assert "Not a posterior mean" in frame
+    assert "Posterior sd" not in frame
+
+
+def told(own, **asked):
+    own.close()  # so that it ends
+    return [each.decode() for each in own.events(**asked)]
+
+
+def test_old_frames_are_forgotten_and_readers_are_few(monkeypatch):
+    server = SimpleNamespace(state="ready", scans_open=0, scans_waiting=0, scans_done={})
+    own = Page(server)
+    for number in range(LAST + 3):
+        own.add(Shown(f"frame number {number}", SHAPE_OF_ONE))
+    queue, *shown = told(own)
+    assert queue.startswith("event: queue")
+    assert [int(re.search(r"frame number (\d+)<", each)[1]) for each in shown] == [
+        *range(3, LAST + 3)
+    ]
+    assert len(told(own, last=LAST + 2)) == 2
+    assert len(told(own, last=1000)) == 1 + LAST  # of a server that ran before
+    monkeypatch.setattr(page, "READERS", 1)
+    first = own.events()
+    next(first)
+    assert told(own) == []
+    first.close()
+    assert len(told(own)) == 1 + LAST
+
+
+def test_scans_are_in_the_queue_until_they_end():
+    server = SimpleNamespace(state="ready", scans_open=1, scans_waiting=0, scans_done={"failed": 2})
+    own = Page(server)
+    scan = own.scan()
+    scan.arrived()
+    scan.arrived()
+    (queue,) = told(own)
+    assert "<td>scan 1</td><td>0</td><td>2</td>" in queue
+    assert "<dt>Scans done</dt><dd>2 failed</dd>" in queue
+    scan.close()
+    (queue,) = told(own)
+    assert "<td>" not in queue
+
+
+class Delayed(BaseHTTPRequestHandler):
+    """The page and its events, and a picture that comes late, for browsers dump whole pages."""
+
+    own, sent = None, threading.Event()
+
+    def do_GET(self):
+        self.send_response(200)
+        self.send_header(
+            "Content-Type", "text/event-stream" if "events" in self.path else "text/html"
+        )
+        self.end_headers()
+        if self.path == "/":
+            text = self.own.document().decode().replace("img-src data:", "img-src data: 'self'")
+            self.wfile.write(text.replace("<body>", '<body><img src="late">').encode())
+        elif self.path == "/events":
+            with contextlib.suppress(OSError):
+                for event in self.own.events():
+                    self.wfile.write(event)
+                    if event.startswith(b"event: frame"):
+                        self.sent.set()
+        else:
+            self.sent.wait(60)
+            time.sleep(1)
+
+    def log_message(self, *_):
+        pass
+
+
+@pytest.mark.skipif(BROWSER is None, reason="no Chromium on the PATH")
+def test_a_browser_shows_what_comes(tmp_path):
+    server = SimpleNamespace(state="ready", scans_open=0, scans_waiting=0, scans_done={"failed": 3})
+    Delayed.own = own = Page(server)
+    own.add(Shown("a frame that came", SHAPE_OF_ONE))
+    with ThreadingHTTPServer(("127.0.0.1", 0), Delayed) as http:
+        threading.Thread(target=http.serve_forever, daemon=True).start()
+        done = subprocess.run(
+            [BROWSER, "--headless", "--no-sandbox", "--disable-gpu", "--dump-dom",
+             f"http://127.0.0.1:{http.server_port}/"],
+            capture_output=True, text=True, timeout=120, check=True,
+        )  # fmt: skip
+        own.close()
+        http.shutdown()
+    shown = done.stdout.partition('id="last"')[2].partition("<script")[0]
+    assert "a frame that came" in shown
+    assert "<dt>Scans done</dt><dd>3 failed</dd>" in done.stdout

@@ -1,0 +1,77 @@
+"""Averages lower the noise, of each line by as many as it has."""
+
+import numpy as np
+import pytest
+from synthetic import acquisitions, header, letter, measured_noise, noise_readout, parsed
+
+import scoremri_core
+from gadgets.score_recon import _images
+from gadgets.stages.accumulate import accumulate
+from gadgets.stages.coil_maps import add_coil_maps
+from gadgets.stages.posterior import posterior
+from gadgets.stages.properties import Properties
+from gadgets.stream.turns import Turns
+from scoremri_core.recon.memo import Memo
+
+SHAPE, SIGMA = (24, 20), 0.01
+LINES = range(SHAPE[0])
+BANDWIDTH = 0.8  # of the header
+
+
+def measured(*averages, noise="auto"):
+    """sigma_thermal of an image whose n-th average has the lines given, and its k-space."""
+    properties = Properties(sampler="none", device="cpu", noise=noise)
+    scan = [noise_readout(SIGMA * np.sqrt(BANDWIDTH), samples=50_000)]
+    for number, steps in enumerate(averages):
+        scan += acquisitions(letter(*SHAPE), noise=SIGMA, seed=number, steps=steps, average=number)
+    frames = list(accumulate(scan, parsed(header(*SHAPE, averages=len(averages))), properties))
+    (frame,) = frames
+    (image,) = _images(Turns(), [frames], lambda: None, properties)
+    return float(image.meta["sigma_thermal"]), frame.kspace.array
+
+
+@pytest.mark.parametrize("count", [1, 2, 4])
+def test_all_lines_averaged_alike(count):
+    sigma, _ = measured(*[LINES] * count)
+    assert sigma == pytest.approx(SIGMA / np.sqrt(count), rel=0.02)
+
+
+@pytest.mark.parametrize("often", [range(8, 16), range(0, 24, 2), range(1, 24)])
+def test_some_lines_averaged_more_often_leave_the_noise_of_the_others(often):
+    sigma, kspace = measured(LINES, often, often, often)
+    assert sigma == pytest.approx(SIGMA, rel=0.02)
+    # the lines are means all the same
+    single, plain = measured(LINES)
+    truth = measured(*[LINES] * 200)[1]
+    errors = [np.abs(k[:, often] - truth[:, often]).std() for k in (kspace, plain)]
+    assert errors[0] / errors[1] == pytest.approx(0.5, rel=0.15)
+    assert single == pytest.approx(SIGMA, rel=0.02)
+
+
+def test_two_and_three_averages_count_as_two():
+    assert measured(LINES, LINES, range(4, 9))[0] == pytest.approx(SIGMA / np.sqrt(2), rel=0.02)
+
+
+class Shrinking:
+    """A prior that is quick."""
+
+    def denoise(self, x, sigma):
+        return x / (1 + sigma.reshape(-1, 1, 1) ** 2)
+
+
+def test_the_stream_weighs_lines_as_reconstruct_does():
+    often = range(8, 16)
+    properties = Properties(samples=2, steps=3, seed=3, prior=Shrinking(), device="cpu")
+    scan = [noise_readout(SIGMA * np.sqrt(BANDWIDTH), samples=50_000)]
+    for number, steps in enumerate([LINES, often, often, often]):
+        scan += acquisitions(letter(*SHAPE), noise=SIGMA, seed=number, steps=steps, average=number)
+    (frame,) = accumulate(scan, parsed(header(*SHAPE, averages=4)), properties)
+    counts = np.where(np.isin(LINES, often), 4, 1)
+    np.testing.assert_array_equal(frame.kspace.averages, counts[:, None] * np.ones(SHAPE[1]))
+    ((_, streamed),) = posterior([list(add_coil_maps([frame], properties, Memo()))], properties)
+    options = {"prior": Shrinking(), "samples": 2, "steps": 3, "seed": 3, "device": "cpu"}
+    options["noise_covariance"] = measured_noise(frame)
+    weighed = scoremri_core.reconstruct(frame.kspace.array, averages=counts, **options)
+    np.testing.assert_array_equal(streamed.samples, weighed.samples)
+    alike = scoremri_core.reconstruct(frame.kspace.array, **options)
+    assert np.abs(alike.samples - weighed.samples).max() > 1e-3

@@ -1,0 +1,88 @@
+"""Images without a prior beside the posterior's: what they are, on which grid, and when."""
+
+import numpy as np
+import pytest
+from synthetic import acquisitions, header, letter, parsed
+
+from gadgets.stages.accumulate import accumulate
+from gadgets.stages.coil_maps import add_coil_maps
+from gadgets.stages.emit import emit
+from gadgets.stages.posterior import posterior
+from gadgets.stages.properties import Properties
+from scoremri_core.mri.fourier import to_image
+from scoremri_core.recon.memo import Memo
+from scoremri_core.simulation.simulation import SimulatedScan
+
+SHAPE = (32, 24)
+
+
+class Normal:
+    name = "normal"
+
+    def denoise(self, x, sigma):
+        return x / (1 + sigma.reshape(-1, 1, 1) ** 2)
+
+
+ALL = ("mean", "std", "zero_filled", "classical")
+
+
+def made(scan, xml, **properties):
+    asked = Properties(device="cpu", samples=2, steps=2, prior=Normal(), **properties)
+    frames = add_coil_maps(accumulate(scan, xml, asked), asked, Memo())
+    pairs = list(posterior([list(frames)], asked))
+    return pairs, list(emit(pairs, asked))
+
+
+def test_they_are_series_of_their_own_near_the_truth():
+    truth = letter(*SHAPE)
+    lines = list(acquisitions(truth, noise=0.002))
+    kept = [
+        a
+        for a in lines
+        if a.idx.kspace_encode_step_1 % 2 == 0 or 10 <= a.idx.kspace_encode_step_1 < 22
+    ]
+    pairs, images = made(kept, parsed(header(*SHAPE)), outputs=ALL)
+    kinds = [image.meta["SequenceDescriptionAdditional"] for image in images]
+    assert kinds == [f"scoremri_{name}" for name in ALL]
+    assert [image.image_series_index for image in images] == [1, 2, 3, 4]
+    _, _, plain, sense = (image.data[0, 0] for image in images)
+    (frame, _) = pairs[0]
+    maps = frame.calibrated.maps[0]
+    expected = np.abs(np.sum(maps.conj() * to_image(frame.kspace.array), axis=0))
+    np.testing.assert_allclose(plain, expected, atol=1e-5)
+    error = {
+        name: np.linalg.norm(image - truth) for name, image in (("sense", sense), ("plain", plain))
+    }
+    assert error["sense"] < 0.7 * error["plain"]
+    assert images[3].meta["ImageComment"] == "classical reconstruction, no prior"
+    acceleration = float(images[0].meta["acceleration"])
+    assert acceleration == pytest.approx(SHAPE[0] / len(kept), rel=1e-3)
+
+
+def test_those_of_a_volume_are_on_its_grid():
+    scan = SimulatedScan((16, 16), 3, partitions=4, snr=50)
+    _, images = made(scan, scan.header, outputs=ALL)
+    mean, _, plain, sense = (image.data[0] for image in images)
+    assert mean.shape == plain.shape == sense.shape
+    truth = np.abs(scan.image)
+    for image in (plain, sense):
+        assert np.corrcoef(image.ravel(), truth.ravel())[0, 1] > 0.95
+
+
+@pytest.mark.parametrize("sampler", ["posterior", "none"])
+def test_a_frame_without_samples_has_all_other_outputs(sampler, caplog):
+    """No calibration lines, or no sampler: what is sent says what is missing."""
+    lines = range(0, SHAPE[0], 2) if sampler == "posterior" else range(SHAPE[0])
+    scan = list(acquisitions(letter(*SHAPE), steps=lines, noise=0.002))
+    xml = parsed(header(*SHAPE))
+    outputs = ("mean", "std", "classical", "zero_filled", "samples", "phase", "complex_std")
+    _, images = made(scan, xml, outputs=outputs, sampler=sampler)
+    assert [image.image_series_index for image in images] == [1, 3, 4, 6]
+    assert {image.meta["not_sent"] for image in images} == {"std,samples,complex_std"}
+    mean, classical = (image.data for image in images[:2])
+    np.testing.assert_array_equal(mean, classical)
+    assert ("is sent without std, samples, complex_std" in caplog.text) == (sampler == "posterior")
+    _, images = made(scan, xml, outputs=("classical",), sampler=sampler)
+    assert [image.image_series_index for image in images] == [3]
+    _, images = made(scan, xml, outputs=("std",), sampler=sampler)
+    assert [image.image_series_index for image in images] == [1]  # no frame is lost

@@ -1,0 +1,170 @@
+import numpy as np
+import pytest
+from coil_scans import central_lines, object_of, similarity, simulated_coils
+
+from scoremri_core import reconstruct
+from scoremri_core.errors import CalibrationError, InputError
+from scoremri_core.mri.coils.maps import estimate_coil_maps
+from scoremri_core.mri.coils.virtual_coil import object_signal, virtual_coil
+from scoremri_core.mri.fourier import to_image, to_kspace
+from scoremri_core.scans.gridding import fully_sampled_kspace
+
+
+@pytest.mark.parametrize(("ny", "nx"), [(64, 64), (65, 60), (62, 71), (63, 63)])
+def test_maps_of_a_simulated_scan_are_the_true_ones(ny, nx):
+    truth, image = simulated_coils(6, ny, nx)
+    maps = estimate_coil_maps(central_lines(to_kspace(truth * image), 24))
+    assert maps.shape == (1, 6, ny, nx)
+    assert maps.dtype == np.complex64
+    head = np.abs(image) > 0
+    found = similarity(maps[0], truth)[head]
+    assert np.median(found) > 0.999
+    assert found.min() > 0.97
+    np.testing.assert_allclose(np.sum(np.abs(maps) ** 2, axis=1), 1, atol=1e-5)
+
+
+def test_agrees_with_sigpy():
+    mr = pytest.importorskip("sigpy.mri")
+    truth, image = simulated_coils(4, 48, 45)
+    rng = np.random.default_rng(0)
+    kspace = to_kspace(truth * image) + 0.01 * rng.normal(size=truth.shape)
+    kspace = kspace.astype(np.complex64)
+    peer = mr.app.EspiritCalib(kspace, crop=0, show_pbar=False).run()
+    # sigpy's calibration is a square of 24 samples.
+    square = central_lines(central_lines(kspace, 24).swapaxes(1, 2), 24).swapaxes(1, 2)
+    ours = estimate_coil_maps(square)[0]
+    found = similarity(ours, peer)[np.abs(image) > 0]
+    assert np.median(found) > 0.99999
+    assert np.percentile(found, 1) > 0.9995
+
+
+def test_agrees_with_sigpy_on_a_real_scan(brain_256):
+    mr = pytest.importorskip("sigpy.mri")
+    centre = slice(80, 176)
+    kspace = np.ascontiguousarray(brain_256[:, centre, centre])
+    peer = mr.app.EspiritCalib(kspace, crop=0, show_pbar=False).run()
+    ours = estimate_coil_maps(central_lines(kspace, 24))[0]
+    combined = np.linalg.norm(to_image(kspace), axis=0)
+    found = similarity(ours, peer)[combined > 0.1 * combined.max()]
+    assert np.median(found) > 0.999
+    assert np.percentile(found, 1) > 0.996
+
+
+def test_phase_is_smooth_where_the_first_coil_vanishes():
+    truth, image = simulated_coils(5, 64, 64)
+    truth[0] *= np.arange(64) > 40
+    truth /= np.linalg.norm(truth, axis=0)
+    maps = estimate_coil_maps(central_lines(to_kspace(truth * image), 24))[0]
+    # A smooth phase: where the truth's changes little between neighbours, so does the map's.
+    head = (np.abs(image) > 0)[:, :38]
+    change = np.abs(np.angle(maps[1, :, 1:38] * maps[1, :, :37].conj()))
+    assert change[head[:, 1:] & head[:, :-1]].max() < 0.4
+
+
+def test_virtual_coil_sees_all_of_the_object(raw_data):
+    """The principal component, from which it starts, all but vanishes at a point of this head."""
+    full = fully_sampled_kspace(raw_data / "brain_ge_4ch_256x256.h5")[0]
+    kspace = central_lines(full, 24)
+    maps = estimate_coil_maps(kspace)[0]
+    block = kspace[:, 116:140, 112:144]
+    flat = block.reshape(4, -1)
+    principal = np.linalg.eigh(flat @ flat.conj().T)[1][:, -1]
+    head = object_of(kspace)
+
+    def least(coil):
+        return np.abs(np.tensordot(coil.conj(), maps, axes=1))[head].min()
+
+    assert least(principal) < 0.05
+    coarse = object_signal(block[None], kspace.shape[1:], np)
+    assert least(virtual_coil(maps[None], block[None], coarse, np)[0]) > 0.1
+
+
+def test_maps_do_not_depend_on_the_calibration_block_being_centred():
+    truth, image = simulated_coils(5, 64, 64)
+    kspace = to_kspace(truth * image)
+    kept = np.zeros_like(kspace)
+    kept[:, 14:38] = kspace[:, 14:38]
+    found = similarity(estimate_coil_maps(kept)[0], truth)[np.abs(image) > 0]
+    assert np.median(found) > 0.999
+
+
+def test_correlated_noise_is_undone_by_its_covariance():
+    truth, image = simulated_coils(6, 64, 64)
+    rng = np.random.default_rng(1)
+    root = np.eye(6) + 0.5 * (rng.normal(size=(6, 6)) + 1j * rng.normal(size=(6, 6)))
+    noise = rng.normal(size=(2, 6, 64, 64))
+    noise = 0.05 * np.tensordot(root, noise[0] + 1j * noise[1], axes=1)
+    covariance = 2 * 0.0025 * root @ root.conj().T
+    kspace = central_lines(to_kspace(truth * image) + noise, 24)
+    head = np.abs(image) > 0
+    white = similarity(estimate_coil_maps(kspace, noise_covariance=covariance)[0], truth)[head]
+    plain = similarity(estimate_coil_maps(kspace)[0], truth)[head]
+    assert np.median(white) > 0.999
+    assert np.mean(1 - white) < np.mean(1 - plain)
+
+
+def test_one_coil_is_its_own_map():
+    image = simulated_coils(3, 48, 45)[1]
+    kspace = central_lines(to_kspace(image[None]), 24)
+    for sets in (1, 2, "auto"):
+        maps = estimate_coil_maps(kspace, sets)
+        assert len(maps) == (2 if sets == 2 else 1)
+        np.testing.assert_allclose(np.abs(maps[0]), 1, atol=1e-5)
+        assert not maps[1:].any()
+
+
+@pytest.mark.parametrize("sets", [1, 2])
+def test_slices_of_a_stack_are_what_they_are_alone(sets):
+    """Each with its own noise and number of kernels, and one with its own calibration lines."""
+    truth, image = simulated_coils(5, 48, 45)
+    rng = np.random.default_rng(2)
+    sigma = np.array([0.001, 0.02, 0.3])[:, None, None, None]
+    noise = rng.normal(size=(2, 3, *truth.shape))
+    kspace = to_kspace(truth * image) + sigma * (noise[0] + 1j * noise[1])
+    stack = np.stack([central_lines(k, n) for k, n in zip(kspace, (24, 24, 8), strict=True)])
+    covariances = 2 * sigma[..., 0] ** 2 * np.eye(5)
+    maps = estimate_coil_maps(stack, sets, covariances)
+    for own, k, covariance in zip(maps, stack, covariances, strict=True):
+        np.testing.assert_allclose(own, estimate_coil_maps(k, sets, covariance), atol=1e-4)
+
+
+def test_few_lines_give_a_low_resolution_estimate_and_say_so(caplog):
+    truth, image = simulated_coils(6, 64, 64)
+    kspace = central_lines(to_kspace(truth * image), 8)
+    maps = estimate_coil_maps(kspace, sets=2)
+    assert np.median(similarity(maps[0], truth)[np.abs(image) > 0]) > 0.98
+    np.testing.assert_allclose(np.sum(np.abs(maps[0]) ** 2, axis=0), 1, atol=1e-5)
+    assert not maps[1].any()
+    reconstruct(np.stack([kspace, kspace]), sampler="none")
+    (said,) = [message for message in caplog.messages if "too few" in message]
+    assert said.startswith("8 x 64 calibration samples are too few for ESPIRiT")
+    assert said.endswith("(2 of 2 slices)")
+
+
+def test_dead_coil_keeps_the_rest():
+    truth, image = simulated_coils(5, 64, 64)
+    truth[2] = 0
+    truth /= np.linalg.norm(truth, axis=0)
+    maps = estimate_coil_maps(central_lines(to_kspace(truth * image), 24))[0]
+    assert np.median(similarity(maps, truth)[np.abs(image) > 0]) > 0.999
+    assert np.abs(maps[2])[np.abs(image) > 0].max() < 1e-3
+
+
+@pytest.mark.parametrize(
+    ("kspace", "reason"),
+    [
+        (np.zeros((4, 32, 32)), "centre of k-space is empty"),
+        (np.full((4, 32, 32), np.nan), "not finite"),
+        (np.ones((4, 32, 32)) * (np.arange(32) % 3 == 1)[:, None], "no calibration lines"),
+    ],
+)
+def test_missing_calibration_is_an_error(kspace, reason):
+    with pytest.raises(CalibrationError, match=reason):
+        estimate_coil_maps(kspace)
+
+
+def test_wrong_arguments_are_refused():
+    with pytest.raises(InputError, match="expected 1 or 2"):
+        estimate_coil_maps(np.ones((2, 32, 32)), sets=3)
+    with pytest.raises(InputError, match=r"expected .* \(slice, coil, y, x\)"):
+        estimate_coil_maps(np.ones((32, 32)))
