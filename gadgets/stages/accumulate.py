@@ -11,8 +11,8 @@ from typing import Any, NamedTuple
 import ismrmrd
 
 from gadgets.stages.calibration import CalibrationStore
-from gadgets.stages.declared import Declared
 from gadgets.stages.frame import Frame
+from gadgets.stages.header_check import HeaderCheck
 from gadgets.stages.noise_scan import NoiseScan
 from gadgets.stages.properties import Properties
 from scoremri_core.errors import InputError
@@ -112,7 +112,7 @@ class FrameSorter:
         spaces = encodings(header)
         self.encodings = spaces if oversampled else [s.without_oversampling() for s in spaces]
         self.noise = NoiseScan(header, properties)
-        self.declared = Declared(header)
+        self.declared = HeaderCheck(header)
         self._calibrations = CalibrationStore(self.encodings)
         self._open: dict[Key, Lines] = {}
         self._latest: dict[Key, Key] = {}  # the last key opened, by the key at repetition 0

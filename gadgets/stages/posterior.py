@@ -100,7 +100,7 @@ def _reconstructed(
             logger.warning("%d frames at once: %s; one by one now", len(frames), error)
             alone = ([frame] for frame in frames)
             return [r for one in alone for r in _reconstructed(one, properties, prior, sampling)]
-        results = [_in_need(frames[0], error, properties)]
+        results = [_fallback(frames[0], error, properties)]
     for frame in frames:
         frame.seconds[SAMPLING] = (time.perf_counter() - start) / len(frames)
         frame.together = len(frames) > 1
@@ -155,7 +155,7 @@ def _request(frames: list[Frame], properties: Properties) -> Request:
     return replace(request, references=wanted, keep_maps=False)
 
 
-def _in_need(frame: Frame, error: Exception, properties: Properties) -> Reconstruction:
+def _fallback(frame: Frame, error: Exception, properties: Properties) -> Reconstruction:
     """A classical image of a frame that failed: with its coil maps, or as the coils show it."""
     from scoremri_core.recon.reconstruction import root_sum_of_squares_only
 

@@ -9,7 +9,7 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from scoremri_core.mri.arithmetic import along_y, doubled, weigh_
+from scoremri_core.mri.arithmetic import real_pairs, scale_complex_, y_contiguous
 from scoremri_core.mri.fourier import fft, to_image, to_kspace
 
 CACHED_VALUES = 2**17  # complex ones of the images that a CPU works on at a time
@@ -35,7 +35,7 @@ class SenseOperator:
     """
 
     def __init__(self, maps: Tensor, mask: Tensor, weight: Tensor | None = None) -> None:
-        self.maps = along_y(maps)
+        self.maps = y_contiguous(maps)
         self._conjugate = self.maps.conj().resolve_conj()
         self.mask = mask[:, None, None]  # (frame, 1, 1, y, x)
         self.weight = weight
@@ -50,10 +50,10 @@ class SenseOperator:
             for each in (self.mask, self._gain)
         )
         self._reduced_mask = reduced_mask
-        # what `normal` and `pull` weigh samples by, laid out as `reduced` k-space
+        # what `normal` and `pull` scale_complex samples by, laid out as `reduced` k-space
         self.precision = self._given_precision = reduced_gain.to(maps.real.dtype).square()
-        self._weights = doubled(self.precision)
-        self.support = along_y(self.maps.abs().amax(2))[:, None] > 0  # (frame, 1, set, y, x)
+        self._weights = real_pairs(self.precision)
+        self.support = y_contiguous(self.maps.abs().amax(2))[:, None] > 0  # (frame, 1, set, y, x)
 
     @cached_property
     def rows(self) -> list[Tensor]:
@@ -92,14 +92,14 @@ class SenseOperator:
         other = copy.copy(self)
         other.__dict__.pop("diagonal", None)
         other.precision = self._reduced_mask * precision
-        other._weights = doubled(other.precision)
+        other._weights = real_pairs(other.precision)
         return other
 
     def reduced(self, kspace: Tensor) -> Tensor:
         """k-space (frame, coil, y, x) as `pull` takes it: y itself, after a unitary transform."""
         if self.weight is not None:
             kspace = kspace / torch.where(self.mask, self._gain, 1)[:, 0]
-        return along_y(fft(to_image(kspace * self.mask[:, 0]), self._axes))
+        return y_contiguous(fft(to_image(kspace * self.mask[:, 0]), self._axes))
 
     def on_rows(self, values: Tensor) -> Tensor:
         """Values (frame or 1, sample, coil, x, row) in `reduced` k-space: on its `rows`, else zero.
@@ -134,18 +134,18 @@ class SenseOperator:
         self, image: Tensor, reduced: Tensor | None = None, noise: Tensor | None = None
     ) -> Tensor:
         """A^H W A x, or A^H W (y + W^(-1/2) e - A x)."""
-        image = along_y(image)
+        image = y_contiguous(image)
         total = torch.zeros_like(image)
         root = self._weights if noise is None else self._weights.sqrt()
         for samples, coils in self._parts(image):
             kspace = fft(_expand(image[:, samples], self.maps[:, :, coils]), self._axes)
             if reduced is not None:
                 torch.sub(_of(reduced, samples)[:, :, coils], kspace, out=kspace)
-            weigh_(kspace, _of(self._weights, samples))
+            scale_complex_(kspace, _of(self._weights, samples))
             if noise is not None:
                 # never for all coils at once, which would be the most memory of all that is done
                 own = self.on_rows(noise[:, samples, coils])
-                kspace.add_(weigh_(own, _of(root, samples)))
+                kspace.add_(scale_complex_(own, _of(root, samples)))
             seen = fft(kspace, self._axes, inverse=True)
             _combine(seen, self._conjugate[:, :, coils], total[:, samples])
         return total
@@ -157,7 +157,7 @@ class SenseOperator:
         -------
         (frame, sample, y, x) or (frame, sample, y, 1), DC at index 0, zero where not measured.
         """
-        image = along_y(image)
+        image = y_contiguous(image)
         power = torch.view_as_real(torch.zeros_like(image[:, :, 0]))
         for samples, coils in self._parts(image):
             kspace = fft(_expand(image[:, samples], self.maps[:, :, coils]), self._axes)
@@ -176,7 +176,7 @@ class SenseOperator:
         # on a CPU coil by coil, for the same reason
         coils = self.maps.shape[2]
         width = 1 if image.device.type == "cpu" else coils
-        for samples in few_at_a_time(image):
+        for samples in chunks(image):
             for c in range(0, coils, width):
                 yield samples, slice(c, c + width)
 
@@ -222,7 +222,7 @@ class SenseOperator:
         return torch.fft.ifftn(spectrum, dim=self._axes)
 
 
-def few_at_a_time(image: Tensor) -> list[slice]:
+def chunks(image: Tensor) -> list[slice]:
     """Slices of the samples of (frame, sample, ...) to be computed together.
 
     On a CPU few: what fits its caches, and memory that is not given back to the system in between,

@@ -44,7 +44,7 @@ def finish(own: Slice, request: Request) -> Finished:
     sampled = own.fallback is None and own.samples is not None
 
     def classical() -> Array:
-        return best_classical(full.values, maps, noise.before, full.averages, full.mask)
+        return best_classical(full.values, maps, noise.initial_covariance, full.averages, full.mask)
 
     if sampled:
         samples = box.image(np.asarray(own.samples))

@@ -94,16 +94,16 @@ def calibrate(
         result.noise = NoiseModel.of(inner)
         if isinstance(maps, np.ndarray):
             result.maps = box.maps(maps)
-            result.noise.face_maps(inner, result.maps)
+            result.noise.update_from_calibration(inner, result.maps)
             return _logged(result)
         source = kspace if kspace.calibration is None else kspace.calibration
         memo = Memo() if memo is None else memo
         result.warning = too_small(calibration_extent(source.mask))
         result.maps = _maps(source, result, maps, device, memo)
-        if result.noise.face_maps(inner, result.maps):
+        if result.noise.update_from_calibration(inner, result.maps):
             result.maps = _maps(source, result, maps, device, memo)
             # as if these maps were given
-            result.noise.face_maps(inner, result.maps)
+            result.noise.update_from_calibration(inner, result.maps)
     except InputError as error:
         result.problem = str(error)
     return _logged(result)

@@ -57,7 +57,7 @@ def classical(own: Slice) -> Complex:
     """CG-SENSE (set, y, x) with the noise that was believed before any sampling."""
     kspace, noise = own.kspace, own.noise
     maps = np.asarray(own.maps)
-    return cg_sense(kspace.values, maps, noise.before, noise.averages, mask=kspace.mask)
+    return cg_sense(kspace.values, maps, noise.initial_covariance, noise.averages, mask=kspace.mask)
 
 
 def _without(own: Slice, lines: NDArray[np.bool_]) -> Slice:

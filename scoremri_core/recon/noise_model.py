@@ -1,16 +1,16 @@
 """The noise that the likelihood allows for: every rule of it, in the order in which they apply.
 
-1. It is what was given, or what the edges of k-space show (`NoiseModel.of`).
-2. Raised to what the measured lines show that no image explains under the maps (`face_maps`).
-3. Raised to the least level that one can compute with (`keep_to`).
-4. Raised to what the samples leave of the data; they are drawn again (`learn`).  Within a run the
-   default sampler follows its level at each spatial frequency and in each line
+1. Given, or estimated from the edges of k-space (`NoiseModel.of`).
+2. Raised to what the calibration lines show under the coil maps (`update_from_calibration`).
+3. Raised to the smallest level that can be computed with (`apply_floor`).
+4. Raised to the residual of the samples, which are drawn again (`update_from_samples`). Within a
+   run the default sampler adapts the level per spatial frequency and line
    (`samplers.noise_level.NoiseLevel`).
-5. Raised further where the samples miss the data all the same; drawn a last time (`distrust`).
+5. Raised further if the samples still miss the data; they are drawn a last time (`inflate`).
 
-A noise level that is too low is ruinous: samples then follow errors of the coil maps, of motion,
-of a vendor's filter, and call them certain.  One that is too high by two costs little.  So it is
-never lowered.  What of it is mathematics stands in `scoremri_core.mri.noise.covariance`.
+Noise that is too low ruins the image: samples then follow errors of the coil maps, motion or a
+vendor filter. Noise that is too high by a factor of two costs little. So it is never lowered. The
+estimators are in `scoremri_core.mri.noise.covariance`.
 """
 
 from __future__ import annotations
@@ -63,13 +63,13 @@ class NoiseModel:
     Attributes
     ----------
     covariance : the same, raised to what the data show.
-    before : `covariance` before any sampling, which classical images and comparisons go by.
+    initial_covariance : `covariance` before sampling, for classical images and comparisons.
     """
 
     def __init__(
         self, thermal: Covariance | None, averages: NDArray[np.float32] | None = None
     ) -> None:
-        self.thermal = self.covariance = self.before = thermal
+        self.thermal = self.covariance = self.initial_covariance = thermal
         self.averages = averages
         self._most = 1.0 if averages is None else float(averages.max(initial=1.0))
 
@@ -87,7 +87,7 @@ class NoiseModel:
             thermal = covariance_from_edges(kspace.values, kspace.averages, kspace.mask)
         return cls(thermal, kspace.averages)
 
-    def face_maps(self, kspace: KSpace, maps: Array) -> bool:
+    def update_from_calibration(self, kspace: KSpace, maps: Array) -> bool:
         """Raise the thermal noise to what the data show under the maps; tell whether it is more."""
         believed = self.thermal
         assert believed is not None  # a slice whose noise is not known has no maps
@@ -99,16 +99,16 @@ class NoiseModel:
         if shown is not None:
             root = np.linalg.inv(whitening)
             shown = root @ shown @ root.conj().T
-        self.covariance = self.before = raised(believed, shown)
+        self.covariance = self.initial_covariance = raised(believed, shown)
         return self.covariance is not believed
 
-    def keep_to(self, scale: float) -> None:
+    def apply_floor(self, scale: float) -> None:
         """Raise it to the least that goes with an image of that scale."""
         # the samples averaged most have the least
         self.covariance = with_least_level(self._known(), scale * self._most**0.5)
-        self.before = self.covariance
+        self.initial_covariance = self.covariance
 
-    def learn(self, left: Covariance | None) -> bool:
+    def update_from_samples(self, left: Covariance | None) -> bool:
         """Raise it to the covariance that samples leave; tell whether it was far too low.
 
         The sampler follows the level of the noise by itself, but not how it is spread over the
@@ -123,15 +123,15 @@ class NoiseModel:
         self.covariance = more
         return True
 
-    def distrust(self, misfit: float) -> None:
+    def inflate(self, misfit: float) -> None:
         """Raise it much: a likelihood that its own samples contradict is not to be trusted."""
         logger.warning("the samples miss the data: sampled again with more noise")
         more = float(np.clip(np.nan_to_num(misfit, nan=MORE[1]), *MORE))
         self.covariance = more * self._known()
 
-    def doubtful(self, misfit: float) -> bool:
+    def is_inconsistent(self, misfit: float) -> bool:
         """Whether samples leave far more of the data than the noise before it was raised to fit."""
-        raised_by = (_sigma(self.covariance) / _sigma(self.before)) ** 2
+        raised_by = (_sigma(self.covariance) / _sigma(self.initial_covariance)) ** 2
         return not misfit * raised_by < DOUBTFUL
 
     def whitening(self) -> NDArray[np.complex128]:

@@ -74,7 +74,7 @@ class Slice:
     inconsistent: float = float("nan")
     left: Covariance | None = None
 
-    def give_up(self, reason: str) -> None:
+    def fall_back(self, reason: str) -> None:
         """Mark as a slice that cannot be sampled."""
         self.fallback = reason
 
@@ -106,7 +106,7 @@ def prepare(
         seed,
     )
     if calibrated.problem is not None:
-        result.give_up(calibrated.problem)
+        result.fall_back(calibrated.problem)
     elif result.maps is not None:
         if scale is None:
             image = zero_filled(result.kspace.values, result.maps[0])
@@ -114,7 +114,7 @@ def prepare(
         else:
             result.scale = scale / full.unit * box.factor
         if result.scale > 0:
-            result.noise.keep_to(result.scale)
+            result.noise.apply_floor(result.scale)
         else:
-            result.give_up("the image is zero")
+            result.fall_back("the image is zero")
     return result

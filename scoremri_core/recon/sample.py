@@ -16,7 +16,7 @@ from scoremri_core.mri.sense import SenseOperator
 from scoremri_core.recon.held_out import classical, missed, worse_than_classical
 from scoremri_core.recon.prepare import Slice
 from scoremri_core.recon.progress import Reporter
-from scoremri_core.samplers.annealing import untold
+from scoremri_core.samplers.annealing import no_callback
 from scoremri_core.samplers.noise_level import NoiseLevel
 from scoremri_core.samplers.random_numbers import SampleNoise
 from scoremri_core.samplers.registry import Drawing
@@ -27,7 +27,7 @@ logger = logging.getLogger(__name__)
 BATCH_VALUES = {"cpu": 2**22, "cuda": 2**28}
 
 OUTER = 0.4, 0.9  # of Nyquist's frequency: nearer to DC maps err, farther out vendors filter
-FARTHER = 1.5  # from the data than the classical image is: no posterior mean
+MAX_RESIDUAL_RATIO = 1.5  # from the data than the classical image is: no posterior mean
 INCONSISTENT = 4.0  # noise variance of a line over that of the lines beside it: it is told
 HELD_OUT_SAMPLES = 4  # enough to see whether they know more than a classical image
 
@@ -54,23 +54,23 @@ def sample(
     evaluations = draw(able)
     if drawing.sampler.follows_noise:
         drawn = [own for own in able if own.fallback is None and np.isfinite(own.misfit)]
-        draw([own for own in drawn if own.noise.learn(own.left)])
+        draw([own for own in drawn if own.noise.update_from_samples(own.left)])
         worse = [own for own in able if _farther_than_classical(own)]
         for own in worse:
-            own.noise.distrust(own.trusted_misfit)
+            own.noise.inflate(own.trusted_misfit)
         draw(worse)
     for own in able:
         if own.fallback is not None:
             continue
         if not np.isfinite(np.asarray(own.samples)).all():
-            own.give_up("the samples are not finite")
+            own.fall_back("the samples are not finite")
         elif _farther_than_classical(own):
-            own.give_up("the samples are farther from the data than a classical image is")
+            own.fall_back("the samples are farther from the data than a classical image is")
     if drawing.sampler.follows_noise:
         doubted = [own for own in able if own.fallback is None and _is_doubted(own)]
         few = partial(draw, count=min(samples, HELD_OUT_SAMPLES), show=False)
         for own in worse_than_classical(doubted, few):
-            own.give_up("a classical image predicts lines that it has not seen better than samples")
+            own.fall_back("a classical image predicts held-out lines better than the samples")
     return evaluations
 
 
@@ -134,7 +134,7 @@ def _sample(
     weight = None if averages[0] is None else tensor(averages)
     operator = SenseOperator(maps, mask, weight)
     scales = tensor([np.float32(own.scale) for own in slices])
-    on_level = untold if reporter is None else partial(_report, reporter, slices)
+    on_level = no_callback if reporter is None else partial(_report, reporter, slices)
     images, evaluations = drawing.sampler.draw(
         operator, data, 1 / scales, prior, random, drawing.options, on_level
     )
@@ -181,18 +181,18 @@ def _report(
 
 def _is_doubted(own: Slice) -> bool:
     """Whether its lines contradict each other, or its samples the noise."""
-    return own.inconsistent > 0 or own.noise.doubtful(own.misfit)
+    return own.inconsistent > 0 or own.noise.is_inconsistent(own.misfit)
 
 
 def _farther_than_classical(own: Slice) -> bool:
     """Whether the samples' mean misses the measured lines by more than a classical image does."""
-    if own.fallback is not None or not own.noise.doubtful(own.trusted_misfit):
+    if own.fallback is not None or not own.noise.is_inconsistent(own.trusted_misfit):
         return False
     ours, theirs = (
         np.sum(missed(own, image) * np.asarray(own.trust))
         for image in (np.asarray(own.mean), classical(own))
     )
-    return not ours < FARTHER**2 * theirs
+    return not ours < MAX_RESIDUAL_RATIO**2 * theirs
 
 
 def _combined(images: torch.Tensor) -> torch.Tensor:

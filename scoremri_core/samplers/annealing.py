@@ -16,7 +16,7 @@ from scoremri_core.priors.base import Denoiser, denoise
 OnLevel = Callable[[int, int, Tensor], None]
 
 
-def untold(level: int, levels: int, x: Tensor) -> None:
+def no_callback(level: int, levels: int, x: Tensor) -> None:
     """Tell nobody of a noise level."""
 
 

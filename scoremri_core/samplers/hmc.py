@@ -11,7 +11,7 @@ from torch import Tensor
 from scoremri_core.errors import InputError
 from scoremri_core.mri.sense import SenseOperator
 from scoremri_core.priors.base import Denoiser
-from scoremri_core.samplers.annealing import OnLevel, in_image_units, untold
+from scoremri_core.samplers.annealing import OnLevel, in_image_units, no_callback
 from scoremri_core.samplers.conjugate_gradients import conjugate_gradients
 from scoremri_core.samplers.hamiltonian import inner, leapfrog, path_integral
 from scoremri_core.samplers.random_numbers import SampleNoise
@@ -105,7 +105,7 @@ def sample_hmc(
     prior: Denoiser,
     noise: SampleNoise,
     options: HmcOptions,
-    on_level: OnLevel = untold,
+    on_level: OnLevel = no_callback,
 ) -> tuple[Tensor, int]:
     """Draw samples of p(x | y) by annealed Hamiltonian Monte Carlo.
 
@@ -168,7 +168,7 @@ def run_hmc(
     prior: Denoiser,
     noise: SampleNoise,
     options: HmcOptions,
-    on_level: OnLevel = untold,
+    on_level: OnLevel = no_callback,
 ) -> HmcRun:
     """Draw samples as `sample_hmc` does, and tell the acceptance at each temperature."""
     operator, data, sigma_n = in_image_units(operator, data, sigma_n)

@@ -11,7 +11,7 @@ from torch import Tensor
 from scoremri_core.errors import InputError
 from scoremri_core.mri.sense import SenseOperator
 from scoremri_core.priors.base import Denoiser
-from scoremri_core.samplers.annealing import OnLevel, geometric, in_image_units, score, untold
+from scoremri_core.samplers.annealing import OnLevel, geometric, in_image_units, no_callback, score
 from scoremri_core.samplers.random_numbers import SampleNoise
 
 UPDATES = ("paper", "published")
@@ -77,7 +77,7 @@ def sample_langevin(
     prior: Denoiser,
     noise: SampleNoise,
     options: LangevinOptions,
-    on_level: OnLevel = untold,
+    on_level: OnLevel = no_callback,
 ) -> tuple[Tensor, int]:
     """Draw samples of p(x | y) by annealed Langevin dynamics.
 

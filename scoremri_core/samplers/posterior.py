@@ -10,16 +10,16 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from scoremri_core.mri.arithmetic import along_y, doubled, weigh
+from scoremri_core.mri.arithmetic import real_pairs, scale_complex, y_contiguous
 from scoremri_core.mri.fourier import fft
-from scoremri_core.mri.sense import SenseOperator, few_at_a_time
+from scoremri_core.mri.sense import SenseOperator, chunks
 from scoremri_core.priors.base import (
     Denoiser,
     StationaryPrior,
     denoise_with_error,
     error_spectrum,
 )
-from scoremri_core.samplers.annealing import OnLevel, untold
+from scoremri_core.samplers.annealing import OnLevel, no_callback
 from scoremri_core.samplers.conjugate_gradients import conjugate_gradients
 from scoremri_core.samplers.noise_level import NoiseLevel
 from scoremri_core.samplers.random_numbers import SampleNoise
@@ -85,7 +85,7 @@ def sample_posterior(
     prior: Denoiser,
     noise: SampleNoise,
     options: PosteriorOptions,
-    on_level: OnLevel = untold,
+    on_level: OnLevel = no_callback,
 ) -> tuple[Tensor, int]:
     """Draw samples of p(x | y) by annealed exact draws, from a linear estimate plus noise.
 
@@ -133,7 +133,7 @@ def sample_posterior(
         # there are, where all measure as many rows
         e0, e1, e2 = normal(sets, ny, nx), normal(coils, nx, rows), normal(sets, ny, nx)
         parts = []
-        for some in few_at_a_time(before):
+        for some in chunks(before):
             last, e = before[:, some], e0[:, some]
             denoised, variance, found = denoise_with_error(
                 prior,
@@ -142,13 +142,13 @@ def sample_posterior(
                 sigma.repeat_interleave(last.shape[1] * sets),
             )
             # where no coil sees anything the image is zero by definition
-            denoised = torch.where(operator.support, along_y(denoised.view(last.shape)), 0)
-            variance = spread_out(along_y(variance.view(last.shape)), operator.support)
+            denoised = torch.where(operator.support, y_contiguous(denoised.view(last.shape)), 0)
+            variance = spread_out(y_contiguous(variance.view(last.shape)), operator.support)
             spectrum = _spectra(prior, sigma, (ny, nx)) if found is None else found.view(last.shape)
             root = ErrorRoot(inflation * scale * variance, spectrum)
             weighted = operator.weighted(1 / variance_of_noise[:, some])
             innovation = weighted.pull(reduced, denoised, e1[:, some])
-            e = along_y(e2[:, some] / inflation**0.5)
+            e = y_contiguous(e2[:, some] / inflation**0.5)
             correction = _correction(weighted, root, innovation, e, options.tolerance, options)
             parts.append(denoised + correction)
         return torch.cat(parts, 1)
@@ -259,7 +259,7 @@ def _correction(
     """C^(1/2) z for the z of `sample_posterior`; innovation is A^H W (y + W^(-1/2) e1 - A D)."""
     z, iterations = conjugate_gradients(
         lambda z: root.adjoint(operator.normal(root(z))).add_(z),
-        along_y(root.adjoint(innovation) + e),
+        y_contiguous(root.adjoint(innovation) + e),
         root.preconditioner(operator),
         tolerance,
         options.max_iterations,
@@ -288,22 +288,22 @@ class ErrorRoot:
     def __init__(self, variance: Tensor, spectrum: Tensor | None) -> None:
         self.variance = variance
         self._deviation = variance.sqrt()
-        self._scale = doubled(self._deviation)
+        self._scale = real_pairs(self._deviation)
         # the filter commutes with shifts of the image, so its FFTs need no centring
         shifted = None if spectrum is None else torch.fft.ifftshift(spectrum, dim=(-2, -1))
         self._weights = shifted
-        self._gain = None if shifted is None else doubled(shifted.sqrt())
+        self._gain = None if shifted is None else real_pairs(shifted.sqrt())
 
     def __call__(self, z: Tensor) -> Tensor:
         """C^(1/2) z."""
         if self._gain is not None:
-            z = _to_image(weigh(z, self._gain))
-        return weigh(z, self._scale)
+            z = _to_image(scale_complex(z, self._gain))
+        return scale_complex(z, self._scale)
 
     def adjoint(self, x: Tensor) -> Tensor:
         """The adjoint of C^(1/2)."""
-        x = weigh(x, self._scale)
-        return x if self._gain is None else weigh(_to_kspace(x), self._gain)
+        x = scale_complex(x, self._scale)
+        return x if self._gain is None else scale_complex(_to_kspace(x), self._gain)
 
     def preconditioner(self, operator: SenseOperator) -> Callable[[Tensor], Tensor]:
         """An approximate inverse of I + C^(1/2)^H A^H W A C^(1/2).
@@ -313,17 +313,17 @@ class ErrorRoot:
         """
         pixels = 1 + self.variance * operator.diagonal
         if self._weights is None:
-            inverse = doubled(1 / pixels)
-            return lambda r: weigh(r, inverse)
+            inverse = real_pairs(1 / pixels)
+            return lambda r: scale_complex(r, inverse)
         mean = self.variance.mean((-2, -1), keepdim=True)
         # where V is small k-space is right about its being small, and nothing more to be done
-        correction = doubled(((1 + mean * operator.diagonal) / pixels).clamp(max=2))
+        correction = real_pairs(((1 + mean * operator.diagonal) / pixels).clamp(max=2))
         density = operator.kspace_diagonal(self._deviation)
-        gain = doubled((1 + self._weights * density).rsqrt())
+        gain = real_pairs((1 + self._weights * density).rsqrt())
 
         def inverted(r: Tensor) -> Tensor:
-            image = weigh(_to_image(weigh(r, gain)), correction)
-            return weigh(_to_kspace(image), gain)
+            image = scale_complex(_to_image(scale_complex(r, gain)), correction)
+            return scale_complex(_to_kspace(image), gain)
 
         return inverted
 

@@ -11,7 +11,7 @@ from torch import Tensor
 from scoremri_core.errors import InputError
 from scoremri_core.mri.sense import SenseOperator
 from scoremri_core.priors.base import Denoiser
-from scoremri_core.samplers.annealing import OnLevel, geometric, score, untold
+from scoremri_core.samplers.annealing import OnLevel, geometric, no_callback, score
 from scoremri_core.samplers.conjugate_gradients import conjugate_gradients
 from scoremri_core.samplers.random_numbers import SampleNoise
 
@@ -50,7 +50,7 @@ def sample_pula(
     prior: Denoiser,
     noise: SampleNoise,
     options: PulaOptions,
-    on_level: OnLevel = untold,
+    on_level: OnLevel = no_callback,
 ) -> tuple[Tensor, int]:
     """Draw samples of p(x | y) by annealed, preconditioned Langevin dynamics.
 

@@ -13,7 +13,7 @@ from scoremri_core.mri.sense import SenseOperator
 from scoremri_core.priors import Denoiser, load_prior
 from scoremri_core.priors.storage import DEFAULT
 from scoremri_core.samplers import NONE, SAMPLERS
-from scoremri_core.samplers.annealing import OnLevel, untold
+from scoremri_core.samplers.annealing import OnLevel, no_callback
 from scoremri_core.samplers.hmc import HmcOptions, sample_hmc
 from scoremri_core.samplers.langevin import LangevinOptions, sample_langevin
 from scoremri_core.samplers.posterior import PosteriorOptions, sample_posterior
@@ -34,7 +34,7 @@ class Draw(Protocol):
         prior: Denoiser,
         noise: SampleNoise,
         options: Any,
-        on_level: OnLevel = untold,
+        on_level: OnLevel = no_callback,
     ) -> tuple[Tensor, int]:
         """See `sample_posterior`."""
 

@@ -70,9 +70,9 @@ class Field:
     def on_grid(self, y: Floats, x: Floats, z: float) -> Floats:
         """Evaluate at the coordinates y (ny,), x (nx,) and z, all in mm."""
         ky, kx, kz = self._k
-        along_y = np.exp(1j * (np.outer(y, ky) + kz * z + self._phase)).astype(np.complex64)
+        y_contiguous = np.exp(1j * (np.outer(y, ky) + kz * z + self._phase)).astype(np.complex64)
         along_x = np.exp(1j * np.outer(kx, x)).astype(np.complex64)
-        return np.asarray(np.sqrt(2 / len(ky)) * (along_y @ along_x).real, np.float32)
+        return np.asarray(np.sqrt(2 / len(ky)) * (y_contiguous @ along_x).real, np.float32)
 
 
 # Wavelengths in mm of the random fields, each named for what it varies.

@@ -52,7 +52,7 @@ FIRST_OF = FRAME[1:]  # what a reference scan is for
 
 
 @dataclass(frozen=True)
-class Thinned:
+class UndersampledScan:
     """The lines of a scan that a mask keeps; iterating reads them with their new flags.
 
     Attributes
@@ -125,7 +125,7 @@ def accelerate(
     calibration_last: bool = False,
     partial_fourier: float = 1.0,
     echo: float = 1.0,
-) -> Thinned:
+) -> UndersampledScan:
     """Undersample a fully sampled scan.
 
     Calibration lines on the imaging pattern are flagged PARALLEL_CALIBRATION_AND_IMAGING, those
@@ -209,7 +209,7 @@ def accelerate(
         rows = np.arange(limits[0].count) + limits[0].minimum >= first
         acquired = mask.imaging & (rows if len(axes) == 1 else rows[:, None])
         mask = replace(mask, imaging=acquired)
-    return Thinned(header, mask, scan, keep, flags, imaging, echo, reference)
+    return UndersampledScan(header, mask, scan, keep, flags, imaging, echo, reference)
 
 
 def partial_echo(acquisition: ismrmrd.Acquisition, share: float) -> ismrmrd.Acquisition:

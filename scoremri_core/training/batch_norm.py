@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import update_bn
 
 
-def settle(network: nn.Module, batches: Iterable[tuple[Tensor, Tensor]]) -> None:
+def recompute_batch_norm(network: nn.Module, batches: Iterable[tuple[Tensor, Tensor]]) -> None:
     """Measure the statistics of batch normalisation anew; the network ends in evaluation mode.
 
     A moving average of weights has other features than the weights of the last step, whose running

@@ -27,7 +27,7 @@ from scoremri_core.paths import replacing, writing
 from scoremri_core.priors.ncsnv2 import NCSNv2
 from scoremri_core.priors.residual_unet import ResidualUnet
 from scoremri_core.training.augment import training_patch
-from scoremri_core.training.batch_norm import settle
+from scoremri_core.training.batch_norm import recompute_batch_norm
 from scoremri_core.training.objective import (
     Objective,
     geometric_levels,
@@ -118,7 +118,7 @@ def train(
                 "samples_per_second": round(len(interval) * settings.batch / seconds, 2),
             }
             if ranks.first:
-                settle(average, _recent(slices, settings, model, step + 1, device))
+                recompute_batch_norm(average, _recent(slices, settings, model, step + 1, device))
                 state = {
                     "model": model.state_dict(),
                     "average": average.state_dict(),

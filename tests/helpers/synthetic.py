@@ -85,10 +85,10 @@ def kspace(image, ky, kx, oversampling=1):
     """Samples (..., ky, kx) at integer spatial frequencies of the encoded field of view."""
     ny, nx = image.shape[-2:]
     y, x = np.arange(ny) - ny // 2, np.arange(nx) - nx // 2
-    along_y = np.exp(-2j * np.pi * np.outer(ky, y) / ny) / np.sqrt(ny)
+    y_contiguous = np.exp(-2j * np.pi * np.outer(ky, y) / ny) / np.sqrt(ny)
     width = nx * oversampling
     along_x = np.exp(-2j * np.pi * np.outer(x, kx) / width) / np.sqrt(width)
-    return (along_y @ image @ along_x).astype(np.complex64)
+    return (y_contiguous @ image @ along_x).astype(np.complex64)
 
 
 def expected(image, ky=None, coils=4):

@@ -76,17 +76,17 @@ def eigenvectors(
     In chunks of slices or, where one is too large, of a slice's rows.
     """
     slices, width, coils = len(lags), lags.shape[1], lags.shape[-1]
-    along_y, along_x = (
+    y_contiguous, along_x = (
         _waves(n, width, xp)[::stride] for n, stride in zip(shape, strides, strict=True)
     )
-    ny, nx = len(along_y), len(along_x)
+    ny, nx = len(y_contiguous), len(along_x)
     maps = xp.empty((slices, sets, coils, ny, nx), xp.complex64)
     values = xp.empty((slices, sets, ny, nx), xp.float32)
     rows = max(1, CHUNK_BYTES["cpu" if xp is np else "cuda"] // (8 * nx * coils**2))
 
     def find(part: tuple[slice, slice]) -> None:
         where, y = part
-        chunk = along_y[y] @ lags[where].reshape(-1, width, width * coils**2)
+        chunk = y_contiguous[y] @ lags[where].reshape(-1, width, width * coils**2)
         matrices = along_x @ chunk.reshape(-1, width, coils**2)
         matrices = matrices.reshape(-1, coils, coils)
         for i in range(sets):

@@ -14,7 +14,7 @@ FOLDED_SHARE = 0.025  # of the object with such a second eigenvalue: above it tw
 ALIKE = 50  # power of the eigenvalues' ratio that says how alike two sets are
 
 
-def folds(second: Any, signal: Any) -> Any:
+def aliases(second: Any, signal: Any) -> Any:
     """Which slices need a second set, (slice,).
 
     Parameters
@@ -26,7 +26,7 @@ def folds(second: Any, signal: Any) -> Any:
     return folded.sum(axis=(1, 2)) > FOLDED_SHARE * (signal > 0).sum(axis=(1, 2))
 
 
-def turned(maps: Any, values: Any, virtual_coil: Any, xp: Any) -> Any:
+def align(maps: Any, values: Any, virtual_coil: Any, xp: Any) -> Any:
     """Two sets turned within the space that they span, so that they change smoothly in space.
 
     Where both eigenvalues are near 1, which combinations are the eigenvectors is a matter of the
@@ -49,7 +49,7 @@ def turned(maps: Any, values: Any, virtual_coil: Any, xp: Any) -> Any:
     )
 
 
-def fading(second: Any, xp: Any) -> Any:
+def taper(second: Any, xp: Any) -> Any:
     """Weight of the second set where its eigenvalue is `second`: 1, and 0 where it is too low."""
     low, high = SECOND_EIGENVALUES
     return xp.clip((second - low) / (high - low), 0, 1)

@@ -12,7 +12,7 @@ import numpy as np
 
 from scoremri_core.errors import CalibrationError, InputError
 from scoremri_core.mri.coils.espirit import eigenvectors, kernels, lag_matrices
-from scoremri_core.mri.coils.map_sets import fading, folds, turned
+from scoremri_core.mri.coils.map_sets import aliases, align, taper
 from scoremri_core.mri.coils.virtual_coil import object_signal, referenced, strides, virtual_coil
 from scoremri_core.mri.fourier import to_image
 from scoremri_core.mri.noise.covariance import whitening_matrix
@@ -207,18 +207,18 @@ def _of_one_extent(
         lags = lag_matrices(kernels(block, kernel, noise, xp, whole), xp)
         two = xp.full(len(ksp), sets == 2)
         if sets == "auto":
-            two = folds(eigenvectors(lags, shape, 2, xp, strides(shape))[1][:, 1], signal)
+            two = aliases(eigenvectors(lags, shape, 2, xp, strides(shape))[1][:, 1], signal)
         maps, values = eigenvectors(lags, shape, 1 + bool(two.any()), xp)
     virtual = virtual_coil(maps[:, 0], block, signal, xp)
     if maps.shape[1] == 2:
-        maps = turned(maps, values * two[:, None, None, None], virtual, xp)
+        maps = align(maps, values * two[:, None, None, None], virtual, xp)
     maps = referenced(maps, virtual, xp)
     if whitening is not None:
         unwhitening = xp.asarray(np.linalg.inv(whitening), dtype=xp.complex64)
         maps = _mix(unwhitening[:, None], maps)
     maps = _unit(maps, axis=2, xp=xp)
     if maps.shape[1] == 2:
-        maps[:, 1] *= (fading(values[:, 1], xp) * two[:, None, None])[:, None]
+        maps[:, 1] *= (taper(values[:, 1], xp) * two[:, None, None])[:, None]
     return maps
 
 

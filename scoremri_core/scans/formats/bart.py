@@ -14,8 +14,8 @@ import numpy.typing as npt
 
 from scoremri_core.errors import InputError
 from scoremri_core.paths import PathLike, check_readable
+from scoremri_core.scans.formats.array_scan import ArrayScan, scan_of
 from scoremri_core.scans.formats.geometry import find_sidecar, nominal, read_sidecar
-from scoremri_core.scans.formats.made import MadeScan, scan_of
 from scoremri_core.scans.formats.recognise import DIMENSIONS_TITLE, bart_header, data_file
 
 logger = logging.getLogger(__name__)
@@ -41,7 +41,7 @@ OTHERS = {
 
 
 @contextmanager
-def open_made(path: PathLike) -> Iterator[MadeScan]:
+def open_made(path: PathLike) -> Iterator[ArrayScan]:
     """Open Cartesian k-space: read-out, phase 1, phase 2, coils, echoes, times and slices.
 
     A plane of both phase-encode directions, (1, phase 1, phase 2), is an image of y and x.  It has

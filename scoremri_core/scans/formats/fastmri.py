@@ -14,15 +14,15 @@ from scoremri_core.errors import InputError
 from scoremri_core.paths import PathLike
 from scoremri_core.scans.encoding import encodings
 from scoremri_core.scans.files import open_hdf5
+from scoremri_core.scans.formats.array_scan import ArrayScan, scan_of
 from scoremri_core.scans.formats.geometry import Geometry, nominal
-from scoremri_core.scans.formats.made import MadeScan, scan_of
 from scoremri_core.scans.header import parse_valid_part
 
 logger = logging.getLogger(__name__)
 
 
 @contextmanager
-def open_made(path: PathLike) -> Iterator[MadeScan]:
+def open_made(path: PathLike) -> Iterator[ArrayScan]:
     """Open `kspace`, (slice, coil, readout, phase), or (slice, readout, phase) of a single coil.
 
     The readout is the axis of the header's encoded x, the last but one in fastMRI's own files.

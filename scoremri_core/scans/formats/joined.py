@@ -12,12 +12,12 @@ from ismrmrd.hdf5 import acquisition_header_dtype
 
 from scoremri_core.errors import InputError
 from scoremri_core.scans.flags import CALIBRATION, NOISE
-from scoremri_core.scans.formats.made import MadeScan
+from scoremri_core.scans.formats.array_scan import ArrayScan
 
 LONGEST = int(np.iinfo(np.uint16).max)  # samples of a readout, as ISMRMRD counts them
 
 
-def with_reference(scan: MadeScan, reference: MadeScan) -> MadeScan:
+def with_reference(scan: ArrayScan, reference: ArrayScan) -> ArrayScan:
     """The scan after a reference scan, whose lines serve calibration alone."""
     heads = reference.heads()
     heads["flags"] = CALIBRATION
@@ -29,7 +29,7 @@ def with_reference(scan: MadeScan, reference: MadeScan) -> MadeScan:
     return _after(scan, replace(reference, _heads=heads))
 
 
-def with_noise(scan: MadeScan, noise: npt.NDArray[Any]) -> MadeScan:
+def with_noise(scan: ArrayScan, noise: npt.NDArray[Any]) -> ArrayScan:
     """The scan after one readout of noise (coil, sample), sampled as fast as the image.
 
     Raises
@@ -49,10 +49,10 @@ def with_noise(scan: MadeScan, noise: npt.NDArray[Any]) -> MadeScan:
     head["sample_time_us"] = scan.heads()["sample_time_us"][:1]
     head["number_of_samples"] = noise.shape[1]
     head["flags"] = NOISE
-    return _after(scan, MadeScan(scan.name, scan.header, head, lambda index: noise))
+    return _after(scan, ArrayScan(scan.name, scan.header, head, lambda index: noise))
 
 
-def _after(scan: MadeScan, first: MadeScan) -> MadeScan:
+def _after(scan: ArrayScan, first: ArrayScan) -> ArrayScan:
     heads = np.concatenate([first.heads(), scan.heads()])
     heads["scan_counter"] = np.arange(len(heads)) + 1
 

@@ -13,9 +13,9 @@ import numpy.typing as npt
 
 from scoremri_core.errors import InputError
 from scoremri_core.paths import PathLike
+from scoremri_core.scans.formats.array_scan import ArrayScan, scan_of
 from scoremri_core.scans.formats.geometry import SUFFIXES, Geometry, find_sidecar, read_sidecar
 from scoremri_core.scans.formats.joined import with_noise, with_reference
-from scoremri_core.scans.formats.made import MadeScan, scan_of
 
 AXES = ("repetition", "contrast", "slice", "coil", "z", "y", "x")
 REQUIRED = ("coil", "y", "x")
@@ -24,7 +24,7 @@ Kspace = npt.NDArray[Any]
 
 
 @contextmanager
-def open_made(path: PathLike) -> Iterator[MadeScan]:
+def open_made(path: PathLike) -> Iterator[ArrayScan]:
     """Open complex k-space, centred, zero where not measured: .npy, or `kspace` of an .npz.
 
     An .npz may also have `calibration`, the lines of a reference scan on the same axes, around DC,
@@ -97,5 +97,5 @@ def _on_matrix(path: Path, block: Kspace, shape: tuple[int, ...]) -> Kspace:
     return wide
 
 
-def _scan(path: Path, ordered: Kspace, geometry: Geometry) -> MadeScan:
+def _scan(path: Path, ordered: Kspace, geometry: Geometry) -> ArrayScan:
     return scan_of(str(path), ordered.shape, lambda *frame: np.asarray(ordered[frame]), geometry)

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 
 from scoremri_core.paths import PathLike
 from scoremri_core.scans.files import Scan, open_scan
-from scoremri_core.scans.formats.made import MadeScan
+from scoremri_core.scans.formats.array_scan import ArrayScan
 from scoremri_core.scans.formats.recognise import recognise
 
 READERS = {
@@ -20,7 +20,7 @@ READERS = {
 
 
 @contextmanager
-def open_any(path: PathLike, group: str = "dataset") -> Iterator[Scan | MadeScan]:
+def open_any(path: PathLike, group: str = "dataset") -> Iterator[Scan | ArrayScan]:
     """Open raw data as a scan of ISMRMRD acquisitions.
 
     Parameters

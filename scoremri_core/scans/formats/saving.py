@@ -10,16 +10,16 @@ import numpy.typing as npt
 
 from scoremri_core.paths import check_new, placing
 from scoremri_core.scans.files import Scan
+from scoremri_core.scans.formats.array_scan import ArrayScan
 from scoremri_core.scans.formats.bart import write_array
 from scoremri_core.scans.formats.geometry import geometry_of, sidecar_text
-from scoremri_core.scans.formats.made import MadeScan
 from scoremri_core.scans.gridding import zero_filled_kspace
 
 AXES = ("slice", "coil", "y", "x")
 Kspace = npt.NDArray[np.complex64]
 
 
-def save_array(path: Path, scan: Scan | MadeScan, overwrite: bool) -> list[Path]:
+def save_array(path: Path, scan: Scan | ArrayScan, overwrite: bool) -> list[Path]:
     """Write the k-space of a 2D scan as .cfl (with .hdr) or .npy, with a side-car .json.
 
     Of several contrasts, phases, repetitions or sets it is the first, as `zero_filled_kspace`

@@ -10,7 +10,7 @@ import numpy.typing as npt
 from ismrmrd import xsd
 
 from scoremri_core.scans.flags import CALIBRATION, CALIBRATION_AND_IMAGING
-from scoremri_core.scans.formats.made import acceleration
+from scoremri_core.scans.formats.array_scan import acceleration
 
 logger = logging.getLogger(__name__)
 

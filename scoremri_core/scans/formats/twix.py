@@ -26,7 +26,7 @@ from scoremri_core.scans.flags import (
     REVERSE,
     flag_bits,
 )
-from scoremri_core.scans.formats.made import FIRST_IN_SLICE, LAST_IN_MEASUREMENT, MadeScan
+from scoremri_core.scans.formats.array_scan import FIRST_IN_SLICE, LAST_IN_MEASUREMENT, ArrayScan
 from scoremri_core.scans.formats.siemens_protocol import header_of, value
 
 logger = logging.getLogger(__name__)
@@ -61,7 +61,7 @@ SMALLEST = 128  # bytes of a block
 
 
 @contextmanager
-def open_made(path: PathLike) -> Iterator[MadeScan]:
+def open_made(path: PathLike) -> Iterator[ArrayScan]:
     """Open the last scan of a file, with its noise scan or that of the scans before it.
 
     Positions and directions are those of the readouts' headers, in the patient's coordinates: the
@@ -100,7 +100,7 @@ def open_made(path: PathLike) -> Iterator[MadeScan]:
             raise InputError(f"{name}: cut off in acquisition {index} of {len(heads)}") from error
         return data
 
-    yield MadeScan(name, header, heads, readout)
+    yield ArrayScan(name, header, heads, readout)
 
 
 def _name(scan: Any) -> str:

@@ -14,7 +14,7 @@ from scoremri_core.reports.geometry import letters
 from scoremri_core.scans.directions import as_attributes, image_directions, pixel_directions
 from scoremri_core.scans.files import write_scan
 from scoremri_core.scans.flags import LAST_IN_SLICE, imaging_lines
-from scoremri_core.scans.formats.made import MadeScan
+from scoremri_core.scans.formats.array_scan import ArrayScan
 from scoremri_core.scans.formats.opening import open_any
 from scoremri_core.scans.gridding import zero_filled_kspace
 from scoremri_core.simulation.simulation import SimulatedScan
@@ -97,7 +97,7 @@ class Blob:
                 line = line * np.exp(-0.5 * ((above[index] - OFFSET[2]) / WIDTH) ** 2)
             return np.array([[1.0], [0.5j]]) * line
 
-        return MadeScan("blob", header, heads, readout)
+        return ArrayScan("blob", header, heads, readout)
 
 
 def centroid(values):

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from scoremri_core.mri.arithmetic import along_y, doubled, weigh, weigh_
+from scoremri_core.mri.arithmetic import real_pairs, scale_complex, scale_complex_, y_contiguous
 
 
 @pytest.mark.parametrize("shape", [(2, 3, 1, 5, 4), (2, 1, 1, 5, 4), (2, 1, 1, 5, 1), (5, 4)])
@@ -9,16 +9,20 @@ def test_weights_count_for_both_components(shape):
     generator = torch.Generator().manual_seed(0)
     x = torch.randn(2, 3, 1, 5, 4, dtype=torch.complex64, generator=generator)
     factors = torch.randn(*shape, generator=generator)
-    for given in (x, along_y(x)):
-        torch.testing.assert_close(weigh(given, doubled(factors)), factors * x, rtol=0, atol=0)
-    torch.testing.assert_close(weigh_(along_y(x), doubled(factors)), factors * x, rtol=0, atol=0)
+    for given in (x, y_contiguous(x)):
+        torch.testing.assert_close(
+            scale_complex(given, real_pairs(factors)), factors * x, rtol=0, atol=0
+        )
+    torch.testing.assert_close(
+        scale_complex_(y_contiguous(x), real_pairs(factors)), factors * x, rtol=0, atol=0
+    )
 
 
 def test_order_in_memory_stays():
     x = torch.randn(2, 3, 6, 5, dtype=torch.complex64)
-    there = along_y(x)
+    there = y_contiguous(x)
     assert torch.equal(there, x)
     assert there.stride()[-2:] == (1, 6)
-    assert along_y(there).data_ptr() == there.data_ptr()
-    for y in (weigh(there, doubled(torch.rand(6, 5))), torch.fft.fft(there, dim=-2)):
+    assert y_contiguous(there).data_ptr() == there.data_ptr()
+    for y in (scale_complex(there, real_pairs(torch.rand(6, 5))), torch.fft.fft(there, dim=-2)):
         assert y.stride()[-2:] == (1, 6)

@@ -10,7 +10,7 @@ from scoremri_core.mri.fourier import to_kspace
 from scoremri_core.priors import load_prior, save_prior
 from scoremri_core.priors.residual_unet import ResidualUnet, ResidualUnetPrior, spectral_norm
 from scoremri_core.training.augment import complex_patch
-from scoremri_core.training.batch_norm import settle
+from scoremri_core.training.batch_norm import recompute_batch_norm
 from scoremri_core.training.loop import train
 from scoremri_core.training.objective import signed_levels, signed_loss
 from scoremri_core.training.settings import Settings
@@ -155,7 +155,7 @@ def test_the_statistics_of_batch_norm_are_those_of_the_average():
         if isinstance(layer, torch.nn.BatchNorm2d):
             torch.nn.init.normal_(layer.running_mean)  # of other weights
     batches = [(3 * torch.randn(2, 2, 32, 32) + i, 0.1 + torch.rand(2)) for i in range(4)]
-    settle(network, iter(batches))
+    recompute_batch_norm(network, iter(batches))
     assert not network.training
     convolution, norm = network.down[0][0].layers[:2]
     seen = [torch.cat((x, s.view(-1, 1, 1, 1).expand(-1, 1, 32, 32)), 1) for x, s in batches]

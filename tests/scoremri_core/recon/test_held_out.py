@@ -118,7 +118,7 @@ def test_where_held_lines_speak_for_the_classical_image_it_is_sent(sound, monkey
     both = reconstruct(np.stack([data, spoilt]), **options)
     assert [own.number for own in asked] == [1]  # a sound slice is not asked about
     assert both.info.fallback[0] is None
-    assert "predicts lines that it has not seen better" in both.info.fallback[1]
+    assert "predicts held-out lines better" in both.info.fallback[1]
     assert np.isfinite(both.mean).all()
     assert np.isnan(both.std[1]).all()
 

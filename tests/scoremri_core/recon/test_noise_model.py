@@ -160,9 +160,9 @@ def test_noise_that_coils_share_is_not_taken_for_more_of_it(unit):
     mixing = np.eye(COILS) + 0.4 * (rng.standard_normal((2, COILS, COILS)) * [[[1]], [[1j]]]).sum(0)
     plain = NoiseModel(covariance)
     mixed = NoiseModel(unit**2 * mixing @ covariance @ mixing.conj().T)
-    assert plain.face_maps(KSpace(data, measured(data)), maps)
+    assert plain.update_from_calibration(KSpace(data, measured(data)), maps)
     mixed_data = unit * np.einsum("cd,dyx->cyx", mixing, data).astype(np.complex64)
-    assert mixed.face_maps(
+    assert mixed.update_from_calibration(
         KSpace(mixed_data, measured(data)),
         np.einsum("cd,sdyx->scyx", mixing, maps).astype(np.complex64),
     )

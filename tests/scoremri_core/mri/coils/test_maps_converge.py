@@ -20,11 +20,11 @@ def espirit_matrices(kspace, where, whitening):
     lags = lag_matrices(kernels(block, 6, 0.0 if identity else 1.0, np), np)[0]
     lag = np.fft.fftfreq(len(lags), 1 / len(lags))
     y, x = np.nonzero(where)
-    along_y, along_x = (
+    y_contiguous, along_x = (
         np.exp(2j * np.pi / n * np.outer(r - n // 2, lag)).astype(np.complex64)
         for r, n in zip((y, x), where.shape, strict=True)
     )
-    waves = (along_y[:, :, None] * along_x[:, None]).reshape(len(y), -1)
+    waves = (y_contiguous[:, :, None] * along_x[:, None]).reshape(len(y), -1)
     return (waves @ lags.reshape(waves.shape[1], -1)).reshape(-1, *lags.shape[2:])
 
 

@@ -14,7 +14,7 @@ logger = logging.getLogger(__name__)
 FEW = 0.5  # of the lines announced; partial Fourier and an elliptical pattern leave more
 
 
-class Declared:
+class HeaderCheck:
     """Tells, once for each kind and stream, where the data and their header disagree.
 
     The data are what is reconstructed.

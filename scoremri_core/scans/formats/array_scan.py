@@ -27,7 +27,7 @@ Plane = Callable[[int, int, int], npt.NDArray[Any]]
 
 
 @dataclass(frozen=True)
-class MadeScan:
+class ArrayScan:
     """A scan whose acquisitions are made as they are read; see `scoremri_core.scans.files.Scan`.
 
     Attributes
@@ -67,7 +67,7 @@ class MadeScan:
 
 def scan_of(
     name: str, shape: tuple[int, ...], plane: Plane, geometry: Geometry, header: Any = None
-) -> MadeScan:
+) -> ArrayScan:
     """A scan of k-space that lies in arrays.
 
     Lines that are zero in every coil were not measured.  Where some were not, the lines without a
@@ -129,7 +129,7 @@ def scan_of(
         counters = (int(where[c]) for c in ("repetition", "contrast", "slice"))
         return kept(*counters)[:, z[index], y[index]]
 
-    return MadeScan(name, header, heads, readout)
+    return ArrayScan(name, header, heads, readout)
 
 
 def pattern(acquired: npt.NDArray[np.bool_]) -> tuple[npt.NDArray[np.bool_], tuple[int, int]]:
@@ -144,10 +144,10 @@ def pattern(acquired: npt.NDArray[np.bool_]) -> tuple[npt.NDArray[np.bool_], tup
     box = np.ix_(_span(rows), _span(columns))
     if acquired[box].all():
         return calibration, (1, 1)
-    along_y, along_z = _run(acquired[nz // 2], ny // 2), _run(acquired[:, ny // 2], nz // 2)
-    block = acquired[along_z, along_y]
+    y_contiguous, along_z = _run(acquired[nz // 2], ny // 2), _run(acquired[:, ny // 2], nz // 2)
+    block = acquired[along_z, y_contiguous]
     if block.size and block.all() and block.shape[1] >= MIN_CALIBRATION:
-        calibration[along_z, along_y] = True
+        calibration[along_z, y_contiguous] = True
     outside = ~calibration[box]
     factor = max(1, round(outside.sum() / max(1, (acquired[box] & outside).sum())))
     if nz == 1 or rows[_span(rows)].mean() == columns[_span(columns)].mean() == 1:
