@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from scoremri_core.priors.ncsnv2 import NCSNv2
+from scoremri_core.priors.precision import mixed_precision
 from scoremri_core.priors.unet import DenoisingUnet
 
 SIGMA_RANGE = (0.003, 6.0)
@@ -83,7 +84,7 @@ def denoising_loss(
     skip, out, _ = model.preconditioning(sigma)
     target = (clean - skip * noisy) / out
     seen = noisy.contiguous(memory_format=torch.channels_last)
-    with torch.autocast(clean.device.type, torch.bfloat16):
+    with mixed_precision(clean.device):
         residual, log_variance = model.residual(seen, sigma)
         lesson = target if teacher is None else _lesson(teacher, seen, sigma, target, untaught)
     residual = residual.float()
@@ -127,7 +128,7 @@ def annealed_loss(
     loss to minimise, and the mean of the square (1 = no better than f = 0).
     """
     noisy = clean + sigma.view(-1, 1, 1, 1) * noise
-    with torch.autocast(clean.device.type, torch.bfloat16):
+    with mixed_precision(clean.device):
         found = model.unscaled(noisy.contiguous(memory_format=torch.channels_last))
     mse = (found.float() + noise).square().mean()
     learned = mse if expected is None else (found.float() + expected).square().mean()
@@ -158,7 +159,7 @@ def signed_loss(
     """
     scale = sigma.view(-1, 1, 1, 1)
     noisy = clean + scale * noise
-    with torch.autocast(clean.device.type, torch.bfloat16):
+    with mixed_precision(clean.device):
         score = model(noisy.contiguous(memory_format=torch.channels_last), sigma)
     found = scale * score.float()
     mse = (found + noise).square().mean()
@@ -182,7 +183,7 @@ def expected_noise(teacher: DenoisingUnet, noisy: Tensor, sigma: Tensor, noise: 
     """
     least, greatest = SIGMA_RANGE
     level = sigma.abs().clamp(least, greatest)
-    with torch.autocast(noisy.device.type, torch.bfloat16):
+    with mixed_precision(noisy.device):
         residual = teacher.residual(noisy.contiguous(memory_format=torch.channels_last), level)[0]
     # (noisy - skip noisy - out residual) / level, without the difference of nearly equal numbers
     total = (level**2 + teacher.sigma_data**2).view(-1, 1, 1, 1)
