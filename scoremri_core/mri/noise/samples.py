@@ -25,11 +25,12 @@ from scoremri_core.mri.fourier import fft
 
 PER_COIL = 8  # samples wanted: eigenvalues of whitened noise are from 0.5 to 2 then
 FEWEST = 256  # samples wanted, however few the coils
-QUIETER = 0.9  # power of a place over that of the one before, for it to be taken instead
-CHANCE = 2.0  # standard errors
+QUIETER = 0.95  # power of a place over that of the one before, for it to be taken instead
+SURE = 3.0  # standard errors by which a difference is certain
+CHANCE = 2.0  # standard errors that may be chance
 FEWEST_LINES = 12
 AIR = 0.2  # of the columns
-ROLL_OFF = 0.05  # of the columns, where receiver filters may attenuate the noise
+ROLL_OFF = 0.05  # of the columns, and of them as many are taken at least
 JUMP = 1.15  # in power, from a column to the next louder one, where the object begins
 BLOCK = 64  # samples of k-space
 FAR = 0.02  # of the samples, 4 blocks at least
@@ -96,8 +97,8 @@ def _candidates(
 def _is_quieter(one: Samples, other: Samples) -> bool:
     """Whether the coils have less power in one place than in the other, by more than chance."""
     levels = [np.log(np.maximum(_power(x).mean(axis=1), TINY)).mean() for x in (one, other)]
-    chance = np.sqrt((1 / one.shape[1] + 1 / other.shape[1]) / len(one))
-    return bool(levels[0] - levels[1] < np.log(QUIETER) - CHANCE * chance)
+    error = np.sqrt((1 / one.shape[1] + 1 / other.shape[1]) / len(one))
+    return bool(levels[0] - levels[1] < np.log(QUIETER) - SURE * error)
 
 
 def _whole_lines(measured: NDArray[np.bool_]) -> NDArray[np.intp] | None:
@@ -108,7 +109,7 @@ def _whole_lines(measured: NDArray[np.bool_]) -> NDArray[np.intp] | None:
     first = measured[whole].argmax(axis=1)
     last = nx - measured[whole, ::-1].argmax(axis=1)
     gap_free = last - first == count[whole]
-    if gap_free.sum() < 8 or gap_free.mean() < 0.9:
+    if nx < NARROWEST or gap_free.sum() < 8 or gap_free.mean() < 0.9:
         return None
     whole = whole[gap_free]
     return whole[np.argsort(-np.abs(whole - ny // 2), kind="stable")]
@@ -137,16 +138,19 @@ def _beside_object(
 
 
 def _air(power: Real, wanted: int) -> NDArray[np.intp]:
-    """The quietest columns of power (coil, line, column), until the object begins."""
+    """The quietest columns of power (coil, line, column), until the object begins.
+
+    Without the very quietest ones, where receiver filters may attenuate the noise.
+    """
     coils, lines, columns = power.shape
     level = _over_floor(power.mean(axis=1))
     order = np.argsort(level, kind="stable")
     least = max(int(ROLL_OFF * columns), 2)
-    most = max(int(AIR * columns), min(wanted, columns // 2), least)
+    most = max(int(AIR * columns), min(wanted, columns // 2), 2 * least)
     jump = JUMP + CHANCE / np.sqrt(coils * lines)
-    louder = level[order[least:most]] > jump * level[order[least - 1 : most - 1]]
-    count = least + (int(louder.argmax()) if louder.any() else len(louder))
-    return order[least if count >= 2 * least else 0 : count]
+    louder = level[order[2 * least : most]] > jump * level[order[2 * least - 1 : most - 1]]
+    count = 2 * least + (int(louder.argmax()) if louder.any() else len(louder))
+    return order[least:count]
 
 
 def _far_samples(
@@ -191,7 +195,7 @@ def _corners(block: Samples, variance: NDArray[np.float64]) -> Samples:
     level = uniform_filter(_over_floor(_power(image)), 3, mode="wrap")[::2, ::2].ravel()
     order = np.argsort(level, kind="stable")
     # half of the 9 pixels are independent
-    limit = 1.25 + CHANCE / np.sqrt(4.5 * len(block))
+    limit = 1.25 + SURE / np.sqrt(4.5 * len(block))
     count, more = 0, max(int(CORNERS * level.size), 2)
     while more > count:
         count = more
