@@ -78,7 +78,7 @@ def check_absent(path: PathLike, overwrite: bool, how: str = "--overwrite") -> N
     A link counts, wherever it leads.
     """
     if not overwrite and os.path.lexists(path):
-        raise InputError(f"{path}: is there already; {how} replaces it")
+        raise InputError(f"{path}: already exists; {how} replaces it")
 
 
 def check_folder(folder: PathLike) -> None:

@@ -24,7 +24,7 @@ from scoremri_core.recon.memo import Memo
 from scoremri_core.recon.prepare import prepare
 from scoremri_core.recon.progress import Callback, Reporter
 from scoremri_core.recon.request import Request
-from scoremri_core.recon.result import Info, Reconstruction, in_words
+from scoremri_core.recon.result import Info, Reconstruction, describe_inconsistent_lines
 from scoremri_core.recon.sample import sample
 from scoremri_core.recon.volume import join, split
 from scoremri_core.samplers.random_numbers import derived_seed
@@ -300,7 +300,11 @@ def reconstruct_slices(
         parts += [finish(own, request) for own in prepared]
     _log("%s", warnings, len(slices))
     shares = [part.inconsistent_lines for part in parts if part.inconsistent_lines > 0]
-    _log("%s", [in_words(max(shares))] * len(shares) if shares else [], len(slices))
+    _log(
+        "%s",
+        [describe_inconsistent_lines(max(shares))] * len(shares) if shares else [],
+        len(slices),
+    )
     fallbacks = [part.fallback for part in parts]
     _log("classical image instead of samples: %s", fallbacks, len(slices))
     result = assemble(request, parts, slices[0].coils, denoiser, evaluations)

@@ -79,7 +79,9 @@ class Info:
     @property
     def inconsistency(self) -> str | None:
         """What lines that contradict each other mean, None where there are none."""
-        return in_words(max((share for share in self.inconsistent_lines if share > 0), default=0.0))
+        return describe_inconsistent_lines(
+            max((share for share in self.inconsistent_lines if share > 0), default=0.0)
+        )
 
 
 REFERENCES = ("zero_filled", "classical")  # images without a prior that can be asked for
@@ -95,7 +97,7 @@ PER_SLICE = (
 )
 
 
-def in_words(inconsistent_lines: float) -> str | None:
+def describe_inconsistent_lines(inconsistent_lines: float) -> str | None:
     """That share of the measured samples as a sentence, None where it is zero or not known."""
     if not inconsistent_lines > 0:
         return None

@@ -76,7 +76,7 @@ def test_an_existing_file_is_kept(run, folder, case):
     code, out, told = run(*command)
     assert (code, out) == (2, "")
     shown = str(there.relative_to(folder))
-    assert told == f"scoremri: {shown}: is there already; --overwrite replaces it\n"
+    assert told == f"scoremri: {shown}: already exists; --overwrite replaces it\n"
     assert {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()} == kept
 
 

@@ -13,7 +13,7 @@ from scoremri_core.mri.sampling import Box
 from scoremri_core.recon.held_out import EVERY, worse_than_classical
 from scoremri_core.recon.noise_model import NoiseModel
 from scoremri_core.recon.prepare import Slice
-from scoremri_core.recon.result import in_words
+from scoremri_core.recon.result import describe_inconsistent_lines
 from scoremri_core.score.metrics import psnr
 from scoremri_core.simulation.masks import make_mask
 from scoremri_core.simulation.simulation import SimulatedScan
@@ -98,9 +98,9 @@ def test_a_corrupt_readout_costs_no_more_than_itself(sound, corrupt, caplog):
 
 
 def test_what_is_said_of_a_share():
-    assert in_words(0.0) is None
-    assert in_words(float("nan")) is None
-    assert in_words(0.0238).startswith("2.4 % of the measured samples")
+    assert describe_inconsistent_lines(0.0) is None
+    assert describe_inconsistent_lines(float("nan")) is None
+    assert describe_inconsistent_lines(0.0238).startswith("2.4 % of the measured samples")
 
 
 def test_where_held_lines_speak_for_the_classical_image_it_is_sent(sound, monkeypatch):
