@@ -174,7 +174,7 @@ class _Sense:
         empty = torch.zeros((1, 1, *shape), dtype=torch.complex64)
         solution, _ = cg(
             LinearOperator((size, size), matvec=normal, dtype=np.complex64),
-            spectrum(self._operator.pull(self._data, empty)),
+            spectrum(self._operator.adjoint_residual(self._data, empty)),
             rtol=tolerance,
             maxiter=iterations,
             M=LinearOperator(

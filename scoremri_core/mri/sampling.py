@@ -40,7 +40,7 @@ def sampled_box(mask: NDArray[np.bool_]) -> tuple[int, int]:
     return sides[0], sides[1]
 
 
-def unacquired(mask: NDArray[np.bool_]) -> float:
+def unsampled_fraction(mask: NDArray[np.bool_]) -> float:
     """Share of the matrix (y, x) in which no sample is near, as partial Fourier leaves it."""
     size = [min(GAP, n) for n in mask.shape]
     near = maximum_filter(mask, size, mode="nearest")

@@ -50,7 +50,7 @@ class SenseOperator:
             for each in (self.mask, self._gain)
         )
         self._reduced_mask = reduced_mask
-        # what `normal` and `pull` scale_complex samples by, laid out as `reduced` k-space
+        # what `normal` and `adjoint_residual` scale_complex samples by, laid out as `reduced` k-space
         self.precision = self._given_precision = reduced_gain.to(maps.real.dtype).square()
         self._weights = real_pairs(self.precision)
         self.support = y_contiguous(self.maps.abs().amax(2))[:, None] > 0  # (frame, 1, set, y, x)
@@ -80,7 +80,7 @@ class SenseOperator:
     def weighted(self, precision: Tensor) -> SenseOperator:
         """The same operator for noise of the variance 1 / precision in each real component.
 
-        `normal`, `pull` and the diagonals then hold A^H W A and A^H W, W the precision, which takes
+        `normal`, `adjoint_residual` and the diagonals then hold A^H W A and A^H W, W the precision, which takes
         the place of the samples' weight.
 
         Parameters
@@ -96,7 +96,7 @@ class SenseOperator:
         return other
 
     def reduced(self, kspace: Tensor) -> Tensor:
-        """k-space (frame, coil, y, x) as `pull` takes it: y itself, after a unitary transform."""
+        """k-space (frame, coil, y, x) as `adjoint_residual` takes it: y itself, after a unitary transform."""
         if self.weight is not None:
             kspace = kspace / torch.where(self.mask, self._gain, 1)[:, 0]
         return y_contiguous(fft(to_image(kspace * self.mask[:, 0]), self._axes))
@@ -115,7 +115,9 @@ class SenseOperator:
             own.index_copy_(-1, rows, given[..., : len(rows)])
         return k.mT
 
-    def pull(self, reduced: Tensor, image: Tensor, noise: Tensor | None = None) -> Tensor:
+    def adjoint_residual(
+        self, reduced: Tensor, image: Tensor, noise: Tensor | None = None
+    ) -> Tensor:
         """A^H W (y + W^(-1/2) e - A x).
 
         Parameters

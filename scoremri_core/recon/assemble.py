@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from scoremri_core.kspace import KSpace
 from scoremri_core.mri.classical import best_classical, zero_filled
 from scoremri_core.mri.fourier import to_image
-from scoremri_core.mri.sampling import unacquired
+from scoremri_core.mri.sampling import unsampled_fraction
 from scoremri_core.recon.prepare import Slice
 from scoremri_core.recon.request import Request
 from scoremri_core.recon.result import Info, Reconstruction, standard_deviation
@@ -65,7 +65,7 @@ def finish(own: Slice, request: Request) -> Finished:
         samples=full.image(samples * phase),
         maps=maps if request.keep_maps else None,
         references={name: full.image(image * phase) for name, image in references.items()},
-        unsampled_fraction=unacquired(full.mask),
+        unsampled_fraction=unsampled_fraction(full.mask),
         sigma_n=noise.sigma_used(own.misfit) * unit,
         sigma_thermal=noise.sigma_thermal * unit,
         misfit=noise.thermal_misfit(own.misfit),
