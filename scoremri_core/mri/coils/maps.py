@@ -201,7 +201,7 @@ def _of_one_extent(
     rows, columns = map(_central, extent, shape)
     block = ksp[..., rows, columns]
     signal = object_signal(block, shape, xp)
-    if too_small(extent, kernel):
+    if calibration_warning(extent, kernel):
         maps = _low_resolution(ksp, extent, xp)
     else:
         lags = lag_matrices(kernels(block, kernel, noise, xp, whole), xp)
@@ -222,7 +222,7 @@ def _of_one_extent(
     return maps
 
 
-def too_small(extent: tuple[slice, slice], kernel: int = 6) -> str | None:
+def calibration_warning(extent: tuple[slice, slice], kernel: int = 6) -> str | None:
     """Why a calibration block gives low-resolution images instead of ESPIRiT maps, or None."""
     ny, nx = (s.stop - s.start for s in extent)
     if min(ny, nx) >= max(_NARROWEST_FOR_KERNELS, 2 * kernel):

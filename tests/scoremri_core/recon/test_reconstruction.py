@@ -131,7 +131,7 @@ def test_slices_with_seeds_of_their_own_are_what_they_are_alone(prior):
     alone = reconstruct(scan(), seed=8, **options)
     np.testing.assert_allclose(together.samples[1], alone.samples[0], atol=1e-6)
     assert np.abs(together.samples[0] - together.samples[1]).max() > 1e-3
-    with pytest.raises(InputError, match="seed holds 3 numbers: expected one, or 2"):
+    with pytest.raises(InputError, match="seed holds 3 numbers: expected 1 or 2"):
         reconstruct(stack, seed=[1, 2, 3], **options)
 
 

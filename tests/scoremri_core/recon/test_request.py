@@ -94,7 +94,7 @@ def test_info_has_an_entry_for_each_slice(run, kspace):
         assert len(getattr(one.info, name)) == 1
         assert len(getattr(two.info, name)) == 2
         assert getattr(two.select(0).info, name) == pytest.approx(getattr(one.info, name))
-    assert two.info.fallback == (None, "k-space holds no measured sample")
+    assert two.info.fallback == (None, "k-space holds no measured samples")
     assert two.info.reason == two.select(1).info.reason == two.info.fallback[1]
 
 
@@ -102,7 +102,7 @@ def test_a_reconstruction_is_shown_in_a_line(run, kspace):
     shown = repr(run(kspace))
     assert shown == "<Reconstruction of 1 x 32 x 32: 2 samples by posterior, prior GaussianPrior>"
     broken = np.full_like(kspace, np.nan)
-    assert "1 of them classical: k-space holds no measured sample" in repr(run(broken))
+    assert "1 of them classical: k-space holds no measured samples" in repr(run(broken))
 
 
 @pytest.mark.parametrize(
