@@ -274,7 +274,7 @@ def test_resized_crops_the_field_of_view(prior):
         ({"maps": 3}, "maps is 3"),
         ({"maps": np.ones((2, 8, 8))}, r"maps has shape \(2, 8, 8\)"),
         ({"noise_covariance": np.eye(2)}, "noise_covariance has shape"),
-        ({"noise_covariance": -np.eye(COILS)}, "not positive"),
+        ({"noise_covariance": -np.eye(COILS)}, "not positive semidefinite"),
         ({"averages": np.ones(3)}, r"averages has shape \(3,\): expected \(y,\), \(y, x\)"),
         ({"averages": np.zeros(NY)}, "averages: expected a number above 0"),
         ({"averages": np.full(NY, np.nan)}, "averages: expected a number above 0"),
