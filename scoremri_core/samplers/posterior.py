@@ -147,7 +147,7 @@ def sample_posterior(
             spectrum = _spectra(prior, sigma, (ny, nx)) if found is None else found.view(last.shape)
             root = ErrorRoot(inflation * scale * variance, spectrum)
             weighted = operator.weighted(1 / variance_of_noise[:, some])
-            innovation = weighted.pull(reduced, denoised, e1[:, some])
+            innovation = weighted.adjoint_residual(reduced, denoised, e1[:, some])
             e = y_contiguous(e2[:, some] / inflation**0.5)
             correction = _correction(weighted, root, innovation, e, options.tolerance, options)
             parts.append(denoised + correction)
@@ -212,7 +212,7 @@ def _start(
     e2 = noise.complex_normal(variance.shape[2], ny, nx)
     reduced = operator.reduced(data)[:, None]
     zero = torch.zeros_like(variance).expand(-1, 2, -1, -1, -1).to(data.dtype)
-    seen = operator.pull(torch.cat((reduced, reduced + e1), 1), zero)
+    seen = operator.adjoint_residual(torch.cat((reduced, reduced + e1), 1), zero)
     e2 = torch.cat((torch.zeros_like(e2), e2), 1)
     mean, draw = _correction(operator, root, seen, e2, START_TOLERANCE, options).split(1, 1)
     if spectrum is None:

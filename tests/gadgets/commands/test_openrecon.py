@@ -250,9 +250,7 @@ def test_existing_files_are_kept(run, tmp_path):
     (tmp_path / "build.sh").write_text("mine")
     code, out, told = run("openrecon", "-o", tmp_path)
     assert (code, out) == (2, "")
-    assert told == (
-        f"scoremri: {tmp_path / 'build.sh'}: is there already; --overwrite replaces it\n"
-    )
+    assert told == (f"scoremri: {tmp_path / 'build.sh'}: already exists; --overwrite replaces it\n")
     assert [path.name for path in tmp_path.iterdir()] == ["build.sh"]
     assert (tmp_path / "build.sh").read_text() == "mine"
     assert run("openrecon", "-o", tmp_path, "--overwrite")[0] == 0

@@ -32,7 +32,7 @@ def kspace():
 def test_a_scan_comes_back_from_an_array(tmp_path, kspace, suffix):
     path = tmp_path / f"k{suffix}"
     (tmp_path / "k.json").touch()
-    with pytest.raises(InputError, match=r"k\.json: is there already"):
+    with pytest.raises(InputError, match=r"k\.json: already exists"):
         save_array(path, SCAN, overwrite=False)
     save_array(path, SCAN, overwrite=True)
     np.testing.assert_array_equal(fully_sampled_kspace(path), kspace)
