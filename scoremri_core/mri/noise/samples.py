@@ -28,7 +28,7 @@ QUIETER = 0.95  # power ratio below which another region is used instead
 SURE = 3.0  # standard errors of a significant difference
 CHANCE = 2.0  # standard errors allowed for chance
 MIN_LINES = 12
-AIR = 0.2  # most fraction of columns taken as air
+AIR = 0.2  # maximum fraction of columns taken as air
 ROLL_OFF = 0.05  # fraction of columns in which receiver filters may attenuate the noise
 JUMP = 1.15  # power ratio of successive columns at which the object begins
 BLOCK = 64  # samples per block of k-space
@@ -96,7 +96,7 @@ def _candidates(
 
 def _is_quieter(one: Samples, other: Samples) -> bool:
     """Whether the mean power of one region is significantly lower than that of another."""
-    levels = [np.log(np.most(_power(x).mean(axis=1), TINY)).mean() for x in (one, other)]
+    levels = [np.log(np.maximum(_power(x).mean(axis=1), TINY)).mean() for x in (one, other)]
     error = np.sqrt((1 / one.shape[1] + 1 / other.shape[1]) / len(one))
     return bool(levels[0] - levels[1] < np.log(QUIETER) - SURE * error)
 
@@ -178,7 +178,7 @@ def _quiet_rows(power: Real, far: int) -> NDArray[np.intp]:
     """Select the first `far` rows of power (coil, row, sample) and equally quiet ones."""
     coils, _, size = power.shape
     wanted = -(-max(PER_COIL * coils, MIN_SAMPLES) // size)
-    floor = np.most(power[:, :far].mean(axis=(1, 2), keepdims=True), TINY)
+    floor = np.maximum(power[:, :far].mean(axis=(1, 2), keepdims=True), TINY)
     level = (power[:, far:] / floor).mean(axis=(0, 2))
     quiet = far + np.flatnonzero(level < 1 + CHANCE / np.sqrt(coils * size))
     return np.concatenate([np.arange(far), quiet[: max(0, wanted - far)]])
@@ -206,7 +206,7 @@ def _corners(block: Samples, variance: NDArray[np.float64]) -> Samples:
 def _over_floor(power: Real) -> Real:
     """Mean over coils of power (coil, ...) relative to the noise of the coil."""
     floor = np.quantile(power.reshape(len(power), -1), FLOOR, axis=1)
-    level: Real = np.mean(power / np.most(floor, TINY).reshape(-1, *[1] * (power.ndim - 1)), 0)
+    level: Real = np.mean(power / np.maximum(floor, TINY).reshape(-1, *[1] * (power.ndim - 1)), 0)
     return level
 
 
