@@ -25,6 +25,8 @@ from scoremri_core.training.width import calibrate_variance
 
 logger = logging.getLogger(__name__)
 
+PHOTOGRAPH = "photograph"  # contrast of photographs in a manifest
+
 
 def as_prior(model: nn.Module, card: dict[str, Any] | None = None) -> ModelPrior:
     """The prior around a network."""
@@ -118,11 +120,13 @@ def limits(card: dict[str, Any]) -> list[str]:
     """What a user of the prior should know, in a few sentences."""
     known = ["For research only: nothing here has been validated for diagnosis."]
     if "training_data" in card:
-        kinds = {c for d in card["training_data"] for c in d["contrasts"].split(", ")}
+        scanned = _of_subjects(card["training_data"])
+        contrasts = {name for entry in scanned for name in entry["contrasts"].split(", ")}
+        photographs = " and photographs" if len(scanned) < len(card["training_data"]) else ""
         known.append(
-            f"Trained on {_subjects(card['training_data'])} ({', '.join(sorted(kinds))}); "
-            "elsewhere, in other anatomy, contrasts or pathology, neither its error nor its "
-            "uncertainty was measured."
+            f"Trained on {_subjects(scanned)} ({', '.join(sorted(contrasts))}){photographs}; "
+            "neither its error nor its uncertainty was measured for other anatomy, contrasts or "
+            "pathology."
         )
     test = card.get("test", {}).get("data", [])
     known += [
@@ -160,6 +164,11 @@ def _last_record(log: Path, step: int) -> dict[str, float]:
     return {"final_loss": done[-1]["loss"]} if done else {}
 
 
+def _of_subjects(data: list[dict[str, str]]) -> list[dict[str, str]]:
+    """The entries that are scans of subjects: photographs have none."""
+    return [entry for entry in data if set(entry["contrasts"].split(", ")) != {PHOTOGRAPH}]
+
+
 def _subjects(data: list[dict[str, str]]) -> str:
-    count = len({entry["subject"] for entry in data})
+    count = len({entry["subject"] for entry in _of_subjects(data)})
     return "1 subject" if count == 1 else f"{count} subjects"
