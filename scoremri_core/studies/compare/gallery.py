@@ -4,16 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from scoremri_core.paths import replacing
 from scoremri_core.score.score import Answer
 from scoremri_core.studies.compare import figures
-from scoremri_core.studies.compare.methods import OURS
-from scoremri_core.studies.compare.scores import Method, Row, Undersampled
+from scoremri_core.studies.compare.scores import Row, Undersampled
 from scoremri_core.studies.compare.trials import Scans, Trial
+from scoremri_core.studies.methods.registry import Method
 
 REFERENCE = "reference"
 
@@ -111,9 +110,3 @@ class Gallery:
 
     def _path(self, name: str, method: str) -> Path:
         return self.folder / f"{name}.{method.replace(' ', '_')}.npy"
-
-
-def drawing_more(methods: dict[str, Method], samples: int) -> Method:
-    """The posterior mean's method with so many samples."""
-    own: Any = methods[OURS]
-    return lambda problem: own(problem, samples=samples)

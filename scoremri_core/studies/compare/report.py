@@ -5,10 +5,10 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 
-from scoremri_core.studies.compare.methods import OURS
 from scoremri_core.studies.compare.presets import Preset
 from scoremri_core.studies.compare.scores import Row
 from scoremri_core.studies.compare.tables import Cell, Line, table
+from scoremri_core.studies.methods import POSTERIOR_MEAN
 from scoremri_core.studies.methods.networks import Trained
 from scoremri_core.studies.methods.peers import missing
 
@@ -63,7 +63,7 @@ def written(
 def tables(rows: Sequence[Row], methods: Sequence[str]) -> Iterator[str]:
     """A Markdown table for each score."""
     for score, title, form in SCORES:
-        lines = table(rows, score, methods, OURS)
+        lines = table(rows, score, methods, POSTERIOR_MEAN)
         head = ["shift", "", "true R", "n", *methods]
         yield f"**{title}**\n"
         yield row_of(head)
@@ -84,14 +84,14 @@ def drops(rows: Sequence[Row], methods: Sequence[str]) -> Iterator[str]:
     The claim of the papers in one number: a method that is less robust than the posterior mean has
     a negative one.
     """
-    lines = table(rows, "psnr", methods, OURS)
+    lines = table(rows, "psnr", methods, POSTERIOR_MEAN)
     inside = [line for line in lines if line.shift == "in distribution"]
     home = inside[-1] if inside else None
     yield "**Lead over the posterior mean, in dB of PSNR, and what of it a shift takes away**\n"
-    yield row_of(["shift", "", *(m for m in methods if m != OURS)])
+    yield row_of(["shift", "", *(m for m in methods if m != POSTERIOR_MEAN)])
     yield row_of(["---", "---", *["---:"] * (len(methods) - 1)])
     for line in lines:
-        cells = [_lead(line, home, method) for method in methods if method != OURS]
+        cells = [_lead(line, home, method) for method in methods if method != POSTERIOR_MEAN]
         yield row_of([line.shift, line.label, *cells])
     yield ""
 

@@ -23,13 +23,13 @@ from scoremri_core.score.score import Answer, Reference, score
 from scoremri_core.simulation.retrospective import kept_samples
 from scoremri_core.studies.compare.trials import Scans, Trial
 from scoremri_core.studies.methods.problem import Problem
+from scoremri_core.studies.methods.registry import Method
 
 logger = logging.getLogger(__name__)
 
 REFERENCES = ("MVUE", "RSS")
 REFERENCE_LINES = 24  # calibration lines of the reference's coil maps
 
-Method = Callable[[Problem], Answer]
 Keep = Callable[[Trial, int, str, Answer, "Undersampled"], None]
 
 
