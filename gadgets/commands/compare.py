@@ -92,7 +92,7 @@ def compare(
     from scoremri_core.studies.methods.networks import build, train_all
     from scoremri_core.studies.methods.peers import samplers
     from scoremri_core.studies.methods.registry import comparison_methods, posterior_mean
-    from scoremri_core.training.manifest import find_sources, of_split
+    from scoremri_core.training.manifest import find_sources, select_split
     from scoremri_core.training.slices import load_slices
 
     size = find_preset(preset)
@@ -108,7 +108,7 @@ def compare(
         build(name, size.training.options.get(name, {}))
     check_writable(output / "report.md", new_folder=True)
     sources = find_sources(data)
-    training = of_split(sources, "train")
+    training = select_split(sources, "train")
     denoiser = load_prior(prior)
     cache, weights = cache or output / "cache", weights or output / "weights"
     found = find_scans(sources, scans or [], anatomy or [], size, cache, seed)

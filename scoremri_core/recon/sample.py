@@ -19,7 +19,7 @@ from scoremri_core.recon.progress import Reporter
 from scoremri_core.samplers.annealing import no_callback
 from scoremri_core.samplers.noise_level import NoiseLevel
 from scoremri_core.samplers.random_numbers import SampleNoise
-from scoremri_core.samplers.registry import Drawing
+from scoremri_core.samplers.registry import SamplerChoice
 
 logger = logging.getLogger(__name__)
 
@@ -34,7 +34,7 @@ HELD_OUT_SAMPLES = 4  # enough to see whether they know more than a classical im
 
 def sample(
     slices: Sequence[Slice],
-    drawing: Drawing,
+    drawing: SamplerChoice,
     denoiser: Any,
     samples: int,
     device: torch.device,
@@ -52,7 +52,7 @@ def sample(
         return _draw(some, count, device, once, reporter)
 
     evaluations = draw(able)
-    if drawing.sampler.follows_noise:
+    if drawing.sampler.estimates_noise:
         drawn = [own for own in able if own.fallback is None and np.isfinite(own.misfit)]
         draw([own for own in drawn if own.noise.update_from_samples(own.left)])
         worse = [own for own in able if _farther_than_classical(own)]
@@ -66,7 +66,7 @@ def sample(
             own.fall_back("the samples are not finite")
         elif _farther_than_classical(own):
             own.fall_back("the samples are farther from the data than a classical image is")
-    if drawing.sampler.follows_noise:
+    if drawing.sampler.estimates_noise:
         doubted = [own for own in able if own.fallback is None and _is_doubted(own)]
         few = partial(draw, count=min(samples, HELD_OUT_SAMPLES), show=False)
         for own in worse_than_classical(doubted, few):
@@ -116,7 +116,7 @@ def _draw(
 @torch.no_grad()
 def _sample(
     prior: Any,
-    drawing: Drawing,
+    drawing: SamplerChoice,
     reporter: Reporter | None,
     slices: Sequence[Slice],
     random: SampleNoise,
@@ -142,7 +142,7 @@ def _sample(
     reduced = operator.reduced(data)[:, None]
     power = operator.residual_power(reduced, images)
     level = NoiseLevel(operator, 1 / scales, reduced)
-    level.follow(power)
+    level.update(power)
     trust = (1 / level.excess).mean(1)
     misfit, trusted = (
         each.sum((1, 2)) * scales**2 / count for each in (power.mean(1), power.mean(1) * trust)

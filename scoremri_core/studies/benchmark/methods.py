@@ -26,7 +26,7 @@ def posterior(case: Case, frames: int = 1) -> Run:
 
     device = find_device(case.device)
     watch = Stopwatch(device)
-    prior = watch.around(load_prior(case.prior).to(device))
+    prior = watch.timed(load_prior(case.prior).to(device))
     kspace = np.repeat(case.kspace[None], frames, axis=0)
 
     def run() -> Measurement:
@@ -74,7 +74,7 @@ def langevin(case: Case) -> Run:
 
     device = find_device(case.device)
     watch = Stopwatch(device)
-    prior = watch.around(load_prior(case.prior).to(device))
+    prior = watch.timed(load_prior(case.prior).to(device))
     full = LangevinOptions()
     evaluations = len(full.schedule())
 
@@ -123,7 +123,7 @@ def diffpir(case: Case) -> Run:
     device = find_device(case.device)
     watch = Stopwatch(device)
     # nothing but `denoise`: in the precision that our own sampler has it in, without gradients
-    prior = SimpleNamespace(denoise=watch.around(load_prior(case.prior).to(device)).denoise)
+    prior = SimpleNamespace(denoise=watch.timed(load_prior(case.prior).to(device)).denoise)
     steps = case.steps or DIFFPIR_STEPS
     try:
         method = samplers(prior, case.samples, steps, device)["DiffPIR"]

@@ -10,7 +10,7 @@ import numpy as np
 from scoremri_core.paths import replacing
 from scoremri_core.score.score import Answer
 from scoremri_core.studies.compare import figures
-from scoremri_core.studies.compare.scores import Row, Undersampled
+from scoremri_core.studies.compare.scores import TrialScore, Undersampled
 from scoremri_core.studies.compare.trials import Scans, Trial
 from scoremri_core.studies.methods.registry import Method
 
@@ -50,7 +50,7 @@ class Gallery:
             with replacing(self._path(name, what)) as partial:
                 np.save(partial, np.abs(image).astype(np.float32))
 
-    def draw(self, output: Path, rows: Sequence[Row], methods: Sequence[str]) -> list[Path]:
+    def draw(self, output: Path, rows: Sequence[TrialScore], methods: Sequence[str]) -> list[Path]:
         """Curves, and panels of what was kept; returns the files."""
         drawn = [output / "curves.png"]
         figures.save(drawn[0], figures.curves(rows, methods))

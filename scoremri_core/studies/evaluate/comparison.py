@@ -34,7 +34,7 @@ Image = NDArray[np.complex64]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Figures(Uncertainty):
+class RunMetrics(Uncertainty):
     """What is known of a reconstruction beside its image, of a slice or on average.
 
     Attributes
@@ -55,7 +55,7 @@ class Figures(Uncertainty):
 
 
 @dataclass(frozen=True, kw_only=True)
-class MethodScore(Figures, Score):
+class MethodScore(RunMetrics, Score):
     """One method on one undersampled slice.
 
     Attributes

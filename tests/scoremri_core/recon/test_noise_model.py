@@ -259,7 +259,7 @@ def level_of(operator, sigma, data=None):
 
 def test_noise_that_is_as_believed_changes_the_level_by_chance_alone(operator):
     level = level_of(operator, torch.tensor([1.0, 1.0]))
-    level.follow(residual(operator, white(2, torch.Generator().manual_seed(1))))
+    level.update(residual(operator, white(2, torch.Generator().manual_seed(1))))
     measured = (operator.precision > 0).expand_as(level.variance[:, :1])
     values = level.variance[measured.expand_as(level.variance)]
     assert float(values.min()) == 1.0
@@ -277,7 +277,7 @@ def test_more_noise_in_one_ring_raises_that_ring_alone():
     sigma = torch.tensor([0.1, 0.02])
     noise = white(2, generator) * (1 + 2 * inside) * sigma.view(2, 1, 1, 1, 1)
     level = level_of(operator, sigma)
-    level.follow(residual(operator, noise))
+    level.update(residual(operator, noise))
     ratio = torch.fft.fftshift(level.variance / sigma.view(2, 1, 1, 1, 1) ** 2, dim=(-2, -1))
     ring = ((radius() - 6).abs() < 0.2).expand_as(ratio)
     # a sample belongs to the two rings beside it: their shares blur the 9 a little
@@ -294,7 +294,7 @@ def test_more_noise_in_a_band_of_lines_raises_those_lines(operator):
     y = (torch.arange(SIDE) - SIDE // 2).abs()
     band = (y < 6).float()[:, None]
     level = level_of(operator, torch.tensor([1.0, 1.0]))
-    level.follow(residual(operator, white(2, generator) * (1 + 2 * band)))
+    level.update(residual(operator, white(2, generator) * (1 + 2 * band)))
     lines = torch.fft.fftshift(level.variance, dim=-2)[..., 0]  # kx = 0
     assert float(lines[..., SIDE // 2 - 1 : SIDE // 2 + 2].mean()) > 5
     far = lines[..., y > 12]
@@ -304,7 +304,7 @@ def test_more_noise_in_a_band_of_lines_raises_those_lines(operator):
 def test_the_level_never_falls_below_the_least(operator):
     sigma = torch.tensor([0.5, 0.1])
     level = level_of(operator, sigma)
-    level.follow(residual(operator, 0.01 * white(2, torch.Generator().manual_seed(4))))
+    level.update(residual(operator, 0.01 * white(2, torch.Generator().manual_seed(4))))
     least = (sigma**2).view(2, 1, 1, 1, 1).expand_as(level.variance)
     torch.testing.assert_close(level.variance, least)
 
@@ -312,7 +312,7 @@ def test_the_level_never_falls_below_the_least(operator):
 def test_what_is_not_finite_says_nothing_of_the_noise(operator):
     level = level_of(operator, torch.tensor([0.5, 0.1]))
     power = residual(operator, white(2, torch.Generator().manual_seed(4)))
-    level.follow(power * torch.tensor([torch.nan, 1.0]).view(1, 2, 1, 1))
+    level.update(power * torch.tensor([torch.nan, 1.0]).view(1, 2, 1, 1))
     assert bool(level.variance.isfinite().all())
     assert float(level.variance[0, 0].max()) == 0.25
     assert float(level.variance[0, 1].max()) > 0.5
@@ -349,7 +349,7 @@ def centred(values):
 def test_a_bad_line_has_noise_of_its_own_and_its_ring_does_not(operator, factor):
     level = level_of(operator, torch.tensor([1.0, 1.0]), with_a_bad_line(factor)[:, 0])
     for _ in range(2):
-        level.follow(residual(operator, with_a_bad_line(factor)))
+        level.update(residual(operator, with_a_bad_line(factor)))
     measured = operator.mask[:, :, 0].expand(2, 2, SIDE, SIDE)
     variance = centred(level.variance[:, :, 0])
     of_line, of_others = variance[..., LINE, :], variance.clone()
@@ -364,7 +364,7 @@ def test_chance_makes_no_bad_lines(operator):
     for seed in range(5):
         level = level_of(operator, torch.tensor([1.0, 0.3]))
         noise = white(3, torch.Generator().manual_seed(seed))
-        level.follow(residual(operator, noise * torch.tensor([1.0, 0.3]).view(2, 1, 1, 1, 1)))
+        level.update(residual(operator, noise * torch.tensor([1.0, 0.3]).view(2, 1, 1, 1, 1)))
         assert float((level.excess > 1).float().mean()) < 0.01
         assert float(level.excess.max()) < 1.1
 

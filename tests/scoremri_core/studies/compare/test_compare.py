@@ -17,7 +17,7 @@ from scoremri_core.simulation.simulation import SimulatedScan
 from scoremri_core.studies.compare import PRESETS, figures
 from scoremri_core.studies.compare.presets import find_preset
 from scoremri_core.studies.compare.report import drops, peers, tables
-from scoremri_core.studies.compare.scores import Row, Scores, Undersampled
+from scoremri_core.studies.compare.scores import Scores, TrialScore, Undersampled
 from scoremri_core.studies.compare.tables import table
 from scoremri_core.studies.compare.trials import SHIFTS, Scans, Trial, trials
 from scoremri_core.studies.evaluate.survey import FullScan
@@ -110,7 +110,10 @@ def test_rows_are_kept_resumed_and_tried_again(scans, tmp_path):
 
 
 def rows(values, shift=SHIFTS[0], method="other", label="equispaced, R = 6", score="psnr"):
-    return [Row(shift, label, "T1", i, 6, 5.8, method, **{score: v}) for i, v in enumerate(values)]
+    return [
+        TrialScore(shift, label, "T1", i, 6, 5.8, method, **{score: v})
+        for i, v in enumerate(values)
+    ]
 
 
 def test_intervals_and_tests_are_those_of_the_textbook():

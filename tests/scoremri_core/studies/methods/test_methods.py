@@ -221,7 +221,7 @@ def test_peers_see_the_same_operator_and_prior(problem, prior):
         float((x * physics.A_adjoint(y)).sum()), rel=1e-3
     )
     # with gradients, in single precision, and without
-    theirs = peers.Counted(prior, 2.0)
+    theirs = peers.CountingDenoiser(prior, 2.0)
     image = 0.5 + 0.1 * torch.randn(1, 2, 33, 32)
     without = theirs(image, 0.05)
     with_gradients = theirs(image.clone().requires_grad_(), 0.05)
