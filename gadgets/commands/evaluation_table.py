@@ -8,7 +8,7 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from scoremri_core.studies.evaluate.survey import Row
+    from scoremri_core.studies.evaluate.survey import ScanScore
 
 # title, where it is in a row or in the medians, and how it is written
 COLUMNS = (
@@ -34,7 +34,7 @@ WIDE = 170  # characters; a narrower terminal does not get the columns of DETAIL
 DETAILS = ("zero", "SENSE", "L1 .01", "±", "CRPS", "misfit", "thermal", "sigma_n", "s")
 
 
-def print_table(rows: Sequence[Row], told: dict[str, Any], title: str) -> None:
+def print_table(rows: Sequence[ScanScore], told: dict[str, Any], title: str) -> None:
     """Print rows and what `summary` tells of them, as wide as the terminal bears."""
     from rich.console import Console
     from rich.table import Table

@@ -173,7 +173,7 @@ def _info(request: Request, parts: Sequence[Finished], denoiser: Any, evaluation
         samples=request.samples,
         prior="none" if denoiser is None else getattr(denoiser, "name", type(denoiser).__name__),
         seed=request.seeds[0],
-        steps=drawing.options.steps if drawing.wanted else 0,
+        steps=drawing.options.steps if drawing.draws_samples else 0,
         evaluations=evaluations,
         effective_samples=drawing.effective_samples(request.samples),
         variance_scale=variance_scale,

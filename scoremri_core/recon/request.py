@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from scoremri_core.errors import InputError
 from scoremri_core.kspace import as_complex
-from scoremri_core.samplers.registry import Drawing, find_sampler
+from scoremri_core.samplers.registry import SamplerChoice, find_sampler
 
 logger = logging.getLogger(__name__)
 
@@ -28,7 +28,7 @@ class Request:
 
     Attributes
     ----------
-    drawing : Drawing
+    drawing : SamplerChoice
         The sampler and its options.
     samples : int
         Number of posterior samples; 0 for the sampler "none".
@@ -47,7 +47,7 @@ class Request:
         Whether to return the coil maps.
     """
 
-    drawing: Drawing
+    drawing: SamplerChoice
     samples: int
     seeds: list[int]
     device: torch.device
@@ -101,7 +101,7 @@ class Request:
             raise InputError(f"maps is {maps!r}: expected 1 or 2 sets, auto, or an array")
         return cls(
             drawing=drawing,
-            samples=samples if drawing.wanted else 0,
+            samples=samples if drawing.draws_samples else 0,
             seeds=_seeds(seed, 1 if len(shape) == 3 else shape[0]),
             device=find_device(device),
             maps=maps if estimated else _maps(maps, shape),

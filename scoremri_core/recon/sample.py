@@ -19,7 +19,7 @@ from scoremri_core.recon.progress import LevelReporter
 from scoremri_core.samplers.annealing import no_callback
 from scoremri_core.samplers.noise_level import NoiseLevel
 from scoremri_core.samplers.random_numbers import SampleNoise
-from scoremri_core.samplers.registry import Drawing
+from scoremri_core.samplers.registry import SamplerChoice
 
 logger = logging.getLogger(__name__)
 
@@ -34,7 +34,7 @@ HELD_OUT_SAMPLES = 4  # for the comparison with a classical image
 
 def sample(
     slices: Sequence[Slice],
-    drawing: Drawing,
+    drawing: SamplerChoice,
     denoiser: Any,
     samples: int,
     device: torch.device,
@@ -48,7 +48,7 @@ def sample(
     Parameters
     ----------
     slices : sequence of Slice
-    drawing : Drawing
+    drawing : SamplerChoice
         The sampler and its options.
     denoiser : Denoiser
     samples : int
@@ -68,7 +68,7 @@ def sample(
         return _draw(some, count, device, sample_batch, reporter)
 
     evaluations = draw(active)
-    if drawing.sampler.follows_noise:
+    if drawing.sampler.estimates_noise:
         drawn = [s for s in active if s.fallback is None and np.isfinite(s.misfit)]
         draw([s for s in drawn if s.noise.update_from_samples(s.residual_covariance)])
         worse = [s for s in active if _residual_exceeds_classical(s)]
@@ -82,7 +82,7 @@ def sample(
             slice_.fallback = "the samples are not finite"
         elif _residual_exceeds_classical(slice_):
             slice_.fallback = "the residual of the samples exceeds that of a classical image"
-    if drawing.sampler.follows_noise:
+    if drawing.sampler.estimates_noise:
         suspects = [s for s in active if s.fallback is None and _is_inconsistent(s)]
         few = partial(draw, count=min(samples, HELD_OUT_SAMPLES), report=False)
         for slice_ in worse_than_classical(suspects, few):
@@ -132,7 +132,7 @@ def _draw(
 @torch.no_grad()
 def _sample(
     prior: Any,
-    drawing: Drawing,
+    drawing: SamplerChoice,
     reporter: LevelReporter | None,
     slices: Sequence[Slice],
     random: SampleNoise,
@@ -158,7 +158,7 @@ def _sample(
     reduced = operator.reduced(data)[:, None]
     power = operator.residual_power(reduced, images)
     level = NoiseLevel(operator, 1 / scales, reduced)
-    level.follow(power)
+    level.update(power)
     trust = (1 / level.excess).mean(1)
     misfit, trusted = (
         each.sum((1, 2)) * scales**2 / count for each in (power.mean(1), power.mean(1) * trust)

@@ -263,7 +263,7 @@ def level_of(operator, sigma, data=None):
 
 def test_level_hardly_changes_if_the_assumed_noise_is_correct(operator):
     level = level_of(operator, torch.tensor([1.0, 1.0]))
-    level.follow(residual(operator, white(2, torch.Generator().manual_seed(1))))
+    level.update(residual(operator, white(2, torch.Generator().manual_seed(1))))
     measured = (operator.precision > 0).expand_as(level.variance[:, :1])
     values = level.variance[measured.expand_as(level.variance)]
     assert float(values.min()) == 1.0
@@ -281,7 +281,7 @@ def test_more_noise_in_one_ring_raises_only_that_ring():
     sigma = torch.tensor([0.1, 0.02])
     noise = white(2, generator) * (1 + 2 * inside) * sigma.view(2, 1, 1, 1, 1)
     level = level_of(operator, sigma)
-    level.follow(residual(operator, noise))
+    level.update(residual(operator, noise))
     ratio = torch.fft.fftshift(level.variance / sigma.view(2, 1, 1, 1, 1) ** 2, dim=(-2, -1))
     ring = ((radius() - 6).abs() < 0.2).expand_as(ratio)
     # a sample belongs to its two nearest rings, which blurs the 9
@@ -298,7 +298,7 @@ def test_more_noise_in_a_band_of_lines_raises_those_lines(operator):
     y = (torch.arange(SIDE) - SIDE // 2).abs()
     band = (y < 6).float()[:, None]
     level = level_of(operator, torch.tensor([1.0, 1.0]))
-    level.follow(residual(operator, white(2, generator) * (1 + 2 * band)))
+    level.update(residual(operator, white(2, generator) * (1 + 2 * band)))
     lines = torch.fft.fftshift(level.variance, dim=-2)[..., 0]  # kx = 0
     assert float(lines[..., SIDE // 2 - 1 : SIDE // 2 + 2].mean()) > 5
     far = lines[..., y > 12]
@@ -308,7 +308,7 @@ def test_more_noise_in_a_band_of_lines_raises_those_lines(operator):
 def test_level_never_falls_below_the_assumed_noise(operator):
     sigma = torch.tensor([0.5, 0.1])
     level = level_of(operator, sigma)
-    level.follow(residual(operator, 0.01 * white(2, torch.Generator().manual_seed(4))))
+    level.update(residual(operator, 0.01 * white(2, torch.Generator().manual_seed(4))))
     least = (sigma**2).view(2, 1, 1, 1, 1).expand_as(level.variance)
     torch.testing.assert_close(level.variance, least)
 
@@ -316,7 +316,7 @@ def test_level_never_falls_below_the_assumed_noise(operator):
 def test_residuals_that_are_not_finite_do_not_change_the_level(operator):
     level = level_of(operator, torch.tensor([0.5, 0.1]))
     power = residual(operator, white(2, torch.Generator().manual_seed(4)))
-    level.follow(power * torch.tensor([torch.nan, 1.0]).view(1, 2, 1, 1))
+    level.update(power * torch.tensor([torch.nan, 1.0]).view(1, 2, 1, 1))
     assert bool(level.variance.isfinite().all())
     assert float(level.variance[0, 0].max()) == 0.25
     assert float(level.variance[0, 1].max()) > 0.5
@@ -353,7 +353,7 @@ def centred(values):
 def test_noise_of_a_corrupt_line_does_not_raise_its_ring(operator, factor):
     level = level_of(operator, torch.tensor([1.0, 1.0]), corrupt_line_noise(factor)[:, 0])
     for _ in range(2):
-        level.follow(residual(operator, corrupt_line_noise(factor)))
+        level.update(residual(operator, corrupt_line_noise(factor)))
     measured = operator.mask[:, :, 0].expand(2, 2, SIDE, SIDE)
     variance = centred(level.variance[:, :, 0])
     of_line, of_others = variance[..., LINE, :], variance.clone()
@@ -368,7 +368,7 @@ def test_white_noise_has_no_inconsistent_lines(operator):
     for seed in range(5):
         level = level_of(operator, torch.tensor([1.0, 0.3]))
         noise = white(3, torch.Generator().manual_seed(seed))
-        level.follow(residual(operator, noise * torch.tensor([1.0, 0.3]).view(2, 1, 1, 1, 1)))
+        level.update(residual(operator, noise * torch.tensor([1.0, 0.3]).view(2, 1, 1, 1, 1)))
         assert float((level.excess > 1).float().mean()) < 0.01
         assert float(level.excess.max()) < 1.1
 
