@@ -158,7 +158,7 @@ def serve(
     from gadgets.service.later import Later
     from gadgets.service.server import LOOPBACK, Server
     from gadgets.service.shared import Shared
-    from gadgets.stages.watch import Watch
+    from gadgets.stages.observer import ScanObserver
 
     _log(logfile, crlf, verbose)
     for folder in (chains, capture):
@@ -178,7 +178,7 @@ def serve(
     for number in {signal.SIGTERM, signal.SIGINT, *not_ignored()}:
         signal.signal(number, lambda *_: server.stop())
     with contextlib.ExitStack() as ends:
-        watch: Callable[[], Watch] = Watch
+        observer: Callable[[], ScanObserver] = ScanObserver
         try:  # clients may come while the weights are loaded: they wait
             if status_port is not None:
                 from gadgets.service.status import Status
@@ -186,8 +186,8 @@ def serve(
                 status = ends.enter_context(
                     contextlib.closing(Status(hosts, status_port, server, show_names))
                 )
-                watch = status.scan
-            shared = Shared.load(prior or ["default"], device, str(capture or ""), watch)
+                observer = status.scan
+            shared = Shared.load(prior or ["default"], device, str(capture or ""), observer)
         except InputError:
             server.close()
             raise

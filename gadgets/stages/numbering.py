@@ -6,8 +6,7 @@ from typing import Any
 
 from gadgets.stages.frame import Frame
 from scoremri_core.scans.encoding import numbered
-
-COUNTERS = ("repetition", "set", "phase", "contrast", "slice")  # the last one counts fastest
+from scoremri_core.scans.flags import SLOWEST_FIRST
 
 
 class ImageNumbers:
@@ -25,7 +24,7 @@ class ImageNumbers:
     def __init__(self, header: Any = None) -> None:
         """Start a scan."""
         spaces = [None] if header is None else [each.encodingLimits for each in header.encoding]
-        self._counts = [[_count(space, name) for name in COUNTERS] for space in spaces]
+        self._counts = [[_count(space, name) for name in SLOWEST_FIRST] for space in spaces]
         self._taken: set[int] = set()
         self._highest = 0
 
@@ -34,9 +33,9 @@ class ImageNumbers:
         head = frame.header
         counts = numbered(self._counts, head.encoding_space_ref)
         number, known = 0, True
-        for name, count in zip(COUNTERS, counts, strict=True):
+        for name, count in zip(SLOWEST_FIRST, counts, strict=True):
             counter = getattr(head.idx, name)
-            known &= counter < count or name == COUNTERS[0]  # nothing is counted beyond it
+            known &= counter < count or name == SLOWEST_FIRST[0]  # nothing is counted beyond it
             number = number * count + counter
         number = number * partitions + 1
         if not known or number in self._taken:

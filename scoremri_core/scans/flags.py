@@ -38,7 +38,9 @@ NOT_IMAGING = {
 NO_IMAGE = sum(NOT_IMAGING)
 
 STEPS = ("kspace_encode_step_1", "kspace_encode_step_2")  # lines and partitions of an image
-COUNTERS = ("slice", "contrast", "phase", "repetition", "set")  # each value is an image of its own
+COUNTERS = ("slice", "contrast", "phase", "repetition", "set")  # one image per combination
+COUNTERS_AND_AVERAGE = (*COUNTERS, "average")
+SLOWEST_FIRST = ("repetition", "set", "phase", "contrast", "slice")  # order of images in a series
 
 
 def imaging_lines(heads: npt.NDArray[Any]) -> npt.NDArray[np.bool_]:

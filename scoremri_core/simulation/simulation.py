@@ -14,7 +14,7 @@ from ismrmrd.hdf5 import acquisition_header_dtype
 
 from scoremri_core.errors import InputError
 from scoremri_core.mri.fourier import resize, to_kspace
-from scoremri_core.scans.flags import COUNTERS, NOISE, REVERSE, flag_bits
+from scoremri_core.scans.flags import COUNTERS_AND_AVERAGE, NOISE, REVERSE, flag_bits
 from scoremri_core.simulation.phantom import HEAD_MM, head_slice
 from scoremri_core.simulation.receive_coils import loop_sensitivities
 from scoremri_core.simulation.simulated_header import simulated_header
@@ -28,11 +28,10 @@ NOISE_DWELL_US = 12.5
 NOISE_BANDWIDTH = 0.79  # relativeReceiverNoiseBandwidth
 NOISE_SAMPLES = 4096  # at least, over all noise readouts
 
-FRAME = (*COUNTERS, "average")
 # For each pair of first and last flags the counters that the readouts between them share.
 BOUNDARIES: tuple[tuple[str, tuple[str, ...]], ...] = (
-    ("ENCODE_STEP1", ("kspace_encode_step_2", "segment", *FRAME)),
-    ("SLICE", FRAME),
+    ("ENCODE_STEP1", ("kspace_encode_step_2", "segment", *COUNTERS_AND_AVERAGE)),
+    ("SLICE", COUNTERS_AND_AVERAGE),
     ("REPETITION", ("repetition",)),
     ("MEASUREMENT", ()),
 )

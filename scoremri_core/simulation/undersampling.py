@@ -18,7 +18,7 @@ from scoremri_core.scans.files import Readable
 from scoremri_core.scans.flags import (
     CALIBRATION,
     CALIBRATION_AND_IMAGING,
-    COUNTERS,
+    COUNTERS_AND_AVERAGE,
     LAST_IN_SLICE,
     REVERSE,
     STEPS,
@@ -29,7 +29,6 @@ from scoremri_core.simulation.masks import CALIBRATION_MODES, Mask, make_mask
 
 AXES = {"phase": (0,), "partition": (1,), "both": (0, 1)}  # indices into STEPS
 
-FRAME = (*COUNTERS, "average")
 LOOPS = ("ENCODE_STEP2", "AVERAGE", "SLICE", "CONTRAST", "PHASE", "REPETITION", "SET", "SEGMENT")
 
 # First and last flags as bits, and the counters that the lines they speak of share.
@@ -37,18 +36,18 @@ BOUNDARIES: tuple[tuple[int, int, tuple[str, ...]], ...] = (
     (
         flag_bits(ismrmrd.ACQ_FIRST_IN_ENCODE_STEP1),
         flag_bits(ismrmrd.ACQ_LAST_IN_ENCODE_STEP1),
-        ("kspace_encode_step_2", *FRAME),
+        ("kspace_encode_step_2", *COUNTERS_AND_AVERAGE),
     ),
     (
         flag_bits(*(getattr(ismrmrd, f"ACQ_FIRST_IN_{name}") for name in LOOPS)),
         flag_bits(*(getattr(ismrmrd, f"ACQ_LAST_IN_{name}") for name in LOOPS)),
-        FRAME,
+        COUNTERS_AND_AVERAGE,
     ),
     (0, flag_bits(ismrmrd.ACQ_LAST_IN_MEASUREMENT), ()),
 )
 
 
-FIRST_OF = FRAME[1:]  # what a reference scan is for
+FIRST_OF = COUNTERS_AND_AVERAGE[1:]  # what a reference scan is for
 
 
 @dataclass(frozen=True)
@@ -264,7 +263,7 @@ def _check_fully_sampled(name: str, heads: npt.NDArray[Any], limits: list[Limits
     """Refuse a scan in which any frame misses a line between the encoding limits."""
     if not len(heads):
         raise InputError(f"{name}: no imaging lines to choose from")
-    frames = np.stack([heads["idx"][counter] for counter in FRAME], axis=-1)
+    frames = np.stack([heads["idx"][counter] for counter in COUNTERS_AND_AVERAGE], axis=-1)
     lines = np.stack([heads["idx"][step].astype(int) for step in STEPS], axis=-1)
     within = all(
         ((line >= limit.minimum) & (line < limit.minimum + limit.count)).all()
@@ -277,8 +276,8 @@ def _check_fully_sampled(name: str, heads: npt.NDArray[Any], limits: list[Limits
             raise InputError(f"{name}: not fully sampled: lines lie outside of its encoding limits")
         if received != full:
             raise InputError(
-                f"{name}: not fully sampled: slice {frame[FRAME.index('slice')]} has {received} "
-                f"lines where its encoding limits span {full}"
+                f"{name}: not fully sampled: slice {frame[COUNTERS_AND_AVERAGE.index('slice')]} "
+                f"has {received} lines, its encoding limits span {full}"
             )
 
 

@@ -5,12 +5,11 @@ import pytest
 from synthetic import acquisitions, header, letter, measured_noise, noise_readout, parsed
 
 import scoremri_core
-from gadgets.score_recon import _images
+from gadgets.score_recon import images as image_stream
 from gadgets.stages.accumulate import accumulate
 from gadgets.stages.coil_maps import add_coil_maps
 from gadgets.stages.posterior import posterior
 from gadgets.stages.properties import Properties
-from gadgets.stream.turns import Turns
 from scoremri_core.recon.memo import Memo
 
 SHAPE, SIGMA = (24, 20), 0.01
@@ -26,7 +25,7 @@ def measured(*averages, noise="auto"):
         scan += acquisitions(letter(*SHAPE), noise=SIGMA, seed=number, steps=steps, average=number)
     frames = list(accumulate(scan, parsed(header(*SHAPE, averages=len(averages))), properties))
     (frame,) = frames
-    (image,) = _images(Turns(), [frames], lambda: None, properties)
+    (image,) = image_stream([frames], properties)
     return float(image.meta["sigma_thermal"]), frame.kspace.array
 
 

@@ -7,7 +7,7 @@ import pytest
 from synthetic import acquisitions, header, letter, noise_readout, parsed
 
 import gadgets.stages.posterior
-from gadgets.score_recon import _images
+from gadgets.score_recon import images as image_stream
 from gadgets.stages.accumulate import accumulate
 from gadgets.stages.properties import Properties
 from gadgets.stream.turns import Turns
@@ -31,7 +31,7 @@ def sent(readouts, xml=None, **properties):
     own = {"samples": 2, "steps": 3, "prior": Shrinking(), "device": "cpu", **properties}
     node = Properties(**{**own, "outputs": ("mean",)})
     frames = list(accumulate(readouts, parsed(xml or header(*SHAPE)), node))
-    images = list(_images(Turns(), [frames], lambda: None, node))
+    images = list(image_stream([frames], node))
     assert len(images) == len(frames)
     assert all(np.isfinite(image.data).all() for image in images)
     return images

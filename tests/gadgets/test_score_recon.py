@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from synthetic import acquisitions, header, letter, parsed
 
-from gadgets.score_recon import _images
+from gadgets.score_recon import images as image_stream
 from gadgets.stages.accumulate import accumulate
 from gadgets.stages.frame import Frame
 from gadgets.stages.properties import Properties
@@ -63,7 +63,7 @@ def test_frames_side_by_side_are_what_they_are_alone(monkeypatch):
         monkeypatch.setattr("scoremri_core.threads.threads", lambda: threads)
         scan = list(accumulate(readouts, parsed(header(24, 20)), properties))
         waiting = [[*scan[:2], "waveform", *scan[2:]]]
-        return list(_images(Turns(), waiting, lambda: None, properties))
+        return list(image_stream(waiting, properties))
 
     for one, other in zip(images(1), images(3), strict=True):
         if isinstance(one, str):
@@ -88,7 +88,7 @@ def test_on_a_cpu_the_first_image_does_not_wait_for_other_frames(monkeypatch):
     scan = [r for n in range(16) for r in acquisitions(letter(24, 20), slice=n)]
     properties = Properties(sampler="none", device="cpu")
     waiting = [list(accumulate(scan, parsed(header(24, 20)), properties))]
-    images = _images(Turns(), waiting, lambda: None, properties)
+    images = image_stream(waiting, properties)
     assert next(images).slice == 0
     assert calls == [1]
     assert [image.slice for image in images] == list(range(1, 16))

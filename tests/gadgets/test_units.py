@@ -6,10 +6,9 @@ import numpy as np
 import pytest
 from synthetic import acquisitions, header, letter, noise_readout, parsed
 
-from gadgets.score_recon import _images
+from gadgets.score_recon import images as image_stream
 from gadgets.stages.accumulate import accumulate
 from gadgets.stages.properties import Properties
-from gadgets.stream.turns import Turns
 
 SHAPE = (32, 28)
 # squares of these leave the range of float32
@@ -38,7 +37,7 @@ def images(factor, kind, **properties):
     for readout in scan:
         readout.data[:] *= np.float32(factor)
     frames = list(accumulate(scan, parsed(header(*SHAPE, ez=partitions)), node))
-    return list(_images(Turns(), [frames], lambda: None, node))
+    return list(image_stream([frames], node))
 
 
 @pytest.mark.parametrize("factor", FACTORS)

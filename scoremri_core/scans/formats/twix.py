@@ -45,7 +45,7 @@ FLAGS = {
     "LASTSCANINSLICE": LAST_IN_SLICE,
     "LASTSCANINMEAS": LAST_IN_MEASUREMENT,
 }  # by Siemens' names
-COUNTERS = {
+SIEMENS_COUNTERS = {
     "kspace_encode_step_1": "cLin",
     "kspace_encode_step_2": "cPar",
     "average": "cAve",
@@ -194,7 +194,7 @@ def _heads(readouts: list[Any], protocol: Any) -> npt.NDArray[Any]:
         head["center_sample"] = own.CenterCol
         echo = min(int(block.cEco), len(dwells) - 1)
         head["sample_time_us"] = float(dwells[echo]) / 1000
-        for counter, siemens in COUNTERS.items():
+        for counter, siemens in SIEMENS_COUNTERS.items():
             head["idx"][counter] = getattr(block, siemens)
         head["idx"]["user"][5], head["idx"]["user"][6] = own.CenterLin, own.CenterPar
         place = own.SliceData.SlicePos
