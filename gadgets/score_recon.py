@@ -118,7 +118,7 @@ def images(
     from gadgets.stages.frame import Frame
     from gadgets.stages.posterior import posterior
     from gadgets.stream.turns import Turns
-    from gadgets.threads import side_by_side
+    from gadgets.threads import parallel_map
     from scoremri_core.recon.memo import Memo
     from scoremri_core.recon.request import find_device
     from scoremri_core.threads import threads
@@ -136,7 +136,7 @@ def images(
 
     def in_parallel(batches: Iterable[list[Any]]) -> Iterator[Any]:
         for items in batches:
-            for results in side_by_side(lambda item: list(in_order([[item]])), items):
+            for results in parallel_map(lambda item: list(in_order([[item]])), items):
                 yield from results
 
     on_cpu = find_device(properties.device).type == "cpu"

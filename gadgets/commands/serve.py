@@ -15,7 +15,7 @@ import typer
 from gadgets.commands.options import Device
 from gadgets.process import set_up
 from gadgets.signals import not_ignored
-from gadgets.threads import say_for_whom
+from gadgets.threads import add_log_context
 from scoremri_core.errors import InputError
 
 SAVED = "/tmp/share/saved_data"  # as FIRE's servers have it
@@ -227,5 +227,5 @@ def _log(path: str | None, crlf: bool, verbose: bool) -> None:
     except OSError as error:
         raise InputError(f"{path}: the log cannot be written ({error.strerror})") from error
     handler.setFormatter(logging.Formatter(f"%(asctime)s %(levelname)s %(name)s: %(message)s{end}"))
-    handler.addFilter(say_for_whom)
+    handler.addFilter(add_log_context)
     logging.getLogger().addHandler(handler)

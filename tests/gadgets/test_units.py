@@ -1,4 +1,4 @@
-"""K-space comes in whatever unit a scanner counts in: images scale with it."""
+"""Images scale with the units of the k-space."""
 
 from functools import cache
 
@@ -11,12 +11,12 @@ from gadgets.stages.accumulate import accumulate
 from gadgets.stages.properties import Properties
 
 SHAPE = (32, 28)
-# squares of these leave the range of float32
+# their squares exceed the range of float32
 FACTORS = [1e-30, 1e-14, 1e14, 1e30]
 
 
 class Shrinking:
-    """A prior that is quick."""
+    """A fast prior."""
 
     name = "shrinking"
 
@@ -27,8 +27,8 @@ class Shrinking:
 @cache
 def images(factor, kind, **properties):
     partitions = 4 if kind == "volume" else 1
-    own = {"samples": 2, "steps": 4, "prior": Shrinking(), "device": "cpu", **properties}
-    node = Properties(**own)
+    defaults = {"samples": 2, "steps": 4, "prior": Shrinking(), "device": "cpu"}
+    node = Properties(**{**defaults, **properties})
     scan = [noise_readout(0.01)] if kind != "estimated" else []
     for z in range(partitions):
         scan += acquisitions(
