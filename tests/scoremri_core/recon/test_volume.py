@@ -208,7 +208,7 @@ def test_what_cannot_be_sampled_comes_out_classical(spoil, reason, caplog):
     assert np.isnan(result.std).all()
 
 
-def test_readouts_that_are_not_finite_count_as_not_measured(caplog):
+def test_nonfinite_readouts_are_unsampled(caplog):
     whole = reconstruct_volume(scan(undersampled()), **OPTIONS)
     spoilt = scan(undersampled())
     spoilt[1, NZ // 2 + 1, NY // 2 - 2, 5] = np.nan
