@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from gadgets.commands.options import ChainProperties, Config, Group, Overwrite
-from gadgets.stages.watch import Watch
+from gadgets.stages.observer import ScanObserver
 from scoremri_core.errors import InputError
 
 if TYPE_CHECKING:
@@ -94,13 +94,13 @@ def replay(
         written(output, keep="h5" in wanted) as partial,
         progress("frames", frames(scan.heads())) as advance,
     ):
-        course = Course(advance, len(scan))
+        course = ReplayProgress(advance, len(scan))
         items = in_time(course.sending(scan), scan.waveforms())
         if address is not None:
             received: Iterable[Any] = run_remote(address, chain, scan.header_xml, items)
         else:
             assert isinstance(chain, Chain)
-            received = run_chain(chain, scan.header_xml, items, watch=course)
+            received = run_chain(chain, scan.header_xml, items, observer=course)
         counts = write_images(partial, group, course.receiving(received))
         if not counts:
             raise InputError(f"{source}: no image came back from {config}")
@@ -145,7 +145,7 @@ def written(output: Path, keep: bool) -> Iterator[Path]:
 
 
 @dataclass
-class Course(Watch):
+class ReplayProgress(ScanObserver):
     """How far a replay is, which the threads that send, compute and receive tell.
 
     Attributes
@@ -185,13 +185,13 @@ class Course(Watch):
                 self._show()
             yield item
 
-    def sampling(self, frames: int, progress: Progress) -> None:
+    def level_sampled(self, frames: int, progress: Progress) -> None:
         """So many frames are sampled together; a server elsewhere does not tell."""
         self.part = frames * progress.done
         self.level = f"noise level {progress.level} of {progress.levels}"
         self._show()
 
-    def finished(self, frame: Frame, result: Reconstruction) -> None:
+    def frame_reconstructed(self, frame: Frame, result: Reconstruction) -> None:
         """A frame has its image, which is under way."""
         self.made += 1
         self.part, self.level = max(self.part - 1, 0.0), ""

@@ -11,12 +11,13 @@ from importlib.resources import files
 from typing import TYPE_CHECKING, Any
 
 import scoremri_core.reports
-from gadgets.stages.watch import Watch
+from gadgets.stages.observer import ScanObserver
 from scoremri_core.reports.frame import Shown, section
 from scoremri_core.reports.geometry import Geometry
 from scoremri_core.reports.page import page
 from scoremri_core.reports.result import shown
 from scoremri_core.scans.directions import pixel_directions
+from scoremri_core.scans.flags import COUNTERS
 
 if TYPE_CHECKING:
     from gadgets.service.server import Server
@@ -28,7 +29,6 @@ READERS = 8  # browsers that may watch at once: each has a thread
 LOOK_SECONDS = 1.0  # at the queue
 QUIET_SECONDS = 15.0  # after which a reader is told that the server is still there
 TITLE = "scoremri server"
-COUNTERS = ("contrast", "phase", "repetition", "set")
 
 
 class Page:
@@ -51,7 +51,7 @@ class Page:
         self._closed = False
 
     def scan(self) -> Scan:
-        """Watch one scan."""
+        """Observe one scan."""
         with self._changed:
             self._scans += 1
             self._open[self._scans] = scan = Scan(self, self._scans)
@@ -165,7 +165,7 @@ class Page:
         return f"<h2>Queue</h2><dl>{told}</dl>" + (table if rows else "")
 
 
-class Scan(Watch):
+class Scan(ScanObserver):
     """One scan of the page."""
 
     def __init__(self, page: Page, number: int) -> None:
@@ -180,17 +180,17 @@ class Scan(Watch):
         """Frames that were read and are not reconstructed yet."""
         return self._arrived - self.done
 
-    def begins(self, header: Any) -> None:
+    def scan_started(self, header: Any) -> None:
         """Take its name, if names may be shown, and which way its images run."""
         self._header = header
         if words := self._page.named(header):
             self.name += f" ({words})"
 
-    def arrived(self) -> None:
+    def frame_received(self) -> None:
         """One frame more waits."""
         self._arrived += 1
 
-    def finished(self, frame: Frame, result: Reconstruction) -> None:
+    def frame_reconstructed(self, frame: Frame, result: Reconstruction) -> None:
         """Show it."""
         self.done += 1
         self._page.add(_shown(self.name, frame, result, self._header))
@@ -204,7 +204,7 @@ def _shown(scan: str, frame: Frame, result: Reconstruction, header: Any) -> Show
     """A frame as a report shows it; of a volume, the partition in the middle."""
     head, z = frame.header, len(result.mean) // 2
     names = [f"slice {head.idx.slice}"]
-    names += [f"{name} {at}" for name in COUNTERS if (at := getattr(head.idx, name))]
+    names += [f"{name} {at}" for name in COUNTERS[1:] if (at := getattr(head.idx, name))]
     if len(result.mean) > 1:
         names.append(f"partition {z}")
     x, y, depth = frame.field_of_view

@@ -6,8 +6,8 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from gadgets.stages.observer import ScanObserver
 from gadgets.stages.properties import Properties
-from gadgets.stages.watch import Watch
 from gadgets.stream.turns import Turns
 from scoremri_core.errors import InputError
 from scoremri_core.samplers import SAMPLERS
@@ -23,14 +23,14 @@ class Shared:
     device : where scans compute that leave it to the server.
     turns : at the device.
     capture : folder where each scan is saved; empty saves nothing.
-    watch : makes what watches one scan.
+    observer : makes the observer of a scan.
     """
 
     priors: Mapping[str, Any]
     device: str = "auto"
     turns: Turns = field(default_factory=Turns)
     capture: str = ""
-    watch: Callable[[], Watch] = Watch
+    observer: Callable[[], ScanObserver] = ScanObserver
 
     @classmethod
     def load(
@@ -38,7 +38,7 @@ class Shared:
         priors: Iterable[str],
         device: str = "auto",
         capture: str = "",
-        watch: Callable[[], Watch] = Watch,
+        observer: Callable[[], ScanObserver] = ScanObserver,
     ) -> Shared:
         """Load priors, and see what the device is.
 
@@ -53,7 +53,7 @@ class Shared:
         where = find_device(device)
         names = {_prior_name(sampler, name) for name in priors for sampler in SAMPLERS}
         loaded = {name: load_prior(name).to(where) for name in sorted(names)}
-        return cls(loaded, device, capture=capture, watch=watch)
+        return cls(loaded, device, capture=capture, observer=observer)
 
     def applied(self, properties: Properties) -> Properties:
         """The properties of a scan as they are served here.

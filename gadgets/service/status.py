@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from gadgets.service.listening import listen, written
 from gadgets.service.metrics import Metrics
 from gadgets.service.page import Page
-from gadgets.stages.watch import Watch, Watches
+from gadgets.stages.observer import ObserverGroup, ScanObserver
 
 if TYPE_CHECKING:
     from gadgets.service.server import Server
@@ -70,9 +70,9 @@ class Status:
         """Where it answers."""
         return [http.socket.getsockname()[:2] for http in self._answers]
 
-    def scan(self) -> Watch:
-        """Watch one scan, for the metrics and for the page."""
-        return Watches([self.metrics.scan(), self.page.scan()])
+    def scan(self) -> ScanObserver:
+        """Observe one scan, for the metrics and for the page."""
+        return ObserverGroup([self.metrics.scan(), self.page.scan()])
 
     def close(self) -> None:
         """Give the port back."""

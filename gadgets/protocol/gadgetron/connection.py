@@ -37,7 +37,7 @@ class NodeConnection(Connection):
     config, header : their XML; an empty configuration has no properties.
     stall : see `Endpoint`.
     shared : what the scans of this process have in common, for the target.
-    watch : what watches this scan, for the target; None leaves it to `shared`.
+    observer : ScanObserver of this scan; None takes that of `shared`.
     embedded : whether the peer is this package's own host, which may be told of a failure at once.
 
     Raises
@@ -54,7 +54,7 @@ class NodeConnection(Connection):
         *,
         stall: float | None = None,
         shared: Any = None,
-        watch: Any = None,
+        observer: Any = None,
         embedded: bool = False,
     ) -> None:
         root = parse(config, "the configuration of the node") if config.strip() else None
@@ -63,7 +63,7 @@ class NodeConnection(Connection):
         self.socket = Endpoint(connected, stall)
         self.readers.update(wire.READERS)
         self.shared = shared
-        self.watch = watch
+        self.observer = observer
         self.embedded = embedded
         self.failure: Exception | None = None  # what a guarded target has told by itself
 

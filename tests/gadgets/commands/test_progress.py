@@ -10,7 +10,7 @@ from types import SimpleNamespace
 import pytest
 
 from gadgets.commands.progress import progress
-from gadgets.commands.replay import Course, frames
+from gadgets.commands.replay import ReplayProgress, frames
 from scoremri_core.scans.files import open_scan, write_scan
 from scoremri_core.simulation.simulation import SimulatedScan
 from scoremri_core.simulation.undersampling import accelerate
@@ -63,8 +63,8 @@ def test_elsewhere_there_are_log_lines(caplog, capsys):
         advance(2.5, "")
     with caplog.at_level(logging.INFO), progress("frames", None, every=3600) as advance:
         advance(1, "")
-    told = [record.getMessage().strip() for record in caplog.records]
-    assert told == ["frames: 1 of 4 so far", "frames: 2.5 of 4"]
+    reports = [record.getMessage().strip() for record in caplog.records]
+    assert reports == ["frames: 1 of 4 so far", "frames: 2.5 of 4"]
     assert capsys.readouterr().err == ""
 
 
@@ -78,22 +78,22 @@ def test_frames_are_counted_before_they_come(tmp_path):
             assert frames(stored.heads()) == 3 * 2 * 2
 
 
-def test_what_was_sent_and_what_came_back_is_told():
-    told = []
-    course = Course(lambda done, note: told.append((done, note)), readouts=2)
+def test_sent_readouts_and_received_frames_are_reported():
+    reports = []
+    replayed = ReplayProgress(lambda done, note: reports.append((done, note)), readouts=2)
     series = [SimpleNamespace(image_series_index=number) for number in (4, 5, 4)]
-    assert list(course.sending("ab")) == ["a", "b"]
-    assert list(course.receiving(["text", *series])) == ["text", *series]
-    assert told == [(0, "1 of 2 readouts sent"), (0, ""), (1, ""), (2, "")]
+    assert list(replayed.sending("ab")) == ["a", "b"]
+    assert list(replayed.receiving(["text", *series])) == ["text", *series]
+    assert reports == [(0, "1 of 2 readouts sent"), (0, ""), (1, ""), (2, "")]
 
 
-def test_noise_levels_of_frames_that_are_sampled_are_told():
-    told = []
-    course = Course(lambda done, note: told.append((done, note)), readouts=0)
+def test_noise_levels_are_reported():
+    reports = []
+    replayed = ReplayProgress(lambda done, note: reports.append((done, note)), readouts=0)
     for level in (1, 2):
-        course.sampling(4, SimpleNamespace(done=level / 2, level=level, levels=2))
-    course.finished(None, None)
-    list(course.receiving([SimpleNamespace(image_series_index=1)]))
-    course.sampling(2, SimpleNamespace(done=0.25, level=1, levels=4))
-    assert told == [(2, "noise level 1 of 2"), (4, "noise level 2 of 2"), (4, ""),
+        replayed.level_sampled(4, SimpleNamespace(done=level / 2, level=level, levels=2))
+    replayed.frame_reconstructed(None, None)
+    list(replayed.receiving([SimpleNamespace(image_series_index=1)]))
+    replayed.level_sampled(2, SimpleNamespace(done=0.25, level=1, levels=4))
+    assert reports == [(2, "noise level 1 of 2"), (4, "noise level 2 of 2"), (4, ""),
                     (1.5, "noise level 1 of 4")]  # fmt: skip
