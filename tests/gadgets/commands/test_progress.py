@@ -10,7 +10,7 @@ from types import SimpleNamespace
 import pytest
 
 from gadgets.commands.progress import progress
-from gadgets.commands.replay import Course, frames
+from gadgets.commands.replay import ReplayProgress, frames
 from scoremri_core.scans.files import open_scan, write_scan
 from scoremri_core.simulation.simulation import SimulatedScan
 from scoremri_core.simulation.undersampling import accelerate
@@ -80,20 +80,20 @@ def test_frames_are_counted_before_they_come(tmp_path):
 
 def test_what_was_sent_and_what_came_back_is_told():
     told = []
-    course = Course(lambda done, note: told.append((done, note)), readouts=2)
+    tracker = ReplayProgress(lambda done, note: told.append((done, note)), readouts=2)
     series = [SimpleNamespace(image_series_index=number) for number in (4, 5, 4)]
-    assert list(course.sending("ab")) == ["a", "b"]
-    assert list(course.receiving(["text", *series])) == ["text", *series]
+    assert list(tracker.sending("ab")) == ["a", "b"]
+    assert list(tracker.receiving(["text", *series])) == ["text", *series]
     assert told == [(0, "1 of 2 readouts sent"), (0, ""), (1, ""), (2, "")]
 
 
 def test_noise_levels_of_frames_that_are_sampled_are_told():
     told = []
-    course = Course(lambda done, note: told.append((done, note)), readouts=0)
+    tracker = ReplayProgress(lambda done, note: told.append((done, note)), readouts=0)
     for level in (1, 2):
-        course.sampling(4, SimpleNamespace(done=level / 2, level=level, levels=2))
-    course.finished(None, None)
-    list(course.receiving([SimpleNamespace(image_series_index=1)]))
-    course.sampling(2, SimpleNamespace(done=0.25, level=1, levels=4))
+        tracker.sampling(4, SimpleNamespace(done=level / 2, level=level, levels=2))
+    tracker.finished(None, None)
+    list(tracker.receiving([SimpleNamespace(image_series_index=1)]))
+    tracker.sampling(2, SimpleNamespace(done=0.25, level=1, levels=4))
     assert told == [(2, "noise level 1 of 2"), (4, "noise level 2 of 2"), (4, ""),
                     (1.5, "noise level 1 of 4")]  # fmt: skip
