@@ -74,7 +74,10 @@ def test_waveforms_go_along_in_time_and_come_back(tmp_path):
         (("--group", "absent"), "no group 'absent'"),
         (("--group", "raw", "-c", "absent"), "unknown chain 'absent': known are"),
         (("--group", "raw", "-c", "score_recon_generic"), "NoiseAdjustGadget needs a Gadgetron"),
-        (("--group", "raw", "-p", "sampel=1"), "unknown property 'sampel': known are sampler"),
+        (
+            ("--group", "raw", "-p", "sampel=1"),
+            "unknown property 'sampel' (did you mean 'samples'?)",
+        ),
         (("--group", "raw", "-p", "steps=x"), "property steps='x': expected auto or a whole"),
         (("--group", "raw", "-p", "steps"), "expected KEY=VALUE"),
         (("--group", "raw", "-p", "prior=absent"), "absent"),
