@@ -1,4 +1,4 @@
-"""Where the process of the command line begins: its signals, and standard streams that last."""
+"""Entry point of the command line: signal handlers and robust standard streams."""
 
 from __future__ import annotations
 
@@ -8,16 +8,16 @@ import os
 import sys
 from typing import Any
 
-from gadgets.signals import heeded
+from gadgets.signals import interruptible
 from scoremri_core.errors import not_installed
 
-GONE = (errno.EPIPE, errno.EIO, errno.EBADF)  # of a reader, or a terminal
+GONE = (errno.EPIPE, errno.EIO, errno.EBADF)  # the reader or terminal has gone
 
 
 def main() -> None:
-    """Import the command line, which takes a moment, and run it."""
+    """Import and run the command line; signals are handled during the import, too."""
     open_standard_streams()
-    with heeded():
+    with interruptible():
         try:
             from gadgets import commands
         except ModuleNotFoundError as error:
@@ -27,24 +27,22 @@ def main() -> None:
 
 
 def open_standard_streams() -> None:
-    """Open those that are closed, and have none fail when its reader goes away."""
+    """Open closed standard streams, and ignore write errors once the reader has gone."""
     for descriptor, name in enumerate(("stdin", "stdout", "stderr")):
         mode = "w" if descriptor else "r"
-        if getattr(sys, name) is None:  # the next file would take its descriptor, and its text
+        if getattr(sys, name) is None:  # otherwise the next file opened would get its descriptor
             os.open(os.devnull, os.O_RDWR)
             setattr(sys, name, os.fdopen(descriptor, mode, closefd=False))
         if descriptor:
             stream = getattr(sys, name)
-            lasting = io.BufferedWriter(_Lasting(descriptor, mode, closefd=False))
+            raw = io.BufferedWriter(_RobustFile(descriptor, mode, closefd=False))
             buffered = stream.line_buffering or stream.write_through
-            text = io.TextIOWrapper(
-                lasting, stream.encoding, stream.errors, line_buffering=buffered
-            )
+            text = io.TextIOWrapper(raw, stream.encoding, stream.errors, line_buffering=buffered)
             setattr(sys, name, text)
 
 
-class _Lasting(io.FileIO):
-    """Drops what is written once the reader is gone; of standard error, what cannot be written."""
+class _RobustFile(io.FileIO):
+    """Discards output once the reader has gone; on standard error, after any write error."""
 
     def write(self, data: Any) -> int:
         try:

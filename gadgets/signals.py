@@ -1,4 +1,4 @@
-"""Signals that end a command: it cleans up, says so and exits with 128 + the signal's number."""
+"""SIGINT, SIGTERM and SIGHUP: a command cleans up and exits with 128 + signal number."""
 
 from __future__ import annotations
 
@@ -14,20 +14,20 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import NoReturn
 
-WORDS = {"SIGINT": "interrupted", "SIGTERM": "terminated", "SIGHUP": "hung up"}
-AGAIN = 3.0  # seconds after which a signal is repeated: a module may swallow the exception
+MESSAGES = {"SIGINT": "interrupted", "SIGTERM": "terminated", "SIGHUP": "hung up"}
+REPEAT_AFTER = 3.0  # seconds; a module may swallow the KeyboardInterrupt
 
-_received = 0  # number of the last signal
-_when = -AGAIN  # in seconds of the monotonic clock
+_received = 0  # last signal
+_received_at = -REPEAT_AFTER  # in seconds of the monotonic clock
 
 
 @contextmanager
-def heeded() -> Iterator[None]:
-    """Raise KeyboardInterrupt in the block for each of the signals, and end the process then.
+def interruptible() -> Iterator[None]:
+    """Raise KeyboardInterrupt on each of the signals in the block, then exit.
 
-    A signal that the process ignores, as SIGHUP under nohup, stays ignored.
+    Signals that the process ignores (SIGHUP under nohup) stay ignored.
     """
-    numbers = not_ignored()
+    numbers = handled_signals()
     for number in numbers:
         signal.signal(number, _raise)
     try:
@@ -36,37 +36,37 @@ def heeded() -> Iterator[None]:
         for number in numbers:
             signal.signal(number, signal.SIG_IGN if _received else signal.SIG_DFL)
         if _received:
-            end_at_once(128 + _received, WORDS[signal.Signals(_received).name])
+            exit_now(128 + _received, MESSAGES[signal.Signals(_received).name])
 
 
-def not_ignored() -> list[int]:
-    """Which of the signals the process does not ignore."""
-    numbers = [getattr(signal, name) for name in WORDS if hasattr(signal, name)]
+def handled_signals() -> list[int]:
+    """Return the signals that the process does not ignore."""
+    numbers = [getattr(signal, name) for name in MESSAGES if hasattr(signal, name)]
     return [n for n in numbers if signal.getsignal(n) not in (signal.SIG_IGN, None)]
 
 
-def end_at_once(status: int, last_words: str = "") -> NoReturn:
-    """End the process without Python's shutdown, which aborts while threads run C++ code."""
-    logging.disable()  # what threads still log would come after the last words
+def exit_now(status: int, message: str = "") -> NoReturn:
+    """Exit without Python's shutdown, which aborts while threads run C++ code."""
+    logging.disable()  # other threads would log after the message
     logging.shutdown()
-    if last_words:
-        sys.stderr.write(f"scoremri: {last_words}\n")
+    if message:
+        sys.stderr.write(f"scoremri: {message}\n")
     for stream in (sys.stdout, sys.stderr):
         stream.flush()
     os._exit(status)
 
 
 def _raise(number: int, frame: FrameType | None) -> None:
-    global _received, _when
-    if time.monotonic() - _when < AGAIN / 2:  # two at once must not disturb the cleaning up
+    global _received, _received_at
+    if time.monotonic() - _received_at < REPEAT_AFTER / 2:  # do not interrupt the cleanup
         return
-    _received, _when = number, time.monotonic()
+    _received, _received_at = number, time.monotonic()
     logging.disable()
-    warnings.simplefilter("ignore")  # of files that an interrupted import leaves open
-    sys.unraisablehook = lambda dropped: None  # Python drops exceptions of callbacks
-    # to the thread: one that waits notices no other signal
+    warnings.simplefilter("ignore")  # about files that an interrupted import left open
+    sys.unraisablehook = lambda exception: None  # exceptions in callbacks
+    # a waiting main thread only notices a signal sent to the thread
     repeat = (threading.main_thread().ident, number)
-    timer = threading.Timer(AGAIN, signal.pthread_kill, repeat)
+    timer = threading.Timer(REPEAT_AFTER, signal.pthread_kill, repeat)
     timer.daemon = True
     timer.start()
     raise KeyboardInterrupt

@@ -1,6 +1,8 @@
 """Errors that the caller can correct."""
 
 import sys
+from collections.abc import Iterable
+from difflib import get_close_matches
 
 
 class InputError(ValueError):
@@ -9,6 +11,13 @@ class InputError(ValueError):
 
 class CalibrationError(InputError):
     """Coil maps cannot be estimated from the calibration lines."""
+
+
+def similar(name: str, known: Iterable[str]) -> str:
+    """List the known names for an error message, and suggest the one closest to `name`."""
+    known = list(known)
+    suggestion = "".join(f" (did you mean '{word}'?)" for word in get_close_matches(name, known, 1))
+    return f"{suggestion}: known are {', '.join(known)}"
 
 
 def not_installed(error: ModuleNotFoundError) -> str:

@@ -50,9 +50,9 @@ def test_an_array_becomes_a_report(tmp_path):
 
 def test_samplers_find_the_posterior_that_is_known():
     steps = {"posterior": 20, "langevin": 30, "hmc": 20, "pula": 30}
-    told = executed("compare_samplers", size=24, samples=16, steps=steps)["told"]
-    assert set(told) == set(steps)
-    error, width, _ = told["posterior"]
+    scores = executed("compare_samplers", size=24, samples=16, steps=steps)["scores"]
+    assert set(scores) == set(steps)
+    error, width, _ = scores["posterior"]
     assert error < 0.5
     assert 0.8 < width < 1.2
 

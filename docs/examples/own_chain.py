@@ -1,9 +1,9 @@
-"""A gadget of one's own behind ours, in a chain of one's own (own_chain.xml).
+"""A custom gadget after scoremri's, in a custom chain (own_chain.xml).
 
     scoremri simulate -o scan.h5 -R 4
     PYTHONPATH=docs/examples scoremri replay scan.h5 -o images.h5 -c docs/examples/own_chain.xml
 
-or, from Python, as `main` does it.
+or from Python, see `main`.
 """
 
 import copy
@@ -21,9 +21,9 @@ MEAN, STD, CERTAINTY = 1, 2, 3  # image series
 
 
 def certainty(connection):
-    """Pass all images on, and add a series: the posterior mean over its standard deviation.
+    """Pass on all images and add a series, the posterior mean over its standard deviation.
 
-    This is the target that own_chain.xml names; any node of gadgetron-python looks like it.
+    This function is the target of the second node in own_chain.xml.
     """
     mean = None
     for image in connection:
@@ -39,7 +39,7 @@ def certainty(connection):
 
 
 def main(path="scan.h5", **properties):
-    """Stream a recorded scan through the chain, within this process; images by their series."""
+    """Stream a recorded scan through the chain in this process; return the images by series."""
     chain = Chain.load(str(CHAIN)).with_properties(properties)
     with open_scan(path) as scan:
         images = list(run_chain(chain, scan.header_xml, scan))

@@ -1,4 +1,4 @@
-"""A denoiser of one's own: any object with `denoise(x, sigma)` is a prior."""
+"""Use a custom denoiser as a prior: any object with `denoise(x, sigma)`."""
 
 import numpy as np
 import torch
@@ -10,15 +10,19 @@ from scoremri_core.simulation.simulation import SimulatedScan
 
 
 class Smooth:
-    """Images whose power falls with the third power of spatial frequency: a Wiener filter."""
+    """Wiener filter for images whose power decays with the third power of spatial frequency."""
 
-    name = "smooth"  # goes into `Reconstruction.info.prior`
+    name = "smooth"  # for `Reconstruction.info.prior`
 
     def denoise(self, x, sigma):
-        """E[x0 | x] for x = x0 + sigma e.
+        """Return E[x0 | x] for x = x0 + sigma e.
 
-        `x` is complex (batch, y, x), scaled so that images are about 1; `sigma` is (batch,), the
-        standard deviation of each real component of the noise.
+        Parameters
+        ----------
+        x : complex tensor, (batch, y, x)
+            Noisy images, scaled to about 1.
+        sigma : tensor, (batch,)
+            Noise standard deviation of each real component.
         """
         y, x_ = (torch.linspace(-1, 1, n, device=x.device) for n in x.shape[-2:])
         power = 0.001 / (0.02 + torch.hypot(y[:, None], x_)) ** 3
@@ -26,7 +30,7 @@ class Smooth:
 
 
 def main(samples=8, steps=11, size=128):
-    """Undersample a slice whose truth is known, and reconstruct it with the prior above."""
+    """Undersample a simulated slice and reconstruct it with the prior above."""
     scan = SimulatedScan(matrix=(size, size), coils=6)
     truth, coil_maps = scan.image[0], scan.coil_maps[0]
     sigma = 0.02 * np.percentile(np.abs(truth), 99)
@@ -41,7 +45,7 @@ def main(samples=8, steps=11, size=128):
 
     zero_filled = np.sum(coil_maps.conj() * to_image(kspace), axis=0)
     print(f"zero-filled       {psnr(zero_filled, truth):.1f} dB")
-    print(f"own prior, '{result.info.prior}' {psnr(result.mean[0], truth):.1f} dB")
+    print(f"prior '{result.info.prior}'    {psnr(result.mean[0], truth):.1f} dB")
     return truth, zero_filled, result
 
 

@@ -1,4 +1,4 @@
-"""What theory says of posterior sampling, shown where everything is known: draws theory.png."""
+"""Test theory of posterior sampling on closed-form examples, and draw theory.png."""
 
 import sys
 
@@ -7,27 +7,40 @@ import torch
 
 from scoremri_core.samplers.hamiltonian import path_integral
 
-SIGMA = 0.05  # of the measurements' noise
+SIGMA = 0.05  # measurement noise
 ALPHAS = (0.5, 1e-2, 1e-4, 1e-8)
 
 
 def variances(n):
-    """Of a true and a wrong Gaussian in n dimensions, large in different halves of them."""
+    """Return the variances of a true and a wrong Gaussian, large in different halves, (2, n)."""
     true = np.where(np.arange(n) < n // 2, 1.0, 0.01)
     return np.stack([true, true[::-1]])
 
 
 def experiment(n, m, alpha, trials=400, seed=0):
-    """Posterior sampling from m random measurements, with mass alpha on the true distribution.
+    """Sample the posterior of m random measurements, with prior mass alpha on the truth.
 
-    The prior is alpha N(0, true) + (1 - alpha) N(0, wrong), and so is a mixture of two Gaussians
-    given the measurements y = A x + SIGMA e, for A of independent normal numbers.
+    The prior is alpha N(0, true) + (1 - alpha) N(0, wrong); given y = A x + SIGMA e with i.i.d.
+    normal A, the posterior is a mixture of two Gaussians.
+
+    Parameters
+    ----------
+    n, m : int
+        Dimensions of x and y.
+    alpha : float
+        Prior mass on the true distribution.
+    trials, seed : int, optional
+        Number of independent trials, random seed.
 
     Returns
     -------
-    Errors |x - x'| of one posterior sample x' for each of the trials, with that prior, with the
-    true one and with the wrong one; the mass of the wrong part given y; and a bound of that mass,
-    sqrt((1 - alpha) / alpha) times the Bhattacharyya coefficient of the two distributions of y.
+    mixed, right, wrong_only : array, (trials,)
+        Errors |x - x'| of one posterior sample x' with that prior, the true and the wrong one.
+    wrong : array, (trials,)
+        Posterior mass of the wrong part.
+    bound : array, (trials,)
+        Bound of that mass, sqrt((1 - alpha) / alpha) times the Bhattacharyya coefficient of the
+        two distributions of y.
     """
     rng = np.random.default_rng(seed)
     both = variances(n)
@@ -40,11 +53,11 @@ def experiment(n, m, alpha, trials=400, seed=0):
         covariances.append(s)
         solved = np.linalg.solve(s, y[..., None])[..., 0]
         evidence.append(-(np.sum(y * solved, 1) + np.linalg.slogdet(s)[1]) / 2)
-        # an exact draw: one of the prior, corrected by what it does not explain
+        # exact sample: a sample of the prior plus a correction by its residual
         drawn = np.sqrt(v) * rng.standard_normal((trials, n))
         noise = SIGMA * rng.standard_normal((trials, m))
-        left = y - np.einsum("tmn,tn->tm", a, drawn) - noise
-        gain = np.linalg.solve(s, left[..., None])[..., 0]
+        residual = y - np.einsum("tmn,tn->tm", a, drawn) - noise
+        gain = np.linalg.solve(s, residual[..., None])[..., 0]
         samples.append(drawn + v * np.einsum("tmn,tm->tn", a, gain))
     odds = np.log((1 - alpha) / alpha) if alpha < 1 else -np.inf
     wrong = 1 / (1 + np.exp(np.clip(evidence[0] - evidence[1] - odds, -700, 700)))
@@ -57,7 +70,7 @@ def experiment(n, m, alpha, trials=400, seed=0):
 
 
 def measurements_needed(n, alpha, mass=0.05, most=200):
-    """The least m at which the bound leaves the wrong part so little mass, on average."""
+    """Return the least m at which the mean bound of the wrong mass is at most `mass`."""
     for m in range(1, most):
         if experiment(n, m, alpha, trials=50)[4].mean() <= mass:
             return m
@@ -65,9 +78,9 @@ def measurements_needed(n, alpha, mass=0.05, most=200):
 
 
 class TwoMoons:
-    """Points of the plane about two half circles, as a mixture of Gaussians of sd 0.1.
+    """Two half circles in the plane, as a mixture of Gaussians of sd 0.1.
 
-    A point is a complex number, an image of one pixel: (frame, sample, 1, 1, 1).
+    A point is an image of one complex pixel, (frame, sample, 1, 1, 1).
     """
 
     SD = 0.1
@@ -78,25 +91,25 @@ class TwoMoons:
         self.centres = torch.cat([upper, torch.complex(1 - upper.real, 0.5 - upper.imag)])
 
     def log_density(self, x):
-        """Up to a constant, of x's shape."""
-        apart = (x[..., None] - self.centres).abs().square()
-        return torch.logsumexp(-apart / (2 * self.SD**2), -1)
+        """Return the log density up to a constant, in the shape of x."""
+        distance = (x[..., None] - self.centres).abs().square()
+        return torch.logsumexp(-distance / (2 * self.SD**2), -1)
 
     def score(self, x):
-        """Its gradient."""
-        apart = self.centres - x[..., None]
-        share = torch.softmax(-apart.abs().square() / (2 * self.SD**2), -1)
-        return (share * apart).sum(-1) / self.SD**2
+        """Return the gradient of the log density."""
+        offset = self.centres - x[..., None]
+        share = torch.softmax(-offset.abs().square() / (2 * self.SD**2), -1)
+        return (share * offset).sum(-1) / self.SD**2
 
     def sample(self, count, generator):
-        """Points (1, count, 1, 1, 1)."""
+        """Return samples, (1, count, 1, 1, 1)."""
         kinds = torch.randint(len(self.centres), (count,), generator=generator)
         e = torch.randn(count, 2, dtype=torch.float64, generator=generator)
         return (self.centres[kinds] + self.SD * torch.view_as_complex(e)).view(1, -1, 1, 1, 1)
 
 
 def simpson_errors(jump, count=2000, seed=0):
-    """Errors of the path integral of the score over straight jumps of a length, any direction."""
+    """Return the errors of the path integral of the score for jumps in random directions."""
     moons, generator = TwoMoons(), torch.Generator().manual_seed(seed)
     start = moons.sample(count, generator)
     angle = 2 * torch.pi * torch.rand(start.shape, dtype=torch.float64, generator=generator)
@@ -107,7 +120,7 @@ def simpson_errors(jump, count=2000, seed=0):
 
 
 def main(path="theory.png", trials=400):
-    """Draw all of it."""
+    """Draw the figure."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 

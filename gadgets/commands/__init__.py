@@ -1,4 +1,4 @@
-"""The command line: one file a command, heavy imports inside the functions."""
+"""The command line: one file per command; heavy imports are inside the functions."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from typing import Annotated, Any, NoReturn
 import typer
 
 import scoremri_core
-from gadgets.signals import end_at_once, heeded
+from gadgets.signals import exit_now, interruptible
 from gadgets.threads import add_log_context
 from scoremri_core.errors import InputError, not_installed
 
@@ -41,7 +41,7 @@ COMMANDS = (
     "openrecon",
 )
 
-# The base of BadParameter is the usage error of the click that typer carries.
+# Base class of BadParameter: UsageError of the click that typer bundles.
 UsageError: Any = typer.BadParameter.__mro__[1]
 app = typer.Typer(
     name="scoremri",
@@ -52,8 +52,8 @@ app = typer.Typer(
 )
 
 
-def _version(wanted: bool) -> None:
-    if wanted:
+def _version(requested: bool) -> None:
+    if requested:
         typer.echo(f"scoremri {scoremri_core.__version__}")
         raise typer.Exit
 
@@ -77,7 +77,13 @@ for _name in COMMANDS:
 
 
 def configure_logging(level: int) -> None:
-    """Send the package's log to stderr: in colour on a terminal, as plain lines elsewhere."""
+    """Send the package's log to stderr, in colour on a terminal.
+
+    Parameters
+    ----------
+    level : int
+        Level of the `logging` module. Above DEBUG, invalid input is logged without a traceback.
+    """
     handler: logging.Handler
     if sys.stderr.isatty():
         from rich.logging import RichHandler
@@ -91,59 +97,59 @@ def configure_logging(level: int) -> None:
         form = "%(asctime)s %(levelname)s %(name)s: %(message)s"
     handler.addFilter(add_log_context)
     if level > logging.DEBUG:
-        handler.addFilter(_in_one_sentence)
+        handler.addFilter(_without_traceback_of_input_errors)
     logging.basicConfig(level=logging.WARNING, format=form, handlers=[handler], force=True)
     for package in ("scoremri_core", "gadgets"):
         logging.getLogger(package).setLevel(level)
 
 
-def _in_one_sentence(record: logging.LogRecord) -> bool:
-    """Take the traceback off what is said of bad input."""
+def _without_traceback_of_input_errors(record: logging.LogRecord) -> bool:
+    """Remove the traceback of an `InputError` from a log record."""
     if record.exc_info and isinstance(record.exc_info[1], InputError):
         record.exc_info = None
     return True
 
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
-    """Run the command line; bad input ends in one sentence on stderr and exit code 2.
+    """Run the command line and exit; invalid input ends with one sentence on stderr and code 2.
 
     Parameters
     ----------
-    arguments : the command line without the program's name; None takes `sys.argv`, and the process
-        is then this command's alone
+    arguments : sequence of str, optional
+        Command line without the program's name. None uses `sys.argv` and handles signals.
     """
-    alone = arguments is None
-    with heeded() if alone else nullcontext():
-        status, last_words = _run(arguments)
-    if alone and any(thread.daemon for thread in threading.enumerate()):
-        end_at_once(status, last_words)
-    if last_words:
-        typer.echo(f"scoremri: {last_words}", err=True)
+    is_program = arguments is None
+    with interruptible() if is_program else nullcontext():
+        status, message = _run(arguments)
+    if is_program and any(thread.daemon for thread in threading.enumerate()):
+        exit_now(status, message)
+    if message:
+        typer.echo(f"scoremri: {message}", err=True)
     sys.exit(status)
 
 
 def _run(arguments: Sequence[str] | None) -> tuple[int, str]:
-    """The exit code of a command line, and the sentence that it ends with, if there is one."""
+    """Return the exit code and the error message, if any."""
     try:
         status = app(args=arguments, prog_name="scoremri", standalone_mode=False)
     except InputError as error:
-        logger.debug("bad input", exc_info=True)
-        return 2, _in_one_line(error)
+        logger.debug("invalid input", exc_info=True)
+        return 2, _one_line(error)
     except UsageError as error:
         if type(error).__name__ == "NoArgsIsHelpError":
             error.show()
             return int(error.exit_code), ""
-        return 2, _in_one_line(error.format_message())
-    except OSError as error:  # of a file that was refused nowhere else
-        logger.debug("a file", exc_info=True)
-        return 2, _in_one_line(error)
+        return 2, _one_line(error.format_message())
+    except OSError as error:
+        logger.debug("file error", exc_info=True)
+        return 2, _one_line(error)
     except (typer.Abort, KeyboardInterrupt):
         return 128 + signal.SIGINT, "interrupted"
     except ModuleNotFoundError as error:
-        logger.debug("a module", exc_info=True)
+        logger.debug("missing module", exc_info=True)
         return 2, not_installed(error)
     return status if isinstance(status, int) else 0, ""
 
 
-def _in_one_line(words: object) -> str:
-    return " ".join(str(words).split())
+def _one_line(message: object) -> str:
+    return " ".join(str(message).split())

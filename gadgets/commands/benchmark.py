@@ -1,4 +1,4 @@
-"""Time, memory and image quality of every method on one frame."""
+"""Run time, memory and image quality of every method on one frame."""
 
 from __future__ import annotations
 
@@ -47,60 +47,71 @@ MAP_COLUMNS = {
     "note": ("note", ""),
 }
 SCALING_COLUMNS = {"seconds": ("seconds", ".3g"), "MB": ("memory", ".0f"), "note": ("note", "")}
-LEAST_CALIBRATION = 12  # lines, of which every package makes coil maps
+LEAST_CALIBRATION = 12  # lines that all packages need for coil maps
 CAPTION = (
-    "Seconds are medians, coil maps included, of which coil maps, denoiser and rest are the parts; "
-    "ratio is to the first row, in the same round. CRPS is over the truth's maximum. MB is the "
-    "peak of a process of the row's own, interpreter and libraries included (BART: of its "
-    "commands). Similarity is |<s1, s2>| with our coil maps in the head. Other packages run "
-    "on the CPU, but for DeepInverse."
+    "Seconds are medians, the sum of coil maps, denoiser and rest; ratio is to the first row of "
+    "the same round. CRPS is relative to the maximum of the truth. MB is the peak memory of a "
+    "separate process per row, interpreter and libraries included (BART: of its commands). "
+    "Similarity is |<s1, s2>| with scoremri's coil maps in the head. Other packages except "
+    "DeepInverse run on the CPU."
 )
 
 
 def benchmark(
     data: Annotated[
         Path | None,
-        typer.Option(
-            metavar="FULL.h5", help="Fully sampled ISMRMRD file.", show_default="a phantom"
-        ),
+        typer.Option(metavar="FULL.h5", help="Fully sampled raw data.", show_default="a phantom"),
     ] = None,
     slice_: Annotated[
-        int | None, typer.Option("--slice", help="Slice of that file, from 0.", show_default="0")
+        int | None,
+        typer.Option("--slice", metavar="N", help="Slice of the data, from 0.", show_default="0"),
     ] = None,
     size: Annotated[
-        int | None, typer.Option(help="Side of the phantom's matrix.", show_default="256")
+        int | None,
+        typer.Option(metavar="N", help="Matrix size of the phantom.", show_default="256"),
     ] = None,
     coils: Annotated[
-        int | None, typer.Option(help="Coils of the phantom's scan.", show_default="8")
+        int | None,
+        typer.Option(metavar="N", help="Number of coils of the phantom.", show_default="8"),
     ] = None,
     mask: Mask = "equispaced",
     acceleration: Acceleration = 4,
     calibration: Calibration = 24,
     samples: Annotated[
-        int | None, typer.Option(help="Posterior samples.", min=1, show_default="8")
+        int | None,
+        typer.Option(metavar="N", help="Number of posterior samples.", min=1, show_default="8"),
     ] = None,
     steps: Annotated[
-        int | None, typer.Option(help="Noise levels.", min=1, show_default="the sampler's own")
+        int | None,
+        typer.Option(metavar="N", help="Noise levels.", min=1, show_default="of the sampler"),
     ] = None,
     prior: Prior = "default",
     device: Device = "auto",
     threads: Annotated[
-        int | None, typer.Option(help="CPU threads.", min=1, show_default="the libraries' choice")
+        int | None,
+        typer.Option(metavar="N", help="CPU threads.", min=1, show_default="of the libraries"),
     ] = None,
     repetitions: Annotated[
-        int | None, typer.Option(help="Runs of each row, after one.", min=1, show_default="3")
+        int | None,
+        typer.Option(
+            metavar="N", help="Repetitions of each row after a warm-up.", min=1, show_default="3"
+        ),
     ] = None,
     langevin_levels: Annotated[
-        int, typer.Option(help="Noise levels of the Langevin sampler that are run.", min=1)
+        int,
+        typer.Option(
+            metavar="N", help="Noise levels of Langevin to run, scaled to all of them.", min=1
+        ),
     ] = 2,
     frames: Annotated[
-        int, typer.Option(help="Frames of a further row, sampled in one batch.", min=1)
+        int,
+        typer.Option(metavar="N", help="Add a row with this number of frames in one batch.", min=1),
     ] = 1,
     espirit: Annotated[
         list[str] | None,
         typer.Option(
             metavar="CxYxX",
-            help="A further scan, for the coil maps; repeat.",
+            help="Add coil maps of this size. Repeatable.",
             show_default="none",
         ),
     ] = None,
@@ -111,7 +122,7 @@ def benchmark(
             "--output",
             "--json",
             metavar="TABLE.json",
-            help="All figures.",
+            help="All results.",
             show_default="none",
         ),
     ] = None,
@@ -119,22 +130,22 @@ def benchmark(
         bool,
         typer.Option(
             "--scaling",
-            help="Instead: the default sampler alone, as slices, samples, pixels and coils grow; "
-            "a plot beside TABLE.json, else scaling.png.",
+            help="Only the default sampler, with growing numbers of slices, samples, pixels and "
+            "coils; plots TABLE.png, or scaling.png without -o.",
         ),
     ] = False,
     quick: Annotated[
-        bool, typer.Option("--quick", help="A tiny scan and one repetition: does all of it run?")
+        bool, typer.Option("--quick", help="Tiny scan and one repetition, as a smoke test.")
     ] = False,
     seed: Seed = 0,
     overwrite: Overwrite = False,
 ) -> None:
-    """Time every method on one frame, side by side.
+    """Measure run time and memory of every method.
 
-    They are compared with the machine's floor. Rows: the default sampler, the annealed Langevin
-    sampler with the same network (a few noise levels, scaled to all of them), DeepInverse's
-    DiffPIR with it, SENSE, L1-wavelet, coil maps; with BART where it is installed. Takes some
-    minutes on two cores, which should have nothing else to do.
+    Rows: the default sampler, annealed Langevin with the same network (a few noise levels, scaled
+    to all of them), DeepInverse's DiffPIR with it, SENSE, L1-wavelet and coil maps; BART if it is
+    installed. The lower bound is the time of the network's convolutions on this machine. Takes some
+    minutes on two otherwise idle cores.
     """
     from scoremri_core import load_prior
     from scoremri_core.paths import check_new, replacing
@@ -146,13 +157,12 @@ def benchmark(
     def or_default(value: int | None, full: int, small: int) -> int:
         return value if value is not None else small if quick else full
 
-    # refused before the work
     if calibration < LEAST_CALIBRATION:
         raise InputError(f"calibration {calibration}: expected at least {LEAST_CALIBRATION} lines")
     if data is not None and (size is not None or coils is not None):
-        raise InputError("size, coils: those of the phantom, which --data takes the place of")
+        raise InputError("--size and --coils describe the phantom: not allowed with --data")
     if data is None and slice_ is not None:
-        raise InputError("slice: chosen of a file, which --data names")
+        raise InputError("--slice needs --data")
     if output is not None:
         check_new(output, overwrite, *filter(None, [data]))
     load_prior(prior)
@@ -168,7 +178,7 @@ def benchmark(
     rounds = or_default(repetitions, 3, 1)
     if growth:
         if data is not None:
-            raise InputError("--scaling takes simulated scans alone: expected no --data")
+            raise InputError("--scaling simulates scans: not allowed with --data")
         side = or_default(size, 256, 48)
         shape = (or_default(coils, 8, 4), side, side)
         scan = {"acceleration": acceleration, "calibration": calibration, "seed": seed}
@@ -176,14 +186,14 @@ def benchmark(
         check_new(plot, overwrite)
         settings |= scan | {"frames": 1}
         return _scaling(shape, quick, rounds, threads, output, plot, settings)
-    further = [_shape(text) for text in espirit or []]
+    shapes = [_shape(text) for text in espirit or []]
     if data is None:
         side = or_default(size, 256, 64)
         shape = (or_default(coils, 8, 4), side, side)
         case = simulated(shape, acceleration, calibration, seed, **settings)
     else:
         case = from_file(data, slice_ or 0, acceleration, calibration, seed, **settings)
-    cases = [simulated(each, acceleration, calibration, seed, **settings) for each in further]
+    cases = [simulated(sides, acceleration, calibration, seed, **settings) for sides in shapes]
 
     with nullcontext() if output is None else replacing(output) as partial:
         with progress("benchmark", work(case, len(cases), rounds), every=10) as advance:
@@ -209,7 +219,7 @@ def _scaling(
     plot: Path,
     settings: dict[str, Any],
 ) -> None:
-    """Measure, print and draw how time and memory grow."""
+    """Measure, print and plot how time and memory grow."""
     from scoremri_core.paths import replacing
     from scoremri_core.studies.benchmark.scaling import QUICK, SIZES, draw, points, scaling
 
@@ -242,17 +252,17 @@ def _print_scaling(found: list[dict[str, Any]], plot: Path) -> None:
     from rich.console import Console
 
     console = Console(width=None if sys.stdout.isatty() else 150, highlight=False)
-    for each in found:
-        columns = {each["size"]: ("n", ",d")} | SCALING_COLUMNS
-        console.print(_table(each["rows"], columns))
+    for series in found:
+        columns = {series["size"]: ("n", ",d")} | SCALING_COLUMNS
+        console.print(_table(series["rows"], columns))
         console.print(
-            "grows as "
+            "scales as "
             + ", ".join(
                 f"n^{power:.2f} in {figure}"
-                for figure, power in each["exponents"].items()
+                for figure, power in series["exponents"].items()
                 if power is not None
             )
-            + f"; n log n would be n^{each['n_log_n']:.2f}"
+            + f"; n log n would be n^{series['n_log_n']:.2f}"
         )
     console.print(f"Plot: {plot}")
 
@@ -269,26 +279,26 @@ def _shape(text: str) -> tuple[int, int, int]:
 def _print(report: dict[str, Any]) -> None:
     from rich.console import Console
 
-    # A file or a pipe has no width: the table is given all it needs.
+    # fixed width for files and pipes
     console = Console(width=None if sys.stdout.isatty() else 150, highlight=False)
     scan, machine, settings = (report[key] for key in ("scan", "machine", "settings"))
     console.print(
         f"{scan['name']}, {scan['mask']}, true R {scan['true_acceleration']:.2f}, "
         f"{settings['samples']} samples, "
         f"prior {settings['prior']}, {settings['device']}; {machine['processor']}, "
-        f"{machine['cores']} cores, threads {machine['threads'] or 'as the libraries choose'}, "
+        f"{machine['cores']} cores, threads {machine['threads'] or 'default'}, "
         f"torch {machine['torch']}"
     )
     console.print(_table(report["frame"], FRAME_COLUMNS))
-    for each in report["coil_maps"]:
-        console.print(_table(each["rows"], MAP_COLUMNS, each["scan"]))
+    for maps in report["coil_maps"]:
+        console.print(_table(maps["rows"], MAP_COLUMNS, maps["scan"]))
     for line in _floor_lines(report["floor"]):
         console.print(line)
     console.print(CAPTION)
     if machine["load_before"] is not None and machine["load_before"] > 0.25 * machine["cores"]:
         console.print(
             f"The machine was busy (load {machine['load_before']:.1f}) before the first run: "
-            "neither seconds nor fractions of the floor are to be quoted."
+            "do not quote the times or fractions of the lower bound."
         )
 
 
@@ -302,32 +312,32 @@ def _table(rows: list[dict[str, Any]], columns: dict[str, tuple[str, str]], titl
     }
     table = Table(title=title or None)
     for i, name in enumerate(used):
-        words = i == 0 or name == "note"
-        table.add_column(name, justify="left" if words else "right", no_wrap=name != "note")
+        text = i == 0 or name == "note"
+        table.add_column(name, justify="left" if text else "right", no_wrap=name != "note")
     for row in rows:
-        table.add_row(*(_written(row[key], form) for key, form in used.values()))
+        table.add_row(*(_formatted(row[key], form) for key, form in used.values()))
     return table
 
 
-def _written(value: Any, form: str) -> str:
+def _formatted(value: Any, form: str) -> str:
     if value is None:
         return ""
     return f"{value:,.0f}" if form == ".3g" and value >= 1000 else format(value, form)
 
 
 def _floor_lines(floor: dict[str, Any]) -> list[str]:
-    """What the network's FLOPs and the machine's convolutions say."""
+    """Return lines on the lower bound of the run time."""
     if "flops" not in floor:
         return [f"Convolutions: {floor['note']}"]
     rates = ", ".join(
         f"{rate / 1e9:.0f} GFLOP/s in {name}" for name, rate in floor["rates"].items()
     )
-    lines = [f"Network: {floor['flops'] / 1e9:.1f} GFLOP an image; convolutions: {rates}."]
+    lines = [f"Network: {floor['flops'] / 1e9:.1f} GFLOP per image; convolutions: {rates}."]
     if "seconds" not in floor:
-        return [*lines, f"Floor: {floor['note']}."]
+        return [*lines, f"Lower bound: {floor['note']}."]
     return [
         *lines,
-        f"Floor of the frame: {floor['seconds']:.3g} s. The denoiser reaches "
+        f"Lower bound per frame: {floor['seconds']:.3g} s. The denoiser reaches "
         f"{floor['denoiser_fraction']:.0%} of that speed, the whole frame "
         f"{floor['frame_fraction']:.0%}.",
         f"Everything but the denoiser takes {floor['overhead']:.0%} of the frame, coil maps "

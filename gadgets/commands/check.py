@@ -1,4 +1,4 @@
-"""Check that a chain will run, before a scanner asks for it."""
+"""Check whether a chain can run on this machine."""
 
 from __future__ import annotations
 
@@ -25,41 +25,41 @@ SIXTEEN_BITS = ("FloatToUShortGadget", "FloatToShortGadget")
 
 
 def check(
-    chain: Annotated[str, typer.Argument(metavar="CHAIN", help="Chain, by path or by name.")],
+    chain: Annotated[str, typer.Argument(metavar="CHAIN", help="Path or name of a chain.")],
 ) -> int:
-    """Check that a chain will run here, from modules to device.
+    """Check modules, properties, prior and device of a chain.
 
-    A Gadgetron server shows its client no image and no message where a module is not found. This
-    says why: run it with the Python and in the environment that the server has. A name is looked
-    up where Gadgetron looks, in $GADGETRON_HOME/share/gadgetron/config, and without Gadgetron among
-    the chains of this package. Ends with exit code 2 and one sentence for each problem.
+    Run it with the Python and in the environment of the Gadgetron server, which returns neither
+    image nor message if a module is not found. Names are looked up in
+    $GADGETRON_HOME/share/gadgetron/config as by Gadgetron, without Gadgetron in this package. The
+    exit code is 2 if there are problems, with one sentence for each on standard error.
     """
-    found = Chain.load(str(_located(chain)))
-    parts = found.parts()
-    typer.echo(f"chain   {Path(found.name).resolve()}")
-    _compare(Path(found.name))
-    problems = list(_machine())
-    able = not problems
-    problems += _sixteen_bits(parts)
+    loaded = Chain.load(str(_locate(chain)))
+    parts = loaded.parts()
+    typer.echo(f"chain   {Path(loaded.name).resolve()}")
+    _compare(Path(loaded.name))
+    problems = list(_check_machine())
+    usable = not problems
+    problems += _check_dicom(parts)
     for part in parts:
         if isinstance(part, Foreign):
-            _tell(part)
+            _describe(part)
         else:
-            problems += _node(part, able)
+            problems += _check_node(part, usable)
     for problem in problems:
         typer.echo(f"scoremri: {' '.join(problem.split())}", err=True)
     return 2 if problems else 0
 
 
-def _located(name: str) -> Path | str:
-    """Where Gadgetron finds a chain of that name; the name itself for what is a path or not known.
+def _locate(name: str) -> Path | str:
+    """Return the path at which Gadgetron finds a chain; paths and unknown names unchanged.
 
     Raises
     ------
     InputError
-        Where Gadgetron is here and does not find it.
+        Gadgetron is installed and does not find the chain.
     """
-    folder = _gadgetrons()
+    folder = _gadgetron_folder()
     if folder is None or Path(name).name != name:
         return name
     for candidate in (folder / name, folder / f"{name}.xml", Path(name)):
@@ -73,8 +73,8 @@ def _located(name: str) -> Path | str:
     )
 
 
-def _gadgetrons() -> Path | None:
-    """Folder in which Gadgetron looks for chains: that of $GADGETRON_HOME, or of its program."""
+def _gadgetron_folder() -> Path | None:
+    """Return the folder of Gadgetron's chains, by $GADGETRON_HOME or its program."""
     home, program = os.environ.get("GADGETRON_HOME"), shutil.which("gadgetron")
     if not home and program is None:
         return None
@@ -83,76 +83,76 @@ def _gadgetrons() -> Path | None:
 
 
 def _compare(path: Path) -> None:
-    """Say where a chain of this package's name has another content than the package's."""
+    """Report a chain that differs from the package's chain of that name."""
     ours = SHIPPED / path.name
     if ours.is_file() and not ours.samefile(path) and ours.read_bytes() != path.read_bytes():
-        typer.echo(f"        differs from that of this scoremri, {ours}")
+        typer.echo(f"        differs from the installed version, {ours}")
 
 
-def _machine() -> Iterator[str]:
-    """Say what runs here; yield what is wrong with it."""
+def _check_machine() -> Iterator[str]:
+    """Print Python, packages and device; yield problems."""
     typer.echo(f"Python  {platform.python_version()}, {sys.executable}")
-    # As Gadgetron looks for it; links are not followed, for they are what makes an environment.
+    # as Gadgetron does; links are not resolved, since virtual environments consist of links
     first = shutil.which("python") or shutil.which("python3")
     if first and Path(first).absolute().parent != Path(sys.executable).absolute().parent:
-        typer.echo(f"        Gadgetron takes the first on its PATH, here another: {first}")
+        typer.echo(f"        Gadgetron would use the first on its PATH: {first}")
     home = Path(gadgets.__file__).parent
     typer.echo(f"module  scoremri {version('scoremri')}, {home}; gadgetron {version('gadgetron')}")
     try:
         import torch
 
-        from gadgets.stages import accumulate, buffers  # noqa: F401  (a target imports them late)
+        from gadgets.stages import accumulate, buffers  # noqa: F401  (imported late by targets)
         from scoremri_core import reconstruct  # noqa: F401
         from scoremri_core.recon.request import find_device
     except ModuleNotFoundError as error:
         yield not_installed(error)
         return
-    except Exception as error:  # noqa: BLE001  (a broken installation fails in many ways)
-        yield f"{sys.executable} cannot import what it needs: {type(error).__name__}: {error}"
+    except Exception as error:  # noqa: BLE001  (broken installations fail in many ways)
+        yield f"{sys.executable}: import failed: {type(error).__name__}: {error}"
         return
     device = find_device("auto")
     name = f" ({torch.cuda.get_device_name(device)})" if device.type == "cuda" else ""
     typer.echo(f"torch   {torch.__version__}, device {device}{name}")
 
 
-def _sixteen_bits(parts: Sequence[Node | Foreign]) -> Iterator[str]:
-    """What ends Gadgetron's process where it writes DICOM; see `config/score_recon_dicom.xml`."""
+def _check_dicom(parts: Sequence[Node | Foreign]) -> Iterator[str]:
+    """Yield gadgets that crash Gadgetron; see `config/score_recon_dicom.xml`."""
     names = [part.name for part in parts]
     dicom = names.index(DICOM) if DICOM in names else 0
     for name in names[:dicom]:
         if name in SIXTEEN_BITS:
             yield (
-                f"{name} before {DICOM} ends Gadgetron's process on images whose number of pixels "
+                f"{name} before {DICOM} crashes Gadgetron on images whose number of pixels "
                 "is a multiple of 65,536, such as 256 x 256: use FloatToUIntGadget"
             )
 
 
-def _tell(part: Foreign) -> None:
-    """Say what a part needs beside this Python, which cannot see whether it is there."""
+def _describe(part: Foreign) -> None:
+    """Print the requirements of a part that cannot be checked from Python."""
     if part.port is None:
         typer.echo(f"gadget  {part.name} needs a Gadgetron server")
         return
-    typer.echo(f"node    connects to port {part.port}: scoremri serve must run there already")
-    for problem in _set_wrongly(fromstring(part.configuration)):
-        typer.echo(f"        which will refuse its {problem}")
+    typer.echo(f"node    connects to port {part.port}, where scoremri serve must be running")
+    for problem in _invalid_properties(fromstring(part.configuration)):
+        typer.echo(f"        which will refuse {problem}")
 
 
-def _node(node: Node, able: bool) -> Iterator[str]:
-    """Say what a node is; yield what is wrong with it, beside a Python that is not `able`."""
+def _check_node(node: Node, usable: bool) -> Iterator[str]:
+    """Print a node and yield its problems; `usable` is False if this Python has problems."""
     ours = node.module.partition(".")[0] == gadgets.__name__
-    problems = list(_loading(node)) if able or not ours else []
+    problems = list(_check_target(node)) if usable or not ours else []
     if ours:
         configuration = fromstring(node.configuration)
-        problems += (wrong := list(_set_wrongly(configuration)))
-        if able and not wrong:
-            problems += _missing(Properties.from_config(configuration))
-    runs = not problems and (able or not ours)
+        problems += (invalid := list(_invalid_properties(configuration)))
+        if usable and not invalid:
+            problems += _check_resources(Properties.from_config(configuration))
+    runs = not problems and (usable or not ours)
     typer.echo(f"node    {node.name}: {'ok' if runs else 'cannot run'}")
     for problem in problems:
         yield f"{node.name}: {problem}"
 
 
-def _loading(node: Node) -> Iterator[str]:
+def _check_target(node: Node) -> Iterator[str]:
     try:
         module = importlib.import_module(node.module)
     except ModuleNotFoundError as error:
@@ -160,12 +160,12 @@ def _loading(node: Node) -> Iterator[str]:
         if node.module == absent or node.module.startswith(f"{absent}."):
             places = ", ".join(place or os.getcwd() for place in sys.path)
             yield (
-                f"there is no module '{absent}' on sys.path ({places}): install it for "
+                f"no module '{absent}' on sys.path ({places}): install it for "
                 f"{sys.executable}, or put its folder on PYTHONPATH"
             )
         else:
             yield f"the module imports '{absent}', which {sys.executable} does not have"
-    except Exception as error:  # noqa: BLE001  (anybody's module)
+    except Exception as error:  # noqa: BLE001  (custom module)
         yield f"the module cannot be imported: {type(error).__name__}: {error}"
     else:
         target = getattr(module, node.target, None)
@@ -177,25 +177,25 @@ def _loading(node: Node) -> Iterator[str]:
             yield f"'{node.target}' is neither a function nor a class"
 
 
-def _set_wrongly(configuration: Element) -> Iterator[str]:
+def _invalid_properties(configuration: Element) -> Iterator[str]:
     for element in configuration.iter("property"):
-        alone = Element("configuration")
-        alone.append(element)
+        single = Element("configuration")
+        single.append(element)
         try:
-            Properties.from_config(alone)
+            Properties.from_config(single)
         except InputError as error:
             yield str(error)
 
 
-def _missing(properties: Properties) -> Iterator[str]:
-    """What the properties ask for and this machine does not have."""
+def _check_resources(properties: Properties) -> Iterator[str]:
+    """Yield missing devices and priors."""
     from scoremri_core import load_prior
     from scoremri_core.recon.request import find_device
 
-    wanted: list[tuple[Any, str]] = [(find_device, properties.device)]
+    resources: list[tuple[Any, str]] = [(find_device, properties.device)]
     if properties.sampler != "none":
-        wanted.append((load_prior, properties.prior))
-    for get, name in wanted:
+        resources.append((load_prior, properties.prior))
+    for get, name in resources:
         try:
             get(name)
         except (InputError, OSError) as error:

@@ -1,4 +1,4 @@
-"""The experiments of the two papers that this program follows, by one command."""
+"""The experiments of Jalal et al. 2021 and Ramzi et al. 2020."""
 
 from __future__ import annotations
 
@@ -22,63 +22,78 @@ logger = logging.getLogger(__name__)
 def compare(
     data: Annotated[
         list[Path],
-        typer.Option(metavar="PATH", help="Volumes with their splits, as of `train`; repeat."),
+        typer.Option(metavar="PATH", help="Volumes with a manifest, as for `train`. Repeatable."),
     ],
     output: Annotated[
-        Path, typer.Option("-o", "--output", metavar="FOLDER", help="Results; resumed.")
+        Path,
+        typer.Option(
+            "-o", "--output", metavar="FOLDER", help="Results; an existing run is resumed."
+        ),
     ],
     scans: Annotated[
         list[Path] | None,
         typer.Option(
-            metavar="PATH", help="Full ISMRMRD scans of heads; repeat.", show_default="none"
+            metavar="PATH",
+            help="Fully sampled head scans (ISMRMRD). Repeatable.",
+            show_default="none",
         ),
     ] = None,
     anatomy: Annotated[
         list[Path] | None,
         typer.Option(
             metavar="PATH",
-            help="Full scans, or NIfTI volumes, of other anatomy; repeat.",
+            help="Fully sampled scans, or NIfTI volumes, of other anatomy. Repeatable.",
             show_default="none",
         ),
     ] = None,
     preset: Annotated[
-        str, choice(PRESETS, "--preset", help="Size: two hours on two idle cores, less, or a GPU.")
+        str,
+        choice(
+            PRESETS,
+            "--preset",
+            help="Size of the experiment; default takes two hours on two cores.",
+        ),
     ] = PRESETS[0],
     network: Annotated[
         list[str] | None,
-        choice(NETWORKS, "--network", help="Network to train; repeat.", show_default="all of them"),
+        choice(NETWORKS, "--network", help="Network to train. Repeatable.", show_default="all"),
     ] = None,
     minutes: Annotated[
         float | None,
-        typer.Option(min=0.01, help="Training of each network.", show_default="the preset's"),
+        typer.Option(
+            metavar="MINUTES",
+            min=0.01,
+            help="Training time of each network.",
+            show_default="the preset's",
+        ),
     ] = None,
     slices: Annotated[
-        int | None, typer.Option(min=1, help="Of each scan.", show_default="the preset's")
+        int | None,
+        typer.Option(metavar="N", min=1, help="Slices of each scan.", show_default="the preset's"),
     ] = None,
     samples: Annotated[
-        int | None, typer.Option(min=2, help="Posterior samples.", show_default="the preset's")
+        int | None,
+        typer.Option(
+            metavar="N", min=2, help="Number of posterior samples.", show_default="the preset's"
+        ),
     ] = None,
     cache: Annotated[
         Path | None,
-        typer.Option(
-            metavar="FOLDER", help="Prepared slices.", show_default="`cache` in the output"
-        ),
+        typer.Option(metavar="FOLDER", help="Prepared slices.", show_default="FOLDER/cache"),
     ] = None,
     weights: Annotated[
         Path | None,
-        typer.Option(
-            metavar="FOLDER", help="Trained networks.", show_default="`weights` in the output"
-        ),
+        typer.Option(metavar="FOLDER", help="Trained networks.", show_default="FOLDER/weights"),
     ] = None,
     prior: Prior = "default",
     seed: Seed = 0,
     device: Device = "auto",
 ) -> None:
-    """Train the papers' baselines and score all under shifts.
+    """Train and compare methods under distribution shifts.
 
     L1-wavelet, ConvDecoder, E2E-VarNet, MoDL, UPDNet and the posterior mean, in distribution and
     with other accelerations, masks, contrasts, anatomy and scanners. Writes report.md, rows.jsonl,
-    figures and an animation; what is done already is not done again.
+    figures and an animation. A run in the same folder is resumed.
     """
     from scoremri_core import load_prior
     from scoremri_core.paths import check_writable, replacing
@@ -120,15 +135,23 @@ def compare(
 
     def examples() -> Examples:
         with progress("preparing", len(training)) as advance:
-            held = load_slices(training, cache, lambda n: advance(n, ""))
-        own = size.training
+            loaded = load_slices(training, cache, lambda n: advance(n, ""))
+        options = size.training
         return Examples(
-            held, own.pool, own.side, own.coils, own.calibration, own.accelerations, seed
+            loaded,
+            options.pool,
+            options.side,
+            options.coils,
+            options.calibration,
+            options.accelerations,
+            seed,
         )
 
     with progress("training", len(networks)) as advance:
-        made = train_all(networks, examples, size.training, weights, where, advance)
-    by_name = comparison_methods(made, denoiser, size.samples, size.decoder_iterations, where)
+        networks_trained = train_all(networks, examples, size.training, weights, where, advance)
+    by_name = comparison_methods(
+        networks_trained, denoiser, size.samples, size.decoder_iterations, where
+    )
     todo = list(trials(found, size))
     gallery = Gallery(output / "images", todo, found, size.acceleration)
     total = sum(len(found.by_name[trial.scan].slices) for trial in todo) * len(by_name)
@@ -140,9 +163,9 @@ def compare(
     rows = list(scores.rows.values())
     if all(row.error for row in rows):
         raise InputError(f"none of {len(rows)} reconstructions succeeded: {rows[0].error}")
-    drawn = gallery.draw(output, rows, list(by_name))
+    figures = gallery.draw(output, rows, list(by_name))
     with progress("samples for the figures", None):
-        drawn += gallery.draw_samples(
+        figures += gallery.draw_samples(
             output,
             found,
             lambda problem: posterior_mean(problem, denoiser, size.pictured, str(where)),
@@ -150,19 +173,27 @@ def compare(
         )
 
     others = samplers(denoiser, size.samples, size.peer_steps, where) if size.peer_steps else {}
-    beside = Scores(output / "peers.jsonl", settings)
-    usual = [t for t in todo if t.shift == SHIFTS[0] and t.acceleration == size.acceleration]
-    with progress("samplers of others", len(usual) * size.slices * len(others)) as advance:
+    peer_scores = Scores(output / "peers.jsonl", settings)
+    in_distribution = [
+        t for t in todo if t.shift == SHIFTS[0] and t.acceleration == size.acceleration
+    ]
+    with progress(
+        "DeepInverse samplers", len(in_distribution) * size.slices * len(others)
+    ) as advance:
         count = itertools.count()
-        beside.run(
+        peer_scores.run(
             found,
-            usual if others else [],
+            in_distribution if others else [],
             others | {POSTERIOR_MEAN: by_name[POSTERIOR_MEAN]},
             seed,
             lambda what: advance(next(count), what),
         )
-    text = "\n".join(written(rows, list(beside.rows.values()), made, list(by_name), preset, size))
+    text = "\n".join(
+        written(
+            rows, list(peer_scores.rows.values()), networks_trained, list(by_name), preset, size
+        )
+    )
     with replacing(output / "report.md") as partial:
         partial.write_text(text + "\n")
     typer.echo(text)
-    logger.info("figures: %s", ", ".join(str(path) for path in drawn))
+    logger.info("figures: %s", ", ".join(str(path) for path in figures))

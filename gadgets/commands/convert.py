@@ -1,4 +1,4 @@
-"""Convert raw data, or images, from one format to another."""
+"""Convert raw data or images between formats."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ IMAGES = (".nii.gz", ".nii", ".dcm")
 
 def convert(
     source: Annotated[
-        Path, typer.Argument(metavar="A", help="Raw data in any format read, or IMAGES.h5.")
+        Path, typer.Argument(metavar="A", help="Raw data in a supported format, or IMAGES.h5.")
     ],
     output: Annotated[
         Path | None,
         typer.Argument(
             metavar="[B]",
-            help="Raw data: .h5, .cfl or .npy. Images: a name, .nii.gz, or .dcm for a folder.",
-            show_default="images beside A",
+            help="Raw data: .h5, .cfl or .npy. Images: name, .nii.gz, or .dcm (folder).",
+            show_default="images next to A",
         ),
     ] = None,
     formats: Annotated[
@@ -34,16 +34,16 @@ def convert(
         typer.Option(
             "--format",
             metavar="LIST",
-            help="Of images: nifti,dicom.",
-            show_default="as B ends",
+            help="Image formats: nifti,dicom.",
+            show_default="from B",
         ),
     ] = None,
     scan: Annotated[
         Path | None,
         typer.Option(
             metavar="SCAN.h5",
-            help="The scan of the images, for DICOM's patient and study, and its vendor.",
-            show_default="not known",
+            help="Raw data of the images, for patient, study and vendor.",
+            show_default="unknown",
         ),
     ] = None,
     group: Group = "dataset",
@@ -126,7 +126,7 @@ def _images(
         with open_any(scan) as opened:
             header = opened.header
     for path in export(output, read_series(source, group, header), wanted, header):
-        logger.info("%s: written", path)
+        logger.info("wrote %s", path)
 
 
 def _as_named(output: Path) -> tuple[str, ...]:

@@ -1,4 +1,4 @@
-"""The whole way from a scan to a picture, with nothing but what is installed."""
+"""Demonstrate the pipeline on a simulated scan."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ logger = logging.getLogger(__name__)
 
 def demo(
     output: Annotated[
-        Path, typer.Option("-o", "--output", metavar="DIR", help="Folder for the results.")
+        Path, typer.Option("-o", "--output", metavar="DIR", help="Output folder.")
     ] = Path("scoremri-demo"),
     seed: Annotated[
-        int, typer.Option(help="Seed of the head, another is another head.", min=0)
+        int, typer.Option(metavar="N", help="Random seed of the simulated head.", min=0)
     ] = 1,
     overwrite: Overwrite = False,
 ) -> None:
-    """Simulate a head scan at R = 4, reconstruct it and draw it.
+    """Simulate a head scan at R = 4, reconstruct and plot it.
 
-    It goes through the chain, as a scanner's would. DIR gets scan.h5 (the scan and its truth),
-    out.h5 (the images, samples among them) and demo.png.
+    Replays the scan through the chain that a scanner would use. DIR gets scan.h5 (the scan and its
+    ground truth), out.h5 (mean, standard deviation and samples) and demo.png.
     """
     import numpy as np
 
@@ -47,7 +47,7 @@ def demo(
     title = "scoremri demo: simulated head, 8 coils, every 4th line and 24 calibration lines"
     (shown,), _ = read_frames(images, "dataset", 1)
     if shown.std is None:
-        logger.warning("no uncertainty: the reconstruction is a classical one")
+        logger.warning("no standard deviation: the frame was reconstructed classically")
     with replacing(picture) as partial:
         comparison(
             partial,
@@ -58,12 +58,12 @@ def demo(
             sample=shown.samples[0] if shown.samples else None,
             geometry=shown.geometry,
         )
-    logger.info("%s drawn, %.0f s in all", picture, time.monotonic() - started)
+    logger.info("wrote %s, %.0f s in total", picture, time.monotonic() - started)
     typer.echo(f"Picture: {picture}")
 
 
 def _truth_and_zero_filled(path: Path) -> tuple[Any, Any]:
-    """Read the true image and combine the coils of what was measured, with the true maps."""
+    """Return the true image and the zero-filled image, combined with the true coil maps."""
     import numpy as np
 
     from scoremri_core.mri.fourier import to_image

@@ -1,4 +1,4 @@
-"""Compare reconstructions of fully sampled scans that were undersampled in memory."""
+"""Compare reconstruction methods on retrospectively undersampled scans."""
 
 from __future__ import annotations
 
@@ -44,44 +44,53 @@ def evaluate(
         list[Path] | None,
         typer.Option(
             metavar="PATH",
-            help="Folder of such files, or a file; repeat. What is none is skipped.",
-            show_default="FULL.h5 alone",
+            help="Folder of fully sampled raw data, or a file; others are skipped. Repeatable.",
+            show_default="only FULL.h5",
         ),
     ] = None,
     acceleration: Accelerations = None,
     mask: Masks = None,
     axis: Annotated[
-        str, choice(AXES, "--axis", help="Along which samples are left out: lines, columns, both.")
+        str, choice(AXES, "--axis", help="Undersampled axis: lines, columns or both.")
     ] = AXES[0],
     true_acceleration: Annotated[
         bool,
         typer.Option(
-            "--true-acceleration/--outside-acceleration", help="R counts the calibration lines too."
+            "--true-acceleration/--outside-acceleration", help="Include the calibration lines in R."
         ),
     ] = False,
     calibration: Annotated[
         str,
-        typer.Option(metavar="N|P%", help="Fully sampled lines around the centre, or their share."),
+        typer.Option(
+            metavar="N|P%", help="Fully sampled lines around the centre, number or percentage."
+        ),
     ] = "24",
     slices: Annotated[
         int | None,
         typer.Option(
+            metavar="N",
             min=1,
-            help="So many slices, evenly from the middle.",
+            help="Number of slices, evenly spaced around the middle.",
             show_default="all; 1 with --data",
         ),
     ] = None,
     slice_: Annotated[
         list[int] | None,
         typer.Option(
-            "--slice", help="Slice of FULL.h5, from 0; repeat.", show_default="as --slices"
+            "--slice",
+            metavar="N",
+            help="Slice of FULL.h5, from 0. Repeatable.",
+            show_default="as --slices",
         ),
     ] = None,
     samples: Samples = 8,
     steps: Annotated[
         int | None,
         typer.Option(
-            min=1, help="Denoiser evaluations a sample.", show_default="the sampler's own"
+            metavar="N",
+            min=1,
+            help="Noise levels of the sampler.",
+            show_default="of the sampler",
         ),
     ] = None,
     prior: Prior = "default",
@@ -91,7 +100,7 @@ def evaluate(
         typer.Option(
             "-p",
             metavar="KEY=VALUE",
-            help="Any other option of reconstruct(); repeat.",
+            help="Other option of reconstruct(). Repeatable.",
             show_default="none",
         ),
     ] = None,
@@ -102,7 +111,7 @@ def evaluate(
             "--output",
             "--json",
             metavar="TABLE.json",
-            help="All scores, after every row.",
+            help="All scores, updated after each row.",
             show_default="none",
         ),
     ] = None,
@@ -110,19 +119,19 @@ def evaluate(
         Path | None,
         typer.Option(
             metavar="OUT.png",
-            help="Images of each scan where the gain is least.",
+            help="Figure of the worst case of each scan.",
             show_default="none",
         ),
     ] = None,
     group: Group = "dataset",
     overwrite: Overwrite = False,
 ) -> None:
-    """Score methods on full scans: zero-filled, SENSE, L1, ours.
+    """Compare reconstruction methods on fully sampled scans.
 
-    Zero-filling, CG-SENSE, L1-wavelet and the posterior mean against the full data. A row for each
-    scan, mask and acceleration. The reference is the MVUE of the full data with coil maps from the
-    calibration lines, or, where the object folds, the root sum of squares less its noise.
-    L1-wavelet gets the best lambda of three, chosen by its PSNR; nothing else sees the reference.
+    Zero-filling, CG-SENSE, L1-wavelet and the posterior mean, one row per scan, mask and
+    acceleration. The reference is the MVUE of the full data with coil maps from the calibration
+    lines or, if the object aliases, the noise-corrected root sum of squares. L1-wavelet uses the
+    best of three lambdas, chosen by its PSNR; nothing else depends on the reference.
     """
     from scoremri_core import load_prior, reconstruct
     from scoremri_core.paths import check_new, replacing
@@ -140,9 +149,9 @@ def evaluate(
 
     paths = ([source] if source else []) + (data or [])
     if not paths:
-        raise InputError("data: expected a fully sampled file, or --data with a folder of some")
+        raise InputError("expected a fully sampled file, or --data FOLDER")
     if slice_ and (data or slices):
-        raise InputError("slice: chosen of one file, without --data and --slices")
+        raise InputError("--slice: not allowed with --data or --slices")
     masks = list(dict.fromkeys(mask or (DEFAULT_MASKS if data else [EQUISPACED])))
     accelerations = acceleration or (None if data else list(ACCELERATIONS))
     options: dict[str, Any] = {"samples": samples, "steps": steps, "prior": prior, "seed": seed}
@@ -154,7 +163,7 @@ def evaluate(
         "calibration": calibration,
         "options": dict(options),
     }
-    calibration_width(calibration, 100)  # refuses what is none
+    calibration_width(calibration, 100)  # validates
     _check(masks, accelerations, options, true_acceleration or axis == "both")
     for path in filter(None, (output, picture)):
         check_new(path, overwrite, *paths)
@@ -172,13 +181,13 @@ def evaluate(
     _check_masks(scans, masks, accelerations, calibration, seed, axis, true_acceleration)
     total = sum(len(scan.slices) * len(cases(scan.coils, masks, accelerations)) for scan in scans)
     if not total:
-        raise InputError(f"mask {', '.join(masks)}: scans of one coil need another, or an -R")
+        raise InputError(f"mask {', '.join(masks)}: single-coil scans need another mask, or -R")
     rows: list[ScanScore] = []
     worst: dict[str, tuple[ScanScore, Comparison]] = {}
     done = 0
     with progress("evaluating", total, every=10) as advance:
 
-        def before(scan: Any, kind: str, factor: float, index: int, method: str) -> None:
+        def update(scan: Any, kind: str, factor: float, index: int, method: str) -> None:
             nonlocal done
             advance(done, f"{scan.name}, slice {index}, {kind}, R = {factor:g}: {method}")
             done += method == METHODS[-1]
@@ -190,7 +199,7 @@ def evaluate(
             lambda ksp: reconstruct(ksp, **options),
             calibration,
             seed,
-            before,
+            update,
             axis,
             true_acceleration,
         ):
@@ -217,7 +226,7 @@ def evaluate(
 
 
 def _options(pairs: list[str]) -> dict[str, Any]:
-    """Read KEY=VALUE pairs: numbers and other literals as such, the rest as text."""
+    """Parse KEY=VALUE pairs; values are Python literals or else text."""
     options: dict[str, Any] = {}
     for pair in pairs:
         key, separator, value = pair.partition("=")
@@ -236,7 +245,7 @@ def _check(
     options: dict[str, Any],
     true: bool,
 ) -> None:
-    """Refuse what no scan can be evaluated with, before hours are spent on it."""
+    """Raise InputError for settings that are invalid for every scan."""
     from scoremri_core import reconstruct
     from scoremri_core.recon.request import find_device
     from scoremri_core.samplers.registry import REGISTRY
@@ -255,7 +264,7 @@ def _check(
         raise InputError(f"sampler {sampler!r}: expected one of {', '.join(REGISTRY)}, none")
     of_the_scan = {"kspace", "mask", "averages", "calibration", "noise_covariance"}
     if given := of_the_scan & set(options):
-        raise InputError(f"-p {min(given)}: comes from the scan")
+        raise InputError(f"-p {min(given)}: not allowed, read from the scan")
     known = set(signature(reconstruct).parameters) - {"callback"}
     REGISTRY["posterior" if sampler == "none" else sampler].configured(
         options["steps"], {key: value for key, value in options.items() if key not in known}
@@ -272,7 +281,7 @@ def _check_masks(
     axis: str,
     true: bool,
 ) -> None:
-    """Refuse, with InputError, what leaves no scan a mask: every row would fail."""
+    """Raise InputError if no scan has a valid mask."""
     from scoremri_core.mri.sampling import measured
     from scoremri_core.simulation.retrospective import kept_samples
     from scoremri_core.studies.evaluate.survey import cases
@@ -296,11 +305,11 @@ def _gain(row: ScanScore) -> float:
 
 
 def _finite(value: Any) -> Any:
-    """The same with None for infinities and NaN, which JSON does not have."""
+    """Replace infinities and NaN, which JSON lacks, by None."""
     if isinstance(value, dict):
-        return {key: _finite(own) for key, own in value.items()}
+        return {key: _finite(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [_finite(own) for own in value]
+        return [_finite(item) for item in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 

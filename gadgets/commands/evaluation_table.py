@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from scoremri_core.studies.evaluate.survey import ScanScore
 
-# title, where it is in a row or in the medians, and how it is written
+# title: field of a row or of the medians, format
 COLUMNS = (
     ("true R", ("true_acceleration",), ".2f"),
     ("zero", ("psnr", "zero-filled"), ".1f"),
     ("SENSE", ("psnr", "CG-SENSE"), ".1f"),
-    ("L1 .01", ("psnr_fixed_lambda",), ".2f"),
+    ("L1 0.01", ("psnr_fixed_lambda",), ".2f"),
     ("L1", ("psnr", "L1-wavelet"), ".2f"),
     ("ours", ("psnr", "posterior mean"), ".2f"),
     ("gain", ("gain",), "+.2f"),
@@ -30,16 +30,26 @@ COLUMNS = (
     ("sigma_n", ("sigma_n",), ".4f"),
     ("s", ("seconds",), ".1f"),
 )
-WIDE = 170  # characters; a narrower terminal does not get the columns of DETAILS
-DETAILS = ("zero", "SENSE", "L1 .01", "±", "CRPS", "misfit", "thermal", "sigma_n", "s")
+WIDE = 170  # characters; narrower terminals omit DETAILS
+DETAILS = ("zero", "SENSE", "L1 0.01", "±", "CRPS", "misfit", "thermal", "sigma_n", "s")
 
 
-def print_table(rows: Sequence[ScanScore], told: dict[str, Any], title: str) -> None:
-    """Print rows and what `summary` tells of them, as wide as the terminal bears."""
+def print_table(rows: Sequence[ScanScore], summary: dict[str, Any], title: str) -> None:
+    """Print the scores as a table.
+
+    Parameters
+    ----------
+    rows : sequence of ScanScore
+        Scores of each scan, mask and acceleration.
+    summary : dict
+        As `scoremri_core.studies.evaluate.survey.summary` returns it.
+    title : str
+        Settings, for the title of the table.
+    """
     from rich.console import Console
     from rich.table import Table
 
-    # A file or a pipe has no width: the table is given all it needs.
+    # fixed width for files and pipes
     console = Console(width=None if sys.stdout.isatty() else 220)
     columns = [c for c in COLUMNS if console.width >= WIDE or c[0] not in DETAILS]
 
@@ -64,35 +74,36 @@ def print_table(rows: Sequence[ScanScore], told: dict[str, Any], title: str) -> 
         name = "" if same else row.scan
         table.add_row(name, row.mask, f"{row.acceleration:g}", *cells(asdict(row)), note)
     table.add_section()
-    table.add_row("median", "", "", *cells(told["median"]), "")
+    table.add_row("median", "", "", *cells(summary["median"]), "")
     console.print(table)
-    for line in _summary_lines(told):
+    for line in _summary_lines(summary):
         console.print(line, highlight=False)
 
 
-def _summary_lines(told: dict[str, Any]) -> list[str]:
+def _summary_lines(summary: dict[str, Any]) -> list[str]:
     from scoremri_core.studies.evaluate.survey import HONEST_COVERAGE, HONEST_RATIO
 
     lines = []
-    if told["worst_gain"] is not None:
-        reach = told["mean_gain_interval"]
-        reach = "" if reach is None else f" ± {reach:.2f} (95 %, over scans)"
+    if summary["worst_gain"] is not None:
+        interval = summary["mean_gain_interval"]
+        interval = "" if interval is None else f" ± {interval:.2f} (95 %, over scans)"
         lines.append(
-            f"Gain over L1-wavelet: mean {told['mean_gain']:+.2f}{reach} dB, worst "
-            f"{told['worst_gain']:+.2f} dB."
+            f"Gain over L1-wavelet: mean {summary['mean_gain']:+.2f}{interval} dB, worst "
+            f"{summary['worst_gain']:+.2f} dB."
         )
-    if told["worst_sd_to_error"] is not None:
+    if summary["worst_sd_to_error"] is not None:
         lines.append(
-            f"Worst sd/err: {told['worst_sd_to_error']:.2f}; {told['share_sd_to_error']:.0%} of "
-            f"the rows within {HONEST_RATIO[0]} to {HONEST_RATIO[1]}."
+            f"Worst sd/err: {summary['worst_sd_to_error']:.2f}; "
+            f"{summary['share_sd_to_error']:.0%} of the rows within "
+            f"{HONEST_RATIO[0]} to {HONEST_RATIO[1]}."
         )
-    if told["share_coverage_90"] is not None:
+    if summary["share_coverage_90"] is not None:
         low, high = HONEST_COVERAGE
         lines.append(
-            f"90 % intervals that hold {low:.0%} to {high:.0%}: {told['share_coverage_90']:.0%} of "
-            "the rows."
+            f"90 % intervals that cover {low:.0%} to {high:.0%} of the pixels: "
+            f"{summary['share_coverage_90']:.0%} of the rows."
         )
-    for name, what in (("failed", "failed"), ("without_samples", "had no samples")):
-        if told[name]:
-            lines.append(f"{told[name]} of {told['rows']} rows {what}: see the notes.")
+    for name, text in (("failed", "failed"), ("without_samples", "had no samples")):
+        if summary[name]:
+            lines.append(f"{summary[name]} of {summary['rows']} rows {text}: see the notes.")
     return lines

@@ -1,4 +1,4 @@
-"""Write a prior as TorchScript, for programs that know nothing of ours."""
+"""Export a prior as TorchScript."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ logger = logging.getLogger(__name__)
 
 def export(
     prior: Annotated[
-        str, typer.Argument(metavar="PRIOR", help="Name of a shipped prior, or a path.")
+        str, typer.Argument(metavar="PRIOR", help="Name of a shipped prior, or path.")
     ],
     output: Annotated[
         Path, typer.Option("-o", "--output", metavar="NAME.pt", help="TorchScript module.")
@@ -24,9 +24,9 @@ def export(
 ) -> None:
     """Export a prior as a TorchScript module denoise(x, sigma).
 
-    It takes complex images (batch, y, x) of any size, scaled so that the 99th percentile is about
-    1, and noise levels (batch,), the sd of each real component; it returns the denoised images.
-    torch.jit.load reads it in Python and C++, and BART from version 1.0 on: bart sample
+    The module takes complex images (batch, y, x) of any size, scaled to a 99th percentile of about
+    1, and noise levels (batch,), the sd of each real component, and returns the denoised images.
+    Load it with torch.jit.load in Python and C++, or with BART 1.0 and later: bart sample
     --external-graph NAME.pt --real-valued.
     """
     from scoremri_core import load_prior
@@ -34,7 +34,7 @@ def export(
     from scoremri_core.priors.script import to_torchscript
 
     check_new(output, overwrite, prior)
-    # its place is tried before the work
+    # opens the output file before the export
     with replacing(output) as partial:
         archive = to_torchscript(load_prior(prior))
         partial.write_bytes(archive)

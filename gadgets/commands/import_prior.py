@@ -1,4 +1,4 @@
-"""Turn a checkpoint of a public code base, or a TorchScript module, into a prior."""
+"""Import a public checkpoint or a TorchScript module as a prior."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ logger = logging.getLogger(__name__)
 
 LICENCE = (
     "Not stated by the checkpoint: the terms of its authors and of its training data apply. "
-    "Weights of csgm-mri-langevin, and all that were trained on fastMRI, come under the fastMRI "
-    "data sharing agreement too."
+    "Weights of csgm-mri-langevin, and all others trained on fastMRI, are also subject to the "
+    "fastMRI data sharing agreement."
 )
 
 
@@ -25,37 +25,38 @@ def import_prior(
         Path,
         typer.Argument(
             metavar="CHECKPOINT",
-            help="File of ncsnv2, csgm-mri-langevin or EDM, or a TorchScript module.",
+            help="Checkpoint of ncsnv2, csgm-mri-langevin or EDM, or a TorchScript module.",
         ),
     ],
     output: Annotated[
-        Path, typer.Option("-o", "--output", metavar="NAME.safetensors", help="New prior.")
+        Path, typer.Option("-o", "--output", metavar="NAME.safetensors", help="Imported prior.")
     ],
     rescaled: Annotated[
         bool,
         typer.Option(
             "--rescaled",
-            help="The network takes images as they are, not as 2 x - 1 "
+            help="The network takes images x, not 2 x - 1 "
             "(rescaled or logit_transform in its configuration).",
         ),
     ] = False,
     sigma_data: Annotated[
-        float, typer.Option(help="Of a U-Net of EDM: sd of its training images.")
+        float, typer.Option(metavar="X", help="Sd of the training images, for a U-Net of EDM.")
     ] = 0.5,
     licence: Annotated[
         str | None,
-        typer.Option(help="Licence of the weights, for the card.", show_default="not stated"),
+        typer.Option(
+            metavar="TEXT", help="Licence of the weights, for the card.", show_default="not stated"
+        ),
     ] = None,
     overwrite: Overwrite = False,
 ) -> None:
-    """Turn the weights of others into a prior.
+    """Import a checkpoint of another program as a prior.
 
-    An NCSNv2 of a public checkpoint (plain, deeper or deepest), a DDPM++ U-Net of EDM whose state
-    dictionary was saved, or a TorchScript module denoise(x, sigma) of complex (batch, y, x) or real
-    (batch, 2, y, x) images and (batch,) noise levels. The moving average of the weights is taken
-    where the file holds one. Of checkpoints nothing but tensors is unpickled; a TorchScript module
-    is a program: import what you trust. The result is a prior for every command: --prior
-    NAME.safetensors.
+    Supported are NCSNv2 (plain, deeper or deepest), a saved state dictionary of a DDPM++ U-Net of
+    EDM, and a TorchScript module denoise(x, sigma) of images, complex (batch, y, x) or real
+    (batch, 2, y, x), and noise levels (batch,). The moving average of the weights is used if the
+    file has one. Only tensors are unpickled; a TorchScript module is executable code: import only
+    modules that you trust. Use the result with --prior NAME.safetensors.
     """
     from scoremri_core.errors import InputError
     from scoremri_core.paths import check_new, check_readable
@@ -73,10 +74,9 @@ def import_prior(
     channels = found.model.config.get("channels", 2)
     if channels != 2:
         raise InputError(
-            f"{checkpoint}: its images have {channels} channels: expected 2, real and imaginary "
-            "part"
+            f"{checkpoint}: images of {channels} channels, expected 2 (real and imaginary part)"
         )
-    told, described = _described(found.model)
+    message, described = _described(found.model)
     source = {"file": checkpoint.name, "sha256": sha256(checkpoint), "weights": found.weights}
     training = {"epoch": found.epoch, "step": found.step}
     card = {
@@ -85,18 +85,18 @@ def import_prior(
         "licence": licence or LICENCE,
     }
     save_prior(path, found.model, card, half=False)
-    logger.info("%s: %s", path, told.format(weights=found.weights))
+    logger.info("%s: %s", path, message.format(weights=found.weights))
 
 
 def _described(model: Any) -> tuple[str, dict[str, Any]]:
-    """What a network is: for the log, and for the card."""
+    """Return a log message and card entries that describe a network."""
     from scoremri_core.priors.edm import EdmUnet
     from scoremri_core.priors.ncsnv2 import NCSNv2
 
     if isinstance(model, NCSNv2):
         variant, sigmas = model.config["variant"], model.sigmas
-        told = f"NCSNv2 ({variant}), {{weights}}, {len(sigmas)} noise levels from "
-        return f"{told}{float(sigmas[0]):g} to {float(sigmas[-1]):g}", {
+        message = f"NCSNv2 ({variant}), {{weights}}, {len(sigmas)} noise levels from "
+        return f"{message}{float(sigmas[0]):g} to {float(sigmas[-1]):g}", {
             "description": f"NCSNv2 ({variant}) of Song and Ermon 2020, arXiv 2006.09011.",
             "sigma_range": [float(sigmas.min()), float(sigmas.max())],
             "sigma_levels": len(sigmas),

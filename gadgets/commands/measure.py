@@ -1,4 +1,4 @@
-"""Measure a prior and write that into its card."""
+"""Measure a prior and write the results to its card."""
 
 from __future__ import annotations
 
@@ -24,32 +24,34 @@ def measure(
     prior: Annotated[
         Path,
         typer.Argument(
-            metavar="PRIOR", help="A .safetensors prior, or the checkpoint.pt of a training run."
+            metavar="PRIOR", help="A .safetensors prior, or checkpoint.pt of a training run."
         ),
     ],
     data: Annotated[
-        list[Path], typer.Option(help="As for train: the same data, with the same splits. Repeat.")
+        list[Path],
+        typer.Option(
+            metavar="PATH", help="Training data with their splits, as for train. Repeatable."
+        ),
     ],
     name: Annotated[
-        str, typer.Option(help="Of the prior that is written beside a checkpoint.")
+        str, typer.Option(metavar="NAME", help="Name of the prior written next to a checkpoint.")
     ] = "default",
     cache: Annotated[
-        Path | None, typer.Option(help="Folder of prepared slices.", show_default="none")
+        Path | None,
+        typer.Option(metavar="FOLDER", help="Folder for prepared slices.", show_default="none"),
     ] = None,
     width: Annotated[
         bool,
-        typer.Option(
-            help="Choose the factors on the variance, which the sampler posterior alone uses."
-        ),
+        typer.Option(help="Calibrate the factors on the variance, used by the sampler posterior."),
     ] = True,
     device: Device = "auto",
     overwrite: Overwrite = False,
 ) -> None:
-    """Measure a prior, as train does at its end, for its card.
+    """Measure a prior, as train does in the end, for its card.
 
-    Of the denoiser the error, of the samples the width. A prior keeps its weights and gets a new
-    card. From a checkpoint, of a run that has not ended too, the moving average becomes the prior
-    NAME.safetensors beside it.
+    Measures the error of the denoiser and the spread of the samples. A prior keeps its weights and
+    gets a new card. The moving average of a checkpoint, also of an unfinished run, is written as
+    NAME.safetensors next to it.
     """
     from scoremri_core.paths import check_new, check_readable, check_writable
     from scoremri_core.recon.request import find_device
@@ -73,31 +75,45 @@ def measure(
 def measured(
     path: Path, sources: Sequence[Source], cache: Path | None, device: str, width: bool = True
 ) -> None:
-    """Measure; show how far that is, and how long it will take."""
+    """Measure a prior with a progress bar.
+
+    Parameters
+    ----------
+    path : Path
+        The .safetensors file, whose card is updated.
+    sources : sequence of Source
+        Data with their splits.
+    cache : Path or None
+        Folder for prepared slices.
+    device : str
+        Device to compute on.
+    width : bool, optional
+        Calibrate the factors on the variance. Default: True.
+    """
     from scoremri_core.training.card import measure_prior
     from scoremri_core.training.width import reconstructions
 
     total = reconstructions() if width else 0
     then = f", then {total} reconstructions" if width else ""
-    logger.info("measuring %s: the denoiser's error%s", path, then)
+    logger.info("measuring %s: denoiser error%s", path, then)
     with progress("measuring", total) as advance:
         started = 0.0
 
-        def tell(done: int) -> None:
+        def update(done: int) -> None:
             nonlocal started
             now = time.monotonic()
             if done == 1:
                 started = now
             if done == 2:
                 left = (now - started) * (total - 2)
-                logger.info("the other %d reconstructions take about %s", total - 2, span(left))
-            advance(done, "the width of the samples")
+                logger.info("remaining %d reconstructions: about %s", total - 2, span(left))
+            advance(done, "spread of the samples")
 
-        measure_prior(path, sources, cache, device, tell, width)
+        measure_prior(path, sources, cache, device, update, width)
 
 
 def span(seconds: float) -> str:
-    """A time in words."""
+    """Format a duration in h, min or s."""
     for unit, size in (("h", 3600), ("min", 60)):
         if seconds >= 2 * size:
             return f"{seconds / size:.0f} {unit}"
@@ -105,6 +121,6 @@ def span(seconds: float) -> str:
 
 
 def check_name(name: str) -> None:
-    """Refuse, with InputError, the name of a prior that is none for a file."""
+    """Raise InputError if the name of a prior is not a file name."""
     if Path(name).name != name:
-        raise InputError(f"name {name!r}: expected the name of a file, without folders")
+        raise InputError(f"name {name!r}: expected a file name without folders")

@@ -1,4 +1,4 @@
-"""Write what packs the server for OpenRecon, the container platform of Siemens scanners."""
+"""Write the files for OpenRecon, the container platform of Siemens scanners."""
 
 from __future__ import annotations
 
@@ -13,26 +13,26 @@ from gadgets.commands.options import Overwrite, choice
 
 logger = logging.getLogger(__name__)
 
-DEVICES = ("cuda", "cpu")  # of gadgets.openrecon.bundle, slower to import
+DEVICES = ("cuda", "cpu")  # copy of gadgets.openrecon.bundle.DEVICES, which is slow to import
 
 
 def openrecon(
     output: Annotated[
-        Path, typer.Option("-o", "--output", metavar="FOLDER", help="For the files.")
+        Path, typer.Option("-o", "--output", metavar="FOLDER", help="Output folder.")
     ],
     device: Annotated[
-        str, choice(DEVICES, "--device", help="What the container computes on; cuda is CUDA 11.8.")
+        str, choice(DEVICES, "--device", help="Device of the container; cuda is CUDA 11.8.")
     ] = "cuda",
     vendor: Annotated[
-        str, typer.Option(metavar="NAME", help="Who answers for it, in all file names.")
+        str, typer.Option(metavar="NAME", help="Vendor in the label and the file names.")
     ] = "scoremri",
     overwrite: Overwrite = False,
 ) -> None:
-    """Write what packs the server for OpenRecon.
+    """Write the files of a container for OpenRecon.
 
     FOLDER gets the label, OpenReconLabel.json; the Dockerfile and the manual,
-    OpenRecon_VENDOR_scoremri_VX.Y.Z.{Dockerfile,pdf}; and build.sh, which makes the .tar and .zip
-    of that name where Docker is. The bundle is for research: its label says so.
+    OpenRecon_VENDOR_scoremri_VX.Y.Z.{Dockerfile,pdf}; and build.sh, which builds the .tar and .zip
+    of that name with Docker. The label is marked RESEARCH.
     """
     from gadgets.openrecon.bundle import Bundle
     from gadgets.openrecon.files import files
@@ -43,7 +43,7 @@ def openrecon(
     for name in writers:
         check_new(output / name, overwrite, new_folder=True)
     output.mkdir(parents=True, exist_ok=True)
-    with contextlib.ExitStack() as stack:  # all are written before the first takes its place
+    with contextlib.ExitStack() as stack:  # replace files only when all are written
         for name, write in writers.items():
             partial = stack.enter_context(replacing(output / name))
             write(partial)

@@ -1,4 +1,4 @@
-"""Options that several commands share, each decided here."""
+"""Options that several commands share."""
 
 from __future__ import annotations
 
@@ -11,11 +11,25 @@ from scoremri_core.errors import InputError
 from scoremri_core.simulation.masks import CALIBRATION_MODES, KINDS
 from scoremri_core.simulation.retrospective import MASKS
 
-AXES = ("phase", "partition", "both")  # of scoremri_core.simulation.undersampling, slower to import
+AXES = (
+    "phase",
+    "partition",
+    "both",
+)  # copy of scoremri_core.simulation.undersampling.AXES, which is slow to import
 
 
 def choice(known: Sequence[str], *flags: str, **settings: Any) -> Any:
-    """An option whose value is one of a few words, or a list of such."""
+    """Return an option whose value is one of a few words, or a list of them.
+
+    Parameters
+    ----------
+    known : sequence of str
+        Valid values, for the help, the error message and shell completion.
+    *flags : str
+        Names of the option, such as "--mask".
+    **settings
+        Passed to `typer.Option`.
+    """
 
     def check(parameter: typer.CallbackParam, value: Any) -> Any:
         for word in value if isinstance(value, list | tuple) else (value,):
@@ -40,51 +54,58 @@ def _starting(known: Sequence[str]) -> Callable[[str], list[str]]:
     return complete
 
 
-# the pattern of an accelerated scan: of undersample and simulate, and in part of others
+# undersampling pattern
 PATTERN = "Sampling pattern."
-OUTSIDE = "Acceleration outside the calibration lines."
+OUTSIDE = "Acceleration factor outside the calibration lines."
 Mask = Annotated[str, choice(KINDS, "--mask", help=PATTERN)]
 Masks = Annotated[
     list[str] | None,
     choice(
         MASKS,
         "--mask",
-        help=f"{PATTERN} {MASKS[-1]} leaves out samples of both axes. Repeat for several.",
+        help=f"{PATTERN} {MASKS[-1]} undersamples both axes. Repeatable.",
         show_default=f"{KINDS[0]}; with --data all but gaussian",
     ),
 ]
-Acceleration = Annotated[float, typer.Option("-R", "--acceleration", help=OUTSIDE)]
+Acceleration = Annotated[float, typer.Option("-R", "--acceleration", metavar="R", help=OUTSIDE)]
 Accelerations = Annotated[
     list[float] | None,
     typer.Option(
         "-R",
         "--acceleration",
-        help=f"{OUTSIDE} Repeat for several.",
-        show_default="4, 6 and 8; with --data 3 for scans of one coil",
+        metavar="R",
+        help=f"{OUTSIDE} Repeatable.",
+        show_default="4, 6 and 8; with --data 3 for single-coil scans",
     ),
 ]
 Calibration = Annotated[
-    int, typer.Option("--calibration", min=0, help="Fully sampled lines around the centre.")
+    int,
+    typer.Option(
+        "--calibration", metavar="N", min=0, help="Fully sampled lines around the centre."
+    ),
 ]
 Axis = Annotated[
-    str, choice(AXES, "--axis", help="Encode steps to drop; the last two of a 3D scan.")
+    str, choice(AXES, "--axis", help="Undersampled axis; partition and both need a 3D scan.")
 ]
 CalibrationMode = Annotated[
-    str, choice(CALIBRATION_MODES, "--calibration-mode", help="How the calibration is scanned.")
+    str,
+    choice(CALIBRATION_MODES, "--calibration-mode", help="Acquisition of the calibration lines."),
 ]
 CalibrationLast = Annotated[
     bool,
     typer.Option(
         "--calibration-last/--no-calibration-last",
-        help="A reference scan comes after the imaging lines.",
+        help="Acquire a reference scan after the imaging lines.",
     ),
 ]
 PartialFourier = Annotated[
     float,
-    typer.Option("--partial-fourier", help="Share of the phase-encode lines that is acquired."),
+    typer.Option(
+        "--partial-fourier", metavar="X", help="Acquired fraction of the phase-encode lines."
+    ),
 ]
 PartialEcho = Annotated[
-    float, typer.Option("--partial-echo", help="Share of each readout acquired.")
+    float, typer.Option("--partial-echo", metavar="X", help="Acquired fraction of each readout.")
 ]
 
 Config = Annotated[
@@ -96,18 +117,20 @@ ChainProperties = Annotated[
         "-p",
         "--property",
         metavar="KEY=VALUE",
-        help="Property of the chain; repeat.",
-        show_default="as the chain says",
+        help="Property of the chain. Repeatable.",
+        show_default="set by the chain",
     ),
 ]
 
-Overwrite = Annotated[
-    bool, typer.Option("--overwrite", help="Replace files that are there already.")
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace existing files.")]
+Group = Annotated[str, typer.Option("--group", metavar="NAME", help="HDF5 group in the file.")]
+Prior = Annotated[
+    str, typer.Option("--prior", metavar="PRIOR", help="Name of a shipped prior, or path.")
 ]
-Group = Annotated[str, typer.Option("--group", help="Group of the scan in the file.")]
-Prior = Annotated[str, typer.Option("--prior", help="Name of a shipped prior, or a path.")]
 Device = Annotated[
-    str, typer.Option("--device", metavar="auto|cpu|cuda|cuda:N", help="Where to compute.")
+    str, typer.Option("--device", metavar="auto|cpu|cuda|cuda:N", help="Device to compute on.")
 ]
-Samples = Annotated[int, typer.Option("--samples", help="Posterior samples.", min=1)]
-Seed = Annotated[int, typer.Option("--seed", help="Seed of all that is random.", min=0)]
+Samples = Annotated[
+    int, typer.Option("--samples", metavar="N", help="Number of posterior samples.", min=1)
+]
+Seed = Annotated[int, typer.Option("--seed", metavar="N", help="Random seed.", min=0)]

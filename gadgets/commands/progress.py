@@ -1,4 +1,4 @@
-"""Progress of long work: a bar on a terminal, log lines elsewhere."""
+"""Progress of a long task: a bar on a terminal, otherwise log lines."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ Advance = Callable[[float, str], None]
 
 @cache
 def terminal() -> Console:
-    """The one console of stderr: log lines that went past it would tear its bars."""
+    """Return the console of stderr that log lines and progress bars share."""
     from rich.console import Console
 
     return Console(stderr=True)
@@ -28,17 +28,21 @@ def terminal() -> Console:
 
 @contextmanager
 def progress(task: str, total: int | None, every: float = 30.0) -> Iterator[Advance]:
-    """Show how far a task is.
+    """Show the progress of a task.
 
     Parameters
     ----------
-    task : what is done, in a word or two.
-    total : number of steps, None where it is not known.
-    every : seconds between log lines where there is no terminal.
+    task : str
+        Description in a word or two.
+    total : int or None
+        Number of steps, None if unknown.
+    every : float, optional
+        Seconds between log lines without a terminal. Default: 30.
 
     Yields
     ------
-    A function of the steps done, of which one may be done in part, and a note, such as a loss.
+    callable
+        ``advance(done, note)`` with the steps done, possibly fractional, and a note such as a loss.
     """
     if sys.stderr.isatty():
         from rich.progress import (

@@ -1,4 +1,4 @@
-"""Stream a recorded scan through a chain and keep the images that come back."""
+"""Stream a recorded scan through a chain and save the images."""
 
 from __future__ import annotations
 
@@ -27,23 +27,23 @@ logger = logging.getLogger(__name__)
 
 def replay(
     source: Annotated[
-        Path, typer.Argument(metavar="IN", help="Raw data: see Files in the documentation.")
+        Path, typer.Argument(metavar="IN", help="Raw data: ISMRMRD, fastMRI, BART, twix or NumPy.")
     ],
-    output: Annotated[Path, typer.Option("-o", "--output", metavar="OUT.h5", help="Images.")],
+    output: Annotated[Path, typer.Option("-o", "--output", metavar="OUT.h5", help="Image series.")],
     config: Config = "score_recon.xml",
     properties: ChainProperties = None,
     group: Group = "dataset",
     address: Annotated[
         str | None,
         typer.Option(
-            metavar="HOST:PORT", help="Use this Gadgetron server.", show_default="this process"
+            metavar="HOST:PORT", help="Gadgetron server to use.", show_default="this process"
         ),
     ] = None,
     report: Annotated[
         Path | None,
         typer.Option(
             metavar="PAGE.html",
-            help="Make a page of the images, too; zero-filled, classical and samples among them.",
+            help="Write an HTML report; requests samples, zero-filled and classical images.",
             show_default="none",
         ),
     ] = None,
@@ -52,16 +52,15 @@ def replay(
         typer.Option(
             "--format",
             metavar="LIST",
-            help="Of the images, as h5,nifti,dicom: ISMRMRD, OUT_mean.nii.gz, OUT_dicom/.",
+            help="Image formats: h5 (ISMRMRD), nifti (OUT_mean.nii.gz, ...), dicom (OUT_dicom/).",
         ),
     ] = "h5",
     overwrite: Overwrite = False,
 ) -> None:
     """Stream a recorded scan through a chain into image series.
 
-    OUT.h5 gets GROUP/image_SERIES/{data,header,attributes}.
-    Waveforms of the scan are sent too, and those that come back are kept in GROUP/waveforms. NIfTI
-    and DICOM files lie beside it.
+    OUT.h5 holds GROUP/image_SERIES/{data,header,attributes}, and GROUP/waveforms if the chain
+    returns waveforms. NIfTI and DICOM files are written next to it.
     """
     from gadgets.commands.progress import progress
     from gadgets.protocol.gadgetron.chain import Chain, find
@@ -73,67 +72,67 @@ def replay(
     from scoremri_core.scans.formats.opening import open_any
     from scoremri_core.scans.header import parse_header
 
-    wanted = parse_formats(formats)
+    selected = parse_formats(formats)
     check_writable(output, source)
-    check(output, wanted, overwrite)
+    check(output, selected, overwrite)
     if report is not None:
         check_new(report, overwrite, source, output)
-        if "h5" not in wanted:
-            raise InputError(f"--format {formats}: expected h5 among them, for --report")
+        if "h5" not in selected:
+            raise InputError(f"--format {formats}: --report needs h5")
     values = pairs(properties or [])
     chain: Chain | str = config
     if address is None or find(config) is not None:
         chain = Chain.load(config)
         if report is not None and "outputs" not in values:
-            values["outputs"] = with_all_to_show(chain.values("outputs"))
+            values["outputs"] = report_outputs(chain.values("outputs"))
         chain = chain.with_properties(values)
     elif values:
-        raise InputError(f"the chain '{config}' is the server's own: -p needs a chain file")
+        raise InputError(f"-p needs a chain file: no file '{config}', which the server may know")
     with (
         open_any(source, group) as scan,
-        written(output, keep="h5" in wanted) as partial,
+        image_file(output, keep="h5" in selected) as partial,
         progress("frames", frames(scan.heads())) as advance,
     ):
-        course = ReplayProgress(advance, len(scan))
-        items = in_time(course.sending(scan), scan.waveforms())
+        tracker = ReplayProgress(advance, len(scan))
+        items = merge_by_time(tracker.sending(scan), scan.waveforms())
         if address is not None:
             received: Iterable[Any] = run_remote(address, chain, scan.header_xml, items)
         else:
             assert isinstance(chain, Chain)
-            received = run_chain(chain, scan.header_xml, items, observer=course)
-        counts = write_images(partial, group, course.receiving(received))
+            received = run_chain(chain, scan.header_xml, items, observer=tracker)
+        counts = write_images(partial, group, tracker.receiving(received))
         if not counts:
-            raise InputError(f"{source}: no image came back from {config}")
-        others = [name for name in wanted if name != "h5"]
-        made = []
+            raise InputError(f"{source}: {config} returned no image")
+        others = [name for name in selected if name != "h5"]
+        exported = []
         if others:
             header = parse_header(scan.header_xml, scan.name)
-            made = export(output, read_series(partial, group, header), others, header)
+            exported = export(output, read_series(partial, group, header), others, header)
     for name, count in counts.items():
-        if "h5" in wanted:
+        if "h5" in selected:
             logger.info("%s: %d images in %s/%s", output, count, group, name)
-    for path in made:
-        logger.info("%s: written", path)
+    for path in exported:
+        logger.info("wrote %s", path)
     if report is not None:
         from gadgets.commands.report import write_report
 
         prior = chain.values("prior") if isinstance(chain, Chain) else set()
         write_report(output, report, group, prior=prior.pop() if len(prior) == 1 else None)
-        logger.info("%s drawn", report)
+        logger.info("wrote %s", report)
 
 
-def with_all_to_show(outputs: Iterable[str]) -> str:
-    """The outputs of a chain, and behind them those that a page shows besides."""
+def report_outputs(outputs: Iterable[str]) -> str:
+    """Append the outputs that a report shows to those of a chain."""
     from gadgets.stages.properties import OUTPUTS, Properties
 
-    asked = [name.strip() for each in outputs for name in each.split(",")]
+    requested = [name.strip() for each in outputs for name in each.split(",")]
     shown = [name for name in OUTPUTS if name not in ("phase", "complex_std")]
-    return ",".join(dict.fromkeys([*(asked or Properties.outputs), *shown]))
+    return ",".join(dict.fromkeys([*(requested or Properties.outputs), *shown]))
 
 
 @contextmanager
-def written(output: Path, keep: bool) -> Iterator[Path]:
-    """Where the images are written first; they take the place of `output` if they are kept."""
+def image_file(output: Path, keep: bool) -> Iterator[Path]:
+    """Yield a temporary path for the images, which replaces `output` if `keep` is set."""
     from scoremri_core.paths import replacing
 
     if keep:
@@ -146,36 +145,41 @@ def written(output: Path, keep: bool) -> Iterator[Path]:
 
 @dataclass
 class ReplayProgress(ScanObserver):
-    """How far a replay is, which the threads that send, compute and receive tell.
+    """Progress of a replay, updated by the threads that send, compute and receive.
 
     Attributes
     ----------
-    advance : see `progress`; in frames.
-    readouts : of the scan.
-    sent : of these.
-    frames : of which an image has come back.
-    made : frames that were computed, in this process.
-    part : frames' worth of those that are being sampled.
-    level : which noise level they have reached.
+    advance : callable
+        See `progress`; in frames.
+    readouts, sent : int
+        Readouts of the scan, and those sent so far.
+    frames : int
+        Frames of which an image was received.
+    computed : int
+        Frames that were computed in this process.
+    part : float
+        Fractional number of frames completed in the batch that is being sampled.
+    level : str
+        Noise level of that batch.
     """
 
     advance: Callable[[float, str], None]
     readouts: int
     sent: int = 0
     frames: int = 0
-    made: int = 0
+    computed: int = 0
     part: float = 0.0
     level: str = ""
 
     def sending(self, items: Iterable[Any]) -> Iterator[Any]:
-        """The readouts, counted as they go."""
+        """Count the readouts."""
         for item in items:
             yield item
             self.sent += 1
             self._show()
 
     def receiving(self, items: Iterable[Any]) -> Iterator[Any]:
-        """What comes back; the first of the series has one image a frame."""
+        """Count the frames received, by the images of the first series."""
         first = None
         for item in items:
             series = getattr(item, "image_series_index", None)
@@ -186,25 +190,25 @@ class ReplayProgress(ScanObserver):
             yield item
 
     def level_sampled(self, frames: int, progress: Progress) -> None:
-        """So many frames are sampled together; a server elsewhere does not tell."""
+        """Take the progress of a batch of frames (only of the embedded host)."""
         self.part = frames * progress.done
         self.level = f"noise level {progress.level} of {progress.levels}"
         self._show()
 
     def frame_reconstructed(self, frame: Frame, result: Reconstruction) -> None:
-        """A frame has its image, which is under way."""
-        self.made += 1
+        """Count a computed frame."""
+        self.computed += 1
         self.part, self.level = max(self.part - 1, 0.0), ""
 
     def _show(self) -> None:
         waiting = self.sent < self.readouts
         sent = f"{self.sent} of {self.readouts} readouts sent" if waiting else ""
-        done = max(self.frames, self.made + self.part)
+        done = max(self.frames, self.computed + self.part)
         self.advance(done, ", ".join(filter(None, (sent, self.level))))
 
 
 def frames(heads: NDArray[Any]) -> int:
-    """How many frames the readouts of a scan make, by their counters."""
+    """Count the frames of a scan by the counters of its readouts."""
     import numpy as np
 
     from scoremri_core.scans.flags import CALIBRATION, COUNTERS, imaging_lines
@@ -214,8 +218,8 @@ def frames(heads: NDArray[Any]) -> int:
     return len(np.unique(counters))
 
 
-def in_time(acquisitions: Iterable[Any], waveforms: Iterable[Any]) -> Iterator[Any]:
-    """Acquisitions in their order, each waveform before the first that was made after it."""
+def merge_by_time(acquisitions: Iterable[Any], waveforms: Iterable[Any]) -> Iterator[Any]:
+    """Yield acquisitions in order, each waveform before the first later acquisition."""
     recorded = iter(waveforms)
     waveform = next(recorded, None)
     for acquisition in acquisitions:
@@ -229,10 +233,14 @@ def in_time(acquisitions: Iterable[Any], waveforms: Iterable[Any]) -> Iterator[A
 
 
 def write_images(path: Path, group: str, items: Iterable[Any]) -> dict[str, int]:
-    """Write the images of a stream to an ISMRMRD file, and say how many each series has.
+    """Write the images and waveforms of a stream to an ISMRMRD file.
 
-    A series holds images of one size; one of another size gets a name that ends with it.  The
-    waveforms of the stream are written beside them.
+    A series holds images of one shape and type; others get a name that ends with theirs.
+
+    Returns
+    -------
+    dict of str to int
+        Number of images of each series.
     """
     import ismrmrd
     from ismrmrd.file import Waveforms
@@ -241,21 +249,24 @@ def write_images(path: Path, group: str, items: Iterable[Any]) -> dict[str, int]
 
     counts: dict[str, int] = {}
     shapes: dict[str, tuple[Any, ...]] = {}
-    with new_hdf5(path, locking=None) as file, ismrmrd.Dataset(str(path), group, mode="r+") as kept:
+    with (
+        new_hdf5(path, locking=None) as file,
+        ismrmrd.Dataset(str(path), group, mode="r+") as dataset,
+    ):
         waveforms = Table(file.require_group(group), "waveforms", Waveforms)
         for image in items:
             if isinstance(image, ismrmrd.Waveform):
                 waveforms.add(image)
                 continue
             if not isinstance(image, ismrmrd.Image):
-                logger.debug("a %s came back and is not kept", type(image).__name__)
+                logger.debug("received a %s, not saved", type(image).__name__)
                 continue
             name = f"image_{image.image_series_index}"
             kind = (image.data.shape, image.data.dtype)
             if shapes.setdefault(name, kind) != kind:
                 name += "_" + "x".join(map(str, (*image.data.shape, image.data.dtype)))
             reserve(file, image.data.nbytes + len(image.attribute_string))
-            kept.append_image(name, image)
+            dataset.append_image(name, image)
             counts[name] = counts.get(name, 0) + 1
             logger.debug("image %d of series %d", counts[name], image.image_series_index)
         waveforms.write()
@@ -263,7 +274,7 @@ def write_images(path: Path, group: str, items: Iterable[Any]) -> dict[str, int]
 
 
 def pairs(properties: list[str]) -> dict[str, str]:
-    """Properties given as KEY=VALUE."""
+    """Parse properties given as KEY=VALUE."""
     values = {}
     for text in properties:
         name, separator, value = text.partition("=")

@@ -1,4 +1,4 @@
-"""A page of the images in a file, and of what is known of them."""
+"""Write an HTML report of the images in a file."""
 
 from __future__ import annotations
 
@@ -9,65 +9,77 @@ import typer
 
 from gadgets.commands.options import Group, Overwrite
 
-MOST = 24  # frames of a page that has no other limit: about a megabyte each
+MOST = 24  # default number of frames; each takes about a megabyte
 
 
 def report(
-    source: Annotated[Path, typer.Argument(metavar="IMAGES.h5", help="Images, as replay makes.")],
+    source: Annotated[Path, typer.Argument(metavar="IMAGES.h5", help="Images from replay.")],
     output: Annotated[
         Path | None,
         typer.Option(
-            "-o", "--output", metavar="PAGE.html", help="Page.", show_default="IMAGES.html"
+            "-o", "--output", metavar="PAGE.html", help="HTML file.", show_default="IMAGES.html"
         ),
     ] = None,
     group: Group = "dataset",
     frames: Annotated[
-        int, typer.Option(help="Frames to show at most, evenly spread.", min=1)
+        int, typer.Option(metavar="N", help="Maximum number of frames, evenly spaced.", min=1)
     ] = MOST,
     prior: Annotated[
         str | None,
         typer.Option(
-            help="Prior of the images, for its card: a name or a path.",
-            show_default="as the images name it",
+            metavar="PRIOR",
+            help="Prior of the images, for its card.",
+            show_default="from the images",
         ),
     ] = None,
     overwrite: Overwrite = False,
 ) -> None:
-    """Make one page of the images in a file: for research only.
+    """Write an HTML report of the images in a file.
 
-    It shows mean, standard deviation and samples, and zero-filled and classical images where the
-    file has them, with what is known of noise, fit and prior. It needs nothing from elsewhere.
+    It shows mean, standard deviation, samples, zero-filled and classical images, with noise, misfit
+    and prior, in one self-contained file. For research only.
     """
     from scoremri_core.paths import check_new
 
     page = source.with_suffix(".html") if output is None else output
     check_new(page, overwrite, source)
     write_report(source, page, group, frames, prior)
-    typer.echo(f"Page: {page}")
+    typer.echo(f"Report: {page}")
 
 
 def write_report(
     source: Path, page: Path, group: str, most: int = MOST, prior: str | None = None
 ) -> None:
-    """Write the page of a file of images.
+    """Write the HTML report of a file of images.
+
+    Parameters
+    ----------
+    source, page : Path
+        ISMRMRD images, and the HTML file to write.
+    group : str
+        HDF5 group of the images.
+    most : int, optional
+        Maximum number of frames, evenly spaced.
+    prior : str, optional
+        Prior whose card is shown. Default: that of the images' attributes.
 
     Raises
     ------
     InputError
-        Where the file holds no images that this program made; or as `card_at_hand`.
+        The file holds no images written by scoremri, or as `card_at_hand`.
     """
     from gadgets.commands.report_images import read_frames
     from scoremri_core.paths import replacing
     from scoremri_core.reports import report as reports
 
     shown, count = read_frames(source, group, most)
-    about = f"{count} frames" if count > 1 else "One frame"
+    title = f"{count} frames" if count > 1 else "One frame"
     if len(shown) < count:
-        about += f", of which {len(shown)}, evenly spread, are shown"
-    about += f". From {source.name}."
+        title += f", {len(shown)} of them shown, evenly spaced"
+    title += f". From {source.name}."
 
     def card(name: str) -> reports.Card:
         return reports.card_at_hand(prior or name)
 
     with replacing(page) as partial:
-        partial.write_text(reports.report(shown, about, card), "utf-8")
+        partial.write_text(reports.report(shown, title, card), "utf-8")

@@ -1,4 +1,4 @@
-"""The images of a file, put together frame by frame for a report."""
+"""Read the images of a file frame by frame, for a report."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ from scoremri_core.scans.flags import SLOWEST_FIRST
 
 logger = logging.getLogger(__name__)
 
-OUTPUT, OURS = "SequenceDescriptionAdditional", "scoremri_"  # attribute, and how it begins
-BESIDE = {"zero_filled": "Zero-filled", "classical": "Classical (regularised SENSE)"}
+OUTPUT, PREFIX = "SequenceDescriptionAdditional", "scoremri_"  # attribute and its prefix
+REFERENCES = {"zero_filled": "Zero-filled", "classical": "Classical (regularised SENSE)"}
 
 
 @dataclass
-class _Place:
-    """Where one image is in the file, with its attributes."""
+class _StoredImage:
+    """An image of the file, with its header and attributes."""
 
     data: h5py.Dataset
     index: int
@@ -37,30 +37,42 @@ class _Place:
     meta: dict[str, Any]
 
     def pixels(self) -> np.ndarray:
-        """(z, y, x) magnitude."""
+        """Return the magnitude, (z, y, x)."""
         return np.abs(self.data[self.index][0])
 
 
 @dataclass
 class _Frame:
-    """The images of one frame by what they are; of samples there are several."""
+    """The images of one frame, by output; there may be several samples."""
 
-    found: dict[str, list[_Place]] = field(default_factory=lambda: defaultdict(list))
+    images: dict[str, list[_StoredImage]] = field(default_factory=lambda: defaultdict(list))
 
     @property
-    def mean(self) -> _Place:
-        return self.found["mean"][0]
+    def mean(self) -> _StoredImage:
+        return self.images["mean"][0]
 
 
 def read_frames(path: Path, group: str, most: int) -> tuple[list[Shown], int]:
-    """Frames of a file of images, evenly spread where there are more than `most`; and how many.
+    """Read at most `most` frames of a file of images, evenly spaced.
 
-    A partition of a volume counts as a frame.
+    Parameters
+    ----------
+    path : Path
+        ISMRMRD images.
+    group : str
+        HDF5 group of the images.
+    most : int
+        Maximum number of frames. A partition of a volume counts as a frame.
+
+    Returns
+    -------
+    list of Shown, int
+        Frames, and the number of frames in the file.
 
     Raises
     ------
     InputError
-        Where the file is no HDF5 or holds no posterior mean or classical image of ours.
+        The file is not HDF5, or holds no image written by scoremri.
     """
     with open_hdf5(path) as file:
         series = file.get(group)
@@ -68,13 +80,15 @@ def read_frames(path: Path, group: str, most: int) -> tuple[list[Shown], int]:
             known = ", ".join(sorted(file)) or "none"
             raise InputError(f"{path}: no group '{group}' (groups of this file: {known})")
         if "data" in series:
-            raise InputError(f"{path}: a scan, expected images: replay makes them of it")
-        frames = [frame for frame in _frames(series, str(path)) if frame.found["mean"]]
+            raise InputError(
+                f"{path}: raw data, expected images: reconstruct them with scoremri replay"
+            )
+        frames = [frame for frame in _frames(series, str(path)) if frame.images["mean"]]
         slots = [(frame, z) for frame in frames for z in range(frame.mean.data.shape[2])]
         if not slots:
             raise InputError(
-                f"{path}: no images of ours in '{group}': expected image_<series> with the "
-                f"attribute {OUTPUT} {OURS}mean, as replay writes them"
+                f"{path}: no images of scoremri in '{group}': expected image_<series> with the "
+                f"attribute {OUTPUT} {PREFIX}mean, as written by replay"
             )
         varying = [
             name for name in SLOWEST_FIRST if len({int(f.mean.head[name]) for f in frames}) > 1
@@ -86,50 +100,52 @@ def read_frames(path: Path, group: str, most: int) -> tuple[list[Shown], int]:
 
 
 def _frames(group: h5py.Group, path: str) -> list[_Frame]:
-    """Images with the same counters make a frame; a second one of them makes the next."""
+    """Group images by their counters; a repeated output starts the next frame."""
     frames: dict[tuple[int, ...], _Frame] = defaultdict(_Frame)
     seen: dict[tuple[Any, ...], int] = defaultdict(int)
     series_of: dict[str, int] = {}
-    for place in _places(group, path):
-        output = str(place.meta.get(OUTPUT, "")).removeprefix(OURS)
-        number = int(place.head["image_series_index"])
+    for image in _images(group, path):
+        output = str(image.meta.get(OUTPUT, "")).removeprefix(PREFIX)
+        number = int(image.head["image_series_index"])
         if series_of.setdefault(output, number) != number:
-            continue  # a copy that a gadget behind ours made
-        counters = tuple(int(place.head[name]) for name in SLOWEST_FIRST)
-        size = _count(place.meta) if output == "samples" else 1
+            continue  # copy made by a later gadget of the chain
+        counters = tuple(int(image.head[name]) for name in SLOWEST_FIRST)
+        size = _count(image.meta) if output == "samples" else 1
         turn = seen[(output, counters)] // size
         seen[(output, counters)] += 1
         key = (*counters, turn)
-        frames[key].found[output].append(place)
+        frames[key].images[output].append(image)
     return [frames[key] for key in sorted(frames)]
 
 
-def _places(group: h5py.Group, path: str) -> Iterator[_Place]:
-    """Images of ours in the order of their series and numbers."""
-    places = []
-    for name, each in group.items():
-        if not name.startswith("image_") or not isinstance(each, h5py.Group):
+def _images(group: h5py.Group, path: str) -> Iterator[_StoredImage]:
+    """Yield the images written by scoremri, by series and image number."""
+    images = []
+    for name, series in group.items():
+        if not name.startswith("image_") or not isinstance(series, h5py.Group):
             continue
-        if not {"data", "header", "attributes"} <= set(each):
+        if not {"data", "header", "attributes"} <= set(series):
             raise InputError(f"{path}: {name} lacks data, header or attributes")
-        if each["data"].ndim != 5 or not len(each["data"]) == len(each["header"]):
-            raise InputError(f"{path}: {name} has data of another shape than images have")
-        for index, (head, text) in enumerate(zip(each["header"], each["attributes"], strict=True)):
+        if series["data"].ndim != 5 or not len(series["data"]) == len(series["header"]):
+            raise InputError(f"{path}: {name} has data that are not (image, channel, z, y, x)")
+        for index, (head, text) in enumerate(
+            zip(series["header"], series["attributes"], strict=True)
+        ):
             meta = _meta(text, f"{path}: {name}, image {index}")
-            if str(meta.get(OUTPUT, "")).startswith(OURS):
-                places.append(_Place(each["data"], index, head, meta))
-    places.sort(key=lambda p: (int(p.head["image_series_index"]), int(p.head["image_index"])))
-    yield from places
+            if str(meta.get(OUTPUT, "")).startswith(PREFIX):
+                images.append(_StoredImage(series["data"], index, head, meta))
+    images.sort(key=lambda p: (int(p.head["image_series_index"]), int(p.head["image_index"])))
+    yield from images
 
 
 def _meta(text: Any, name: str) -> dict[str, Any]:
-    words = text.decode("utf-8", "replace") if isinstance(text, bytes) else str(text)
-    if not words.strip():
+    xml = text.decode("utf-8", "replace") if isinstance(text, bytes) else str(text)
+    if not xml.strip():
         return {}
     try:
-        return dict(ismrmrd.Meta.deserialize(words))
+        return dict(ismrmrd.Meta.deserialize(xml))
     except Exception as error:
-        raise InputError(f"{name}: its attributes are not ISMRMRD's ({error})") from error
+        raise InputError(f"{name}: invalid ISMRMRD attributes ({error})") from error
 
 
 def _shown(frame: _Frame, z: int, *, varying: list[str]) -> Shown:
@@ -138,10 +154,10 @@ def _shown(frame: _Frame, z: int, *, varying: list[str]) -> Shown:
     partitions = mean.data.shape[2]
     if partitions > 1:
         names.append(f"partition {z}")
-    of = frame.found
+    images = frame.images
 
     def pixels(output: str) -> list[np.ndarray]:
-        return [each.pixels()[z] for each in of[output]]
+        return [image.pixels()[z] for image in images[output]]
 
     std = pixels("std")
     return Shown(
@@ -149,18 +165,18 @@ def _shown(frame: _Frame, z: int, *, varying: list[str]) -> Shown:
         mean=mean.pixels()[z],
         std=std[0] if std else None,
         samples=tuple(pixels("samples")),
-        beside={title: pixels(name)[0] for name, title in BESIDE.items() if of[name]},
+        beside={title: pixels(name)[0] for name, title in REFERENCES.items() if images[name]},
         geometry=_geometry(mean, partitions),
         facts=_facts(mean.meta),
     )
 
 
-def _geometry(place: _Place, partitions: int) -> Geometry:
-    head = place.head
+def _geometry(image: _StoredImage, partitions: int) -> Geometry:
+    head = image.head
     x, y, z = _vector(head["field_of_view"])
-    if not all(0 < size < np.inf for size in (x, y)):  # as far as this file knows
+    if not all(0 < size < np.inf for size in (x, y)):  # unknown: assume 1 mm pixels
         x, y = (float(size) for size in head["matrix_size"][:2])
-    across, down, _ = image_directions(head, place.meta, None, partitions)
+    across, down, _ = image_directions(head, image.meta, None, partitions)
     return Geometry(
         (x, y, z / partitions),
         _vector(across),
@@ -195,7 +211,7 @@ def _facts(meta: dict[str, Any]) -> Facts:
 
 
 def _count(meta: dict[str, Any]) -> int:
-    """Samples of the frame; 0 where there are none."""
+    """Return the number of samples of the frame, 0 without any."""
     number = _number(meta.get("samples"))
     return int(number) if np.isfinite(number) else 0
 

@@ -1,4 +1,4 @@
-"""Serve scans to clients, and nodes to Gadgetron servers, with the weights loaded once."""
+"""Run a server for clients with scans and for Gadgetron servers."""
 
 from __future__ import annotations
 
@@ -14,22 +14,22 @@ import typer
 
 from gadgets.commands.options import Device
 from gadgets.process import set_up
-from gadgets.signals import not_ignored
+from gadgets.signals import handled_signals
 from gadgets.threads import add_log_context
 from scoremri_core.errors import InputError
 
-SAVED = "/tmp/share/saved_data"  # as FIRE's servers have it
+SAVED = "/tmp/share/saved_data"  # default of FIRE
 
 
 def _plain(text: str) -> str:
-    """A value as FIRE's start scripts write it, -H=0.0.0.0, without the sign."""
+    """Remove the equals sign of FIRE's start scripts (-H=0.0.0.0)."""
     return text.removeprefix("=")
 
 
 def _port(text: str | int) -> int:
     plain = _plain(str(text))
     if not plain.isdecimal() or int(plain) > 65535:
-        raise InputError(f"'{plain}' is no port: expected a whole number from 0 to 65535")
+        raise InputError(f"port '{plain}': expected an integer from 0 to 65535")
     return int(plain)
 
 
@@ -41,27 +41,27 @@ def serve(
             "--host",
             metavar="ADDRESS",
             parser=_plain,
-            help="Listen here; repeat.",
+            help="Address to listen on. Repeatable.",
             show_default="loopback",
         ),
     ] = None,
     port: Annotated[
         int,
-        typer.Option("-p", "--port", metavar="N", parser=_port, help="Port; 0 takes a free one."),
+        typer.Option("-p", "--port", metavar="N", parser=_port, help="Port; 0 chooses a free one."),
     ] = 9002,
     prior: Annotated[
         list[str] | None,
         typer.Option(
             "--prior",
             metavar="NAME_OR_PATH",
-            help="Prior that scans may use; repeat.",
+            help="Prior that scans may use. Repeatable.",
             show_default="default",
         ),
     ] = None,
     device: Device = "auto",
     chains: Annotated[
         Path | None,
-        typer.Option(metavar="DIR", help="Folder of further chains.", show_default="none"),
+        typer.Option(metavar="DIR", help="Folder of additional chains.", show_default="none"),
     ] = None,
     default_chain: Annotated[
         str | None,
@@ -71,18 +71,20 @@ def serve(
             "--defaultConfig",
             metavar="NAME",
             parser=_plain,
-            help="Chain in place of one that is not known.",
-            show_default="such a scan is refused",
+            help="Chain to use for unknown names.",
+            show_default="refuse the scan",
         ),
     ] = None,
     capture: Annotated[
         Path | None,
         typer.Option(
-            metavar="DIR", help="Save every scan here, for replay.", show_default="not saved"
+            metavar="DIR",
+            help="Folder to save every scan in, for replay.",
+            show_default="not saved",
         ),
     ] = None,
     savedata: Annotated[
-        bool, typer.Option("-s", "--savedata", help="Save every scan in the folder that -S names.")
+        bool, typer.Option("-s", "--savedata", help="Save every scan in the folder -S.")
     ] = False,
     savedata_folder: Annotated[
         str,
@@ -91,7 +93,7 @@ def serve(
             "--savedataFolder",
             metavar="DIR",
             parser=_plain,
-            help="Folder for -s; made if it is not there.",
+            help="Folder for -s, created if missing.",
         ),
     ] = SAVED,
     multiprocessing: Annotated[
@@ -99,25 +101,28 @@ def serve(
         typer.Option(
             "-m",
             "--multiprocessing",
-            help="Of FIRE, and without effect: scans run side by side anyway.",
+            help="Accepted for FIRE, without effect: scans always run concurrently.",
         ),
     ] = False,
     stall: Annotated[
         float,
-        typer.Option(min=0.1, metavar="SECONDS", help="Pause allowed in the middle of a message."),
+        typer.Option(min=0.1, metavar="SECONDS", help="Timeout within a message."),
     ] = 60.0,
     keep: Annotated[
-        int, typer.Option(min=0, help="Scans of later=true whose images are kept.")
+        int,
+        typer.Option(
+            metavar="N", min=0, help="Number of deferred scans (later=true) whose images are kept."
+        ),
     ] = 20,
     keep_seconds: Annotated[
-        float, typer.Option(min=1, metavar="SECONDS", help="How long they are kept.")
+        float, typer.Option(min=1, metavar="SECONDS", help="Time to keep their images.")
     ] = 3600.0,
     keep_in: Annotated[
         Path | None,
         typer.Option(
             metavar="DIR",
-            help="Folder for them, where a server that starts anew finds them.",
-            show_default="the user's own for this port",
+            help="Folder for deferred scans, reused after a restart.",
+            show_default="~/.local/state/scoremri/later/PORT",
         ),
     ] = None,
     status_port: Annotated[
@@ -126,12 +131,12 @@ def serve(
             metavar="N",
             min=0,
             max=65535,
-            help="Answer /healthz, /readyz, /metrics and a browser here; 0 takes a free one.",
-            show_default="not answered",
+            help="Port of the status page, /healthz, /readyz and /metrics; 0 chooses a free one.",
+            show_default="none",
         ),
     ] = None,
     show_names: Annotated[
-        bool, typer.Option("--show-names", help="Show names of patients on the page of the status.")
+        bool, typer.Option("--show-names", help="Show patient names on the status page.")
     ] = False,
     logfile: Annotated[
         str | None,
@@ -140,19 +145,19 @@ def serve(
             "--logfile",
             metavar="FILE",
             parser=_plain,
-            help="Write the log here too.",
-            show_default="stderr alone",
+            help="Additional log file.",
+            show_default="none",
         ),
     ] = None,
     crlf: Annotated[
-        bool, typer.Option("-r", "--crlf", help="End the lines of that file as Windows does.")
+        bool, typer.Option("-r", "--crlf", help="Use CRLF line ends in the log file.")
     ] = False,
     verbose: Annotated[bool, typer.Option("-v", "--verbose", help="Log details.")] = False,
 ) -> None:
-    """Serve scans over Gadgetron's protocol until Ctrl-C.
+    """Run a server for Gadgetron's protocol until Ctrl-C.
 
-    SIGTERM and SIGHUP do the same: open scans finish, new ones are refused. FIRE's command line is
-    understood: -H -p -d -l -r -v, and -s -S, by which it saves every scan.
+    On Ctrl-C, SIGTERM or SIGHUP open scans finish and new ones are refused. Accepts the command
+    line of FIRE servers: -H -p -d -l -r -v, and -s -S to save every scan.
     """
     set_up()
     from gadgets.service.later import Later
@@ -175,11 +180,11 @@ def serve(
         default=default_chain,
         later=Later(keep, keep_seconds, keep_in or _kept_for(port)),
     )
-    for number in {signal.SIGTERM, signal.SIGINT, *not_ignored()}:
+    for number in {signal.SIGTERM, signal.SIGINT, *handled_signals()}:
         signal.signal(number, lambda *_: server.stop())
     with contextlib.ExitStack() as ends:
         observer: Callable[[], ScanObserver] = ScanObserver
-        try:  # clients may come while the weights are loaded: they wait
+        try:  # clients that connect while the weights are loaded wait
             if status_port is not None:
                 from gadgets.service.status import Status
 
@@ -195,25 +200,25 @@ def serve(
 
 
 def _saved(folder: str, capture: Path | None) -> Path:
-    """The folder that -s saves in, as FIRE's scripts ask for it: made where it is not there."""
+    """Return the folder of -s and -S, created if missing."""
     if capture is not None:
-        raise InputError("--capture and -s both save every scan: give one of them")
+        raise InputError("--capture and -s: expected only one of them")
     path = Path(folder)
     try:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise InputError(f"{path}: scans cannot be saved there ({error.strerror})") from error
+        raise InputError(f"{path}: cannot save scans ({error.strerror})") from error
     return path
 
 
 def _kept_for(port: int) -> Path | None:
-    """Folder of the scans of later=true by the XDG rules; None where the port is a free one."""
+    """Return the folder of deferred scans in XDG_STATE_HOME; None for a free port."""
     home = os.environ.get("XDG_STATE_HOME") or os.path.expanduser("~/.local/state")
     return Path(home, "scoremri", "later", str(port)) if port and os.path.isabs(home) else None
 
 
 def _log(path: str | None, crlf: bool, verbose: bool) -> None:
-    """Write the log to a file as well, and with its details."""
+    """Set up the log file and the log level."""
     from gadgets.commands import configure_logging
 
     if verbose:
@@ -225,7 +230,7 @@ def _log(path: str | None, crlf: bool, verbose: bool) -> None:
         Path(path).parent.mkdir(parents=True, exist_ok=True)
         handler = logging.FileHandler(path, encoding="utf-8")
     except OSError as error:
-        raise InputError(f"{path}: the log cannot be written ({error.strerror})") from error
+        raise InputError(f"{path}: cannot write the log ({error.strerror})") from error
     handler.setFormatter(logging.Formatter(f"%(asctime)s %(levelname)s %(name)s: %(message)s{end}"))
     handler.addFilter(add_log_context)
     logging.getLogger().addHandler(handler)

@@ -26,43 +26,64 @@ logger = logging.getLogger(__name__)
 
 
 def simulate(
-    output: Annotated[Path, typer.Option("-o", "--output", metavar="OUT.h5", help="New file.")],
+    output: Annotated[
+        Path, typer.Option("-o", "--output", metavar="OUT.h5", help="Simulated scan.")
+    ],
     matrix: Annotated[
-        str, typer.Option(help="Lines and readout samples of the image: N, or YxX.")
+        str,
+        typer.Option(metavar="N|YxX", help="Matrix size: lines x readout samples."),
     ] = "192",
-    coils: Annotated[int, typer.Option(help="Receive coils.")] = 8,
-    slices: Annotated[int, typer.Option(help="Slices.")] = 1,
-    partitions: Annotated[int, typer.Option(help="Partitions; more than 1 is a 3D scan.")] = 1,
-    repetitions: Annotated[int, typer.Option(help="Repetitions, each with noise of its own.")] = 1,
-    phases: Annotated[int, typer.Option(help="Phases, likewise.")] = 1,
-    sets: Annotated[int, typer.Option(help="Sets, likewise.")] = 1,
-    averages: Annotated[int, typer.Option(help="Averages, likewise.")] = 1,
-    segments: Annotated[int, typer.Option(help="Segments, each of every n-th line.")] = 1,
+    coils: Annotated[int, typer.Option(metavar="N", help="Number of receive coils.")] = 8,
+    slices: Annotated[int, typer.Option(metavar="N", help="Number of slices.")] = 1,
+    partitions: Annotated[
+        int, typer.Option(metavar="N", help="Number of partitions; 3D if above 1.")
+    ] = 1,
+    repetitions: Annotated[
+        int, typer.Option(metavar="N", help="Number of repetitions, with independent noise.")
+    ] = 1,
+    phases: Annotated[int, typer.Option(metavar="N", help="Number of phases.")] = 1,
+    sets: Annotated[int, typer.Option(metavar="N", help="Number of sets.")] = 1,
+    averages: Annotated[int, typer.Option(metavar="N", help="Number of averages.")] = 1,
+    segments: Annotated[
+        int, typer.Option(metavar="N", help="Number of segments, interleaved line by line.")
+    ] = 1,
     interleaved: Annotated[
-        bool, typer.Option(help="Acquire a line of all slices and contrasts before the next.")
+        bool, typer.Option(help="Interleave slices and contrasts line by line.")
     ] = False,
-    alternating: Annotated[bool, typer.Option(help="Read every second line backwards.")] = False,
-    oversampling: Annotated[int, typer.Option(help="Readout oversampling.")] = 2,
+    alternating: Annotated[bool, typer.Option(help="Reverse every second readout.")] = False,
+    oversampling: Annotated[
+        int, typer.Option(metavar="N", help="Readout oversampling factor.")
+    ] = 2,
     phase_oversampling: Annotated[
-        float, typer.Option(help="Encoded over reconstructed field of view along the lines.")
+        float,
+        typer.Option(
+            metavar="X", help="Phase oversampling: encoded over reconstructed field of view."
+        ),
     ] = 1,
     recon_matrix: Annotated[
         str | None,
         typer.Option(
-            help="Matrix that the header asks for: N, or YxX.", show_default="that of --matrix"
+            metavar="N|YxX",
+            help="Reconstruction matrix in the header.",
+            show_default="--matrix",
         ),
     ] = None,
     fov: Annotated[
         str | None,
         typer.Option(
-            help="Field of view in mm: N, or YxX; a small one folds.", show_default="fits the head"
+            metavar="MM|YxX",
+            help="Field of view in mm; the object aliases if it is smaller.",
+            show_default="the head's size",
         ),
     ] = None,
     snr: Annotated[
-        float, typer.Option(help="Grey matter over the sd of each real component of the noise.")
+        float,
+        typer.Option(
+            metavar="X", help="Signal of grey matter over the noise sd of each real component."
+        ),
     ] = 30,
     contrast: Annotated[
-        str, typer.Option(help="Contrast: t1, t2 or flair; or several, as t1,t2.")
+        str, typer.Option(metavar="LIST", help="Contrast t1, t2 or flair; several as t1,t2.")
     ] = "t2",
     acceleration: Acceleration = 1,
     calibration: Calibration = 24,
@@ -75,11 +96,11 @@ def simulate(
     seed: Seed = 0,
     overwrite: Overwrite = False,
 ) -> None:
-    """Simulate a scan of a head phantom, with its truth.
+    """Simulate a scan of a head phantom, with ground truth.
 
-    It has several coils, a noise scan is included, and lines are left out where -R is above 1. The
-    truth lies in the same file: truth/image (slice, y, x), truth/coil_maps (slice, coil, y, x) and
-    truth/noise_covariance (coil, coil); with several contrasts truth/image has a leading axis.
+    A multi-coil scan with a noise scan, undersampled if -R is above 1. The file also holds the
+    ground truth: truth/image (slice, y, x), with a leading axis for several contrasts,
+    truth/coil_maps (slice, coil, y, x) and truth/noise_covariance (coil, coil).
     """
     from scoremri_core.paths import check_new
     from scoremri_core.scans.files import write_scan
@@ -109,12 +130,14 @@ def simulate(
     )
     full = acceleration == partial_fourier == partial_echo == 1
     if full and calibration_mode != "embedded":
-        raise InputError(f"calibration mode '{calibration_mode}': a full scan needs none, see -R")
+        raise InputError(
+            f"calibration mode '{calibration_mode}': only for an undersampled scan (-R above 1)"
+        )
     if full:
         write_scan(output, scan.header, scan, arrays=scan.truth)
         logger.info("%s: fully sampled", output)
         return
-    thinned = accelerate(
+    undersampled = accelerate(
         scan,
         mask,
         acceleration,
@@ -126,8 +149,8 @@ def simulate(
         partial_fourier=partial_fourier,
         echo=partial_echo,
     )
-    write_scan(output, thinned.header, thinned, arrays=scan.truth)
-    logger.info("%s: true acceleration %.2f", output, thinned.mask.acceleration)
+    write_scan(output, undersampled.header, undersampled, arrays=scan.truth)
+    logger.info("%s: true acceleration %.2f", output, undersampled.mask.acceleration)
 
 
 def _sides(name: str, text: str) -> tuple[int, int]:

@@ -1,4 +1,4 @@
-"""Reconstruct a scan that comes through a pipe."""
+"""Reconstruct a scan from a pipe."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ def stream(
     config: Config = "score_recon.xml",
     properties: ChainProperties = None,
     format: Annotated[
-        str, choice(FORMATS, "--format", help="Version of MRD; auto tells it by the first bytes.")
+        str, choice(FORMATS, "--format", help="MRD version; auto detects it from the first bytes.")
     ] = "auto",
 ) -> None:
     """Reconstruct a scan from standard input to standard output.
 
-    An MRD stream of version 1 (as ismrmrd_hdf5_to_stream writes it) or, with scoremri[mrd],
-    version 2 comes in, and images of the same version go out. The log goes to standard error. A
-    stream of images that has no end is not whole.
+    Reads an MRD stream of version 1 (as from ismrmrd_hdf5_to_stream) or, with scoremri[mrd],
+    version 2, and writes images of the same version. The log goes to standard error. On failure the
+    image stream ends without CLOSE.
     """
     from gadgets.commands.replay import pairs
     from gadgets.protocol.gadgetron.chain import Chain
@@ -47,7 +47,7 @@ def stream(
                     scan.write(item)
                     sent += 1
         if not sent:
-            raise InputError(f"no image came back from {config}")
+            raise InputError(f"{config} returned no image")
         scan.close()
     logger.info("%d images sent", sent)
 
@@ -57,8 +57,8 @@ def _opened(pipe: Pipe, version: str) -> Format:
     from gadgets.service.pipe import INPUT, Version1
 
     if version == "auto":
-        beginning = pipe.peek(2)  # no message of version 1 is shorter
-        if not beginning:
+        first = pipe.peek(2)  # shortest message of version 1
+        if not first:
             raise InputError(f"{INPUT} is empty: expected an MRD stream")
-        version = "v2" if MAGIC.startswith(beginning) else "v1"
+        version = "v2" if MAGIC.startswith(first) else "v1"
     return Version2(pipe) if version == "v2" else Version1(pipe)

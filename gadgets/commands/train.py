@@ -1,4 +1,4 @@
-"""Train a prior on one's own images."""
+"""Train a prior."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ logger = logging.getLogger(__name__)
 
 
 def _take_preset(context: typer.Context, preset: str | None) -> str | None:
-    """Let a preset's values be the defaults of the other options."""
+    """Use the values of a preset as defaults of the other options."""
     if preset is not None and preset not in PRESETS:
         raise InputError(f"preset '{preset}': expected one of {', '.join(PRESETS)}")
     context.default_map = dict(PRESETS[preset]) if preset else None
@@ -33,50 +33,60 @@ def train(
     data: Annotated[
         list[Path],
         typer.Option(
+            metavar="PATH",
             help="Folder, manifest (.csv) or file: NIfTI volumes, fully sampled raw data, "
-            "HDF5 files with a dataset 'image'. Repeat for several."
+            "HDF5 files with a dataset 'image'. Repeatable.",
         ),
     ],
-    output: Annotated[Path, typer.Option("-o", "--output", help="Folder of the run.")],
-    name: Annotated[str, typer.Option(help="Name of the prior.")] = "default",
+    output: Annotated[Path, typer.Option("-o", "--output", metavar="FOLDER", help="Run folder.")],
+    name: Annotated[str, typer.Option(metavar="NAME", help="Name of the prior.")] = "default",
     cache: Annotated[
         Path | None,
-        typer.Option(help="Folder of prepared slices.", show_default="RUN/cache"),
+        typer.Option(
+            metavar="FOLDER", help="Folder for prepared slices.", show_default="RUN/cache"
+        ),
     ] = None,
     preset: Annotated[
         str | None,
         typer.Option(
             metavar=f"[{'|'.join(PRESETS)}]",
-            help="A paper's settings, for every option that is not given.",
+            help="Settings of a paper, for all options that are not given.",
             show_default="none",
             is_eager=True,
             callback=_take_preset,
         ),
     ] = None,
-    steps: Annotated[int, typer.Option(help="Optimiser steps.", min=1)] = 5000,
-    batch: Annotated[int, typer.Option(help="Patches a step, over all processes.", min=1)] = 16,
-    patch: Annotated[int, typer.Option(help="Side of a patch, pixels.", min=32)] = 128,
+    steps: Annotated[
+        int, typer.Option(metavar="N", help="Number of optimiser steps.", min=1)
+    ] = 5000,
+    batch: Annotated[
+        int, typer.Option(metavar="N", help="Patches per step, over all processes.", min=1)
+    ] = 16,
+    patch: Annotated[int, typer.Option(metavar="N", help="Patch size in pixels.", min=32)] = 128,
     processed: Annotated[
         float,
         typer.Option(
-            help="Share of patches whose k-space is filtered or whose background is zero, as "
-            "vendors do.",
+            metavar="X",
+            help="Fraction of patches with simulated vendor processing (filtered k-space or zero "
+            "background).",
             min=0,
             max=1,
         ),
     ] = 0.25,
-    learning_rate: Annotated[float, typer.Option(help="Peak learning rate.")] = 1e-3,
+    learning_rate: Annotated[float, typer.Option(metavar="X", help="Peak learning rate.")] = 1e-3,
     optimizer: Annotated[
-        str, choice(OPTIMIZERS, help="adamw clips gradients to norm 1; adam is plain.")
+        str, choice(OPTIMIZERS, help="adamw clips gradients to norm 1; adam does not.")
     ] = "adamw",
     adam_eps: Annotated[
-        float, typer.Option(help="What the optimiser adds to the root of the second moment.")
+        float,
+        typer.Option(metavar="X", help="Epsilon of the optimiser."),
     ] = 1e-8,
     schedule: Annotated[
-        str, choice(SCHEDULES, help="Of the learning rate; cosine begins with a warm-up.")
+        str, choice(SCHEDULES, help="Learning-rate schedule; cosine starts with a warm-up.")
     ] = "cosine",
     ema_decay: Annotated[
-        float, typer.Option(help="Of the moving average of the weights, a step.")
+        float,
+        typer.Option(metavar="X", help="Decay of the moving average of the weights per step."),
     ] = 0.999,
     seed: Seed = 0,
     device: Device = "auto",
@@ -84,50 +94,58 @@ def train(
         str,
         choice(
             ARCHITECTURES,
-            help="residual-unet is the score network of Ramzi et al. 2020, ncsnv2 that of Jalal "
-            "et al. 2021.",
+            help="Network; residual-unet is that of Ramzi et al. 2020, ncsnv2 that of Jalal et al. "
+            "2021.",
         ),
     ] = "unet",
     channels: Annotated[
         str | None,
         typer.Option(
-            help="Width at each scale, such as 64,128,192,192; not of an ncsnv2.",
-            show_default="the architecture's own",
+            metavar="LIST",
+            help="Channels at each scale, such as 64,128,192,192 (not for ncsnv2).",
+            show_default="of the architecture",
         ),
     ] = None,
     blocks: Annotated[
         str | None,
         typer.Option(
-            help="Residual blocks per scale, such as 3,3,3,2; not of an ncsnv2.",
-            show_default="the architecture's own",
+            metavar="LIST",
+            help="Residual blocks per scale, such as 3,3,3,2 (not for ncsnv2).",
+            show_default="of the architecture",
         ),
     ] = None,
     width: Annotated[
-        int, typer.Option(help="Channels of an ncsnv2 at full resolution.", min=1)
+        int, typer.Option(metavar="N", help="Channels of ncsnv2 at full resolution.", min=1)
     ] = 32,
-    depth: Annotated[str, choice(DEPTHS, help="Of an ncsnv2.")] = "deeper",
-    levels: Annotated[int, typer.Option(help="Noise levels of an ncsnv2.", min=2)] = 2311,
+    depth: Annotated[str, choice(DEPTHS, help="Depth of ncsnv2.")] = "deeper",
+    levels: Annotated[
+        int, typer.Option(metavar="N", help="Number of noise levels of ncsnv2.", min=2)
+    ] = 2311,
     sigma_begin: Annotated[
         float,
-        typer.Option(help="Greatest noise level of an ncsnv2, where the images are about 1."),
+        typer.Option(metavar="X", help="Largest noise level of ncsnv2, for images of about 1."),
     ] = 232.0,
-    sigma_end: Annotated[float, typer.Option(help="Least noise level of an ncsnv2.")] = 0.0066,
+    sigma_end: Annotated[
+        float, typer.Option(metavar="X", help="Smallest noise level of ncsnv2.")
+    ] = 0.0066,
     spectral_norm: Annotated[
-        bool, typer.Option(help="Hold the spectral norms of a residual-unet at 2.")
+        bool, typer.Option(help="Bound the spectral norms of residual-unet by 2.")
     ] = True,
     start: Annotated[
         str | None,
         typer.Option(
-            help="Prior to begin with, a name or a path; blocks that it lacks begin as identity, "
-            "those that it has too many are left out.",
+            metavar="PRIOR",
+            help="Prior to initialise the weights with; missing blocks start as identity, surplus "
+            "blocks are dropped.",
             show_default="none",
         ),
     ] = None,
     teacher: Annotated[
         str | None,
         typer.Option(
-            help="Prior of the architecture unet whose denoised images are learned instead of the "
-            "clean ones, a name or a path: for a smaller network, or another architecture.",
+            metavar="PRIOR",
+            help="Prior (unet) whose denoised images are the targets instead of the clean images, "
+            "to distil it into a smaller network or another architecture.",
             show_default="none",
         ),
     ] = None,
@@ -135,28 +153,30 @@ def train(
         str,
         choice(
             LOSSES,
-            help="denoising: log-normal noise levels; signed: normal ones of either sign, as in "
-            "Ramzi et al. 2020 (residual-unet alone).",
+            help="denoising: log-normal noise levels; signed: normal, of either sign, as in Ramzi "
+            "et al. 2020 (only residual-unet).",
         ),
     ] = "denoising",
     signed_sd: Annotated[
-        float, typer.Option(help="Sd of the signed noise levels, where the images are about 1.")
+        float,
+        typer.Option(metavar="X", help="Sd of the signed noise levels, for images of about 1."),
     ] = 0.5,
-    checkpoint_every: Annotated[int, typer.Option(help="Steps between checkpoints.", min=1)] = 250,
+    checkpoint_every: Annotated[
+        int, typer.Option(metavar="N", help="Steps between checkpoints.", min=1)
+    ] = 250,
     compile_: Annotated[
-        bool, typer.Option("--compile", help="Use torch.compile, which needs a C compiler.")
+        bool, typer.Option("--compile", help="Use torch.compile (needs a C compiler).")
     ] = False,
     measure: Annotated[
-        bool, typer.Option(help="Measure the prior at the end, for its card; takes a while.")
+        bool, typer.Option(help="Measure the prior in the end, for its card.")
     ] = True,
     overwrite: Overwrite = False,
 ) -> None:
-    """Train a denoiser by score matching on one's own images.
+    """Train a prior by denoising score matching.
 
-    It is measured, and weights and card are written. A run in the same folder is resumed. It keeps
-    checkpoint.pt, log.jsonl and denoised.png, a picture of denoised validation patches. The result,
-    NAME.safetensors with its card NAME.json, is a prior for every command:
-    --prior RUN/NAME.safetensors.
+    The run folder holds checkpoint.pt, log.jsonl and denoised.png (denoised validation patches); a
+    run in the same folder is resumed. The result, NAME.safetensors with its card NAME.json, is a
+    prior for every command: --prior RUN/NAME.safetensors.
 
     On several GPUs: torchrun --nproc-per-node N -m -- scoremri_core train ...
     """
@@ -196,17 +216,17 @@ def train(
         spectral_norm=spectral_norm,
         processed=processed,
     )
-    # what does not go together is refused before anything is read or written
+    # validate before reading or writing
     check_name(name)
     check_folder(output)
     settings.network()
     settings.load_teacher()
     loop.check_resumable(output, settings)
     path = output / f"{name}.safetensors"
-    for place in (path, path.with_suffix(".json")):
-        check_writable(place, new_folder=True)
-        if not (output / loop.CHECKPOINT).exists():  # of a run, the prior is its own
-            check_absent(place, overwrite)
+    for file in (path, path.with_suffix(".json")):
+        check_writable(file, new_folder=True)
+        if not (output / loop.CHECKPOINT).exists():  # a resumed run replaces its prior
+            check_absent(file, overwrite)
     cache = cache or output / "cache"
     with init_ranks(device) as ranks:
         ranks.share(batch)
@@ -231,7 +251,7 @@ def train(
         if measure:
             measured(path, sources, cache, ranks.device)
         else:
-            logger.info("wrote %s, not measured: scoremri measure does it later", path)
+            logger.info("wrote %s, not measured (see scoremri measure)", path)
 
 
 def _progress(ranks: Ranks, task: str, total: int) -> AbstractContextManager[Advance]:

@@ -1,4 +1,4 @@
-"""Drop lines of a fully sampled scan, as an accelerated scan would have left them out."""
+"""Undersample a fully sampled scan retrospectively."""
 
 from __future__ import annotations
 
@@ -27,7 +27,9 @@ logger = logging.getLogger(__name__)
 
 def undersample(
     source: Annotated[Path, typer.Argument(metavar="IN", help="Fully sampled raw data.")],
-    output: Annotated[Path, typer.Option("-o", "--output", metavar="OUT.h5", help="New file.")],
+    output: Annotated[
+        Path, typer.Option("-o", "--output", metavar="OUT.h5", help="Undersampled scan.")
+    ],
     mask: Mask = "equispaced",
     acceleration: Acceleration = 4,
     calibration: Calibration = 24,
@@ -40,7 +42,7 @@ def undersample(
     group: Group = "dataset",
     overwrite: Overwrite = False,
 ) -> None:
-    """Drop lines of a full scan, flags and header as a scanner's."""
+    """Undersample a full scan, with a scanner's flags and header."""
     from scoremri_core.paths import check_new
     from scoremri_core.scans.files import write_scan
     from scoremri_core.scans.formats.opening import open_any
@@ -48,7 +50,7 @@ def undersample(
 
     check_new(output, overwrite, source)
     with open_any(source, group) as scan:
-        thinned = accelerate(
+        undersampled = accelerate(
             scan,
             mask,
             acceleration,
@@ -60,8 +62,8 @@ def undersample(
             partial_fourier=partial_fourier,
             echo=partial_echo,
         )
-        write_scan(output, thinned.header, thinned, group, waveforms=scan.waveforms())
+        write_scan(output, undersampled.header, undersampled, group, waveforms=scan.waveforms())
     logger.info(
         "%s: %s R = %g with %d calibration lines, true acceleration %.2f",
-        output, mask, acceleration, calibration, thinned.mask.acceleration,
+        output, mask, acceleration, calibration, undersampled.mask.acceleration,
     )  # fmt: skip

@@ -1,4 +1,4 @@
-"""Every sampler against posteriors that are known, in closed form or by Gibbs sampling."""
+"""Compare every sampler with posteriors known in closed form or by Gibbs sampling."""
 
 from __future__ import annotations
 
@@ -32,10 +32,10 @@ COLUMNS = {
     "note": ("note", ""),
 }
 CAPTION = (
-    "mean/floor: error of the mean with 400 samples over Monte Carlo's alone; 50, 90, 95 %: "
+    "mean/floor: error of the mean of 400 samples over the Monte Carlo error; 50, 90, 95 %: "
     "coverage of pixels; regions: 90 % coverage of 16 regional means; rank chi2, residual: 1 is "
-    "right; weight: error of the mixture's weights; MSE/best: mean square error over the least "
-    "possible. Read each line against the exact draws'."
+    "exact; weight: error of the mixture weights; MSE/best: mean square error over the minimum. "
+    "Compare each row with the exact samples."
 )
 
 
@@ -47,17 +47,17 @@ def validate(
         ),
     ] = None,
     quick: Annotated[
-        bool, typer.Option("--quick", help="Small problems, in seconds: does all of it run?")
+        bool, typer.Option("--quick", help="Small problems, as a smoke test of some seconds.")
     ] = False,
     seed: Seed = 0,
     device: Device = "cpu",
     overwrite: Overwrite = False,
 ) -> None:
-    """Score every sampler where the posterior is known exactly.
+    """Compare every sampler with exactly known posteriors.
 
-    Priors are Gaussian (32 x 32, at two noise levels) and mixtures of two Gaussians; scans have 4
-    coils and R = 4 with calibration lines. Signals of sparse increments (16 points, half of the
-    spectrum) are held against Gibbs sampling. Takes about a quarter of an hour on two cores.
+    Priors are Gaussian (32 x 32, two noise levels) and mixtures of two Gaussians, with 4 coils and
+    R = 4 with calibration lines. Signals with sparse increments (16 points, half of the spectrum)
+    are compared with Gibbs sampling. Takes about a quarter of an hour on two cores.
     """
     from scoremri_core.paths import check_new, replacing
     from scoremri_core.recon.request import find_device
@@ -67,7 +67,7 @@ def validate(
     where = str(find_device(device))
     if output is not None:
         check_new(output, overwrite)
-    # the table's place is tried before the work
+    # opens the output file before the computation
     with nullcontext() if output is None else replacing(output) as partial:
         with progress("validating", work(quick), every=10) as advance:
             rows = measure(quick, seed, where, advance)
@@ -81,7 +81,7 @@ def _print(rows: list[dict[str, Any]]) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    # A file or a pipe has no width: the table is given all it needs.
+    # fixed width for files and pipes
     console = Console(width=None if sys.stdout.isatty() else 160)
     for case in dict.fromkeys(row["case"] for row in rows):
         lines = [row for row in rows if row["case"] == case]

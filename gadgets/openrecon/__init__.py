@@ -1,1 +1,1 @@
-"""What OpenRecon, the container platform of Siemens scanners, wants beside a server."""
+"""Files for OpenRecon, the container platform of Siemens scanners."""

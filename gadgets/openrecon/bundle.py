@@ -1,4 +1,4 @@
-"""The names of a bundle's files and image."""
+"""Names of the files and of the image of an OpenRecon bundle."""
 
 from __future__ import annotations
 
@@ -8,34 +8,36 @@ from dataclasses import dataclass
 import scoremri_core
 from scoremri_core.errors import InputError
 
-NAME = "scoremri"  # name and id: one bundle format names its files by the one, one by the other
+NAME = "scoremri"  # name and id; the bundle formats use either in file names
 DEVICES = ("cuda", "cpu")
 PORT = 9002
-SUMMARY = "Score-based reconstruction of Cartesian scans, with a map of its uncertainty."
-CAUTION = "For research only: no medical device, and its images are not for diagnosis."
+SUMMARY = "Score-based reconstruction of Cartesian scans, with an uncertainty map."
+CAUTION = "For research only: not a medical device, not for diagnosis."
 
 
 @dataclass(frozen=True)
 class Bundle:
-    """The names of one version's files.
+    """Names of the files and of the image.
 
     Attributes
     ----------
-    vendor : letters, digits and hyphens.
-    device : cuda or cpu.
+    vendor : str
+        Letters, digits and hyphens.
+    device : str
+        "cuda" or "cpu".
     """
 
     vendor: str
     device: str = "cuda"
 
     def __post_init__(self) -> None:
-        """Refuse, with InputError, a vendor that cannot be part of a file name and an image's."""
+        """Raise InputError for an invalid vendor."""
         if not re.fullmatch(r"[A-Za-z0-9]+(-[A-Za-z0-9]+)*", self.vendor):
             raise InputError(f"vendor '{self.vendor}': expected letters, digits and single hyphens")
 
     @property
     def version(self) -> str:
-        """The package's version, as semantic versioning writes it: 0.2.0.dev1 is 0.2.0-dev1."""
+        """Semantic version of the package: 0.2.0.dev1 is 0.2.0-dev1."""
         found = re.match(r"(\d+)\.(\d+)(?:\.(\d+))?(.*)", scoremri_core.__version__)
         major, minor, patch, rest = found.groups() if found else ("0", "0", "0", "")
         rest = re.sub(r"[^0-9A-Za-z]+", "-", rest).strip("-")
@@ -43,7 +45,7 @@ class Bundle:
 
     @property
     def base(self) -> str:
-        """File name without its suffix."""
+        """File name without suffix."""
         return f"OpenRecon_{self.vendor}_{NAME}_V{self.version}"
 
     @property

@@ -1,4 +1,4 @@
-"""All files of a bundle but the image, which Docker builds with them."""
+"""All files of a bundle except the image, which Docker builds from them."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from gadgets.openrecon.manual import write_manual
 
 
 def files(bundle: Bundle) -> dict[str, Callable[[Path], Any]]:
-    """Each file's name, and what writes it to a path."""
+    """Return the files of a bundle: name, and function that writes the file to a path."""
     description = label(bundle)
     texts = {
         "OpenReconLabel.json": json.dumps(description, indent=2) + "\n",

@@ -1,4 +1,4 @@
-"""The container image, which carries the label, and what packs it with the manual."""
+"""Dockerfile of the container image, and the script that builds the bundle."""
 
 from __future__ import annotations
 
@@ -12,16 +12,15 @@ from gadgets.openrecon.bundle import NAME, PORT, Bundle
 LABEL = "com.siemens-healthineers.magneticresonance.openrecon.metadata:1.1.0"
 TORCH = {
     "cuda": """\
-# These scanners have drivers for CUDA 11.8. The last torch with wheels for it is 2.7, and the last
-# CuPy 13. PyTorch keeps such wheels on an index of its own, whose address the build is given:
-# TORCH_INDEX, the one that ends in cu118.
+# The scanners' drivers support CUDA 11.8; torch 2.7 and CuPy 13 are the last versions for it.
+# TORCH_INDEX: address of PyTorch's index of wheels for CUDA 11.8 (ends in cu118).
 ARG TORCH_INDEX
 RUN pip install --no-cache-dir "torch>=2.7,<2.8" --index-url "$TORCH_INDEX" \\
     && python -c "import torch; assert torch.version.cuda == '11.8', torch.version.cuda"
 """,
     "cpu": """\
-# PyTorch keeps wheels without CUDA, which are far smaller, on an index of its own: TORCH_INDEX, the
-# one that ends in cpu; without it the image gets the libraries of CUDA too.
+# TORCH_INDEX: address of PyTorch's index of wheels without CUDA (ends in cpu). If it is not given,
+# the image includes the CUDA libraries.
 ARG TORCH_INDEX=""
 RUN pip install --no-cache-dir "torch>=2.7,<2.8" ${TORCH_INDEX:+--index-url "$TORCH_INDEX"}
 """,
@@ -29,13 +28,13 @@ RUN pip install --no-cache-dir "torch>=2.7,<2.8" ${TORCH_INDEX:+--index-url "$TO
 
 
 def dockerfile(bundle: Bundle, description: Mapping[str, Any]) -> str:
-    """Instructions for an image with the package, its label and `serve` as its command."""
+    """Return the Dockerfile of an image with package, label and `serve` as its command."""
     encoded = base64.b64encode(json.dumps(description).encode()).decode()
     command = ["scoremri", "serve", "--host", "0.0.0.0", "--port", str(PORT)]
-    command += ["--default-chain", "score_recon.xml"]  # whatever name a scanner sends
+    command += ["--default-chain", "score_recon.xml"]  # for any name from the scanner
     cupy = ' "cupy-cuda11x>=13,<14"' if bundle.device == "cuda" else ""
     return f"""\
-# {NAME} {bundle.version} for OpenRecon ({bundle.device}); build.sh builds the bundle with it.
+# {NAME} {bundle.version} for OpenRecon ({bundle.device}), used by build.sh
 FROM python:3.12-slim
 {TORCH[bundle.device]}
 COPY {bundle.wheel} /tmp/
@@ -45,24 +44,24 @@ RUN pip install --no-cache-dir /tmp/{bundle.wheel}{cupy} \\
 EXPOSE {PORT}
 CMD {json.dumps(command)}
 
-# The label, OpenReconLabel.json in base64: the scanner reads it before anything is started.
+# OpenReconLabel.json in base64
 LABEL "{LABEL}"="{encoded}"
 """
 
 
 def build_script(bundle: Bundle) -> str:
-    """A script that makes of these files the bundle that a scanner takes."""
+    """Return a script that builds the bundle for the scanner."""
     base, needed = bundle.base, bundle.wheel
     index = ""
     if bundle.device == "cuda":
-        index = ': "${TORCH_INDEX:?the address of the index of wheels of torch for CUDA 11.8}"\n'
+        index = ': "${TORCH_INDEX:?address of the index of torch wheels for CUDA 11.8}"\n'
     return f"""\
 #!/bin/sh
-# Builds {base}.zip: the image and the manual, as OpenRecon takes them.
+# Builds {base}.zip with the image and the manual.
 set -eu
 cd "$(dirname "$0")"
 if [ ! -f {needed} ]; then
-    echo "first: pip wheel --no-deps -w . FOLDER_OF_SCOREMRI, which makes {needed}" >&2
+    echo "first: pip wheel --no-deps -w . FOLDER_OF_SCOREMRI, which builds {needed}" >&2
     exit 2
 fi
 {index}docker build --platform linux/amd64 --build-arg TORCH_INDEX="${{TORCH_INDEX:-}}" \\

@@ -1,4 +1,4 @@
-"""The label: JSON of schema 1.1.0 that says what a scanner shows, and gives it to run."""
+"""OpenRecon label, JSON of schema 1.1.0: user interface and requirements."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from scoremri_core.samplers import SAMPLERS
 
 OUTPUTS = {
     "mean,std": "Mean and uncertainty",
-    "mean": "Mean alone",
+    "mean": "Mean only",
     "mean,std,phase": "Mean, uncertainty and phase",
-    "mean,std,complex_std": "Mean, its uncertainty and that of the complex image",
+    "mean,std,complex_std": "Mean, uncertainty and complex uncertainty",
     "mean,std,samples": "Mean, uncertainty and samples",
-    "mean,std,zero_filled,classical": "Mean, uncertainty and images without a prior",
+    "mean,std,zero_filled,classical": "Mean, uncertainty, zero-filled and classical",
 }
 STEPS = ("auto", "10", "20", "40", "80")
 
 
 def label(bundle: Bundle) -> dict[str, Any]:
-    """The label: what the scanner shows of the reconstruction and gives it to run."""
+    """Return the label of a bundle."""
     cuda = bundle.device == "cuda"
     return {
         "general": {
@@ -64,59 +64,65 @@ def label(bundle: Bundle) -> dict[str, Any]:
 
 
 def parameters() -> list[dict[str, Any]]:
-    """What a user may choose at the scanner: properties of the node by their names, and the chain.
+    """Return the parameters shown at the scanner: chain and properties of the node.
 
-    Those that are the site's and not a scan's, such as the device and the prior, are left out.
+    Properties that depend on the site, such as device and prior, are omitted.
     """
     known = {field.name: field.default for field in fields(Properties)}
     default = {name: _text(value) for name, value in known.items()}
     shown = [
-        _choice("config", "Chain", "What runs.", {"score_recon": "Score-based"}, "score_recon"),
+        _choice(
+            "config",
+            "Chain",
+            "Reconstruction chain.",
+            {"score_recon": "Score-based"},
+            "score_recon",
+        ),
         _choice(
             "sampler",
             "Method",
-            "How the posterior is sampled; none sends the classical image.",
+            "Sampler; none sends the classical image.",
             {name: name for name in SAMPLERS},
             default["sampler"],
         ),
         _choice(
             "outputs",
             "Images",
-            "Series that are sent. Uncertainty: the standard deviation of each pixel.",
+            "Series to send. Uncertainty: standard deviation of each pixel.",
             OUTPUTS,
             default["outputs"],
         ),
         _choice(
             "maps",
             "Sets of coil maps",
-            "2 where the object is larger than the field of view; auto finds out.",
+            "2 if the object is larger than the field of view; auto detects it.",
             {name: name for name in ("auto", "1", "2")},
             default["maps"],
         ),
         _choice(
             "noise",
-            "Noise level from",
-            "The noise scan, the data themselves, or auto: the scan if there is one.",
+            "Noise level",
+            "From the noise scan, from the data, or auto: the noise scan if available.",
             {name: name for name in NOISE_SOURCES},
             default["noise"],
         ),
         _choice(
             "steps",
             "Steps",
-            "Noise levels of the method: more take longer; auto is the method's own.",
+            "Noise levels; more take longer. auto: default of the method.",
             {name: name for name in STEPS},
             default["steps"],
         ),
-        _int("samples", "Samples", "Posterior samples of each image.", 1, 64, known["samples"]),
-        _int("coils", "Virtual coils", "Compress the array to these; 0: no.", 0, 128, 0),
-        _int("seed", "Seed", "Of the random numbers.", 0, 2**31 - 1, known["seed"]),
+        _int("samples", "Samples", "Posterior samples per image.", 1, 64, known["samples"]),
+        _int("coils", "Virtual coils", "Number of coils after compression; 0: none.", 0, 128, 0),
+        _int("seed", "Seed", "Random seed.", 0, 2**31 - 1, known["seed"]),
     ]
     if "scale" in known:
         shown.append(
             _choice(
                 "scale",
                 "Scale",
-                "One factor for all images of a scan, since scanners keep whole numbers.",
+                "One factor for all images of a scan, as scanners store integers.",
                 {"auto": "auto", "off": "off"},
                 "auto",
             )
@@ -125,7 +131,7 @@ def parameters() -> list[dict[str, Any]]:
 
 
 def _text(value: Any) -> str:
-    """A property's value as a chain's XML would write it."""
+    """Format the value of a property as in the XML of a chain."""
     return "auto" if value is None else ",".join(value) if isinstance(value, tuple) else str(value)
 
 
@@ -143,7 +149,7 @@ def _choice(
 ) -> dict[str, Any]:
     return {
         **_shown("choice", name, title, information),
-        "values": [{"id": each, "name": {"en": words}} for each, words in values.items()],
+        "values": [{"id": value, "name": {"en": text}} for value, text in values.items()],
         "default": default,
     }
 

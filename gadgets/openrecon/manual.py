@@ -1,4 +1,4 @@
-"""The manual, a PDF that each bundle comes with."""
+"""The PDF manual of a bundle."""
 
 from __future__ import annotations
 
@@ -12,23 +12,23 @@ from gadgets.openrecon.bundle import CAUTION, NAME, SUMMARY, Bundle
 PAGE = 8.27, 11.69  # inches, A4
 MARGIN, LEADING = 0.9, 0.19  # inches
 TEXT, HEADING = 10, 13  # points
-WIDTH = 90  # characters of text that fit between the margins
+WIDTH = 90  # characters between the margins
 LINES = int((PAGE[1] - 2 * MARGIN) / LEADING)
 
 
 def manual(bundle: Bundle, description: Mapping[str, Any]) -> list[tuple[str, list[str]]]:
-    """The manual: sections, each a heading and paragraphs."""
+    """Return the sections of the manual, each a heading and paragraphs."""
     needs = description["reconstruction"]
     gpu = f", a GPU with {needs['min_required_gpu_memory']} MB" if needs["can_use_gpu"] else ""
-    chosen = []
-    for each in description["parameters"]:
-        if each["type"] == "choice":
-            known = "; ".join(f"{v['id']}" for v in each["values"])
+    parameters = []
+    for item in description["parameters"]:
+        if item["type"] == "choice":
+            known = "; ".join(value["id"] for value in item["values"])
         else:
-            known = f"{each['minimum']} to {each['maximum']}"
-        chosen.append(
-            f"{each['label']['en']} ({each['id']}): {each['information']['en']} "
-            f"Values: {known}. At first: {each['default']}."
+            known = f"{item['minimum']} to {item['maximum']}"
+        parameters.append(
+            f"{item['label']['en']} ({item['id']}): {item['information']['en']} "
+            f"Values: {known}. Default: {item['default']}."
         )
     return [
         (
@@ -39,43 +39,43 @@ def manual(bundle: Bundle, description: Mapping[str, Any]) -> list[tuple[str, li
             ],
         ),
         (
-            "What it does",
+            "Description",
             [
-                "It takes the raw data of an accelerated Cartesian scan, 2D or 3D, with its noise "
-                "scan and its calibration lines, and draws images from the posterior: images that "
-                "agree with the measurements and with what images of the body look like, as a "
-                "neural network has learned it. Their mean is the image that is sent, their "
-                "standard deviation the map of its uncertainty.",
-                "A frame that cannot be sampled, for instance one without calibration lines, is "
-                "sent as a classical image and says so in its comment. No frame is lost.",
+                "Reconstructs accelerated 2D and 3D Cartesian scans from raw data with noise scan "
+                "and calibration lines. It draws samples of the posterior: images that agree with "
+                "the measurements and with a prior that a neural network has learned from images. "
+                "Their mean is the reconstructed image, their standard deviation the uncertainty "
+                "map.",
+                "A frame that cannot be sampled, for example without calibration lines, is sent as "
+                "a classical image with a note in its comment. No frame is lost.",
             ],
         ),
         (
-            "How to install it",
+            "Installation",
             [
-                f"Load {bundle.base}.zip as your OpenRecon manual says. It needs "
+                f"Install {bundle.base}.zip as described in OpenRecon's manual. It requires "
                 f"{needs['min_count_required_cpu_cores']} cores, {needs['min_required_memory']} MB "
                 f"of memory{gpu}.",
             ],
         ),
-        ("What can be chosen", chosen),
+        ("Parameters", parameters),
         (
-            "What comes back",
+            "Output",
             [
-                "Series in the order of the choice of images: the mean, the uncertainty, then the "
-                "rest. All are in the same units, so that uncertainty divides by mean.",
-                "The attributes of each image say how it was made: the method, its steps, samples "
-                "and seed, the noise level and how well the samples agree with the data.",
+                "Series in the order of the parameter Images (mean, uncertainty, others), all in "
+                "the same units.",
+                "The attributes of each image record the method, its steps, samples and seed, the "
+                "noise level and the misfit between samples and data.",
             ],
         ),
         (
-            "What to beware of",
+            "Limitations",
             [
-                "Fine structures that the measurements do not determine come from what the network "
-                "has seen. The uncertainty map shows where samples differ; it does not show what "
-                "all of them get wrong alike, as they may with implants, disease or parts of the "
-                "body that were not in the training data.",
-                "Compare with the scanner's own reconstruction, which should stay switched on.",
+                "Fine structures that the measurements do not determine come from the prior. The "
+                "uncertainty map shows where samples differ; it does not show errors common to all "
+                "samples, as are possible with implants, disease or anatomy outside the training "
+                "data.",
+                "Keep the scanner's reconstruction switched on and compare with it.",
             ],
         ),
     ]
@@ -104,7 +104,10 @@ def write_manual(path: Path, bundle: Bundle, description: Mapping[str, Any]) -> 
 
 
 def pages(sections: Iterable[tuple[str, list[str]]]) -> list[list[tuple[int, str]]]:
-    """Lines of each page, with their sizes; a heading is never the last of its page."""
+    """Break sections into pages of lines, each with its font size.
+
+    A heading is never the last line of a page.
+    """
     out: list[list[tuple[int, str]]] = [[]]
     for heading, paragraphs in sections:
         if len(out[-1]) > LINES - 6:

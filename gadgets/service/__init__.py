@@ -1,1 +1,1 @@
-"""Programs around the nodes: the embedded host, the client, the resident server."""
+"""The embedded host, the client and the server."""

@@ -1,4 +1,4 @@
-"""Which chain a client's scan runs through, and with which properties."""
+"""Select the chain of a client's scan and set its properties."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from gadgets.stages.properties import Properties
 from scoremri_core.errors import InputError
 
 Note = Callable[[str], None]
-ON = "; the scan goes on without it"
-LATER = "later"  # a property for the server, that no node knows
+IGNORED = "; the scan goes on without it"
+LATER = "later"  # property of the server, not of a node
 
 
 def choose(
@@ -27,73 +27,83 @@ def choose(
     default: Chain | None,
     shared: Shared,
 ) -> Chain:
-    """The chain that a client asks for, with the parameters of its JSON text.
+    """Return the chain that a client requests, with the parameters of its JSON text.
 
-    What is wrong with a parameter costs no scan: it is told, and the chain's own value stays.
+    An invalid parameter is reported to the client, and the value of the chain is kept.
 
     Parameters
     ----------
-    config : asked for before the header.
-    text : that follows the header, if one does.
-    note : tells the client a sentence.
-    named : finds a chain by name, or raises.
-    default : in place of a chain that is not known; None for none.
-    shared : what the scans of this process have in common.
+    config : Chain or UnknownChain
+        Chain requested before the header.
+    text : str or None
+        JSON text after the header.
+    note : callable
+        Sends a sentence to the client.
+    named : callable
+        Returns the chain of a name, or raises InputError.
+    default : Chain or None
+        Replacement of an unknown chain.
+    shared : Shared
+        State shared by the scans of this process.
+
+    Returns
+    -------
+    Chain
 
     Raises
     ------
     UnknownChain
-        Where there is none to run.
+        The chain is unknown and there is no default.
     """
     try:
         parameters = Parameters.read(text or "")
     except InputError as error:
-        note(f"{error}{ON}")
+        note(f"{error}{IGNORED}")
         parameters = Parameters()
     chain = config
     for name in parameters.chains:
         try:
             chain = named(name)
         except InputError as error:
-            note(f"{error}{ON}")
+            note(f"{error}{IGNORED}")
     if isinstance(chain, UnknownChain):
         if default is None:
             raise chain
-        note(f"{chain}; {Path(default.name).name} takes its place")
+        note(f"{chain}; {Path(default.name).name} is used instead")
         chain = default
     return with_properties(chain, parameters.properties, note, shared)
 
 
 def with_properties(chain: Chain, values: Mapping[str, str], note: Note, shared: Shared) -> Chain:
-    """A chain with those of some properties that it takes; the others are told."""
+    """Return a chain with the valid ones of some properties; report the others."""
     known = [field.name for field in fields(Properties)]
-    # in the order in which they are known: the number of steps has to suit the sampler
+    # the sampler before the number of steps, which depends on it
     for name in sorted(values, key=lambda n: known.index(n) if n in known else len(known)):
         try:
             if not f"{name}{values[name]}".isprintable():
-                raise InputError(f"parameter '{name}' has characters that cannot be printed")
+                raise InputError(f"parameter '{name}' has unprintable characters")
             changed = chain.with_properties({name: values[name]})
-            valid(changed, shared)
+            check_properties(changed, shared)
         except InputError as error:
-            note(f"{error}{ON}")
+            note(f"{error}{IGNORED}")
         else:
             chain = changed
     return chain
 
 
-def valid(chain: Chain, shared: Shared) -> None:
-    """Raise InputError for a property that is not known or has a bad value."""
-    wants_later(chain)
+def check_properties(chain: Chain, shared: Shared) -> None:
+    """Raise InputError for an unknown property or an invalid value."""
+    is_deferred(chain)
     checked(chain.without(LATER), shared)
 
 
-def wants_later(chain: Chain) -> bool:
-    """Whether the posterior images are to be fetched when the scan has gone by.
+def is_deferred(chain: Chain) -> bool:
+    """Return whether a chain defers the posterior images (later=true).
 
     Raises
     ------
     InputError
-        Where a chain says neither.
+        The value is neither true nor false.
     """
     values = chain.values(LATER)
     for value in values:

@@ -1,4 +1,4 @@
-"""A client of a Gadgetron server: feeds it a scan and receives its images."""
+"""Client of a Gadgetron server."""
 
 from __future__ import annotations
 
@@ -18,28 +18,36 @@ from scoremri_core.errors import InputError
 logger = logging.getLogger(__name__)
 
 CONNECT_SECONDS = 30
-# A server whose library has another version of the header's schema hangs on it.
+# servers with another version of the header's schema hang on this element
 VERSION = re.compile(r"<(\w+:)?version>[^<]*</(\w+:)?version>")
 
 
 def run_remote(
     address: str, chain: Chain | str, header_xml: str, acquisitions: Iterable[Any]
 ) -> Iterator[Any]:
-    """Stream a scan through a server and yield what comes back.
+    """Stream a scan through a server and yield the items returned.
 
-    Sending and receiving go on side by side, so that neither waits for the other.
+    A thread sends while the caller receives.
 
     Parameters
     ----------
-    address : HOST:PORT.
-    chain : sent as XML; or the name of a chain that the server has.
-    header_xml : the ISMRMRD header.
-    acquisitions : sent as they are iterated.
+    address : str
+        HOST:PORT.
+    chain : Chain or str
+        Chain, sent as XML, or the name of one of the server's chains.
+    header_xml : str
+        ISMRMRD header.
+    acquisitions : iterable
+        Acquisitions and waveforms to send.
+
+    Yields
+    ------
+    ismrmrd.Image and other items of the server
 
     Raises
     ------
     InputError
-        Where there is no server, it ends the stream early or tells an error.
+        No server answers, or it reports an error or ends the stream early.
     """
     endpoint = Endpoint(_connect(address))
     failures: list[Exception] = []
@@ -52,7 +60,7 @@ def run_remote(
                 wire.write_config_name(endpoint, chain)
             feed(endpoint, VERSION.sub("", header_xml), acquisitions)
         except OSError as error:
-            logger.debug("%s stopped reading: %s", address, error)  # receiving tells why
+            logger.debug("%s stopped reading: %s", address, error)  # the receiving side reports why
         except Exception as error:  # noqa: BLE001  (raised again below)
             failures.append(error)
             endpoint.abandon()

@@ -1,4 +1,4 @@
-"""The embedded host: runs a chain of Python nodes in this process, over Gadgetron's protocol."""
+"""Embedded host: runs a chain of Python nodes in this process over Gadgetron's protocol."""
 
 from __future__ import annotations
 
@@ -30,31 +30,36 @@ def run_chain(
     shared: Shared | None = None,
     observer: ScanObserver | None = None,
 ) -> Generator[Any]:
-    """Stream a scan through a chain and yield what comes out of its last node.
+    """Stream a scan through a chain and yield the items of its last node.
 
     Each node runs its target in a thread, with a connection of gadgetron-python over a socket
-    pair, so that what runs here is what a server runs.  Input that fails ends the nodes too:
-    they do not take what came of it for a whole scan.
+    pair, as on a server. If the input fails, the nodes end with an error; they do not treat the
+    part received as a complete scan.
 
     Parameters
     ----------
-    chain : of Python nodes alone.
-    header_xml : the ISMRMRD header.
-    acquisitions : fed to the first node as they are iterated, with whatever else there is.
-    shared : what scans of this process have in common.
-    observer : of the frames of the scan.
+    chain : Chain
+        Chain of Python nodes.
+    header_xml : str
+        ISMRMRD header.
+    acquisitions : iterable
+        Acquisitions and waveforms for the first node.
+    shared : Shared, optional
+        State shared by the scans of this process.
+    observer : ScanObserver, optional
+        Observer of the frames.
 
     Yields
     ------
-    Images, and whatever else the last node sends.
+    ismrmrd.Image and other items of the last node
 
     Raises
     ------
     InputError
-        Where the chain needs a Gadgetron server, a target cannot be loaded, or a node fails (the
-        message is the node's own).
+        The chain needs a Gadgetron server, a target cannot be loaded, or a node fails (with the
+        node's message).
     """
-    nodes = checked(chain, shared)  # told before anything starts
+    nodes = checked(chain, shared)
     targets = [_load(node) for node in nodes]
     ends: list[Endpoint] = []
     failures: list[Exception] = []
@@ -77,12 +82,23 @@ def run_chain(
 
 
 def checked(chain: Chain, shared: Shared | None = None) -> list[Node]:
-    """Nodes of a chain, the properties of those that are this package's seen to be valid.
+    """Return the nodes of a chain, with the properties of scoremri's nodes validated.
+
+    Parameters
+    ----------
+    chain : Chain
+        Chain of Python nodes.
+    shared : Shared, optional
+        Restricts the priors to those loaded.
+
+    Returns
+    -------
+    list of Node
 
     Raises
     ------
     InputError
-        Where the chain needs a Gadgetron server, or a property is not known or has a bad value.
+        The chain needs a Gadgetron server, or a property is unknown or invalid.
     """
     nodes = chain.nodes()
     for node in nodes:
@@ -96,12 +112,12 @@ def checked(chain: Chain, shared: Shared | None = None) -> list[Node]:
 
 
 def messages(endpoint: Endpoint, name: str) -> Iterator[Any]:
-    """Items from one end of a stream until its CLOSE; texts are logged.
+    """Yield the items of a stream until CLOSE; TEXT messages are logged.
 
     Raises
     ------
     ChainError
-        Where the other side tells an error.
+        The peer reports an error.
     """
     while (item := wire.read_message(endpoint)) is not None:
         if isinstance(item, str):
@@ -113,7 +129,7 @@ def messages(endpoint: Endpoint, name: str) -> Iterator[Any]:
 
 
 def feed(endpoint: Endpoint, header_xml: str, items: Iterable[Any]) -> None:
-    """Send a header, items and CLOSE; none where the items fail, for they are not the whole."""
+    """Send a header, items and CLOSE; no CLOSE if the iteration fails."""
     wire.write_header(endpoint, header_xml)
     for item in items:
         wire.write_item(endpoint, item)
@@ -131,10 +147,10 @@ def _feed(
         wire.write_config(endpoint, node.configuration)
         feed(endpoint, header_xml, items)
     except StreamEnded as error:
-        failures.append(ChainError(f"what feeds {node.name} ended early: {error}"))
+        failures.append(ChainError(f"the input of {node.name} ended early: {error}"))
         endpoint.abandon()
     except OSError as error:
-        logger.debug("%s stopped reading: %s", node.name, error)  # it says why itself
+        logger.debug("%s stopped reading: %s", node.name, error)  # the node reports why
     except Exception as error:  # noqa: BLE001  (raised again by run_chain)
         failures.append(error)
         endpoint.abandon()
@@ -154,12 +170,12 @@ def _serve(
             there, config, header, shared=shared, observer=observer, embedded=True
         )
     except OSError as error:
-        logger.debug("%s got no stream: %s", node.name, error)
+        logger.debug("%s received no stream: %s", node.name, error)
         endpoint.abandon()
     except InputError as error:
         wire.write_error(endpoint, str(error))
         endpoint.close()
-    except Exception as error:  # noqa: BLE001  (whoever reads waits for what this thread sends)
+    except Exception as error:  # noqa: BLE001  (sent to the reader)
         wire.write_error(endpoint, f"{node.name}: {type(error).__name__}: {error}")
         endpoint.close()
     else:
@@ -174,5 +190,5 @@ def _load(node: Node) -> Target:
     if isinstance(target, type):
         return lambda connection: target().handle(connection)
     if not callable(target):
-        raise ChainError(f"the target {node.name} cannot be called")
+        raise ChainError(f"the target {node.name} is not callable")
     return target

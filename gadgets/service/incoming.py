@@ -1,4 +1,4 @@
-"""What a client sends, for whichever thread takes it."""
+"""The stream of a client, shared by threads."""
 
 from __future__ import annotations
 
@@ -13,21 +13,29 @@ from scoremri_core.errors import InputError
 
 
 class Incoming:
-    """What a client sends, until its CLOSE: for a thread that feeds a chain, then for another."""
+    """Iterator over the items of a client until CLOSE, which may pass between threads.
+
+    Parameters
+    ----------
+    endpoint : Endpoint
+        Connection to the client.
+    counts : Counter
+        Counts the items received, by type.
+    """
 
     def __init__(self, endpoint: Endpoint, counts: Counter[str]) -> None:
         self.error: Exception | None = None
         self._endpoint = endpoint
         self._counts = counts
         self._ended = False
-        self._first: Any = None  # read already
+        self._first: Any = None  # item read by `opening`
         self._lock = threading.Lock()
 
     def __iter__(self) -> Incoming:
         return self
 
     def opening(self) -> str | None:
-        """The text that the stream begins with, if it begins with one."""
+        """Return the TEXT message that begins the stream, or None."""
         with self._lock:
             item = self._read()
             if isinstance(item, str):
@@ -55,7 +63,7 @@ class Incoming:
         return item
 
     def drain(self) -> None:
-        """Drop what still comes, until CLOSE or an end without it."""
+        """Discard items until CLOSE or the end of the stream."""
         with contextlib.suppress(InputError, OSError):
             for _ in self:
                 pass

@@ -1,4 +1,4 @@
-"""One scan of which images were promised, in a folder that a server finds again."""
+"""A deferred scan, in a folder that survives a restart of the server."""
 
 from __future__ import annotations
 
@@ -25,33 +25,41 @@ from scoremri_core.paths import replacing
 
 logger = logging.getLogger(__name__)
 
-FETCH = "score_recon_fetch"  # the chain that a client names to fetch what was made
-PREFIX = "scan_"  # of the folder of a scan
+FETCH = "score_recon_fetch"  # chain name that fetches the images
+PREFIX = "scan_"  # of folder names
 PROMISE, IMAGES, FETCHED = "promise.json", "images.mrd", "fetched"
 
 
 def measurement_id(header: Any) -> str:
-    """The ID that tells a measurement from others; empty where the header has none."""
+    """Return the measurementID of an ISMRMRD header, empty if missing."""
     information = header.measurementInformation
     return ((information and information.measurementID) or "").strip()
 
 
 @dataclass(eq=False)
 class Kept:
-    """What becomes of one scan.
+    """A deferred scan.
 
     Attributes
     ----------
-    measurement : its ID in the ISMRMRD header.
-    chain : to run.
-    folder : holds its acquisitions until the images are made, then these.
-    attempts : to make the images,
-    failures : and those in which a node told what was wrong.
-    images : once `done` is set,
-    error : or why there are none.
-    made : when they were, in seconds of the system's clock.
-    fetched : whether a client has got all images.
-    timer : ends it.
+    measurement : str
+        measurementID of the ISMRMRD header.
+    chain : Chain
+        Chain to run.
+    folder : Path
+        Holds the acquisitions, then the images.
+    attempts, failures : int
+        Attempts to compute the images, and those in which a node reported an error.
+    images : list
+        Images, when `done` is set.
+    error : Exception or None
+        Reason for no images, when `done` is set.
+    made : float
+        System time at which `done` was set.
+    fetched : bool
+        Whether a client has received all images.
+    timer : threading.Timer or None
+        Expires the images.
     """
 
     measurement: str
@@ -67,64 +75,64 @@ class Kept:
 
     @classmethod
     def new(cls, measurement: str, chain: Chain, root: Path) -> Kept:
-        """Begin with an empty folder of its own, for this user alone."""
+        """Create a scan with an empty folder, readable only by the user."""
         return cls(measurement, chain, Path(tempfile.mkdtemp(prefix=PREFIX, dir=root)))
 
     @classmethod
     def found(cls, folder: Path) -> Kept:
-        """What an earlier server left in a folder.
+        """Load a scan from the folder of an earlier server.
 
         Raises
         ------
         InputError
-            Where it promised nothing, or what it left is not whole.
+            The scan is incomplete or damaged.
         """
         try:
-            said = json.loads((folder / PROMISE).read_text())
-            chain = Chain(said["name"], said["xml"])
-            kept = cls(said["measurement"], chain, folder, int(said["attempts"]))
-            if said["error"] is not None:
-                kept.error = InputError(said["error"])
+            saved = json.loads((folder / PROMISE).read_text())
+            chain = Chain(saved["name"], saved["xml"])
+            kept = cls(saved["measurement"], chain, folder, int(saved["attempts"]))
+            if saved["error"] is not None:
+                kept.error = InputError(saved["error"])
                 kept.made = (folder / PROMISE).stat().st_mtime
             elif (folder / IMAGES).exists():
                 kept.images = _read(folder / IMAGES)
                 kept.made = (folder / IMAGES).stat().st_mtime
             elif kept.recording is None:
-                raise InputError("neither acquisitions nor images are there")
+                raise InputError("no acquisitions or images")
         except FileNotFoundError as error:
-            raise InputError("its scan was not over") from error
+            raise InputError("the scan was incomplete") from error
         except (OSError, ValueError, KeyError, TypeError) as error:
-            raise InputError(f"it is damaged ({error})") from error
+            raise InputError(f"damaged ({error})") from error
         if kept.made:
             kept.done.set()
         return kept
 
     @property
     def recording(self) -> Path | None:
-        """File of its acquisitions, if they could be written."""
+        """Path of the acquisitions, None if they could not be written."""
         files = self.folder.glob("*.h5")
         return next((path for path in files if ".partial" not in path.suffixes), None)
 
     @property
     def fetched(self) -> bool:
-        """Whether a client has got all images."""
+        """Whether a client has received all images."""
         return (self.folder / FETCHED).exists()
 
     def mark(self, image: ismrmrd.Image) -> None:
-        """Say on an image that there will be others."""
+        """Announce the posterior images in the attributes of an image."""
         meta = image.meta
-        told = f"{FETCH} has the posterior images of measurement {self.measurement}"
-        meta["later"] = told.encode("ascii", "replace").decode()
+        notice = f"{FETCH} has the posterior images of measurement {self.measurement}"
+        meta["later"] = notice.encode("ascii", "replace").decode()
         image.meta = meta
 
     def promise(self) -> None:
-        """Write down what is to be made, so that a server which starts anew makes it.
+        """Save the state, so that a restarted server computes the images.
 
         Raises
         ------
         OSError
         """
-        said = {
+        saved = {
             "measurement": self.measurement,
             "name": self.chain.name,
             "xml": self.chain.xml,
@@ -132,44 +140,46 @@ class Kept:
             "error": None if self.error is None else str(self.error),
         }
         with replacing(self.folder / PROMISE) as partial:
-            partial.write_text(json.dumps(said))
+            partial.write_text(json.dumps(saved))
 
     def finish(self, images: list[Any]) -> None:
-        """Take the images, write them, and let the acquisitions go."""
+        """Save the images and remove the acquisitions."""
         self.images = images
         try:
             with replacing(self.folder / IMAGES) as partial:
                 _write(partial, images)
         except (OSError, InputError) as error:
-            logger.warning("measurement %s: images stay in memory: %s", self.measurement, error)
+            logger.warning(
+                "measurement %s: keeping the images in memory: %s", self.measurement, error
+            )
         else:
-            self._let_go()
+            self._remove_acquisitions()
         self._end()
 
     def fail(self, error: Exception) -> None:
-        """Say that there will be no images, and why."""
+        """Save the reason for no images."""
         self.error = error
         try:
             self.promise()
         except (OSError, InputError) as other:
             logger.debug("measurement %s: %s", self.measurement, other)
-        self._let_go()
+        self._remove_acquisitions()
         self._end()
 
     def hand_out(self) -> None:
-        """Note that a client has got all images."""
+        """Record that a client has received all images."""
         try:
             (self.folder / FETCHED).touch()
         except OSError as error:
             logger.debug("measurement %s: %s", self.measurement, error)
 
     def drop(self) -> None:
-        """Remove all that is kept."""
+        """Remove the folder."""
         if self.timer is not None:
             self.timer.cancel()
         shutil.rmtree(self.folder, ignore_errors=True)
 
-    def _let_go(self) -> None:
+    def _remove_acquisitions(self) -> None:
         for path in self.folder.glob("*.h5"):
             path.unlink(missing_ok=True)
 

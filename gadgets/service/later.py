@@ -1,4 +1,4 @@
-"""Scans whose posterior images are made when the scanner has gone on, and fetched by it later."""
+"""Deferred reconstruction: images are computed after the scan and fetched later."""
 
 from __future__ import annotations
 
@@ -29,31 +29,32 @@ logger = logging.getLogger(__name__)
 
 KEEP = 20
 KEEP_SECONDS = 3600.0
-ATTEMPTS = 16  # at the images of a scan, in which a node or the server ended: it may be the scan
-FAILURES = 3  # of a node that told what was wrong
-REASONS = 1000  # why images are no longer there, of so many measurements
+ATTEMPTS = 16  # limit, including those in which a node or the server ended
+FAILURES = 3  # limit of attempts in which a node reported an error
+REASONS = 1000  # measurements whose reason for missing images is kept
 LOST = "the images of measurement %s are lost: %s"
 OUTCOMES = ("promised", "made", "fetched", "lost")
 
 
 class Later:
-    """Makes images of recorded scans, one scan after the other, and keeps them for a while.
+    """Computes the images of deferred scans, one scan after the other, and keeps them for a while.
 
-    A scan that has been promised is made whatever happens: of a server that ends, the next one on
-    the same folder takes over.  What is lost all the same is told in the log, to whoever asks for
-    it, and counted.
+    A restarted server on the same folder takes over the scans of the last one. Lost scans are
+    logged, reported to clients that fetch them, and counted.
 
     Parameters
     ----------
-    keep : scans in all, those that wait to be made among them; of more, the oldest are dropped,
-        those first that were fetched.
-    seconds : that images are kept once they are made.
-    folder : of the scans, for one server at a time; None takes a temporary one, which ends with the
-        server.
+    keep : int, optional
+        Maximum number of scans, waiting ones included. The oldest are dropped, fetched ones first.
+    seconds : float, optional
+        Time to keep images.
+    folder : Path, optional
+        Folder of the scans, for one server at a time. Default: temporary, removed with the server.
 
     Attributes
     ----------
-    outcomes : how many scans were promised, made, fetched and lost.
+    outcomes : Counter
+        Numbers of scans promised, made, fetched and lost.
     """
 
     def __init__(
@@ -73,7 +74,7 @@ class Later:
         self._closed = False
 
     def resume(self, shared: Shared) -> None:
-        """Take over what the last server on the same folder has left."""
+        """Take over the scans that the last server on the folder left."""
         if self._folder is None or not self.keep or not self._folder.is_dir():
             return
         left = []
@@ -83,38 +84,38 @@ class Later:
             try:
                 left.append(Kept.found(folder))
             except InputError as error:
-                logger.warning("what an earlier server left in %s is removed: %s", folder, error)
+                logger.warning("removing the scan of an earlier server in %s: %s", folder, error)
                 Kept("", Chain("", ""), folder).drop()
         if left:
-            logger.info("%d scans were left by an earlier server, in %s", len(left), self._root)
+            logger.info("%d scans of an earlier server in %s", len(left), self._root)
         for kept in left:
             self._insert(kept)
-        # one that ends the server lets the others go first
+        # scans that may crash the server last
         for kept in sorted(left, key=lambda kept: kept.attempts):
             if not kept.done.is_set():
                 self._enqueue(kept, shared)
                 continue
-            if kept.error is not None:  # who was told may have ended in the same moment
+            if kept.error is not None:  # may not have been logged before
                 logger.error(LOST, kept.measurement, kept.error)
             self._expire_in(kept, kept.made + self.seconds - time.time())
 
     def new(self, measurement: str, chain: Chain) -> Kept:
-        """A scan that comes now, its acquisitions to be written in its folder.
+        """Create a scan, whose acquisitions are to be written to its folder.
 
         Raises
         ------
         OSError
-            Where there is no place for them.
+            The folder cannot be created.
         """
         return Kept.new(measurement, chain, self._place())
 
     def add(self, kept: Kept, shared: Shared) -> None:
-        """Promise the images of a scan, and make them as soon as those before it are made.
+        """Promise the images of a scan and queue it.
 
         Raises
         ------
         OSError, InputError
-            Where that cannot be written down: nothing is promised then.
+            The promise cannot be saved.
         """
         kept.promise()
         with self._lock:
@@ -123,32 +124,31 @@ class Later:
         self._enqueue(kept, shared)
 
     def find(self, measurement: str) -> Kept | None:
-        """A scan that is kept, whether or not its images are made."""
+        """Return a scan, computed or not, or None."""
         with self._lock:
             return self._kept.get(measurement)
 
     def reason(self, measurement: str) -> str:
-        """Why the images of a measurement are not kept."""
+        """Return why there are no images of a measurement."""
         why = self._reasons.get(measurement) or (
-            "a scan with later=true makes them, "
-            f"for {self.seconds:g} s and {self.keep} scans in all"
+            f"only scans with later=true are kept, at most {self.keep} for {self.seconds:g} s"
         )
-        return f"no images of measurement '{measurement}' are kept: {why}"
+        return f"no images of measurement '{measurement}': {why}"
 
     def hand_out(self, kept: Kept) -> None:
-        """Note that a client has got all images of a scan."""
+        """Record that a client has received all images of a scan."""
         with self._lock:
             self.outcomes["fetched"] += not kept.fetched
             kept.hand_out()
 
     def close(self) -> None:
-        """End: what was promised waits for the next server, or is lost without a folder."""
+        """Stop; promised scans wait for the next server, or are lost without a folder."""
         with self._lock:
             self._closed = True
             left, self._kept = self._kept, OrderedDict()
         for kept in left.values():
             if self._folder is None:
-                self._forget(kept, "the server stops, and has no folder that stays")
+                self._forget(kept, "the server stopped, and has only a temporary folder")
                 continue
             if kept.timer is not None:
                 kept.timer.cancel()
@@ -157,21 +157,21 @@ class Later:
                     "measurement %s waits in %s for the next server", kept.measurement, self._root
                 )
             if not kept.done.is_set():
-                with contextlib.suppress(OSError, InputError):  # this attempt does not count
+                with contextlib.suppress(OSError, InputError):  # do not count this attempt
                     kept.attempts = max(0, kept.attempts - 1)
                     kept.promise()
-                kept.error = InputError("the server stops; ask again when it runs")
-                kept.done.set()  # whoever waits for it is told
+                kept.error = InputError("the server is stopping; try again later")
+                kept.done.set()  # wake waiting clients
         self._ends.close()
 
     def _place(self) -> Path:
-        """The folder of all scans, made and locked as it is first needed."""
+        """Return the folder of all scans, created and locked on first use."""
         with self._lock:
             if self._root is None:
-                self._root = self._found_place()
+                self._root = self._make_place()
             return self._root
 
-    def _found_place(self) -> Path:
+    def _make_place(self) -> Path:
         if self._folder is not None:
             try:
                 self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -179,15 +179,15 @@ class Later:
                 self._ends.callback(os.close, lock)
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 if self._folder.stat().st_uid != os.geteuid():
-                    raise PermissionError("it is another user's")
-                self._folder.chmod(0o700)  # acquisitions are of patients
+                    raise PermissionError("it belongs to another user")
+                self._folder.chmod(0o700)  # patient data
                 return self._folder
             except BlockingIOError:
                 reason = "another server uses it"
             except OSError as error:
                 reason = str(error)
             logger.warning(
-                "%s cannot hold scans of later=true (%s): those of this server end with it",
+                "cannot store deferred scans in %s (%s): using a temporary folder",
                 self._folder, reason,
             )  # fmt: skip
             self._folder = None
@@ -200,16 +200,16 @@ class Later:
             self._reasons.pop(kept.measurement, None)
             dropped = []
             while len(self._kept) > self.keep:
-                others = [each for each in self._kept.values() if each is not kept]
-                first = next((each for each in others if each.fetched), others[0])
+                others = [other for other in self._kept.values() if other is not kept]
+                first = next((other for other in others if other.fetched), others[0])
                 dropped.append(self._kept.pop(first.measurement))
         if old is not None:
-            self._forget(old, "it was scanned again", lost=False)
-        for each in dropped:
-            self._forget(each, f"newer ones took their place, of {self.keep} scans in all")
+            self._forget(old, "the measurement was repeated", lost=False)
+        for old in dropped:
+            self._forget(old, f"replaced by newer scans (at most {self.keep} are kept)")
 
     def _enqueue(self, kept: Kept, shared: Shared) -> None:
-        self._jobs.put((kept, replace(shared, capture="")))  # it was captured as it came
+        self._jobs.put((kept, replace(shared, capture="")))  # captured on arrival
         with self._lock:
             if self._worker is None:
                 self._worker = start(self._work, name="later")
@@ -222,10 +222,10 @@ class Later:
 
     def _make(self, kept: Kept, shared: Shared) -> None:
         if not self._still(kept):
-            return  # dropped while it waited
+            return  # dropped meanwhile
         try:
             if kept.attempts >= ATTEMPTS:
-                raise InputError(f"{ATTEMPTS} attempts were made, and the server ended in each")
+                raise InputError(f"the server ended in each of {ATTEMPTS} attempts")
             kept.attempts += 1
             kept.promise()
             assert kept.recording is not None
@@ -235,17 +235,17 @@ class Later:
             if not self._still(kept):
                 return
             kept.finish(images)
-        except Exception as error:  # noqa: BLE001  (told to whoever fetches)
+        except Exception as error:  # noqa: BLE001  (reported to clients)
             if not self._still(kept):
                 return
             kept.failures += not isinstance(error.__cause__, ConnectionError)
             if kept.attempts < ATTEMPTS and kept.failures < FAILURES:
-                logger.warning("tried again: %s", describe(error))
+                logger.warning("retrying: %s", describe(error))
                 self._enqueue(kept, shared)
                 return
             kept.fail(error)
         if kept.error is None:
-            logger.info("%d images wait", len(kept.images))
+            logger.info("%d images ready", len(kept.images))
             self.outcomes["made"] += 1
         else:
             self._lose(kept.measurement, describe(kept.error))
@@ -266,17 +266,17 @@ class Later:
             if self._kept.get(kept.measurement) is not kept:
                 return
             del self._kept[kept.measurement]
-        self._forget(kept, f"they were kept for {self.seconds:g} s")
+        self._forget(kept, f"expired after {self.seconds:g} s")
 
     def _forget(self, kept: Kept, reason: str, lost: bool = True) -> None:
-        failed = kept.error is not None  # told already
+        failed = kept.error is not None  # already reported
         if lost and not failed and not kept.fetched:
-            self._lose(kept.measurement, f"{reason}; nobody had fetched them")
+            self._lose(kept.measurement, f"{reason}, not fetched")
         elif lost and not failed:
-            logger.info("the images of measurement %s are dropped: %s", kept.measurement, reason)
-            self._remember(kept.measurement, f"they were fetched, and {reason}")
-        if not kept.done.is_set():  # whoever waits for it is told
-            kept.error = InputError(f"its images were not made: {reason}")
+            logger.info("dropping the images of measurement %s: %s", kept.measurement, reason)
+            self._remember(kept.measurement, f"fetched; {reason}")
+        if not kept.done.is_set():  # wake waiting clients
+            kept.error = InputError(f"images not computed: {reason}")
             kept.done.set()
         kept.drop()
 
@@ -293,7 +293,7 @@ class Later:
 
 
 def describe_outcomes(outcomes: Counter[str]) -> str:
-    """One line of what became of the scans that were promised; empty where there were none."""
+    """Format the outcomes of deferred scans; empty without any."""
     if not any(outcomes.values()):
         return ""
     return ", ".join(f"{outcomes[name]} {name}" for name in OUTCOMES)

@@ -1,4 +1,4 @@
-"""Sockets that listen, and where."""
+"""Listening sockets."""
 
 from __future__ import annotations
 
@@ -20,14 +20,21 @@ def listen(hosts: Sequence[str], port: int, option: str = "--port") -> list[sock
 
     Parameters
     ----------
-    hosts : IPv4 or IPv6; of `LOOPBACK`, those that this machine has.
-    port : 0 takes a free one.
-    option : with which a user chooses another.
+    hosts : sequence of str
+        IPv4 or IPv6 addresses; those of `LOOPBACK` that the machine has.
+    port : int
+        Port; 0 chooses a free one.
+    option : str, optional
+        Option that sets the port, for the error message.
+
+    Returns
+    -------
+    list of socket.socket
 
     Raises
     ------
     InputError
-        Where the port is in use or an address cannot be listened on.
+        The port is in use, or an address is not available.
     """
     listeners: list[socket.socket] = []
     for host in hosts:
@@ -52,7 +59,7 @@ def listen(hosts: Sequence[str], port: int, option: str = "--port") -> list[sock
     return listeners
 
 
-def written(address: tuple[str, int]) -> str:
-    """An address as ADDRESS:PORT."""
+def format_address(address: tuple[str, int]) -> str:
+    """Format an address as ADDRESS:PORT."""
     host, port = address[:2]
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"

@@ -1,4 +1,4 @@
-"""What a server does, in numbers that Prometheus reads."""
+"""Metrics of a server for Prometheus."""
 
 from __future__ import annotations
 
@@ -17,21 +17,22 @@ if TYPE_CHECKING:
     from gadgets.stages.frame import Frame
     from scoremri_core import Reconstruction
 
-SECONDS = (0.01, 0.03, 0.1, 0.3, 1, 3, 10, 30, 100, 300)  # bounds of a stage's time
-MISFITS = (0.25, 0.5, 0.8, 1, 1.25, 2, 4, 10, 100)  # 1 is what the noise explains
+SECONDS = (0.01, 0.03, 0.1, 0.3, 1, 3, 10, 30, 100, 300)  # histogram bounds
+MISFITS = (0.25, 0.5, 0.8, 1, 1.25, 2, 4, 10, 100)  # histogram bounds
 
 
 class Metrics:
-    """Counts of one server, in a registry of its own.
+    """Metrics of one server, in a separate registry.
 
     Parameters
     ----------
-    server : asked for its scans whenever the metrics are read.
+    server : Server
+        Read whenever the metrics are collected.
 
     Raises
     ------
     InputError
-        Where prometheus-client is not installed.
+        prometheus-client is not installed.
     """
 
     def __init__(self, server: Server) -> None:
@@ -43,52 +44,52 @@ class Metrics:
             ) from error
         self._prometheus = prometheus
         self._server = server
-        self.registry = own = prometheus.CollectorRegistry()
+        self.registry = registry = prometheus.CollectorRegistry()
         self.frames = prometheus.Counter(
-            "scoremri_frames", "Frames that were reconstructed.", registry=own
+            "scoremri_frames", "Reconstructed frames.", registry=registry
         )
         self.fallbacks = prometheus.Counter(
-            "scoremri_fallbacks", "Frames that are a classical image in need.", registry=own
+            "scoremri_fallbacks", "Frames with a classical image as a fallback.", registry=registry
         )
         self.waiting = prometheus.Gauge(
-            "scoremri_frames_waiting", "Frames read and not reconstructed yet.", registry=own
+            "scoremri_frames_waiting", "Frames waiting to be reconstructed.", registry=registry
         )
         self.seconds = prometheus.Histogram(
-            "scoremri_stage_seconds", "Time of a stage for a frame.", ["stage"],
-            buckets=SECONDS, registry=own,
+            "scoremri_stage_seconds", "Seconds per frame and stage.", ["stage"],
+            buckets=SECONDS, registry=registry,
         )  # fmt: skip
         self.misfit = prometheus.Histogram(
-            "scoremri_misfit", "Mean square of what samples leave of the data, over the noise's.",
-            buckets=MISFITS, registry=own,
+            "scoremri_misfit", "Mean square residual of the samples over the noise variance.",
+            buckets=MISFITS, registry=registry,
         )  # fmt: skip
-        own.register(self)
+        registry.register(self)
 
     def collect(self) -> Iterator[Any]:
-        """What the server itself counts."""
+        """Yield the counts of the server."""
         from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 
         server = self._server
-        yield GaugeMetricFamily("scoremri_scans_open", "Scans under way.", server.scans_open)
+        yield GaugeMetricFamily("scoremri_scans_open", "Scans in progress.", server.scans_open)
         yield GaugeMetricFamily(
-            "scoremri_scans_waiting", "Scans that wait for the device.", server.scans_waiting
+            "scoremri_scans_waiting", "Scans waiting for the device.", server.scans_waiting
         )
-        done = CounterMetricFamily("scoremri_scans_done", "Scans that ended.", labels=["outcome"])
+        done = CounterMetricFamily("scoremri_scans_done", "Finished scans.", labels=["outcome"])
         for outcome, count in server.scans_done.items():
             done.add_metric([outcome], count)
         yield done
         later = CounterMetricFamily(
-            "scoremri_later", "Scans of later=true, by what became of them.", labels=["outcome"]
+            "scoremri_later", "Deferred scans (later=true) by outcome.", labels=["outcome"]
         )
         for outcome, count in server.later.outcomes.items():
             later.add_metric([outcome], count)
         yield later
 
     def scan(self) -> ScanObserver:
-        """Observe one scan."""
+        """Return an observer of one scan."""
         return _Scan(self)
 
     def text(self) -> tuple[bytes, str]:
-        """The metrics as Prometheus reads them, and the type of that text."""
+        """Return the metrics in Prometheus' text format, and its content type."""
         latest: bytes = self._prometheus.generate_latest(self.registry)
         return latest, self._prometheus.CONTENT_TYPE_LATEST
 
@@ -111,7 +112,7 @@ class _Scan(ScanObserver):
         for stage, seconds in frame.seconds.items():
             metrics.seconds.labels(stage).observe(seconds)
         misfit = float(np.mean(result.info.misfit))
-        if math.isfinite(misfit):  # a frame that fell back may have none
+        if math.isfinite(misfit):  # NaN for some fallbacks
             metrics.misfit.observe(misfit)
 
     def close(self) -> None:

@@ -1,4 +1,4 @@
-"""Streams of MRD version 2 through standard input and output."""
+"""MRD version 2 on standard input and output."""
 
 from __future__ import annotations
 
@@ -14,20 +14,21 @@ from gadgets.protocol.mrd_v2.items import acquisition, image_v2, waveform, wavef
 from gadgets.service.pipe import INPUT, Pipe
 from scoremri_core.errors import InputError
 
-MAGIC = b"yardl"  # begins every stream of version 2
+MAGIC = b"yardl"  # start of a stream of version 2
 
 
 class Version2:
-    """A stream of version 2, in and out.
+    """Reader and writer of MRD version 2.
 
     Parameters
     ----------
-    pipe : of which nothing has been read.
+    pipe : Pipe
+        Pipe at the start of the stream.
 
     Raises
     ------
     InputError
-        Where mrd-python is missing, or reads another edition of version 2.
+        mrd-python is not installed, or does not support the schema of the stream.
     """
 
     def __init__(self, pipe: Pipe) -> None:
@@ -49,7 +50,7 @@ class Version2:
         Raises
         ------
         InputError
-            Where there is none, or it cannot be read.
+            The header is missing or invalid.
         """
         with _reading():
             header = self._reader.read_header()
@@ -66,7 +67,7 @@ class Version2:
         Raises
         ------
         InputError
-            Where the stream ends early, is damaged, or holds more than acquisitions and waveforms.
+            The stream ends early, is damaged, or has other items than acquisitions and waveforms.
         """
         kinds = self._mrd.StreamItem
         with _reading():
@@ -77,8 +78,8 @@ class Version2:
                     yield waveform(item.value)
                 else:
                     raise InputError(
-                        f"{INPUT}: an item of type {item.tag} came, which no chain here takes: "
-                        "expected Acquisition and WaveformUint32"
+                        f"{INPUT}: unsupported item of type {item.tag}: expected Acquisition or "
+                        "WaveformUint32"
                     )
 
     def write(self, item: Any) -> None:
@@ -88,8 +89,8 @@ class Version2:
         elif isinstance(item, ismrmrd.Waveform):
             converted = waveform_v2(self._mrd, item)
         else:
-            raise InputError(f"a {type(item).__name__} cannot be sent as MRD v2")
-        # a list of one: of a generator, mrd's writer does not see that its buffer is full
+            raise InputError(f"cannot write a {type(item).__name__} as MRD v2")
+        # a list, since mrd does not flush its buffer for generators
         self._writer.write_data([converted])
 
     def close(self) -> None:
@@ -98,7 +99,7 @@ class Version2:
 
 
 class _Source(io.RawIOBase):
-    """What mrd reads from."""
+    """Readable stream for mrd."""
 
     def __init__(self, pipe: Pipe) -> None:
         self._pipe = pipe
@@ -113,29 +114,28 @@ class _Source(io.RawIOBase):
 
 
 class _Sink:
-    """What mrd writes to."""
+    """Writable stream for mrd."""
 
     def __init__(self, pipe: Pipe) -> None:
         self.write = pipe.sendall
 
     def flush(self) -> None:
-        """Nothing waits here."""
+        """Do nothing: there is no buffer."""
 
 
 @contextlib.contextmanager
 def _reading() -> Iterator[None]:
-    """Tells what mrd's reader raises, in one sentence: InputError."""
+    """Convert the exceptions of mrd's reader to InputError."""
     try:
         yield
     except InputError:
         raise
-    except (EOFError, BufferError) as error:  # the latter where the end cuts a value in two
+    except (EOFError, BufferError) as error:  # BufferError: within a value
         raise InputError(
             f"{INPUT} ended before the scan did: the MRD v2 stream has no end"
         ) from error
     except Exception as error:
-        told = f"{type(error).__name__}: {error}"
         raise InputError(
-            f"{INPUT}: an MRD v2 stream that is damaged, or of another edition than this "
-            f"mrd-python reads ({told})"
+            f"{INPUT}: MRD v2 stream damaged or not supported by this mrd-python "
+            f"({type(error).__name__}: {error})"
         ) from error

@@ -1,7 +1,8 @@
-"""What a server does, as a page that keeps itself up to date: its queue and its last frames."""
+"""Status page of a server: its queue and its last frames."""
 
 from __future__ import annotations
 
+import functools
 import threading
 import time
 from collections import deque
@@ -24,21 +25,22 @@ if TYPE_CHECKING:
     from gadgets.stages.frame import Frame
     from scoremri_core import Reconstruction
 
-LAST = 6  # frames that are kept for the page
-READERS = 8  # browsers that may watch at once: each has a thread
-LOOK_SECONDS = 1.0  # at the queue
-QUIET_SECONDS = 15.0  # after which a reader is told that the server is still there
+LAST = 6  # frames shown
+READERS = 8  # maximum number of browsers; each has a thread
+POLL_SECONDS = 1.0  # of the queue
+KEEPALIVE_SECONDS = 15.0
 TITLE = "scoremri server"
 
 
 class Page:
-    """The queue and the last frames of a server, for browsers.
+    """Status page of a server, for browsers.
 
     Parameters
     ----------
-    server : asked for its scans whenever its queue is shown.
-    show_names : tell the patient's name and the protocol as the scan's header has them; without
-        it, a scan is called by its number alone.
+    server : Server
+        Read whenever the queue is shown.
+    show_names : bool, optional
+        Show patient name and protocol of the scan's header. Default: only the scan's number.
     """
 
     def __init__(self, server: Server, show_names: bool = False) -> None:
@@ -51,96 +53,100 @@ class Page:
         self._closed = False
 
     def scan(self) -> Scan:
-        """Observe one scan."""
+        """Return an observer of one scan."""
         with self._changed:
             self._scans += 1
             self._open[self._scans] = scan = Scan(self, self._scans)
         return scan
 
     def document(self) -> bytes:
-        """The page, which then reads the events."""
+        """Return the HTML page, which reads the events."""
         body = [
             '<p id="state" class="notice"></p>',
             '<section id="queue"></section>',
             f'<section><h2>Last frames</h2><div id="last" data-most="{LAST}"></div></section>',
         ]
         live = files(scoremri_core.reports).joinpath("live.js").read_text()
-        about = "Scans and frames as they come. Patients are not named."
+        about = "Current scans and frames. Patient names are hidden."
         if self._show_names:
-            about = "Scans and frames as they come, with the names that their headers hold."
+            about = "Current scans and frames, with patient names."
         return page(TITLE, about, body, [live]).encode()
 
     def events(self, last: int = 0) -> Iterator[bytes]:
-        """Server-sent events for one reader, until the page is closed.
+        """Yield server-sent events for one reader, until the page is closed.
 
         Parameters
         ----------
-        last : number of the last frame that the reader has.
+        last : int, optional
+            Number of the last frame that the reader has received.
 
         Yields
         ------
-        An event `queue` whenever the queue changes, and an event `frame` for each new frame, of
-        which the data are HTML; nothing at all where there are too many readers.
+        bytes
+            Event `queue` when the queue changes, and event `frame` for each new frame, as HTML;
+            nothing if there are too many readers.
         """
         with self._changed:
             if self._readers >= READERS:
                 return
             self._readers += 1
         try:
-            yield from self._told(last if last <= self._shown else 0)
+            yield from self._events(last if last <= self._shown else 0)
         finally:
             with self._changed:
                 self._readers -= 1
 
     def close(self) -> None:
-        """Let the readers go."""
+        """End all event streams."""
         with self._changed:
             self._closed = True
             self._changed.notify_all()
 
     def add(self, frame: Shown) -> None:
-        """Show a frame."""
+        """Add a frame."""
         with self._changed:
             self._shown += 1
             number = self._shown
-            self._frames.append((number, _once(lambda: section(frame, f"frame-{number}"))))
+            self._frames.append(
+                (number, functools.cache(lambda: section(frame, f"frame-{number}")))
+            )
             self._changed.notify_all()
 
     def ended(self, scan: Scan) -> None:
-        """Take a scan off the queue."""
+        """Remove a scan from the queue."""
         with self._changed:
             self._open.pop(scan.number, None)
             self._changed.notify_all()
 
     def named(self, header: Any) -> str:
-        """What a header says of who and what is scanned, if that may be shown."""
+        """Return patient name and protocol of a header, if they may be shown."""
         if not self._show_names:
             return ""
         patient = getattr(header.subjectInformation, "patientName", None)
         protocol = getattr(header.measurementInformation, "protocolName", None)
         return ", ".join(str(name) for name in (patient, protocol) if name)
 
-    def _told(self, last: int) -> Iterator[bytes]:
-        before, said = "", time.monotonic()
+    def _events(self, last: int) -> Iterator[bytes]:
+        previous, sent = "", time.monotonic()
         while True:
             with self._changed:
                 closed = self._closed
-                fresh = [each for each in self._frames if each[0] > last]
+                new = [frame for frame in self._frames if frame[0] > last]
             queue = self._queue()
-            if queue != before:
+            if queue != previous:
                 yield _event("queue", queue)
-                before, said = queue, time.monotonic()
-            for last, drawn in fresh:
-                yield _event("frame", drawn(), last)
-                said = time.monotonic()
+                previous, sent = queue, time.monotonic()
+            for last, html in new:
+                yield _event("frame", html(), last)
+                sent = time.monotonic()
             if closed:
                 return
-            if time.monotonic() - said > QUIET_SECONDS:
-                yield b": still here\n\n"  # fails where the reader has gone
-                said = time.monotonic()
+            if time.monotonic() - sent > KEEPALIVE_SECONDS:
+                yield b": still here\n\n"  # fails if the reader has gone
+                sent = time.monotonic()
             with self._changed:
                 if not self._closed and self._shown <= last:
-                    self._changed.wait(LOOK_SECONDS)
+                    self._changed.wait(POLL_SECONDS)
 
     def _queue(self) -> str:
         server = self._server
@@ -153,7 +159,7 @@ class Page:
             "Scans waiting for the device": str(server.scans_waiting),
             "Scans done": done,
         }
-        told = "".join(f"<dt>{escape(k)}</dt><dd>{escape(v)}</dd>" for k, v in facts.items())
+        items = "".join(f"<dt>{escape(k)}</dt><dd>{escape(v)}</dd>" for k, v in facts.items())
         rows = "".join(
             f"<tr><td>{escape(scan.name)}</td><td>{scan.done}</td><td>{scan.waiting}</td></tr>"
             for scan in scans
@@ -162,46 +168,46 @@ class Page:
             "<table><thead><tr><th>scan</th><th>frames done</th><th>frames waiting</th></tr>"
             f"</thead><tbody>{rows}</tbody></table>"
         )
-        return f"<h2>Queue</h2><dl>{told}</dl>" + (table if rows else "")
+        return f"<h2>Queue</h2><dl>{items}</dl>" + (table if rows else "")
 
 
 class Scan(ScanObserver):
-    """One scan of the page."""
+    """Observer of one scan."""
 
     def __init__(self, page: Page, number: int) -> None:
         self.number = number
         self.name = f"scan {number}"
-        self.done = self._arrived = 0  # each counted by one thread
+        self.done = self._arrived = 0  # each modified by one thread
         self._page = page
         self._header: Any = None
 
     @property
     def waiting(self) -> int:
-        """Frames that were read and are not reconstructed yet."""
+        """Number of frames waiting to be reconstructed."""
         return self._arrived - self.done
 
     def scan_started(self, header: Any) -> None:
-        """Take its name, if names may be shown, and which way its images run."""
+        """Take the header of the scan."""
         self._header = header
-        if words := self._page.named(header):
-            self.name += f" ({words})"
+        if names := self._page.named(header):
+            self.name += f" ({names})"
 
     def frame_received(self) -> None:
-        """One frame more waits."""
+        """Count a frame that waits."""
         self._arrived += 1
 
     def frame_reconstructed(self, frame: Frame, result: Reconstruction) -> None:
-        """Show it."""
+        """Show a reconstructed frame."""
         self.done += 1
         self._page.add(_shown(self.name, frame, result, self._header))
 
     def close(self) -> None:
-        """Leave the queue."""
+        """Remove the scan from the queue."""
         self._page.ended(self)
 
 
 def _shown(scan: str, frame: Frame, result: Reconstruction, header: Any) -> Shown:
-    """A frame as a report shows it; of a volume, the partition in the middle."""
+    """Return a frame for a report; the middle partition of a volume."""
     head, z = frame.header, len(result.mean) // 2
     names = [f"slice {head.idx.slice}"]
     names += [f"{name} {at}" for name in COUNTERS[1:] if (at := getattr(head.idx, name))]
@@ -220,15 +226,8 @@ def _shown(scan: str, frame: Frame, result: Reconstruction, header: Any) -> Show
 
 
 def _once(draw: Callable[[], str]) -> Callable[[], str]:
-    """Draw when it is first looked at, and keep that for the next reader."""
-    kept: list[str] = []
-
-    def drawn() -> str:
-        if not kept:
-            kept.append(draw())
-        return kept[0]
-
-    return drawn
+    """Cache the result of a function without arguments."""
+    return functools.cache(draw)
 
 
 def _event(name: str, data: str, number: int | None = None) -> bytes:

@@ -1,4 +1,4 @@
-"""Standard input and output as a stream of MRD messages, for programs that work by pipes."""
+"""MRD streams on standard input and output."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ INPUT, OUTPUT = "standard input", "standard output"
 
 
 class Pipe:
-    """Two file descriptors, with the few methods of a socket that an `Endpoint` calls.
+    """Two file descriptors with the methods of a socket that `Endpoint` uses.
 
     Parameters
     ----------
-    source : read from.
-    sink : written to.
+    source, sink : int
+        File descriptors to read from and to write to.
     """
 
     def __init__(self, source: int, sink: int) -> None:
@@ -36,7 +36,7 @@ class Pipe:
         self._ahead = b""
 
     def peek(self, count: int) -> bytes:
-        """The next bytes, fewer at the end; they are still to be read."""
+        """Return the next bytes, fewer at the end, without consuming them."""
         while len(self._ahead) < count:
             part = os.read(self._source, count - len(self._ahead))
             if not part:
@@ -45,7 +45,7 @@ class Pipe:
         return self._ahead[:count]
 
     def recv(self, count: int) -> bytes:
-        """At most so many bytes; none at the end."""
+        """Read at most `count` bytes; none at the end."""
         if not self._ahead:
             return os.read(self._source, count)
         part, self._ahead = self._ahead[:count], self._ahead[count:]
@@ -57,7 +57,7 @@ class Pipe:
         Raises
         ------
         InputError
-            Where nobody reads any more.
+            The reader has closed the pipe.
         """
         rest = memoryview(data).cast("B")
         try:
@@ -67,19 +67,17 @@ class Pipe:
             raise InputError(f"{OUTPUT} was closed by its reader before the last image") from error
 
     def settimeout(self, seconds: float | None) -> None:
-        """Pipes wait as long as it takes: who ends them is found at once."""
+        """Do nothing: pipes have no timeout, and their end is noticed."""
 
 
 @contextlib.contextmanager
 def standard_pipe() -> Iterator[Pipe]:
-    """Standard input and output for data alone.
-
-    What any library prints meanwhile goes to standard error: it would be taken for data.
+    """Yield standard input and output for data; prints of libraries go to standard error.
 
     Raises
     ------
     InputError
-        Where one of them is a terminal, or the output is closed.
+        One of them is a terminal, or the output is closed.
     """
     if sys.__stdout__ is None:
         raise InputError(f"{OUTPUT} is closed: expected a pipe or a file for images")
@@ -98,49 +96,49 @@ def standard_pipe() -> Iterator[Pipe]:
 
 
 class Format(Protocol):
-    """One version of MRD, read and written."""
+    """Reader and writer of one version of MRD."""
 
     def header(self) -> str:
-        """The ISMRMRD header, which comes first, as XML."""
+        """Read the ISMRMRD header, as XML."""
 
     def items(self) -> Iterator[Any]:
-        """Acquisitions and waveforms, to the end of the scan."""
+        """Yield acquisitions and waveforms until the end of the scan."""
 
     def write(self, item: Any) -> None:
-        """Send an image or a waveform."""
+        """Write an image or a waveform."""
 
     def close(self) -> None:
-        """Say that all was sent; what failed ends without."""
+        """Write the end of the stream; omitted on failure."""
 
 
 class Version1:
-    """The messages of Gadgetron's protocol, as ISMRMRD's own tools write and read them."""
+    """Reader and writer of MRD version 1, the messages of Gadgetron's protocol."""
 
     def __init__(self, pipe: Pipe) -> None:
         self._endpoint = Endpoint(cast(socket.socket, pipe))
 
     def header(self) -> str:
-        """See `Format`; a configuration before it is passed over: the chain is the caller's.
+        """See `Format`; a configuration before the header is ignored.
 
         Raises
         ------
         InputError
-            Where something else comes first, or the stream ends.
+            The stream begins with something else, or ends.
         """
-        with _whole():
+        with _reading():
             while (number := wire.message_id(self._endpoint)) != constants.GADGET_MESSAGE_HEADER:
                 if number == constants.GADGET_MESSAGE_FILENAME:
                     name = wire.read_config_name(self._endpoint)
-                    logger.warning("%s names the chain '%s', which is not read", INPUT, name)
+                    logger.warning("%s: chain name '%s' ignored", INPUT, name)
                 elif number == constants.GADGET_MESSAGE_CONFIG:
                     wire.read_document(self._endpoint, wire.CONFIGURATION)
-                    logger.warning("%s brings a chain of its own, which is not read", INPUT)
+                    logger.warning("%s: chain in the stream ignored", INPUT)
                 elif number == constants.GADGET_MESSAGE_TEXT:
                     logger.info("%s: %s", INPUT, wire.read_text(self._endpoint))
                 else:
                     raise ChainError(
-                        f"{INPUT}: expected an ISMRMRD header, message 3, or an MRD v2 stream; "
-                        f"message {number} came"
+                        f"{INPUT}: expected an ISMRMRD header (message 3) or an MRD v2 stream, got "
+                        f"message {number}"
                     )
             return wire.read_document(self._endpoint, wire.HEADER)
 
@@ -150,9 +148,9 @@ class Version1:
         Raises
         ------
         InputError
-            Where the stream ends before its CLOSE or holds what is no message.
+            The stream ends without CLOSE, or holds an invalid message.
         """
-        with _whole():
+        with _reading():
             while (item := wire.read_message(self._endpoint)) is not None:
                 if isinstance(item, str):
                     logger.info("%s: %s", INPUT, item)
@@ -169,7 +167,7 @@ class Version1:
 
 
 @contextlib.contextmanager
-def _whole() -> Iterator[None]:
+def _reading() -> Iterator[None]:
     try:
         yield
     except StreamEnded as error:
@@ -177,4 +175,4 @@ def _whole() -> Iterator[None]:
     except (ValueError, TypeError) as error:
         if isinstance(error, InputError):
             raise
-        raise InputError(f"{INPUT}: a damaged message ({error})") from error
+        raise InputError(f"{INPUT}: damaged message ({error})") from error

@@ -1,4 +1,4 @@
-"""A resident server for clients with scans, and for nodes of Gadgetron servers."""
+"""Server for clients with scans and for nodes of Gadgetron servers."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from gadgets.protocol.gadgetron.chain import Chain
 from gadgets.protocol.gadgetron.wire import Endpoint
 from gadgets.service.later import Later, describe_outcomes
-from gadgets.service.listening import LOOPBACK, listen, written
+from gadgets.service.listening import LOOPBACK, format_address, listen
 from gadgets.service.session import Session
 from gadgets.service.shared import Shared
 
@@ -28,21 +28,27 @@ MAX_SESSIONS = 64
 
 
 class Server:
-    """Listens, and serves each connection in threads of its own.
+    """Serves each connection in separate threads.
 
     Parameters
     ----------
-    hosts : addresses to listen on, IPv4 or IPv6; of the default, those that this machine has.
-    port : 0 takes a free one.
-    stall : seconds that a client may pause in the middle of a message.
-    chains : folder of chains besides those that come with the package.
-    default : name of the chain for clients that ask for one which is not known; None refuses them.
-    later : keeps images for clients that do not wait.
+    hosts : sequence of str, optional
+        IPv4 or IPv6 addresses to listen on. Default: loopback.
+    port : int, optional
+        Port; 0 chooses a free one.
+    stall : float, optional
+        Timeout within a message, in seconds.
+    chains : str, optional
+        Folder of additional chains.
+    default : str, optional
+        Name of the chain for unknown names. Default: refuse them.
+    later : Later, optional
+        Deferred scans.
 
     Raises
     ------
     InputError
-        Where the port is in use, an address cannot be listened on, or there is no such chain.
+        The port is in use, an address is not available, or the default chain is unknown.
     """
 
     def __init__(
@@ -70,43 +76,43 @@ class Server:
 
     @property
     def port(self) -> int:
-        """The port."""
+        """Port that the server listens on."""
         return int(self._listeners[0].getsockname()[1])
 
     @property
     def addresses(self) -> list[str]:
-        """Where it listens, as ADDRESS:PORT."""
-        return [written(listener.getsockname()) for listener in self._listeners]
+        """Addresses that the server listens on, as ADDRESS:PORT."""
+        return [format_address(listener.getsockname()) for listener in self._listeners]
 
     @property
     def listening(self) -> bool:
-        """Whether new connections are taken."""
+        """Whether new connections are accepted."""
         return self._listeners[0].fileno() >= 0
 
     @property
     def state(self) -> str:
-        """One of loading, ready, and draining, in which open scans finish and none begins."""
+        """One of loading, ready and draining (open scans finish, new ones are refused)."""
         if self._stops:
             return "draining"
         return "loading" if self._shared is None else "ready"
 
     @property
     def scans_open(self) -> int:
-        """Scans under way."""
+        """Number of scans in progress."""
         return sum(session.started for session in self.open_connections)
 
     @property
     def scans_waiting(self) -> int:
-        """Scans that wait for the device."""
+        """Number of scans waiting for the device."""
         return 0 if self._shared is None else self._shared.turns.waiting
 
     @property
     def open_connections(self) -> list[Session]:
-        """Connections that are being served."""
+        """Sessions of the open connections."""
         return list(self._sessions.values())
 
     def run(self, shared: Shared) -> None:
-        """Serve until `stop`; connections that came earlier have waited."""
+        """Serve until `stop`, including connections that were made before."""
         names = itertools.count(1)
         self.later.resume(shared)
         self._shared = shared
@@ -115,44 +121,44 @@ class Server:
             for listener in (*self._listeners, self._woken):
                 listener.setblocking(False)
                 selector.register(listener, selectors.EVENT_READ)
-            told = time.monotonic()
+            logged = time.monotonic()
             while not self._stops:
                 for key, _ in selector.select(HEALTH_SECONDS):
                     if key.fileobj is not self._woken and not self._stops:
                         self._accept(key.fileobj, next(names), shared)  # type: ignore[arg-type]
-                if time.monotonic() - told >= HEALTH_SECONDS:
-                    told = time.monotonic()
+                if time.monotonic() - logged >= HEALTH_SECONDS:
+                    logged = time.monotonic()
                     self._log_health(shared)
         self._stop_listening()
         self._finish()
 
     def stop(self) -> None:
-        """Refuse new connections and let open scans finish; a second time, end them too.
+        """Refuse new connections and finish open scans; on the second call, end them.
 
         May be called from a signal handler and from other threads.
         """
         self._stops += 1
-        with contextlib.suppress(OSError):  # it has stopped listening already
+        with contextlib.suppress(OSError):  # already stopped
             self._wake.send(b"\0")
 
     def close(self) -> None:
-        """Give the port back without having served."""
+        """Release the port without serving."""
         self._stop_listening()
         self._wake.close()
 
     def _accept(self, listener: socket.socket, number: int, shared: Shared) -> None:
         try:
             connected, address = listener.accept()
-        except OSError as error:  # it was gone before we came, or there are no files left
-            logger.warning("a connection could not be accepted: %s", error)
+        except OSError as error:  # the peer has gone, or no file descriptors are left
+            logger.warning("cannot accept a connection: %s", error)
             time.sleep(0.1)
             return
         connected.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
         endpoint = Endpoint(connected, self.stall)
         full = len(self._sessions) >= MAX_SESSIONS
         if full:
-            logger.warning("%d connections are open: one more is refused", len(self._sessions))
-        if len(self._sessions) >= 2 * MAX_SESSIONS:  # as many may be told so
+            logger.warning("%d connections open: refusing another", len(self._sessions))
+        if len(self._sessions) >= 2 * MAX_SESSIONS:  # too many to send a refusal
             endpoint.abandon()
             return
         session = Session(
@@ -167,37 +173,39 @@ class Server:
         thread = threading.Thread(
             target=self._serve, args=(session,), name=session.name, daemon=True
         )
-        logger.info("%s: from %s, %d open", session.name, written(address), len(self._sessions) + 1)
+        logger.info(
+            "%s: from %s, %d open", session.name, format_address(address), len(self._sessions) + 1
+        )
         self._sessions[thread] = session
         thread.start()
 
     def _serve(self, session: Session) -> None:
         try:
-            well = session.run()
+            success = session.run()
             with self._counting:
-                self._served += well
-                self._failed += not well
+                self._served += success
+                self._failed += not success
                 if session.scanned:
-                    self.scans_done["complete" if well else "failed"] += 1
+                    self.scans_done["complete" if success else "failed"] += 1
         finally:
             del self._sessions[threading.current_thread()]
 
     def _finish(self) -> None:
-        """Wait for open scans; drop connections that have none."""
-        logger.info("Stopping: %d connections are open", len(self._sessions))
+        """Wait for open scans; close connections without a scan."""
+        logger.info("Stopping: %d connections open", len(self._sessions))
         while self._sessions and self._stops < 2:
             for thread, session in list(self._sessions.items()):
                 if not session.started:
                     session.endpoint.abandon()
                 thread.join(0.1)
         for session in list(self._sessions.values()):
-            logger.warning("%s: ended in the middle of its scan", session.name)
+            logger.warning("%s: ended during its scan", session.name)
             session.endpoint.abandon()
         self.later.close()
         self._wake.close()
         logger.info("Stopped: %d connections served, %d failed", self._served, self._failed)
         if later := describe_outcomes(self.later.outcomes):
-            logger.info("Scans of later=true: %s", later)
+            logger.info("Deferred scans: %s", later)
 
     def _stop_listening(self) -> None:
         for listener in self._listeners:
@@ -207,7 +215,7 @@ class Server:
     def _log_health(self, shared: Shared) -> None:
         if self._sessions:
             logger.info(
-                "Health: %d connections open, %d wait for the device, %d served, %d failed%s",
+                "Health: %d connections open, %d waiting for the device, %d served, %d failed%s",
                 len(self._sessions),
                 shared.turns.waiting,
                 self._served,
@@ -217,7 +225,7 @@ class Server:
 
 
 def _memory() -> str:
-    """Resident memory, where the system tells it."""
+    """Format the resident memory; empty if unknown."""
     try:
         with open("/proc/self/statm", encoding="ascii") as file:
             pages = int(file.read().split()[1])

@@ -1,4 +1,4 @@
-"""One connection to the server: a client with a scan, or a Gadgetron server with one node."""
+"""A connection to the server: a client with a scan, or a Gadgetron server with one node."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from gadgets.protocol.gadgetron.chain import Chain, UnknownChain
 from gadgets.protocol.gadgetron.connection import NodeConnection, describe, run_target, tell
 from gadgets.protocol.gadgetron.documents import read_header
 from gadgets.protocol.gadgetron.wire import ChainError, Endpoint, StreamEnded
-from gadgets.service.choice import LATER, choose, valid, wants_later
+from gadgets.service.choice import LATER, check_properties, choose, is_deferred
 from gadgets.service.host import run_chain
 from gadgets.service.incoming import Incoming
 from gadgets.service.kept import FETCH, Kept, measurement_id
@@ -38,30 +38,37 @@ WRITERS = {
     "WaveformWriter": ismrmrd.Waveform,
     "AcquisitionWriter": ismrmrd.Acquisition,
 }
-READERS = {  # of what a Gadgetron server sends to a node
+READERS = {  # for messages of a Gadgetron server to a node
     **Connection._default_readers(),
     **wire.READERS,
     constants.GADGET_MESSAGE_RECON_DATA: read_recon_data,
 }
-WAIT_SECONDS = 10.0  # after which a client that fetches is told that it waits
-MAX_WORDS = 1000  # characters of a sentence that repeats what a client sent
+WAIT_SECONDS = 10.0  # interval of messages to a client that fetches
+MAX_TEXT = 1000  # characters
 
 
 @dataclass
 class Session:
-    """One connection, from its first byte to its CLOSE.
+    """A connection, from its first byte to CLOSE.
 
     Attributes
     ----------
-    endpoint : of the peer.
-    name : of the connection, for the log.
-    shared : what all sessions have in common.
-    chains : folder of further chains that a client may name, or None.
-    default : chain for clients that name one which is not known, or None to refuse them.
-    later : keeps images for clients that do not wait.
-    refusal : why no scan is taken, or None to take it.
-    started : whether a scan is under way.
-    scanned : whether there was one.
+    endpoint : Endpoint
+        Connection to the peer.
+    name : str
+        Name of the connection, for the log.
+    shared : Shared
+        State shared by all sessions.
+    chains : str or None
+        Folder of additional chains.
+    default : Chain or None
+        Chain for unknown names; None refuses them.
+    later : Later
+        Deferred scans.
+    refusal : str or None
+        Reason to refuse a scan.
+    started, scanned : bool
+        Whether a scan is in progress, and whether there was one.
     """
 
     endpoint: Endpoint
@@ -75,14 +82,14 @@ class Session:
     scanned: bool = False
     _has_header: bool = False
     _fetches: bool = False
-    _is_node: bool = False  # of a Gadgetron server, which must not be sent a TEXT
+    _is_node: bool = False  # Gadgetron does not accept TEXT messages from a node
 
     def run(self) -> bool:
-        """Serve the connection to its end; says whether all went well."""
+        """Serve the connection to its end and return whether it succeeded."""
         with log_context(self.name):
-            return self._served()
+            return self._serve()
 
-    def _served(self) -> bool:
+    def _serve(self) -> bool:
         begin = time.monotonic()
         self._counts: Counter[str] = Counter()
         try:
@@ -92,12 +99,12 @@ class Session:
                 logger.debug("%s: closed without a message", self.name)
                 self.endpoint.abandon()
                 return True
-            logger.warning("%s: the peer went away: %s", self.name, error)
+            logger.warning("%s: the peer disconnected: %s", self.name, error)
             ended = False
-        except Exception as error:  # one connection must not end the server
+        except Exception as error:  # must not end the server
             logger.error("%s: %s", self.name, describe(error))
             logger.debug("%s", self.name, exc_info=error)
-            self._tell(error)
+            self._report_failure(error)
             ended = False
         finally:
             self.endpoint.close()
@@ -110,12 +117,12 @@ class Session:
         return ended
 
     def _run(self) -> bool:
-        config: Chain | str | Exception = ChainError("a header came before a configuration")
+        config: Chain | str | Exception = ChainError("header before configuration")
         while True:
             number = wire.message_id(self.endpoint, patient=False)
             if number == constants.GADGET_MESSAGE_CLOSE:
                 self.endpoint.finished = True
-                return True  # a client that only asked, for instance for stored noise
+                return True  # query only, for example for stored noise
             if number == constants.GADGET_MESSAGE_FILENAME:
                 config = self._sent(wire.read_config_name(self.endpoint), named=True)
             elif number == constants.GADGET_MESSAGE_CONFIG:
@@ -173,7 +180,7 @@ class Session:
     def _node(self, config: str, header: str) -> bool:
         from gadgets.score_recon import reconstruct
 
-        logger.info("%s: a node of a Gadgetron server", self.name)
+        logger.info("%s: node of a Gadgetron server", self.name)
         self._counts["node"] = 1
         connection = NodeConnection(
             self.endpoint.socket, config, header, stall=self.endpoint.stall, shared=self.shared
@@ -182,20 +189,20 @@ class Session:
 
     def _scan(self, config: Chain | Exception, header: str) -> bool:
         stream = Incoming(self.endpoint, self._counts)
-        with self._telling(stream) as failures, contextlib.ExitStack() as ends:
-            chain = self._chosen(config, header, stream)
-            kept = self._kept(chain, header)
+        with self._reporting(stream) as failures, contextlib.ExitStack() as ends:
+            chain = self._chain(config, header, stream)
+            kept = self._deferred(chain, header)
             chain = chain.without(LATER)
             items: Iterator[Any] = stream
             if kept is not None:
                 ends.callback(kept.drop)
                 kept.chain, chain = chain, chain.with_properties({"sampler": "none"})
                 items = capture(stream, header.encode(), str(kept.folder))
-            logger.info("%s: a scan through %s", self.name, chain.name)
+            logger.info("%s: scan with chain %s", self.name, chain.name)
             self._run_chain(chain, header, items, kept)
-            if kept is not None and self._keep(kept):
+            if kept is not None and self._promise(kept):
                 ends.pop_all()
-        # A client that still sends would lose our words if we closed now.
+        # a client that is still sending would not receive the images
         stream.drain()
         return not failures
 
@@ -215,8 +222,8 @@ class Session:
         self._counts[f"{type(item).__name__.lower()}s sent"] += 1
 
     @contextlib.contextmanager
-    def _telling(self, stream: Incoming) -> Iterator[list[Exception]]:
-        """Tell a client what its scan fails with, and keep it in the list."""
+    def _reporting(self, stream: Incoming) -> Iterator[list[Exception]]:
+        """Send the error of a scan to the client, and append it to the list."""
         failures: list[Exception] = []
         try:
             yield failures
@@ -225,42 +232,44 @@ class Session:
                 raise stream.error from error
             failures.append(error)
             logger.error("%s: %s", self.name, error)
-            self._tell(error)
-            self.started = False  # a server that stops need not wait for the rest,
-            self.endpoint.patient = False  # nor anyone for long
+            self._report_failure(error)
+            self.started = False  # a stopping server does not wait for the rest
+            self.endpoint.patient = False
 
-    def _kept(self, chain: Chain, header: str) -> Kept | None:
-        """What will become of a scan whose client does not wait, or None if it does."""
-        if not wants_later(chain):
+    def _deferred(self, chain: Chain, header: str) -> Kept | None:
+        """Return the deferred scan, None if its images are computed now."""
+        if not is_deferred(chain):
             return None
         measurement = measurement_id(read_header(header))
         if not measurement or not self.later.keep:
-            lacks = "the header has no measurementID" if self.later.keep else "nothing is kept here"
-            self._note(f"{LATER}=true is not possible, {lacks}: the images come now")
+            reason = "the header has no measurementID" if self.later.keep else "--keep is 0"
+            self._note(f"{LATER}=true is not possible, {reason}: reconstructing now")
             return None
         try:
             return self.later.new(measurement, chain)
         except OSError as error:
-            self._note(f"{LATER}=true is not possible, {error}: the images come now")
+            self._note(f"{LATER}=true is not possible, {error}: reconstructing now")
             return None
 
-    def _keep(self, kept: Kept) -> bool:
-        """Promise the posterior images, before CLOSE tells the client that all is well."""
+    def _promise(self, kept: Kept) -> bool:
+        """Promise the posterior images, before the client receives CLOSE."""
         try:
             if kept.recording is not None:
                 self.later.add(kept, self.shared)
                 return True
         except (OSError, InputError) as error:
-            logger.error("measurement %s is not promised: %s", kept.measurement, error)
-        self._note("the scan could not be recorded: its posterior images will not be made")
+            logger.error(
+                "measurement %s: cannot defer the reconstruction: %s", kept.measurement, error
+            )
+        self._note("cannot record the scan: its posterior images will not be computed")
         return False
 
     def _fetch(self, header: str) -> bool:
-        """Send what was made of an earlier scan, as soon as it is."""
+        """Send the images of an earlier scan when they are ready."""
         stream = Incoming(self.endpoint, self._counts)
-        with self._telling(stream) as failures:
+        with self._reporting(stream) as failures:
             measurement = measurement_id(read_header(header))
-            kept = self._waited_for(measurement, stream)
+            kept = self._wait_for(measurement, stream)
             if kept.error is not None:
                 raise InputError(f"measurement '{measurement}': {describe(kept.error)}")
             for image in kept.images:
@@ -269,10 +278,10 @@ class Session:
         stream.drain()
         return not failures
 
-    def _waited_for(self, measurement: str, stream: Incoming) -> Kept:
-        """An earlier scan, once its images are made; the client is told now and then that it waits.
+    def _wait_for(self, measurement: str, stream: Incoming) -> Kept:
+        """Return an earlier scan when its images are ready.
 
-        So a client that has gone is found, and does not hold its connection.
+        Messages to the waiting client detect one that has disconnected.
         """
         drained = False
         while True:
@@ -283,40 +292,42 @@ class Session:
                 stream.drain()
                 drained = True
             if kept.done.wait(WAIT_SECONDS) and self.later.find(measurement) in (kept, None):
-                return kept  # not one that was scanned again meanwhile
-            wire.write_text(self.endpoint, f"measurement '{_words(measurement)}' is being made")
+                return kept  # not if the measurement was repeated meanwhile
+            wire.write_text(
+                self.endpoint, f"measurement '{_one_line(measurement)}' is being reconstructed"
+            )
 
-    def _chosen(self, config: Chain | Exception, header: str, stream: Incoming) -> Chain:
+    def _chain(self, config: Chain | Exception, header: str, stream: Incoming) -> Chain:
         if isinstance(config, Chain):
-            valid(config, self.shared)
+            check_properties(config, self.shared)
         elif not isinstance(config, UnknownChain):
             raise config
         elif self.default is None and not self.endpoint.comes():
-            raise config  # a text that names another did not follow
-        read_header(header)  # all is told at once, before a scanner has sent anything
+            raise config  # no text with another chain follows
+        read_header(header)  # report errors before the scanner sends data
         text = stream.opening()
         if text is not None:
-            logger.info("%s: the client says: %s", self.name, _words(text))
+            logger.info("%s: text of the client: %s", self.name, _one_line(text))
         return choose(
             config, text, self._note, named=self._named, default=self.default, shared=self.shared
         )
 
     def _note(self, sentence: str) -> None:
-        """Tell a client whose scan goes on."""
-        logger.warning("%s: %s", self.name, _words(sentence))
-        wire.write_text(self.endpoint, _words(sentence))
+        """Send a note to a client whose scan goes on."""
+        logger.warning("%s: %s", self.name, _one_line(sentence))
+        wire.write_text(self.endpoint, _one_line(sentence))
 
-    def _tell(self, error: Exception) -> None:
-        """Tell the peer that its scan failed."""
+    def _report_failure(self, error: Exception) -> None:
+        """Report to the peer that its scan failed."""
         with contextlib.suppress(OSError):
             if self._is_node:
                 self.endpoint.in_step = self._has_header
                 tell(self.endpoint, READERS, error)
             else:
-                wire.write_text(self.endpoint, _words(f"{wire.FAILED}{describe(error)}"))
+                wire.write_text(self.endpoint, _one_line(f"{wire.FAILED}{describe(error)}"))
 
 
-def _words(text: str) -> str:
-    """A text that may hold what a client sent, as one line of bounded length."""
+def _one_line(text: str) -> str:
+    """Format a text with input of a client as one line of limited length."""
     line = "".join(c if c.isprintable() else " " for c in text)
-    return line if len(line) <= MAX_WORDS else f"{line[:MAX_WORDS]} ..."
+    return line if len(line) <= MAX_TEXT else f"{line[:MAX_TEXT]} ..."

@@ -1,4 +1,4 @@
-"""What the scans of one resident process have in common."""
+"""State shared by the scans of one process."""
 
 from __future__ import annotations
 
@@ -15,15 +15,20 @@ from scoremri_core.samplers import SAMPLERS
 
 @dataclass(frozen=True)
 class Shared:
-    """One copy of the weights, one device, one folder for recordings.
+    """Weights, device, recording folder and observers of all scans.
 
     Attributes
     ----------
-    priors : loaded, by name; with "default" come those of all samplers.
-    device : where scans compute that leave it to the server.
-    turns : at the device.
-    capture : folder where each scan is saved; empty saves nothing.
-    observer : makes the observer of a scan.
+    priors : mapping of str to Denoiser
+        Loaded priors; "default" includes those of all samplers.
+    device : str
+        Device of scans with device=auto.
+    turns : Turns
+        Turns at the device.
+    capture : str
+        Folder to save each scan in; empty saves nothing.
+    observer : callable
+        Returns the observer of one scan.
     """
 
     priors: Mapping[str, Any]
@@ -40,12 +45,19 @@ class Shared:
         capture: str = "",
         observer: Callable[[], ScanObserver] = ScanObserver,
     ) -> Shared:
-        """Load priors, and see what the device is.
+        """Load the priors onto the device.
+
+        Parameters
+        ----------
+        priors : iterable of str
+            Names or paths.
+        device, capture, watch
+            As the attributes.
 
         Raises
         ------
         InputError
-            As `load_prior`, and where there is no such device.
+            As `load_prior`, or the device is not available.
         """
         from scoremri_core import load_prior
         from scoremri_core.recon.request import find_device
@@ -56,15 +68,14 @@ class Shared:
         return cls(loaded, device, capture=capture, observer=observer)
 
     def applied(self, properties: Properties) -> Properties:
-        """The properties of a scan as they are served here.
+        """Return the properties of a scan with loaded prior, device and capture folder.
 
-        Its prior is one of those loaded.  What is written on this machine, and where, is not for
-        a client to say.
+        A client cannot choose where files are written.
 
         Raises
         ------
         InputError
-            For a prior that was not loaded.
+            The prior was not loaded.
         """
         prior: Any = properties.prior
         if properties.sampler != "none":

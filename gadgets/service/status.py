@@ -1,4 +1,4 @@
-"""Health, readiness and metrics of a server, over HTTP."""
+"""HTTP server for health checks, metrics and the status page."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import TYPE_CHECKING, Any
 
-from gadgets.service.listening import listen, written
+from gadgets.service.listening import format_address, listen
 from gadgets.service.metrics import Metrics
 from gadgets.service.page import Page
 from gadgets.stages.observer import ObserverGroup, ScanObserver
@@ -22,21 +22,26 @@ logger = logging.getLogger(__name__)
 
 HTML = "text/html; charset=utf-8"
 PLAIN = "text/plain; charset=utf-8"
-REQUEST_SECONDS = 10  # for a client to say what it wants
+REQUEST_SECONDS = 10  # timeout
 
 
 class Status:
-    """Answers from when it is made until it is closed.
+    """HTTP server that runs until it is closed.
 
-    `/healthz` says that the process lives, `/readyz` whether scans are taken (503 while the
-    weights are loaded, and while open scans finish after SIGTERM), `/metrics` what was done; `/` is
-    a page of the queue and of the last frames, and `/events` what keeps it up to date.
+    `/healthz` returns 200 while the process is alive, `/readyz` while scans are accepted (503 while
+    weights are loaded and while open scans finish after SIGTERM), `/metrics` is for Prometheus, `/`
+    is the status page, and `/events` its updates.
 
     Parameters
     ----------
-    hosts, port : see `listen`.
-    server : that it tells of.
-    show_names : see `Page`.
+    hosts : sequence of str
+        Addresses, as for `listen`.
+    port : int
+        Port, as for `listen`.
+    server : Server
+        Server to report on.
+    show_names : bool, optional
+        As for `Page`.
 
     Raises
     ------
@@ -62,20 +67,21 @@ class Status:
             threading.Thread(target=http.serve_forever, name="status", daemon=True).start()
             self._answers.append(http)
         logger.info(
-            "Status on %s", " and ".join(f"http://{written(each)}" for each in self.addresses)
+            "Status on %s",
+            " and ".join(f"http://{format_address(address)}" for address in self.addresses),
         )
 
     @property
     def addresses(self) -> list[tuple[str, int]]:
-        """Where it answers."""
+        """Addresses that it listens on."""
         return [http.socket.getsockname()[:2] for http in self._answers]
 
     def scan(self) -> ScanObserver:
-        """Observe one scan, for the metrics and for the page."""
+        """Return an observer of one scan, for the metrics and the page."""
         return ObserverGroup([self.metrics.scan(), self.page.scan()])
 
     def close(self) -> None:
-        """Give the port back."""
+        """Stop and release the port."""
         self.page.close()
         for http in self._answers:
             http.shutdown()

@@ -9,7 +9,7 @@ from dataclasses import dataclass, fields
 from typing import Any
 from xml.etree.ElementTree import Element
 
-from scoremri_core.errors import InputError
+from scoremri_core.errors import InputError, similar
 from scoremri_core.samplers import SAMPLERS
 
 OUTPUTS = ("mean", "std", "phase", "samples", "zero_filled", "classical", "complex_std")
@@ -89,7 +89,7 @@ class Properties:
         parsed: dict[str, Any] = {}
         for name, text in values.items():
             if name not in known:
-                raise InputError(f"unknown property '{name}': known are {', '.join(known)}")
+                raise InputError(f"unknown property '{name}'{similar(name, known)}")
             try:
                 parsed[name] = _PARSERS[name](text.strip())
             except ValueError as error:

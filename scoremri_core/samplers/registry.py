@@ -8,7 +8,7 @@ from typing import Any, Protocol
 
 from torch import Tensor
 
-from scoremri_core.errors import InputError
+from scoremri_core.errors import InputError, similar
 from scoremri_core.mri.sense import SenseOperator
 from scoremri_core.priors import Denoiser, load_prior
 from scoremri_core.priors.storage import DEFAULT
@@ -65,7 +65,7 @@ class Sampler:
         known = [field.name for field in fields(self.options) if field.name != "steps"]
         for name in given:
             if name not in known:
-                raise InputError(f"sampler option {name!r}: expected one of {', '.join(known)}")
+                raise InputError(f"unknown sampler option {name!r}{similar(name, known)}")
         if steps is not None:
             if steps < 1:
                 raise InputError(f"steps is {steps}: expected at least 1")

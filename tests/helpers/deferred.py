@@ -216,7 +216,7 @@ def count(scans, seed=0, folder=None, kills=math.inf, say=sys.stdout.write):
         left = len(list((site.folder / "later").glob("scan_*/*.partial.h5")))
     counts = site.counts
     counts["nodes vanished"] = log.count("ended early")
-    counts["tried again"] = log.count("tried again")
+    counts["retried"] = log.count("retrying: ")
     counts["retrieved"] = sum("lost" not in each and each["right"] for each in found.values())
     counts["wrong"] = sum(not each.get("right", True) for each in found.values())
     counts["twice"] = sum(each.get("images", 0) > OUTPUTS for each in found.values())

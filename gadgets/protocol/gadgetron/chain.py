@@ -1,4 +1,4 @@
-"""Chains: Gadgetron's version-2 configurations, found, read and given their properties."""
+"""Chains: Gadgetron's version-2 configurations."""
 
 from __future__ import annotations
 
@@ -16,22 +16,30 @@ INSTALLED = Path(sysconfig.get_path("data")) / "share" / "gadgetron" / "config"
 
 
 def shipped(package: Path) -> Path:
-    """Folder of the chains that belong to this package: within it, or beside it in its sources."""
-    own, sources = package / "config", package.parent
+    """Return the folder of the package's chains, in the package or in its source tree."""
+    installed, sources = package / "config", package.parent
     in_sources = (sources / "setup.cfg").is_file() and (sources / "pyproject.toml").is_file()
-    return sources / "config" if in_sources and not own.is_dir() else own
+    return sources / "config" if in_sources and not installed.is_dir() else installed
 
 
 SHIPPED = shipped(PACKAGE)
 
 
-class UnknownChain(InputError):  # noqa: N818  (it says what it is, like StopIteration)
-    """A name that no chain has; the sentence lists those that there are."""
+class UnknownChain(InputError):  # noqa: N818
+    """Unknown chain name; the message lists the known ones."""
 
 
 @dataclass(frozen=True)
 class Node:
-    """A Python node of a chain: where its target is, and its `<configuration>` as XML."""
+    """A Python node of a chain.
+
+    Attributes
+    ----------
+    module, target : str
+        Module, and function or class in it.
+    configuration : str
+        `<configuration>` of the node, as XML.
+    """
 
     module: str
     target: str
@@ -39,19 +47,22 @@ class Node:
 
     @property
     def name(self) -> str:
-        """Module and target."""
+        """MODULE.TARGET."""
         return f"{self.module}.{self.target}"
 
 
 @dataclass(frozen=True)
 class Foreign:
-    """A part of a chain that is no Python node of its own process.
+    """A part of a chain that is not a Python node.
 
     Attributes
     ----------
-    name : class of a C++ gadget, or what the part is.
-    port : where a node that runs already is connected to, or None.
-    configuration : of the node, as XML.
+    name : str
+        Class of a C++ gadget, or tag of the element.
+    port : str or None
+        Port of a resident node.
+    configuration : str
+        `<configuration>` of the node, as XML.
     """
 
     name: str
@@ -61,20 +72,33 @@ class Foreign:
 
 @dataclass(frozen=True)
 class Chain:
-    """A configuration: the name it was asked by and its XML."""
+    """A Gadgetron configuration of version 2.
+
+    Attributes
+    ----------
+    name : str
+        Name or path of the chain.
+    xml : str
+        Configuration.
+    """
 
     name: str
     xml: str
 
     @classmethod
     def load(cls, name: str) -> Chain:
-        """Find a chain by path, or by name in the package and where Gadgetron has its own.
+        """Load a chain by path, or by name from the package or Gadgetron's folder.
+
+        Parameters
+        ----------
+        name : str
+            Path or name, with or without .xml.
 
         Raises
         ------
         InputError
-            Where there is none of that name (the known ones are listed), or it is not a
-            version-2 configuration.
+            The chain is unknown (the message lists the known ones) or not a version-2
+            configuration.
         """
         path = find(name)
         if path is None:
@@ -88,12 +112,19 @@ class Chain:
 
     @classmethod
     def served(cls, name: str, folder: str | None = None) -> Chain:
-        """Find a chain that a client names: in the known folders and in `folder`, nowhere else.
+        """Load a chain by the name that a client sends, never by path.
+
+        Parameters
+        ----------
+        name : str
+            Name, with or without .xml.
+        folder : str, optional
+            Folder of additional chains.
 
         Raises
         ------
         UnknownChain
-            Where there is none of that name, which a path never is.
+            The chain is unknown.
         InputError
             As `load`.
         """
@@ -104,14 +135,22 @@ class Chain:
         raise UnknownChain(f"unknown chain '{name}': known are {', '.join(known(folder))}")
 
     def checked(self, folder: str | None = None) -> Chain:
-        """The same chain, if it names no targets but those of the chains that `served` finds.
+        """Check that a chain received from a client runs only targets of known chains.
 
-        A chain that comes over the network must not choose what code runs here.
+        Parameters
+        ----------
+        folder : str, optional
+            Folder of additional chains.
+
+        Returns
+        -------
+        Chain
+            The same chain.
 
         Raises
         ------
         InputError
-            Naming a target that is not known.
+            The chain has another target.
         """
         targets = set()
         for place in _folders(folder):
@@ -129,13 +168,13 @@ class Chain:
         return self
 
     def writers(self) -> list[str]:
-        """Names of the chain's writers, which say what goes back to a client."""
+        """Return the names of the writers, which select the items returned to a client."""
         root = _parse(self.xml, self.name)
         names = [writer.findtext("classname") or "" for writer in root.findall("writers/writer")]
         return names or ["ImageWriter"]
 
     def with_properties(self, values: Mapping[str, str]) -> Chain:
-        """The same chain with properties set on each of its Python nodes."""
+        """Return the chain with properties set on each of its Python nodes."""
         if not values:
             return self
         root = _parse(self.xml, self.name)
@@ -152,28 +191,28 @@ class Chain:
         return Chain(self.name, ElementTree.tostring(root, encoding="unicode"))
 
     def values(self, name: str) -> set[str]:
-        """Values that nodes have for a property."""
-        every = _parse(self.xml, self.name).iter("property")
-        return {each.get("value") or "" for each in every if each.get("name") == name}
+        """Return the values of a property at all nodes."""
+        elements = _parse(self.xml, self.name).iter("property")
+        return {prop.get("value") or "" for prop in elements if prop.get("name") == name}
 
     def without(self, name: str) -> Chain:
-        """The same chain, its nodes without a property."""
+        """Return the chain without a property."""
         if not self.values(name):
             return self
         root = _parse(self.xml, self.name)
         for configuration in root.iter("configuration"):
-            for each in configuration.findall("property"):
-                if each.get("name") == name:
-                    configuration.remove(each)
+            for element in configuration.findall("property"):
+                if element.get("name") == name:
+                    configuration.remove(element)
         return Chain(self.name, ElementTree.tostring(root, encoding="unicode"))
 
     def nodes(self) -> list[Node]:
-        """The nodes of a chain that consists of Python nodes alone.
+        """Return the nodes of a chain that has only Python nodes.
 
         Raises
         ------
         InputError
-            Naming the first part that only a Gadgetron server can run.
+            The chain has a part that needs a Gadgetron server.
         """
         nodes = []
         for element in self._stream():
@@ -186,12 +225,12 @@ class Chain:
         return nodes
 
     def parts(self) -> list[Node | Foreign]:
-        """Everything that data passes on its way, in the order of the XML; branches are opened.
+        """Return all parts of the stream in the order of the XML, including those of branches.
 
         Raises
         ------
         InputError
-            Where there is nothing, or a Python node lacks its module or target.
+            The stream is empty, or a Python node has no module or target.
         """
         tags = ("gadget", "external", "branch", "merge", "distributor")
         return [self._part(element) for element in self._stream().iter() if element.tag in tags]
@@ -218,7 +257,7 @@ class Chain:
 
 
 def find(name: str) -> Path | None:
-    """Path of a chain given by path or by name, with or without .xml; None if there is none."""
+    """Return the path of a chain given by path or name, with or without .xml, or None."""
     for candidate in (name, f"{name}.xml"):
         for path in (Path(candidate), SHIPPED / candidate, INSTALLED / candidate):
             if path.is_file():
@@ -227,7 +266,7 @@ def find(name: str) -> Path | None:
 
 
 def known(folder: str | None = None) -> list[str]:
-    """Names of the chains that can be asked for by name, those in `folder` among them."""
+    """Return the names of all chains, including those in `folder`."""
     return sorted({path.name for place in _folders(folder) for path in place.glob("*.xml")})
 
 
@@ -239,7 +278,7 @@ def _parse(xml: str, name: str) -> ElementTree.Element:
     root = parse(xml, name)
     if root.tag.endswith("gadgetronStreamConfiguration"):
         raise InputError(
-            f"{name}: a legacy <gadgetronStreamConfiguration>, in which Gadgetron ignores Python "
+            f"{name}: legacy <gadgetronStreamConfiguration>, in which Gadgetron ignores Python "
             "nodes; expected a <configuration> of version 2"
         )
     if root.tag != "configuration" or (root.findtext("version") or "").strip() != "2":

@@ -1,4 +1,4 @@
-"""A node's connection: the guard around a target, and reading that ends when the stream does."""
+"""Connection of a node: error handling around a target, and bounded reading."""
 
 from __future__ import annotations
 
@@ -29,21 +29,27 @@ Target = Callable[[Any], None]
 
 
 class NodeConnection(Connection):
-    """The connection that gadgetron-python gives a target, over a socket that is read in bounds.
+    """Connection of gadgetron-python over an `Endpoint`.
 
     Parameters
     ----------
-    connected : the socket, its configuration and header read.
-    config, header : their XML; an empty configuration has no properties.
-    stall : see `Endpoint`.
-    shared : what the scans of this process have in common, for the target.
-    observer : ScanObserver of this scan; None takes that of `shared`.
-    embedded : whether the peer is this package's own host, which may be told of a failure at once.
+    connected : socket.socket
+        Socket, after configuration and header.
+    config, header : str
+        XML documents; an empty configuration has no properties.
+    stall : float, optional
+        As for `Endpoint`.
+    shared : Shared, optional
+        State shared by the scans of this process.
+    observer : ScanObserver, optional
+        Observer of this scan. Default: that of `shared`.
+    embedded : bool, optional
+        Whether the peer is the embedded host, which accepts an error at any time.
 
     Raises
     ------
     InputError
-        For a document that cannot be read; the socket is left as it was.
+        A document is invalid; the socket stays open.
     """
 
     def __init__(
@@ -65,7 +71,7 @@ class NodeConnection(Connection):
         self.shared = shared
         self.observer = observer
         self.embedded = embedded
-        self.failure: Exception | None = None  # what a guarded target has told by itself
+        self.failure: Exception | None = None  # error reported by a guarded target
 
     def _read_config(self) -> tuple[Element | None, bytes]:
         return self._documents[0]
@@ -75,11 +81,11 @@ class NodeConnection(Connection):
 
 
 def run_target(target: Target, name: str, connection: NodeConnection) -> Exception | None:
-    """Run a target to the end of its stream, telling the peer what it fails with.
+    """Run a target to the end of its stream and report its failure to the peer.
 
     Returns
     -------
-    What it failed with, or None.
+    Exception or None
     """
     try:
         with connection:
@@ -98,18 +104,27 @@ def run_target(target: Target, name: str, connection: NodeConnection) -> Excepti
 
 
 def guarded(target: Callable[[Any, OnLoss], None]) -> Target:
-    """Make a target that tells its failures: a traceback in the log, message 8, then CLOSE.
+    """Wrap a target so that its failures are logged and sent to the peer as message 8.
 
-    Message 8 waits for the peer's CLOSE, see `tell`.  Our CLOSE is sent as the connection's own
-    context ends.  A peer that went away cannot be told anything: the error is raised, so that the
-    process ends.  The target gets, beside the connection, a function to call where its reading
-    thread finds the peer gone: then the error is raised at once, whatever is being computed.
+    Message 8 is sent after the peer's CLOSE, see `tell`; CLOSE follows when the context of the
+    connection ends. If the peer has disconnected, the error is raised, so that the process ends.
+
+    Parameters
+    ----------
+    target : callable
+        Function of the connection and of a callback, which its reading thread calls with the
+        exception if the peer disconnects; the error is then raised without waiting for the target.
+
+    Returns
+    -------
+    callable
+        Function of the connection.
     """
 
     @functools.wraps(target)
     def run(connection: Any) -> None:
         outcome: queue.SimpleQueue[Exception | None] = queue.SimpleQueue()
-        if not isinstance(connection.socket, Endpoint):  # of a process that Gadgetron started
+        if not isinstance(connection.socket, Endpoint):  # in a process started by Gadgetron
             set_up()
             connection.socket = Endpoint(connection.socket.socket)
             connection.readers.update(wire.READERS)
@@ -119,10 +134,10 @@ def guarded(target: Callable[[Any, OnLoss], None]) -> Target:
             try:
                 target(connection, outcome.put)
                 outcome.put(None)
-            except Exception as error:  # noqa: BLE001  (nothing may end in silence)
+            except Exception as error:  # noqa: BLE001  (reported below)
                 outcome.put(error)
 
-        # A thread, so that the loss of the peer is heard while it samples.
+        # in a thread, so that a lost connection is noticed while sampling
         start(attempt, name=target.__name__)
         error = outcome.get()
         if isinstance(error, ConnectionError):
@@ -145,49 +160,58 @@ def _tell(connection: Any, error: Exception) -> None:
 
 
 def tell(endpoint: Endpoint, readers: Mapping[int, Callable[[Any], Any]], error: Exception) -> None:
-    """Send message 8 to a Gadgetron server, once it has said CLOSE.
+    """Send message 8 to a Gadgetron server after its CLOSE.
 
-    Until then it sends, and an error that comes while it does often ends its process before it
-    has told its own client: what still comes is read and dropped.
+    An error message during input often crashes Gadgetron before it informs its client. Input until
+    CLOSE is discarded.
+
+    Parameters
+    ----------
+    endpoint : Endpoint
+        Connection to the server.
+    readers : mapping of int to callable
+        Readers of messages by id.
+    error : Exception
+        Error to report.
 
     Raises
     ------
     ConnectionError
-        Where the peer has gone.
+        The peer has disconnected.
     """
     with contextlib.suppress(InputError):
         for _ in _messages(endpoint, readers):
             pass
-    if not endpoint.finished:  # nobody can say where a message begins: the peer's pause has to do
+    if not endpoint.finished:  # out of step with the messages: wait for a pause
         endpoint.drop()
     wire.write_error(endpoint, describe(error))
 
 
 def describe(error: Exception) -> str:
-    """One sentence for the other side."""
+    """Format an error for the peer."""
     return str(error) if isinstance(error, InputError) else f"{type(error).__name__}: {error}"
 
 
 def receive(connection: Any) -> Iterator[Any]:
-    """Items of a connection until its CLOSE.
+    """Yield the items of a connection until CLOSE.
 
     Raises
     ------
     InputError
-        For a message id that has no reader.
+        A message has an unknown id.
     StreamEnded
-        At end of file without CLOSE.
+        The stream ends without CLOSE.
     """
     return _messages(connection.socket, connection.readers)
 
 
 def _messages(endpoint: Endpoint, readers: Mapping[int, Callable[[Any], Any]]) -> Iterator[Any]:
     while True:
-        with endpoint.reading:  # a thread that reads ahead may still be at it as another drops
+        with endpoint.reading:  # another thread may be reading
             if endpoint.finished:
                 return
             if not endpoint.in_step:
-                raise InputError("what comes now is no message any more")
+                raise InputError("cannot read further messages after a damaged one")
             endpoint.in_step = False
             number = wire.message_id(endpoint)
             if number == constants.GADGET_MESSAGE_CLOSE:

@@ -1,4 +1,4 @@
-"""The header that comes with a scan, and the bounds of what it may ask for."""
+"""ISMRMRD header of a stream, with limits on its matrices."""
 
 from __future__ import annotations
 
@@ -8,25 +8,25 @@ from typing import Any
 from scoremri_core.errors import InputError
 from scoremri_core.scans.header import parse_header
 
-MAX_SIDE = 8192  # of a matrix of a header,
-MAX_POINTS = 1 << 28  # and its points in all: arrays are made by it, one value for each coil
+MAX_SIDE = 8192  # of a matrix
+MAX_POINTS = 1 << 28  # of a matrix; arrays have this size per coil
 
 
 def read_header(xml: str) -> Any:
-    """Parse an ISMRMRD header whose matrices are of a size that can be.
+    """Parse an ISMRMRD header and check its matrices.
 
     Raises
     ------
     InputError
-        Naming what is wrong with it.
+        The header is invalid or has too large matrices.
     """
-    header = parse_header(xml, "the header that came")
+    header = parse_header(xml, "the ISMRMRD header")
     check_matrices(header)
     return header
 
 
 def check_matrices(header: Any) -> None:
-    """Refuse, with InputError, a header whose matrices would fill the memory."""
+    """Raise InputError for a header with too large matrices."""
     for number, encoding in enumerate(header.encoding):
         for field in ("encodedSpace", "reconSpace"):
             space = getattr(encoding, field)

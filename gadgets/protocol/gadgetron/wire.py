@@ -1,4 +1,4 @@
-"""Gadgetron's wire protocol: one end of a socket, for nodes, the embedded host and the client."""
+"""Gadgetron's wire protocol, for nodes, the embedded host and the client."""
 
 from __future__ import annotations
 
@@ -19,72 +19,73 @@ from ismrmrd.image import dtype_mapping
 from scoremri_core.errors import InputError
 from scoremri_core.scans.documents import decoded, parse
 
-# What a length field announces is never allocated at once: memory grows with what has arrived, at
-# most one chunk ahead of it, and up to these bounds.
+# Memory grows with the data received, by one chunk at a time, not with announced lengths.
 CHUNK = 1 << 20
 MAX_TEXT = 1 << 24  # bytes of a configuration, a header, a text or the attributes of an image
 MAX_ITEM = 1 << 30  # bytes of one readout or waveform
 MAX_IMAGE = 1 << 32  # bytes of the pixels of one image, or of any other part of a message
 
-QUIET_SECONDS = 3.0  # of a peer that still sends as the connection closes,
-DRAIN_SECONDS = 60.0  # and how long it may go on sending
+QUIET_SECONDS = 3.0  # pause after which a peer has stopped sending
+DRAIN_SECONDS = 60.0  # limit for discarding input
 
 CONFIG_NAME_BYTES = 1024
-# documents, as messages name them
+# documents, in messages
 CONFIGURATION, HEADER = "the configuration", "the ISMRMRD header"
 ATTRIBUTES = "the attributes of an image"
-FAILED = "the scan failed: "  # begins a text that tells a client why; message 8 would abort most
+FAILED = "the scan failed: "  # prefix of a TEXT message; message 8 aborts most clients
 
-# ismrmrd holds the 32-bit integers of the wire in 64 bits, and would send them so.
+# ismrmrd maps 32-bit integers to 64 bits
 PIXELS = {k: v for k, v in dtype_mapping.items() if k != ismrmrd.DATATYPE_INT}
 
 
 class ChainError(InputError):
-    """A chain that could not be run, or failed: the message is the failing side's own."""
+    """A chain cannot run or failed; with the message of the failing node."""
 
 
-class StreamEnded(ConnectionError):  # noqa: N818  (it says what happened, like StopIteration)
-    """The peer went away without CLOSE."""
+class StreamEnded(ConnectionError):  # noqa: N818
+    """The peer disconnected without CLOSE."""
 
 
 class Stalled(ChainError):  # noqa: N818
-    """The peer stopped in the middle of a message."""
+    """The peer stopped within a message."""
 
 
 class Endpoint:
-    """One end of a stream, with the read, write and close that gadgetron-python expects of it.
+    """One end of a stream, with the methods of gadgetron-python's socket wrapper.
 
-    Its own socket wrapper spins when the peer goes away, allocates whatever a length field says,
-    and loses what was just sent when unread data remain as it closes.
+    That wrapper spins if the peer disconnects, allocates any announced length, and loses the last
+    data sent if unread data remain on close.
+
+    Parameters
+    ----------
+    connected : socket.socket
+        Connected socket, owned by the endpoint.
+    stall : float, optional
+        Timeout in seconds within a message and for unread output. Default: none.
     """
 
     def __init__(self, connected: socket.socket, stall: float | None = None) -> None:
-        """Take over a connected socket.
-
-        `stall` bounds, in seconds, how long the peer may pause in the middle of a message, and
-        how long it may leave what is sent to it unread.
-        """
         self.socket = connected
         self.stall = stall
         self.socket.settimeout(stall)
-        self.patient = True  # between messages: a scanner may pause there
+        self.patient = True  # no timeout between messages
         self.received = 0  # bytes
         self.finished = False  # the peer's CLOSE was read
-        self.reading = threading.Lock()  # of whoever reads one message of a stream
-        self.in_step = True  # the next byte begins a message: not so where one could not be read
+        self.reading = threading.Lock()  # held while a message is read
+        self.in_step = True  # the next byte begins a message
         self._closed = False
 
     def read(self, count: int, patient: bool = False) -> bytearray:
-        """Exactly `count` bytes; if `patient`, and as long as the endpoint is, however late.
+        """Read exactly `count` bytes, without a timeout before the first if `patient`.
 
         Raises
         ------
         StreamEnded
-            At end of file.
+            The stream ends.
         Stalled
-            Where the peer pauses for too long.
+            The timeout has passed.
         ChainError
-            For a count beyond all bounds.
+            `count` is too large.
         """
         if count > MAX_IMAGE:
             raise ChainError(f"a part of {count} bytes was announced: at most {MAX_IMAGE}")
@@ -105,17 +106,17 @@ class Endpoint:
         return parts
 
     def comes(self) -> bool:
-        """Whether the peer sends something, or goes, before it has paused for too long."""
+        """Whether the peer sends data or disconnects before the timeout."""
         try:
             self.socket.recv(1, socket.MSG_PEEK)
         except TimeoutError:
             return False
         except OSError:
-            pass  # reading tells what it is
+            pass  # reported on reading
         return True
 
     def drop(self) -> None:
-        """Read and drop whatever comes, until CLOSE was read, the peer pauses or has gone."""
+        """Discard input until CLOSE, a pause, or the end of the stream."""
         deadline = time.monotonic() + DRAIN_SECONDS
         self.socket.settimeout(QUIET_SECONDS)
         with contextlib.suppress(OSError):
@@ -129,10 +130,10 @@ class Endpoint:
         Raises
         ------
         OSError
-            Where the peer is gone, or leaves what is sent unread for too long.
+            The peer has disconnected, or does not read within the timeout.
         """
         view = memoryview(data if isinstance(data, bytes) else bytes(data))
-        for start in range(0, len(view), CHUNK):  # a timeout is for one call, however much it sends
+        for start in range(0, len(view), CHUNK):  # the timeout applies to each call
             try:
                 self.socket.sendall(view[start : start + CHUNK])
             except TimeoutError as error:
@@ -141,8 +142,8 @@ class Endpoint:
     def close(self) -> None:
         """Send CLOSE, once, and close the socket.
 
-        Where the peer is still sending, what it sends is read and dropped for a while: closing
-        over unread data would reset the connection and take our last words with it.
+        Input is discarded for a while before: closing with unread data would reset the connection
+        and lose the last output.
         """
         if self._closed:
             return
@@ -152,30 +153,30 @@ class Endpoint:
             self.socket.shutdown(socket.SHUT_WR)
             self.drop()
         except OSError:
-            pass  # the peer is gone, and there is nothing left to tell it
+            pass  # the peer has disconnected
         finally:
             self.abandon()
 
     def abandon(self) -> None:
-        """Close the socket without CLOSE; a read or write that waits on it ends."""
+        """Close the socket without CLOSE; waiting reads and writes end."""
         self._closed = True
-        with contextlib.suppress(OSError):  # not connected any more
+        with contextlib.suppress(OSError):  # disconnected
             self.socket.shutdown(socket.SHUT_RDWR)
         self.socket.close()
 
 
 def message_id(endpoint: Endpoint, patient: bool = True) -> int:
-    """Read the id that every message starts with; a scanner may pause before it."""
+    """Read the id at the start of a message."""
     return int(constants.GadgetMessageIdentifier.unpack(endpoint.read(2, patient))[0])
 
 
 def read_text(endpoint: Endpoint, length: struct.Struct = constants.uint32) -> str:
-    """Read a length and that many bytes of UTF-8."""
+    """Read a length and UTF-8 text."""
     return _read_bytes(endpoint, length).rstrip(b"\0").decode("utf-8", "replace")
 
 
 def read_document(endpoint: Endpoint, name: str) -> str:
-    """Read a length and an XML document, in whatever encoding it declares."""
+    """Read a length and an XML document in its declared encoding."""
     return decoded(bytes(_read_bytes(endpoint, constants.uint32)), name)
 
 
@@ -187,12 +188,12 @@ def _read_bytes(endpoint: Endpoint, length: struct.Struct) -> bytearray:
 
 
 def read_config(endpoint: Endpoint) -> str:
-    """Read the message of a configuration."""
+    """Read a configuration message."""
     return _expected(endpoint, constants.GADGET_MESSAGE_CONFIG, CONFIGURATION)
 
 
 def read_header(endpoint: Endpoint) -> str:
-    """Read the message of an ISMRMRD header."""
+    """Read an ISMRMRD header message."""
     return _expected(endpoint, constants.GADGET_MESSAGE_HEADER, HEADER)
 
 
@@ -210,7 +211,7 @@ def read_config_name(endpoint: Endpoint) -> str:
 
 
 def read_acquisition(endpoint: Endpoint) -> ismrmrd.Acquisition:
-    """Read a readout, its arrays made once their bytes are there."""
+    """Read a readout."""
     head = ismrmrd.AcquisitionHeader.from_buffer_copy(
         endpoint.read(ctypes.sizeof(ismrmrd.AcquisitionHeader))
     )
@@ -236,7 +237,7 @@ def read_waveform(endpoint: Endpoint) -> ismrmrd.Waveform:
 
 
 def read_image(endpoint: Endpoint) -> ismrmrd.Image:
-    """Read an image, once its sizes are seen to be within bounds."""
+    """Read an image of limited size."""
     head = endpoint.read(ctypes.sizeof(ismrmrd.ImageHeader))
     header = ismrmrd.ImageHeader.from_buffer_copy(head)
     (attribute_bytes,) = constants.uint64.unpack(endpoint.read(constants.uint64.size))
@@ -276,14 +277,15 @@ def read_message(endpoint: Endpoint) -> Any:
 
     Returns
     -------
-    An acquisition, waveform or image; str for TEXT; None for CLOSE.
+    ismrmrd.Acquisition, ismrmrd.Waveform, ismrmrd.Image, str or None
+        str for TEXT, None for CLOSE.
 
     Raises
     ------
     ChainError
-        For an ERROR message, with its text, and for an id that is not known.
+        ERROR message, with its text, or unknown id.
     StreamEnded
-        At end of file.
+        The stream ends without CLOSE.
     """
     number = message_id(endpoint)
     if number == constants.GADGET_MESSAGE_CLOSE:
@@ -292,8 +294,8 @@ def read_message(endpoint: Endpoint) -> Any:
     if number == constants.GADGET_MESSAGE_TEXT:
         return read_text(endpoint)
     if number == constants.GADGET_MESSAGE_ERROR:
-        told = read_text(endpoint, constants.uint64)
-        raise ChainError("".join(c if c.isprintable() else " " for c in told))
+        message = read_text(endpoint, constants.uint64)
+        raise ChainError("".join(c if c.isprintable() else " " for c in message))
     if number not in READERS:
         raise ChainError(f"a message with id {number} came: known are {sorted(READERS)}")
     return READERS[number](endpoint)
@@ -305,7 +307,7 @@ def write_config(endpoint: Endpoint, xml: str) -> None:
 
 
 def write_config_name(endpoint: Endpoint, name: str) -> None:
-    """Send the name of a configuration that the server has."""
+    """Send the name of one of the server's configurations."""
     identifier = constants.GadgetMessageIdentifier.pack(constants.GADGET_MESSAGE_FILENAME)
     encoded = name.encode()
     if len(encoded) >= CONFIG_NAME_BYTES:
@@ -319,12 +321,12 @@ def write_header(endpoint: Endpoint, xml: str) -> None:
 
 
 def write_text(endpoint: Endpoint, text: str) -> None:
-    """Send a text for the log of the other side."""
+    """Send a text for the log of the peer."""
     _write_text(endpoint, constants.GADGET_MESSAGE_TEXT, text)
 
 
 def write_error(endpoint: Endpoint, message: str) -> None:
-    """Tell the server that this node failed, and why."""
+    """Send an ERROR message."""
     encoded = message.encode()
     endpoint.write(struct.pack("<HQ", constants.GADGET_MESSAGE_ERROR, len(encoded)) + encoded)
 
@@ -344,7 +346,7 @@ def write_item(endpoint: Endpoint, item: Any) -> None:
 
 
 def write_close(endpoint: Endpoint) -> None:
-    """Say that nothing more will be sent; reading goes on."""
+    """Send CLOSE; reading goes on."""
     endpoint.write(constants.GadgetMessageIdentifier.pack(constants.GADGET_MESSAGE_CLOSE))
 
 

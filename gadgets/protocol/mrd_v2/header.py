@@ -1,4 +1,4 @@
-"""The header of MRD version 2 as that of version 1."""
+"""Conversion of MRD version 2 headers to version 1."""
 
 from __future__ import annotations
 
@@ -16,12 +16,20 @@ from scoremri_core.scans.documents import undeclared
 
 
 def header_xml(header: Any) -> str:
-    """A header of version 2 as the XML of version 1.
+    """Convert a header of version 2 to the XML of version 1.
 
-    The fields of both have the same names but for capitals and underscores.
+    Field names of both versions differ only in capitals and underscores.
+
+    Parameters
+    ----------
+    header : mrd.Header
+
+    Returns
+    -------
+    str
     """
     converted = _converted(xsd.ismrmrdHeader, header)
-    converted.version = None  # of another schema
+    converted.version = None  # version of the other schema
     return undeclared(xsd.ToXML(converted))
 
 
@@ -30,12 +38,12 @@ def _plain(name: str) -> str:
 
 
 def _converted(kind: Any, value: Any) -> Any:
-    """A value of mrd as the type that xsd has for it."""
+    """Convert a value of mrd to the type of ismrmrd.xsd."""
     if value is None:
         return None
-    inner = [each for each in get_args(kind) if each is not type(None)]
+    inner = [type_ for type_ in get_args(kind) if type_ is not type(None)]
     if get_origin(kind) is list:
-        return [_converted(inner[0], each) for each in value]
+        return [_converted(inner[0], item) for item in value]
     if get_origin(kind) in (Union, types.UnionType):
         return _converted(inner[0], value)
     if dataclasses.is_dataclass(kind):
@@ -50,13 +58,13 @@ def _converted(kind: Any, value: Any) -> Any:
     if isinstance(value, Enum):
         if kind is str:
             return value.name
-        # version 1 has no word for "no acceleration": it leaves the element out
-        return next((each for each in kind if _plain(each.name) == _plain(value.name)), None)
+        # version 1 omits the element for "no acceleration"
+        return next((member for member in kind if _plain(member.name) == _plain(value.name)), None)
     return _CONVERTERS[kind](value)
 
 
 def _number(value: float) -> float:
-    """With the digits that its text had: .8 is not .800000011920929, though it came in 32 bits."""
+    """Convert 32-bit numbers with their shortest digits: 0.8, not 0.800000011920929."""
     single = np.float32(value)
     return float(str(single)) if single == value else float(value)
 

@@ -1,6 +1,6 @@
-"""Items of MRD version 2 to and from those of version 1, which the chains speak.
+"""Conversion of MRD version 2 items to and from version 1.
 
-Of both editions: mrd-python 2.1 counts times in ticks and microseconds, 2.2 in nanoseconds.
+Supports mrd-python 2.1 (times in ticks and microseconds) and 2.2 (nanoseconds).
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from gadgets.protocol.gadgetron.wire import MAX_ITEM
 from scoremri_core.errors import InputError
 from scoremri_core.scans.flags import COUNTERS_AND_AVERAGE
 
-# of a readout and of an image, by the same name in both versions
+# fields of a readout and of an image with equal names in both versions
 ENCODING = ("kspace_encode_step_1", "kspace_encode_step_2", *COUNTERS_AND_AVERAGE, "segment")
 READOUT = ("discard_pre", "discard_post", "center_sample", "encoding_space_ref", "scan_counter")
 READOUT_GEOMETRY = ("position", "read_dir", "phase_dir", "slice_dir", "patient_table_position")
@@ -26,24 +26,32 @@ IMAGE_GEOMETRY = {
     "slice_dir": "slice_dir",
     "patient_table_position": "patient_table_position",
 }
-NS_PER_MS = 1_000_000  # a tick of version 1's clocks, as MRD's own converters have it
+NS_PER_MS = 1_000_000  # tick of version 1 in MRD's converters
 
 
 def acquisition(readout: Any) -> ismrmrd.Acquisition:
-    """A readout of version 1.
+    """Convert a readout to version 1.
+
+    Parameters
+    ----------
+    readout : mrd.Acquisition
+
+    Returns
+    -------
+    ismrmrd.Acquisition
 
     Raises
     ------
     InputError
-        For what version 1 has no room for.
+        A value does not fit into version 1.
     """
     if getattr(readout, "phase", None) is not None:
-        raise InputError("a readout came with an array of phases, which nothing here applies")
+        raise InputError("readout with an array of phases, which is not supported")
     head, out = readout.head, ismrmrd.AcquisitionHeader()
     channels, samples = readout.data.shape
     dimensions = readout.trajectory.shape[0] if readout.trajectory.size else 0
     if 8 * readout.data.size + 4 * readout.trajectory.size > MAX_ITEM:
-        raise InputError(f"a readout of more than {MAX_ITEM} bytes came")
+        raise InputError(f"readout of more than {MAX_ITEM} bytes")
     out.version = 1
     out.flags = int(head.flags)
     out.measurement_uid = head.measurement_uid
@@ -76,7 +84,7 @@ def acquisition(readout: Any) -> ismrmrd.Acquisition:
 
 
 def waveform(recorded: Any) -> ismrmrd.Waveform:
-    """A waveform of version 1."""
+    """Convert a waveform to version 1."""
     out = ismrmrd.WaveformHeader()
     out.version = 1
     for name in ("flags", "measurement_uid", "scan_counter", "waveform_id"):
@@ -88,7 +96,17 @@ def waveform(recorded: Any) -> ismrmrd.Waveform:
 
 
 def image_v2(mrd: Any, image: ismrmrd.Image) -> Any:
-    """An image as an item of a stream of version 2; its attributes stay the texts that they are."""
+    """Convert an image to an item of version 2, with its attributes as strings.
+
+    Parameters
+    ----------
+    mrd : module
+    image : ismrmrd.Image
+
+    Returns
+    -------
+    mrd.StreamItem
+    """
     kinds = {
         np.uint16: mrd.StreamItem.ImageUint16,
         np.int16: mrd.StreamItem.ImageInt16,
@@ -113,14 +131,14 @@ def image_v2(mrd: Any, image: ismrmrd.Image) -> Any:
     out.user_int, out.user_float = list(head.user_int), list(head.user_float)
     text = mrd.ImageMetaValue.String
     meta = {
-        name: [text(str(each)) for each in (value if isinstance(value, list) else [value])]
+        name: [text(str(item)) for item in (value if isinstance(value, list) else [value])]
         for name, value in image.meta.items()
     }
     return kinds[image.data.dtype.type](mrd.Image(head=out, data=image.data, meta=meta))
 
 
 def waveform_v2(mrd: Any, waveform: ismrmrd.Waveform) -> Any:
-    """A waveform as an item of a stream of version 2."""
+    """Convert a waveform to an item of version 2."""
     head = waveform.getHead()
     out = mrd.WaveformUint32(data=np.ascontiguousarray(waveform.data, np.uint32))
     for name in ("flags", "measurement_uid", "scan_counter", "waveform_id"):
@@ -135,23 +153,23 @@ def waveform_v2(mrd: Any, waveform: ismrmrd.Waveform) -> Any:
 
 def _set(head: Any, name: str, value: int) -> None:
     setattr(head, name, value)
-    if getattr(head, name) != value:  # ctypes keeps the lower bits without a word
-        raise InputError(f"a readout has {name} {value}, for which MRD v1 has no room")
+    if getattr(head, name) != value:  # ctypes truncates silently
+        raise InputError(f"readout with {name} {value}, which does not fit into MRD v1")
 
 
 def _time(item: Any, name: str) -> Any:
-    """Ticks, of editions that count ticks and of those that count nanoseconds."""
+    """Return a time in ticks."""
     if hasattr(item, name):
         return getattr(item, name) or 0
     value = getattr(item, f"{name}_ns") or 0
-    return [each // NS_PER_MS for each in value] if isinstance(value, list) else value // NS_PER_MS
+    return [time // NS_PER_MS for time in value] if isinstance(value, list) else value // NS_PER_MS
 
 
 def _set_time(item: Any, name: str, value: Any) -> None:
     if hasattr(item, name):
         setattr(item, name, value)
     elif isinstance(value, list):
-        setattr(item, f"{name}_ns", [NS_PER_MS * each for each in value])
+        setattr(item, f"{name}_ns", [NS_PER_MS * time for time in value])
     else:
         setattr(item, f"{name}_ns", NS_PER_MS * value)
 

@@ -67,7 +67,7 @@ def test_what_needs_a_server_is_said_and_is_no_problem(run):
     assert "reconstruct_buffers: ok" in out
     code, out, _ = run("check", "score_recon_resident")
     assert code == 0
-    assert "connects to port 18000: scoremri serve must run there already" in out
+    assert "connects to port 18000, where scoremri serve must be running" in out
 
 
 def test_a_python_that_is_not_the_servers_is_told(run, tmp_path, monkeypatch):
@@ -82,8 +82,8 @@ def test_a_python_that_is_not_the_servers_is_told(run, tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("node", "words"),
     [
-        (("absent", "run"), "there is no module 'absent' on sys.path ("),
-        (("absent.inner", "run"), "there is no module 'absent' on sys.path ("),
+        (("absent", "run"), "no module 'absent' on sys.path ("),
+        (("absent.inner", "run"), "no module 'absent' on sys.path ("),
         (("needy", "run"), "the module imports 'absent_too', which"),
         (("broken", "run"), "the module cannot be imported: RuntimeError: no luck"),
         (("empty", "run"), "empty.py has no 'run'"),
@@ -128,7 +128,7 @@ def test_every_problem_is_a_sentence_of_its_own(run, written):
     code, _, err = run("check", path)
     assert code == 2
     unknown, bad, absent = err.splitlines()
-    assert "unknown property 'sample': known are sampler, samples" in unknown
+    assert "unknown property 'sample' (did you mean 'samples'?): known are sampler" in unknown
     assert "property sampler='magic': expected one of posterior" in bad
     assert "no module 'absent'" in absent
 
@@ -183,7 +183,7 @@ def test_a_library_that_is_broken_is_told_with_its_error(run, monkeypatch, tmp_p
     monkeypatch.syspath_prepend(tmp_path)
     code, _, err = run("check", "score_recon.xml")
     assert (code, err.count("\n")) == (2, 1)
-    assert "cannot import what it needs: OSError: libcudart.so.12" in err
+    assert "import failed: OSError: libcudart.so.12" in err
 
 
 def test_a_name_is_looked_up_where_gadgetron_looks(run, home):
@@ -194,7 +194,7 @@ def test_a_name_is_looked_up_where_gadgetron_looks(run, home):
     code, out, err = run("check", "score_recon.xml")
     assert code == 2
     assert f"chain   {home / 'score_recon.xml'}\n" in out
-    assert f"differs from that of this scoremri, {SHIPPED / 'score_recon.xml'}" in out
+    assert f"differs from the installed version, {SHIPPED / 'score_recon.xml'}" in out
     assert "unknown property 'sede'" in err
     for name in ("mine.xml", "mine"):
         code, out, _ = run("check", name)
@@ -225,4 +225,4 @@ def test_a_chain_that_ends_gadgetron_is_told(run, tmp_path, gadget):
     (tmp_path / "old.xml").write_text(text.replace("FloatToUIntGadget", gadget))
     code, _, err = run("check", tmp_path / "old.xml")
     assert (code, err.count("\n")) == (2, 1)
-    assert f"{gadget} before DicomFinishGadget ends Gadgetron's process" in err
+    assert f"{gadget} before DicomFinishGadget crashes Gadgetron" in err

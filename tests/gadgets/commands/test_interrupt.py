@@ -216,7 +216,7 @@ from gadgets import commands, signals
 def work(**_):
     exec({work!r}, globals())
 
-signals.AGAIN = 0.1
+signals.REPEAT_AFTER = 0.1
 commands.app = work
 commands.main()
 """

@@ -78,22 +78,22 @@ def test_frames_are_counted_before_they_come(tmp_path):
             assert frames(stored.heads()) == 3 * 2 * 2
 
 
-def test_sent_readouts_and_received_frames_are_reported():
-    reports = []
-    replayed = ReplayProgress(lambda done, note: reports.append((done, note)), readouts=2)
+def test_what_was_sent_and_what_came_back_is_told():
+    told = []
+    tracker = ReplayProgress(lambda done, note: told.append((done, note)), readouts=2)
     series = [SimpleNamespace(image_series_index=number) for number in (4, 5, 4)]
-    assert list(replayed.sending("ab")) == ["a", "b"]
-    assert list(replayed.receiving(["text", *series])) == ["text", *series]
-    assert reports == [(0, "1 of 2 readouts sent"), (0, ""), (1, ""), (2, "")]
+    assert list(tracker.sending("ab")) == ["a", "b"]
+    assert list(tracker.receiving(["text", *series])) == ["text", *series]
+    assert told == [(0, "1 of 2 readouts sent"), (0, ""), (1, ""), (2, "")]
 
 
-def test_noise_levels_are_reported():
-    reports = []
-    replayed = ReplayProgress(lambda done, note: reports.append((done, note)), readouts=0)
+def test_noise_levels_of_frames_that_are_sampled_are_told():
+    told = []
+    tracker = ReplayProgress(lambda done, note: told.append((done, note)), readouts=0)
     for level in (1, 2):
-        replayed.level_sampled(4, SimpleNamespace(done=level / 2, level=level, levels=2))
-    replayed.frame_reconstructed(None, None)
-    list(replayed.receiving([SimpleNamespace(image_series_index=1)]))
-    replayed.level_sampled(2, SimpleNamespace(done=0.25, level=1, levels=4))
-    assert reports == [(2, "noise level 1 of 2"), (4, "noise level 2 of 2"), (4, ""),
+        tracker.level_sampled(4, SimpleNamespace(done=level / 2, level=level, levels=2))
+    tracker.frame_reconstructed(None, None)
+    list(tracker.receiving([SimpleNamespace(image_series_index=1)]))
+    tracker.level_sampled(2, SimpleNamespace(done=0.25, level=1, levels=4))
+    assert told == [(2, "noise level 1 of 2"), (4, "noise level 2 of 2"), (4, ""),
                     (1.5, "noise level 1 of 4")]  # fmt: skip

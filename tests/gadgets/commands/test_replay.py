@@ -5,7 +5,7 @@ import pytest
 from synthetic import acquisitions, header, letter
 
 from gadgets.commands import main
-from gadgets.commands.replay import in_time
+from gadgets.commands.replay import merge_by_time
 from scoremri_core.scans.files import open_scan, write_scan
 
 SHAPE = (48, 40)
@@ -56,7 +56,7 @@ def test_waveforms_go_along_in_time_and_come_back(tmp_path):
         sent.append(ismrmrd.Waveform.from_array(data, waveform_id=2, time_stamp=stamp))
     write_scan(tmp_path / "in.h5", header(*SHAPE), readouts, waveforms=sent)
     with open_scan(tmp_path / "in.h5") as scan:
-        items = list(in_time(scan, scan.waveforms()))
+        items = list(merge_by_time(scan, scan.waveforms()))
     places = [n for n, item in enumerate(items) if isinstance(item, ismrmrd.Waveform)]
     assert places == [0, 12, 13, len(items) - 1]
     assert [item for item in items if isinstance(item, ismrmrd.Acquisition)] == readouts
@@ -74,12 +74,18 @@ def test_waveforms_go_along_in_time_and_come_back(tmp_path):
         (("--group", "absent"), "no group 'absent'"),
         (("--group", "raw", "-c", "absent"), "unknown chain 'absent': known are"),
         (("--group", "raw", "-c", "score_recon_generic"), "NoiseAdjustGadget needs a Gadgetron"),
-        (("--group", "raw", "-p", "sampel=1"), "unknown property 'sampel': known are sampler"),
+        (
+            ("--group", "raw", "-p", "sampel=1"),
+            "unknown property 'sampel' (did you mean 'samples'?)",
+        ),
         (("--group", "raw", "-p", "steps=x"), "property steps='x': expected auto or a whole"),
         (("--group", "raw", "-p", "steps"), "expected KEY=VALUE"),
         (("--group", "raw", "-p", "prior=absent"), "absent"),
         (("--group", "raw", "--address", "nowhere"), "expected HOST:PORT"),
-        (("--group", "raw", "--address", "h:1", "-c", "theirs", "-p", "a=b"), "the server's own"),
+        (
+            ("--group", "raw", "--address", "h:1", "-c", "theirs", "-p", "a=b"),
+            "-p needs a chain file",
+        ),
     ],
 )
 def test_bad_input_is_one_sentence_and_leaves_nothing(scan, tmp_path, capfd, arguments, told):
@@ -112,7 +118,7 @@ def noise_alone(path):
     for readout in readouts:
         readout.set_flag(ismrmrd.ACQ_IS_NOISE_MEASUREMENT)
     write_scan(path, header(*SHAPE), readouts)
-    return "no image came back"
+    return "returned no image"
 
 
 def absent(path):

@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 
 from gadgets.commands import main
-from gadgets.commands.replay import with_all_to_show
+from gadgets.commands.replay import report_outputs
 
 BROWSER = shutil.which("chromium") or shutil.which("google-chrome") or shutil.which("chrome")
 browser = pytest.mark.skipif(BROWSER is None, reason="no Chromium on the PATH")
@@ -63,13 +63,13 @@ def test_a_replay_makes_a_page_of_all_it_knows(folder):
 
 
 def test_the_outputs_of_a_chain_come_first():
-    assert with_all_to_show({"std,phase"}) == "std,phase,mean,samples,zero_filled,classical"
-    assert with_all_to_show(set()) == "mean,std,samples,zero_filled,classical"
+    assert report_outputs({"std,phase"}) == "std,phase,mean,samples,zero_filled,classical"
+    assert report_outputs(set()) == "mean,std,samples,zero_filled,classical"
 
 
 def test_a_file_gives_the_same_page_once_and_whole(run, folder, tmp_path):
     code, out, _ = run("report", folder / "images.h5", "-o", tmp_path / "again.html")
-    assert (code, out) == (0, f"Page: {tmp_path / 'again.html'}\n")
+    assert (code, out) == (0, f"Report: {tmp_path / 'again.html'}\n")
     assert (tmp_path / "again.html").read_text() == (folder / "page.html").read_text()
     code, _, err = run("report", folder / "images.h5", "-o", tmp_path / "again.html", "--frames", 1)
     assert code == 2
@@ -98,12 +98,12 @@ def _absent(file):
 def _foreign(file):
     for name in file["dataset"]:
         file[f"dataset/{name}/attributes"][:] = ""
-    return (), "no images of ours in 'dataset'"
+    return (), "no images of scoremri in 'dataset'"
 
 
 def _torn(file):
     file["dataset/image_1/attributes"][0] = "<ismrmrdMeta><meta>"
-    return (), "image_1, image 0: its attributes are not ISMRMRD's"
+    return (), "image_1, image 0: invalid ISMRMRD attributes"
 
 
 def _part(file):

@@ -8,7 +8,7 @@ import sys
 import h5py
 import pytest
 
-from gadgets.program import _Lasting
+from gadgets.program import _RobustFile
 from scoremri_core.scans.files import write_scan
 from scoremri_core.simulation.simulation import SimulatedScan
 
@@ -37,7 +37,7 @@ def test_images_are_written(tmp_path, gone):
 
 def test_what_comes_after_the_reader_is_dropped():
     reader, writer = os.pipe()
-    text = io.TextIOWrapper(io.BufferedWriter(_Lasting(writer, "w")))
+    text = io.TextIOWrapper(io.BufferedWriter(_RobustFile(writer, "w")))
     print("read", file=text, flush=True)
     assert os.read(reader, 100) == b"read\n"
     os.close(reader)

@@ -115,7 +115,7 @@ def test_a_chain_in_the_stream_is_passed_over_and_told(scan):
     code, out, told = run(data, "-p", "sampler=none")
     assert code == 0
     assert images_1(out)
-    assert any("names the chain 'default.xml', which is not read" in line for line in told)
+    assert any("chain name 'default.xml' ignored" in line for line in told)
 
 
 def test_images_come_before_the_scan_ends(scan):

@@ -105,7 +105,7 @@ def test_words_for_the_log_are_not_parameters(served, caplog):
     with caplog.at_level("INFO"):
         told, images = run(served, name("quick"), "hello\x1b[2J there")
     assert (told, len(images)) == ([], 1)
-    assert "the client says: hello [2J there" in caplog.text
+    assert "text of the client: hello [2J there" in caplog.text
 
 
 @pytest.mark.parametrize(
@@ -192,7 +192,7 @@ def test_the_command_line_of_fire(tmp_path):
                 client.send_acquisitions(scan(0))
                 client.send(peer.CLOSE)
                 (_, told), (_, (_, _, meta)) = client.receive()
-            assert "score_recon.xml takes its place" in told
+            assert "score_recon.xml is used instead" in told
             assert meta["sampler"] == "none"
             process.terminate()
             assert process.wait(30) == 0
@@ -207,10 +207,10 @@ def test_the_command_line_of_fire(tmp_path):
 @pytest.mark.parametrize(
     ("options", "told"),
     [
-        (["-p=x"], "'x' is no port: expected a whole number from 0 to 65535"),
-        (["-p", "65536"], "'65536' is no port"),
-        (["-l", "/dev/null/x.log"], "/dev/null/x.log: the log cannot be written"),
-        (["-s", "-S", "/dev/null/x"], "/dev/null/x: scans cannot be saved there"),
+        (["-p=x"], "port 'x': expected an integer from 0 to 65535"),
+        (["-p", "65536"], "port '65536': expected"),
+        (["-l", "/dev/null/x.log"], "/dev/null/x.log: cannot write the log"),
+        (["-s", "-S", "/dev/null/x"], "/dev/null/x: cannot save scans"),
         (["-s", "--capture", "."], "--capture and -s both save every scan"),
         (["-p", "0", "-d", "nope"], "unknown chain 'nope': known are score_recon.xml"),
     ],

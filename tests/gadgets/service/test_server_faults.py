@@ -112,10 +112,10 @@ def test_a_client_that_vanishes_leaves_a_server_that_serves(served, sent, caplog
         client.socket.sendall(sent)
     # that no connection is open may also mean that this one is not accepted yet
     if sent:
-        served.wait(lambda: "the peer went away" in caplog.text)
+        served.wait(lambda: "the peer disconnected" in caplog.text)
     assert len(served.run()) == 1
     served.wait(lambda: not served.server.open_connections)
-    assert ("the peer went away" in caplog.text) == bool(sent)
+    assert ("the peer disconnected" in caplog.text) == bool(sent)
 
 
 def test_nothing_is_left_of_a_connection(served):

@@ -154,7 +154,7 @@ def test_bad_frames_come_back_marked_and_the_stream_goes_on():
 @pytest.mark.parametrize(
     ("properties", "told"),
     [
-        ({"sampel": "8"}, "unknown property 'sampel': known are sampler, samples"),
+        ({"sampel": "8"}, "unknown property 'sampel' (did you mean 'samples'?): known"),
         ({"samples": "none"}, "property samples='none': expected a whole number"),
     ],
 )
