@@ -47,7 +47,17 @@ def mvue(kspace: ArrayLike, maps: ArrayLike) -> Image:
 
 
 def zero_filled(kspace: ArrayLike, maps: ArrayLike) -> Image:
-    """Compute the `mvue` of undersampled k-space, zero where not sampled."""
+    """Compute the `mvue` of undersampled k-space, zero where not sampled.
+
+    Parameters
+    ----------
+    kspace : complex array, (..., coil, y, x)
+    maps : complex array, (..., coil, y, x)
+
+    Returns
+    -------
+    complex64 array, (..., y, x)
+    """
     return mvue(kspace, maps)
 
 

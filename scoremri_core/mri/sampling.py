@@ -24,7 +24,7 @@ def measured(kspace: NDArray[Any], mask: NDArray[np.bool_] | None = None) -> NDA
     ----------
     kspace : complex array, (coil, ...)
     mask : bool array, (...), optional
-        Returned as it is. Default: samples that are not zero in every coil.
+        Returned unchanged. Default: samples that are not zero in every coil.
 
     Returns
     -------
@@ -96,19 +96,55 @@ class Box:
         self._same = tuple(self.full) == self.shape
 
     def kspace(self, full: Array) -> Array:
-        """Crop k-space (..., y, x) to the box."""
+        """Crop k-space to the box.
+
+        Parameters
+        ----------
+        full : complex array, (..., y, x)
+
+        Returns
+        -------
+        complex array, (..., y, x)
+        """
         return full if self._same else np.ascontiguousarray(resize(full, self.shape))
 
     def maps(self, full: Array) -> Array:
-        """Interpolate coil maps (set, coil, y, x) to the box."""
+        """Interpolate coil maps to the box.
+
+        Parameters
+        ----------
+        full : complex64 array, (set, coil, y, x)
+
+        Returns
+        -------
+        complex64 array, (set, coil, y, x)
+        """
         return full if self._same else _of_unit_norm(resample(full, self.shape), full)
 
     def image(self, small: Array) -> Array:
-        """Interpolate images (..., y, x) of the box to the image matrix."""
+        """Interpolate images of the box to the image matrix.
+
+        Parameters
+        ----------
+        small : complex array, (..., y, x)
+
+        Returns
+        -------
+        complex array, (..., y, x)
+        """
         return small if self._same else resample(small, self.full) / np.float32(self.factor)
 
     def full_maps(self, small: Array) -> Array:
-        """Interpolate coil maps (set, coil, y, x) of the box to the image matrix."""
+        """Interpolate coil maps of the box to the image matrix.
+
+        Parameters
+        ----------
+        small : complex64 array, (set, coil, y, x)
+
+        Returns
+        -------
+        complex64 array, (set, coil, y, x)
+        """
         return small if self._same else _of_unit_norm(resample(small, self.full), small)
 
 

@@ -74,7 +74,16 @@ def residual_power(slice_: Slice, image: Complex) -> NDArray[np.float64]:
 
 
 def classical(slice_: Slice) -> Complex:
-    """Reconstruct a slice by CG-SENSE under the initial noise covariance, (set, y, x)."""
+    """Reconstruct a slice by CG-SENSE under the initial noise covariance.
+
+    Parameters
+    ----------
+    slice_ : Slice
+
+    Returns
+    -------
+    complex64 array, (set, y, x)
+    """
     kspace, noise = slice_.kspace, slice_.noise
     maps = np.asarray(slice_.maps)
     return cg_sense(kspace.values, maps, noise.initial_covariance, noise.averages, mask=kspace.mask)

@@ -1,4 +1,4 @@
-"""Scans of which the coil maps are known, or known to fold."""
+"""Simulated scans with known coil maps or aliasing, and names of measured scans."""
 
 import numpy as np
 
@@ -40,8 +40,8 @@ def similarity(a, b):
     return np.abs(np.sum(a.conj() * b, axis=0))
 
 
-def folded(kspace, rows):
-    """The k-space of a field of view of fewer rows, onto which the image folds."""
+def aliased(kspace, rows):
+    """Reduce the field of view of k-space to fewer rows, so that the image aliases."""
     image = to_image(kspace)
     short = np.zeros((len(image), rows, image.shape[2]), complex)
     onto = (np.arange(image.shape[1]) - image.shape[1] // 2 + rows // 2) % rows

@@ -136,13 +136,13 @@ def _outside_object(
     return hybrid[:, rows][:, :, air].reshape(len(ksp), -1)
 
 
-def _air(power: Real, wanted: int) -> NDArray[np.intp]:
+def _air(power: Real, required: int) -> NDArray[np.intp]:
     """Select the quietest columns of power (coil, line, column), up to the object."""
     coils, lines, columns = power.shape
     level = _over_floor(power.mean(axis=1))
     order = np.argsort(level, kind="stable")
     minimum = max(int(ROLL_OFF * columns), 2)
-    maximum = max(int(AIR * columns), min(wanted, columns // 2), minimum)
+    maximum = max(int(AIR * columns), min(required, columns // 2), minimum)
     jump = JUMP + CHANCE / np.sqrt(coils * lines)
     louder = level[order[minimum:maximum]] > jump * level[order[minimum - 1 : maximum - 1]]
     count = minimum + (int(louder.argmax()) if louder.any() else len(louder))
@@ -171,13 +171,13 @@ def _far_samples(
 
 
 def _quiet_rows(power: Real, far: int) -> NDArray[np.intp]:
-    """Select the first `far` rows of power (coil, row, sample), and equally quiet ones if needed."""
+    """First `far` rows of power (coil, row, sample), and equally quiet ones if needed."""
     coils, _, size = power.shape
-    wanted = -(-max(PER_COIL * coils, MIN_SAMPLES) // size)
+    required = -(-max(PER_COIL * coils, MIN_SAMPLES) // size)
     floor = np.maximum(power[:, :far].mean(axis=(1, 2), keepdims=True), TINY)
     level = (power[:, far:] / floor).mean(axis=(0, 2))
     quiet = far + np.flatnonzero(level < 1 + CHANCE / np.sqrt(coils * size))
-    return np.concatenate([np.arange(far), quiet[: max(0, wanted - far)]])
+    return np.concatenate([np.arange(far), quiet[: max(0, required - far)]])
 
 
 def _corners(block: Samples, variance: NDArray[np.float64]) -> Samples:
