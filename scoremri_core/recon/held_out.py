@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 
 from scoremri_core.errors import CalibrationError
 from scoremri_core.mri.classical import cg_sense
-from scoremri_core.mri.coils.maps import calibration_extent
 from scoremri_core.mri.fourier import to_kspace
+from scoremri_core.mri.sampling import calibration_extent
 from scoremri_core.recon.prepare import Slice
 
 EVERY = 4  # every 4th line outside the calibration region is held out

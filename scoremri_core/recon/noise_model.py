@@ -25,7 +25,6 @@ from scipy.ndimage import uniform_filter
 
 from scoremri_core.errors import CalibrationError
 from scoremri_core.kspace import KSpace
-from scoremri_core.mri.coils.maps import calibration_extent
 from scoremri_core.mri.fourier import to_image
 from scoremri_core.mri.noise.covariance import (
     covariance_from_edges,
@@ -34,7 +33,7 @@ from scoremri_core.mri.noise.covariance import (
     whiten,
     whitening_matrix,
 )
-from scoremri_core.mri.sampling import measured
+from scoremri_core.mri.sampling import calibration_extent, measured
 
 logger = logging.getLogger(__name__)
 

@@ -21,6 +21,7 @@ from scipy.ndimage import uniform_filter
 
 from scoremri_core.errors import CalibrationError
 from scoremri_core.mri.fourier import fft
+from scoremri_core.mri.sampling import calibration_extent
 
 PER_COIL = 8  # samples required, for eigenvalues of whitened noise between 0.5 and 2
 MIN_SAMPLES = 256  # samples required
@@ -82,8 +83,6 @@ def _candidates(
         if common.sum() >= MIN_CALIBRATION:
             # the window correlates adjacent columns
             yield _outside_object(ksp, lines, variance, _window(common), step=2)
-    from scoremri_core.mri.coils.maps import calibration_extent  # circular import
-
     try:
         extent = calibration_extent(measured)
     except CalibrationError:

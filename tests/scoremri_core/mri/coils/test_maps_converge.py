@@ -5,9 +5,10 @@ import pytest
 from coil_scans import FULLY_SAMPLED, central_lines, object_of
 
 from scoremri_core.mri.coils.espirit import kernels, lag_matrices, leading
-from scoremri_core.mri.coils.maps import calibration_extent, estimate_coil_maps
+from scoremri_core.mri.coils.maps import estimate_coil_maps
 from scoremri_core.mri.fourier import to_image
 from scoremri_core.mri.noise.covariance import covariance_from_edges, whitening_matrix
+from scoremri_core.mri.sampling import calibration_extent
 from scoremri_core.scans.gridding import fully_sampled_kspace
 
 

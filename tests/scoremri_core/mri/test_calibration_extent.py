@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from scoremri_core.errors import CalibrationError
-from scoremri_core.mri.coils.maps import calibration_extent
+from scoremri_core.mri.sampling import calibration_extent
 
 
 def lines(ny, nx, *which):
