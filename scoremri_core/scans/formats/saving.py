@@ -28,7 +28,7 @@ def save_array(path: Path, scan: Scan | ArrayScan, overwrite: bool) -> list[Path
     Raises
     ------
     InputError
-        A file already exists and must not be replaced, or the scan does not fit.
+        Where a file is there already and is not to be replaced, or the scan does not fit.
     """
     writers: dict[str, Callable[[Path, Kspace], None]] = {
         ".cfl": write_array,
