@@ -32,11 +32,11 @@ def test_transform_does_not_depend_on_the_batch(axes, shape):
     stack = torch.randn(2, 5, 3, *shape, dtype=torch.complex64, generator=rng)
     for inverse in (False, True):
         together = fft(stack, axes, inverse)
-        for alone, images in (
+        for single, images in (
             (stack[1:, 2:3], together[1:, 2:3]),
             (stack[1, 2, 0], together[1, 2, 0]),
         ):
-            assert torch.equal(fft(alone.clone(), axes, inverse), images)
+            assert torch.equal(fft(single.clone(), axes, inverse), images)
 
 
 def test_arrays_are_transformed_while_another_thread_imports_torch(monkeypatch):

@@ -177,11 +177,11 @@ def both(request, small):
     measured = small * mask[:, None]
     maps = (coil_maps(), coil_maps(*LARGE)) if request.param == "given" else ("auto", "auto")
     prior = Wiener()
-    alone = reconstruct(measured, prior=prior, maps=maps[0], **OPTIONS)
+    single = reconstruct(measured, prior=prior, maps=maps[0], **OPTIONS)
     assert prior.shapes == {(NY, NX)}
     prior.shapes.clear()
     large = reconstruct(resize(measured, LARGE), prior=prior, maps=maps[1], **OPTIONS)
-    return alone, large, prior.shapes
+    return single, large, prior.shapes
 
 
 def test_image_is_sampled_on_the_box_and_returned_on_the_matrix(both):
@@ -207,25 +207,25 @@ def test_image_has_no_signal_outside_the_box(both):
 
 def test_image_is_that_of_the_small_matrix_interpolated(both):
     """With orthonormal transforms, pixel values decrease with the size of the matrix."""
-    alone, large, _ = both
-    expected = resample(alone.mean[0], LARGE) / RATIO
+    single, large, _ = both
+    expected = resample(single.mean[0], LARGE) / RATIO
     error = np.linalg.norm(np.abs(large.mean[0]) - np.abs(expected))
     assert error < 0.01 * np.linalg.norm(expected)
     inside = np.abs(expected) > 0.2 * np.abs(expected).max()
     assert np.median(np.abs(large.mean[0] / expected)[inside]) == pytest.approx(1, abs=2e-3)
     # larger, since the box is slightly larger than the block of samples
-    assert alone.std.mean() < large.std.mean() * RATIO < 1.15 * alone.std.mean()
+    assert single.std.mean() < large.std.mean() * RATIO < 1.15 * single.std.mean()
 
 
 def test_info_is_in_the_units_of_the_input(both):
     """Noise refers to the samples, the scale to the returned image."""
-    alone, large, _ = both
+    single, large, _ = both
     assert large.info.sigma_thermal[0] == pytest.approx(SIGMA)
-    assert large.info.sigma_n[0] == pytest.approx(alone.info.sigma_n[0], rel=0.1)
-    assert large.info.scale[0] * RATIO == pytest.approx(alone.info.scale[0], rel=0.02)
-    assert large.info.misfit[0] == pytest.approx(alone.info.misfit[0], rel=0.1)
+    assert large.info.sigma_n[0] == pytest.approx(single.info.sigma_n[0], rel=0.1)
+    assert large.info.scale[0] * RATIO == pytest.approx(single.info.scale[0], rel=0.02)
+    assert large.info.misfit[0] == pytest.approx(single.info.misfit[0], rel=0.1)
     assert large.info.reason is None
-    assert alone.info.unacquired == 0
+    assert single.info.unacquired == 0
     assert large.info.unacquired == pytest.approx(1 - NY * NX / np.prod(LARGE), abs=0.01)
 
 

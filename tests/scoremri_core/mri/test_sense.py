@@ -130,8 +130,8 @@ def test_residual_of_a_sample_is_weighted_by_its_averages(mask, weight):
 def test_frames_are_independent(mask):
     maps = complex_normal(2, 1, 3, 9, 12)
     x = complex_normal(2, 4, 1, 9, 12, seed=1)
-    alone = SenseOperator(maps[1:], mask[1:]).forward(x[1:])
-    torch.testing.assert_close(SenseOperator(maps, mask).forward(x)[1:], alone)
+    single = SenseOperator(maps[1:], mask[1:]).forward(x[1:])
+    torch.testing.assert_close(SenseOperator(maps, mask).forward(x)[1:], single)
 
 
 def test_conjugate_gradients_solve_all_systems_to_the_tolerance():
@@ -152,11 +152,11 @@ def test_conjugate_gradients_solve_all_systems_to_the_tolerance():
     # the solution does not depend on the batch
     for frame, sample in ((0, 0), (1, 2)):
         one = matrix[frame : frame + 1, sample : sample + 1]
-        alone, _ = conjugate_gradients(
+        single, _ = conjugate_gradients(
             partial(apply, matrix=one),
             b[frame : frame + 1, sample : sample + 1],
             lambda r: r,
             tolerance,
             max_iterations=200,
         )
-        torch.testing.assert_close(alone[0, 0], x[frame, sample], rtol=1e-5, atol=1e-5)
+        torch.testing.assert_close(single[0, 0], x[frame, sample], rtol=1e-5, atol=1e-5)
