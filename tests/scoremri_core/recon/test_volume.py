@@ -208,7 +208,7 @@ def test_volume_that_cannot_be_sampled_is_classical(change, reason, caplog):
     assert np.isnan(result.std).all()
 
 
-def test_readouts_that_are_not_finite_are_ignored(caplog):
+def test_nonfinite_readouts_are_unsampled(caplog):
     whole = reconstruct_volume(scan(undersampled()), **OPTIONS)
     kspace = scan(undersampled())
     kspace[1, NZ // 2 + 1, NY // 2 - 2, 5] = np.nan
