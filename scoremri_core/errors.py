@@ -21,6 +21,15 @@ def similar(name: str, known: Iterable[str]) -> str:
 
 
 def not_installed(error: ModuleNotFoundError) -> str:
-    """Describe a missing module and how to install it."""
+    """Describe a missing module and how to install it.
+
+    Parameters
+    ----------
+    error : ModuleNotFoundError
+
+    Returns
+    -------
+    str
+    """
     name = str(error.name or error).partition(".")[0]
     return f"{sys.executable} has no module '{name}', which scoremri needs: pip install scoremri"

@@ -17,7 +17,16 @@ R = TypeVar("R")
 
 
 def isolated(function: Callable[P, R]) -> Callable[P, R]:
-    """Decorate a function to run under `default_settings`."""
+    """Decorate a function to run under `default_settings`.
+
+    Parameters
+    ----------
+    function : callable
+
+    Returns
+    -------
+    callable
+    """
 
     @wraps(function)
     def run(*args: P.args, **kwargs: P.kwargs) -> R:

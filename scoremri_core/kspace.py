@@ -147,19 +147,19 @@ class KSpace:
             raise InputError(
                 f"kspace has shape {shape}: expected (coil, y, x) or (slice, coil, y, x)"
             )
-        given = as_complex("kspace", values)
-        _check_coil_axis(given.shape)
-        if (given.real >= 0).all() and not given.imag.any() and given.real.any():
+        array = as_complex("kspace", values)
+        _check_coil_axis(array.shape)
+        if (array.real >= 0).all() and not array.imag.any() and array.real.any():
             logger.warning("kspace is real and not negative: is it a magnitude image?")
-        slices = given.reshape(-1, *given.shape[-3:])
-        grid = (len(slices), *given.shape[-2:])
+        slices = array.reshape(-1, *array.shape[-3:])
+        grid = (len(slices), *array.shape[-2:])
         masks = [None] * len(slices) if mask is None else _per_sample("mask", mask, grid, "bui")
         counts = (
             [None] * len(slices)
             if averages is None
             else _per_sample("averages", averages, grid, "uif")
         )
-        calibrations = _calibrations(calibration, given.shape)
+        calibrations = _calibrations(calibration, array.shape)
         return [
             cls.of(k, mask=m, averages=n, calibration=c, noise_covariance=noise_covariance)
             for k, m, n, c in zip(slices, masks, counts, calibrations, strict=True)
@@ -300,14 +300,14 @@ class KSpace:
             edges = covariance_from_edges(self.values, self.averages, self.mask)
         except InputError:  # too few samples for an estimate
             return
-        given = noise_sigma(self.noise_covariance)
-        ratio = noise_sigma(edges) / given
+        sigma = noise_sigma(self.noise_covariance)
+        ratio = noise_sigma(edges) / sigma
         if not 1 / MAX_NOISE_RATIO < ratio < MAX_NOISE_RATIO:
             logger.warning(
                 "noise_covariance has sd %.4g, the edges of k-space %.4g: the covariance is in "
                 "other units, or the background is masked",
-                given * self.unit,
-                given * ratio * self.unit,
+                sigma * self.unit,
+                sigma * ratio * self.unit,
             )
 
 
@@ -471,11 +471,11 @@ def _calibrations(value: Any, shape: tuple[int, ...]) -> list[KSpace | None]:
     if value is None:
         return [None] * slices
     if isinstance(value, list) and value and isinstance(value[0], KSpace):
-        given = value[0].values.shape
-        if given != shape[-3:] or len(value) not in (1, slices):
+        of_slice = value[0].values.shape
+        if of_slice != shape[-3:] or len(value) not in (1, slices):
             raise InputError(
-                f"calibration has {len(value)} slices of shape {given}: expected that of kspace, "
-                f"{shape}"
+                f"calibration has {len(value)} slices of shape {of_slice}: expected those of "
+                f"kspace, {shape}"
             )
         return value if len(value) == slices else value * slices
     array = _as_numpy(value)

@@ -28,6 +28,10 @@ NOT_REGULAR = {
 def check_readable(path: PathLike) -> None:
     """Check that a path is a readable regular file.
 
+    Parameters
+    ----------
+    path : str or path-like
+
     Raises
     ------
     InputError
@@ -120,6 +124,10 @@ def check_absent(path: PathLike, overwrite: bool, how: str = "--overwrite") -> N
 def check_folder(folder: PathLike) -> None:
     """Check that a folder for results exists and is writable, or can be created.
 
+    Parameters
+    ----------
+    folder : str or path-like
+
     Raises
     ------
     InputError
@@ -134,6 +142,12 @@ def check_folder(folder: PathLike) -> None:
 
 def check_new_folder(folder: PathLike, overwrite: bool) -> None:
     """Check that a new folder can be created, or replace an existing one.
+
+    Parameters
+    ----------
+    folder : str or path-like
+    overwrite : bool
+        Allow an existing folder.
 
     Raises
     ------
@@ -201,7 +215,18 @@ def _hidden(stem: str) -> str:
 
 @contextmanager
 def writing(path: PathLike) -> Iterator[None]:
-    """Convert errors of a full disk while `path` is written to InputError."""
+    """Convert errors of a full disk to InputError.
+
+    Parameters
+    ----------
+    path : str or path-like
+        For the error message.
+
+    Raises
+    ------
+    InputError
+        The disk is full, or a quota exceeded.
+    """
     try:
         yield
     except OSError as error:

@@ -15,14 +15,24 @@ from threadpoolctl import ThreadpoolController
 
 
 def cores() -> int:
-    """Return the number of cores available to this process."""
+    """Count the cores available to this process.
+
+    Returns
+    -------
+    int
+    """
     if hasattr(os, "sched_getaffinity"):  # Linux
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
 
 
 def threads() -> int:
-    """Return the number of threads for computations on the CPU, that of OpenMP."""
+    """Count the threads for computations on the CPU, as OpenMP does.
+
+    Returns
+    -------
+    int
+    """
     given = os.environ.get("OMP_NUM_THREADS", "").partition(",")[0]
     return int(given) if given.isdecimal() and int(given) else cores()
 

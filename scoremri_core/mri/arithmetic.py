@@ -7,22 +7,64 @@ from torch import Tensor
 
 
 def y_contiguous(x: Tensor) -> Tensor:
-    """Copy a tensor (..., y, x) to be contiguous along y, so that FFTs along y need no copy."""
+    """Copy a tensor (..., y, x) to be contiguous along y, so that FFTs along y need no copy.
+
+    Parameters
+    ----------
+    x : tensor, (..., y, x)
+
+    Returns
+    -------
+    tensor, (..., y, x)
+    """
     return x.mT.contiguous().mT
 
 
 def real_pairs(factors: Tensor) -> Tensor:
-    """Repeat real factors (..., y, x) for real and imaginary parts, (..., y, x, 2)."""
+    """Repeat real factors for real and imaginary parts.
+
+    Parameters
+    ----------
+    factors : real tensor, (..., y, x)
+
+    Returns
+    -------
+    real tensor, (..., y, x, 2)
+    """
     pairs = factors.mT[..., None].expand(*factors.mT.shape, 2)
     return pairs.contiguous().transpose(-2, -3)
 
 
 def scale_complex(x: Tensor, factors: Tensor) -> Tensor:
-    """Multiply a complex tensor (..., y, x) by `real_pairs` factors, twice as fast as torch."""
+    """Multiply a complex tensor by real factors, twice as fast as torch.
+
+    Parameters
+    ----------
+    x : complex tensor, (..., y, x)
+    factors : real tensor, (..., y, x, 2)
+        Result of `real_pairs`.
+
+    Returns
+    -------
+    complex tensor, (..., y, x)
+    """
     return torch.view_as_complex(torch.view_as_real(x) * factors)
 
 
 def scale_complex_(x: Tensor, factors: Tensor) -> Tensor:
-    """`scale_complex` in place."""
+    """Multiply a complex tensor by real factors in place.
+
+    Parameters
+    ----------
+    x : complex tensor, (..., y, x)
+        Modified.
+    factors : real tensor, (..., y, x, 2)
+        Result of `real_pairs`.
+
+    Returns
+    -------
+    complex tensor, (..., y, x)
+        `x`.
+    """
     torch.view_as_real(x).mul_(factors)
     return x

@@ -4,6 +4,7 @@ import logging
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import ArrayLike, NDArray
 from scipy.sparse.linalg import LinearOperator, cg
 
@@ -11,6 +12,7 @@ from scoremri_core.errors import InputError
 from scoremri_core.mri.fourier import to_image, to_kspace
 from scoremri_core.mri.noise.covariance import covariance_from_edges, whiten, whitening_matrix
 from scoremri_core.mri.sampling import measured
+from scoremri_core.mri.sense import SenseOperator
 
 logger = logging.getLogger(__name__)
 
@@ -47,7 +49,17 @@ def mvue(kspace: ArrayLike, maps: ArrayLike) -> Image:
 
 
 def zero_filled(kspace: ArrayLike, maps: ArrayLike) -> Image:
-    """Compute the `mvue` of undersampled k-space, zero where not sampled."""
+    """Compute the `mvue` of undersampled k-space, zero where not sampled.
+
+    Parameters
+    ----------
+    kspace : complex array, (..., coil, y, x)
+    maps : complex array, (..., coil, y, x)
+
+    Returns
+    -------
+    complex64 array, (..., y, x)
+    """
     return mvue(kspace, maps)
 
 
@@ -152,10 +164,6 @@ class _Sense:
         averages: ArrayLike | None,
         mask: NDArray[np.bool_] | None,
     ) -> None:
-        import torch
-
-        from scoremri_core.mri.sense import SenseOperator
-
         if noise_covariance is None:
             noise_covariance = covariance_from_edges(kspace, averages, mask)
         self.covariance = np.asarray(noise_covariance)
@@ -176,8 +184,6 @@ class _Sense:
 
     def solve(self, iterations: int = ITERATIONS, tolerance: float = TOLERANCE) -> Image:
         """Solve for the Fourier coefficients and return the image (set, y, x)."""
-        import torch
-
         shape = (len(self._maps), *self.mask.shape)
         # DC at index 0, as in the operator
         penalty = np.fft.ifftshift(2 / self.spectrum).astype(np.float32)
@@ -215,8 +221,6 @@ class _Sense:
 
     def misfit(self, image: Image) -> float:
         """Mean squared residual of an image (set, y, x) over the noise variance."""
-        import torch
-
         power = self._operator.residual_power(self._data, torch.from_numpy(image)[None, None])
         measurements = self._maps.shape[1] * int(self.mask.sum())
         degrees_of_freedom = max(measurements - image.size, measurements // 4)

@@ -74,11 +74,29 @@ class SenseOperator:
         return list(first[:, : int(measured.sum(-1).max())])
 
     def forward(self, image: Tensor) -> Tensor:
-        """Apply A to an image (frame, sample, set, y, x)."""
+        """Compute A x.
+
+        Parameters
+        ----------
+        image : complex tensor, (frame, sample, set, y, x)
+
+        Returns
+        -------
+        complex tensor, (frame, sample, coil, y, x)
+        """
         return to_kspace(_expand(image, self.maps)) * self._gain
 
     def adjoint(self, kspace: Tensor) -> Tensor:
-        """Apply A^H to k-space (frame, sample, coil, y, x)."""
+        """Compute A^H y.
+
+        Parameters
+        ----------
+        kspace : complex tensor, (frame, sample, coil, y, x)
+
+        Returns
+        -------
+        complex tensor, (frame, sample, set, y, x)
+        """
         coils = to_image(kspace * self._gain)
         frames, samples, _, ny, nx = coils.shape
         image = coils.new_zeros(frames, samples, self.maps.shape[1], ny, nx)
@@ -161,7 +179,16 @@ class SenseOperator:
         return self._round_trip(image, reduced, noise)
 
     def normal(self, image: Tensor) -> Tensor:
-        """Compute A^H W A x, with fewer transforms than `adjoint` of `forward`."""
+        """Compute A^H W A x, with fewer transforms than `adjoint` of `forward`.
+
+        Parameters
+        ----------
+        image : complex tensor, (frame, sample, set, y, x)
+
+        Returns
+        -------
+        complex tensor, (frame, sample, set, y, x)
+        """
         return self._round_trip(image)
 
     def _round_trip(

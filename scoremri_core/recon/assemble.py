@@ -149,9 +149,9 @@ def _phase(maps: Array | None, virtual_coil: Array | None) -> Any:
     return np.exp(1j * np.angle(seen)).astype(np.complex64)
 
 
-def _stacked(parts: Sequence[Finished], coils: int, kept: bool) -> Array:
+def _stacked(parts: Sequence[Finished], coils: int, keep: bool) -> Array:
     """Stack maps (slice, set, coil, y, x); NaN in a slice without maps, zero in missing sets."""
-    sets = max((len(part.maps) for part in parts if part.maps is not None), default=int(kept))
+    sets = max((len(part.maps) for part in parts if part.maps is not None), default=int(keep))
     shape = len(parts), sets, coils, *parts[0].mean.shape
     stacked = np.full(shape, np.nan, np.complex64)
     for target, part in zip(stacked, parts, strict=True):

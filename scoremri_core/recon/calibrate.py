@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 from scoremri_core.errors import InputError
 from scoremri_core.isolation import isolated
 from scoremri_core.kspace import KSpace
-from scoremri_core.mri.coils.maps import calibration_extent, calibration_warning, estimate_coil_maps
+from scoremri_core.mri.coils.maps import calibration_warning, estimate_coil_maps
 from scoremri_core.mri.fourier import resize
-from scoremri_core.mri.sampling import Box
+from scoremri_core.mri.sampling import Box, calibration_extent
 from scoremri_core.recon.memo import Memo
 from scoremri_core.recon.noise_model import NoiseModel
 

@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 
 from scoremri_core.errors import CalibrationError
 from scoremri_core.mri.classical import cg_sense
-from scoremri_core.mri.coils.maps import calibration_extent
 from scoremri_core.mri.fourier import to_kspace
+from scoremri_core.mri.sampling import calibration_extent
 from scoremri_core.recon.prepare import Slice
 
 EVERY = 4  # every 4th line outside the calibration region is held out
@@ -74,7 +74,16 @@ def residual_power(slice_: Slice, image: Complex) -> NDArray[np.float64]:
 
 
 def classical(slice_: Slice) -> Complex:
-    """Reconstruct a slice by CG-SENSE under the initial noise covariance, (set, y, x)."""
+    """Reconstruct a slice by CG-SENSE under the initial noise covariance.
+
+    Parameters
+    ----------
+    slice_ : Slice
+
+    Returns
+    -------
+    complex64 array, (set, y, x)
+    """
     kspace, noise = slice_.kspace, slice_.noise
     maps = np.asarray(slice_.maps)
     return cg_sense(kspace.values, maps, noise.initial_covariance, noise.averages, mask=kspace.mask)

@@ -25,7 +25,6 @@ from scipy.ndimage import uniform_filter
 
 from scoremri_core.errors import CalibrationError
 from scoremri_core.kspace import KSpace
-from scoremri_core.mri.coils.maps import calibration_extent
 from scoremri_core.mri.fourier import to_image
 from scoremri_core.mri.noise.covariance import (
     covariance_from_edges,
@@ -34,7 +33,7 @@ from scoremri_core.mri.noise.covariance import (
     whiten,
     whitening_matrix,
 )
-from scoremri_core.mri.sampling import measured
+from scoremri_core.mri.sampling import calibration_extent, measured
 
 logger = logging.getLogger(__name__)
 
@@ -128,7 +127,13 @@ class NoiseModel:
         return self.covariance is not thermal
 
     def apply_floor(self, scale: float) -> None:
-        """Raise the noise to a minimum, relative to the scale of the image."""
+        """Raise the noise to a minimum, relative to the scale of the image.
+
+        Parameters
+        ----------
+        scale : float
+            Image value that the prior sees as 1.
+        """
         # samples with the most averages have the least noise
         min_sigma = MIN_SIGMA * (scale * self._max_averages**0.5)
         self.covariance = with_min_sigma(self._known(), min_sigma)
@@ -159,7 +164,13 @@ class NoiseModel:
         return True
 
     def inflate(self, misfit: float) -> None:
-        """Scale the noise variance by the misfit of samples, 4 to 100."""
+        """Scale the noise variance by the misfit of samples, 4 to 100.
+
+        Parameters
+        ----------
+        misfit : float
+            Mean squared residual over the variance of `covariance`.
+        """
         factor = float(np.clip(np.nan_to_num(misfit, nan=INFLATION[1]), *INFLATION))
         logger.warning(
             "residual exceeds that of the classical image; resampling with %.1f times the noise sd",
@@ -168,16 +179,40 @@ class NoiseModel:
         self.covariance = factor * self._known()
 
     def is_inconsistent(self, misfit: float) -> bool:
-        """Whether the misfit of samples is too large for the initial noise."""
+        """Whether the misfit of samples is too large for the initial noise.
+
+        Parameters
+        ----------
+        misfit : float
+            Mean squared residual over the variance of `covariance`.
+
+        Returns
+        -------
+        bool
+        """
         ratio = _sigma(self.covariance) / _sigma(self.initial_covariance)
         return not misfit * ratio**2 < MAX_MISFIT
 
     def whitening(self) -> NDArray[np.complex128]:
-        """Return the whitening matrix of a sample with one average, (coil, coil)."""
+        """Compute the whitening matrix of a sample with one average.
+
+        Returns
+        -------
+        complex128 array, (coil, coil)
+        """
         return whitening_matrix(self._known())
 
     def white(self, kspace: Array) -> Array:
-        """Whiten k-space (..., coil, y, x) to unit noise in all samples."""
+        """Whiten k-space to unit noise in all samples.
+
+        Parameters
+        ----------
+        kspace : complex64 array, (..., coil, y, x)
+
+        Returns
+        -------
+        complex64 array, (..., coil, y, x)
+        """
         white: Array = whiten(kspace, self.whitening())
         return white if self.averages is None else white * np.sqrt(self.averages)
 
@@ -194,12 +229,33 @@ class NoiseModel:
         return _sigma(self.covariance) / self.sigma_thermal
 
     def sigma_used(self, misfit: float) -> float:
-        """Noise sd of the likelihood at the end of sampling, for samples with this misfit."""
+        """Return the noise sd of the likelihood at the end of sampling.
+
+        Parameters
+        ----------
+        misfit : float
+            Mean squared residual over the variance of `covariance`.
+
+        Returns
+        -------
+        float
+        """
         adapted = misfit if np.isfinite(misfit) else 1.0
         return _sigma(self.covariance) * float(np.sqrt(max(1.0, adapted)))
 
     def thermal_misfit(self, misfit: float) -> float:
-        """Convert a misfit relative to `covariance` to one relative to the thermal noise."""
+        """Convert a misfit relative to `covariance` to one relative to the thermal noise.
+
+        Parameters
+        ----------
+        misfit : float
+            Mean squared residual over the variance of `covariance`.
+
+        Returns
+        -------
+        float
+            NaN if the thermal noise is zero.
+        """
         thermal = self.sigma_thermal
         return misfit * (_sigma(self.covariance) / thermal) ** 2 if thermal else float("nan")
 
@@ -297,7 +353,18 @@ def raise_covariance(covariance: ArrayLike, observed: ArrayLike | None) -> Covar
 
 
 def with_min_sigma(covariance: ArrayLike, min_sigma: float) -> Covariance:
-    """Scale a covariance (coil, coil) up to a minimum sd."""
+    """Scale a covariance up to a minimum sd.
+
+    Parameters
+    ----------
+    covariance : complex array, (coil, coil)
+    min_sigma : float
+
+    Returns
+    -------
+    complex128 array, (coil, coil)
+        `covariance` itself if its sd is sufficient.
+    """
     assumed = np.asarray(covariance, np.complex128)
     sigma = noise_sigma(assumed)
     return assumed if sigma >= min_sigma else assumed * (min_sigma / sigma) ** 2

@@ -70,11 +70,28 @@ class LevelReporter:
         self._done: set[int] = set()
 
     def skip(self, slices: Sequence[int]) -> None:
-        """Count slices that are not sampled as done."""
+        """Count slices that are not sampled as done.
+
+        Parameters
+        ----------
+        slices : sequence of int
+        """
         self._done.update(slices)
 
     def level(self, slices: Sequence[int], level: int, levels: int, images: Images) -> None:
-        """Report a completed noise level of a batch of slices."""
+        """Report a completed noise level of a batch of slices.
+
+        Parameters
+        ----------
+        slices : sequence of int
+            Indices of the slices of the batch.
+        level : int
+            Noise levels completed.
+        levels : int
+            Noise levels in total.
+        images : callable
+            Returns the samples at this level.
+        """
         if level == levels:
             self._done.update(slices)
         if self._callback is None:

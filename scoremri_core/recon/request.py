@@ -109,7 +109,16 @@ class Request:
         )
 
     def of_slices(self, where: slice) -> Request:
-        """Select the request of some slices."""
+        """Select the request of some slices.
+
+        Parameters
+        ----------
+        where : slice
+
+        Returns
+        -------
+        Request
+        """
         maps = self.maps[where] if isinstance(self.maps, list) else self.maps
         return replace(self, seeds=self.seeds[where], maps=maps)
 

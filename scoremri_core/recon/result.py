@@ -107,12 +107,23 @@ class Info:
     def inconsistency(self) -> str | None:
         """Warning of inconsistent lines, or None."""
         return describe_inconsistent_lines(
-            max((share for share in self.inconsistent_lines if share > 0), default=0.0)
+            max((f for f in self.inconsistent_lines if f > 0), default=0.0)
         )
 
 
 def describe_inconsistent_lines(inconsistent_lines: float) -> str | None:
-    """Describe the fraction of measured samples in inconsistent lines; None if 0 or NaN."""
+    """Describe the fraction of measured samples in inconsistent lines.
+
+    Parameters
+    ----------
+    inconsistent_lines : float
+        See `Info`.
+
+    Returns
+    -------
+    str or None
+        None if 0 or NaN.
+    """
     if not inconsistent_lines > 0:
         return None
     return (

@@ -107,9 +107,9 @@ def _draw(
             rows = int(slice_.kspace.mask.any(1).sum())
             kind = *slice_.maps.shape, rows, slice_.kspace.averages is not None
             kinds.setdefault(kind, []).append(slice_)
-    for _, alike in sorted(kinds.items()):
-        per_batch = max(1, BATCH_VALUES[device.type] // (samples * alike[0].kspace.values.size))
-        batches += [alike[i : i + per_batch] for i in range(0, len(alike), per_batch)]
+    for _, group in sorted(kinds.items()):
+        per_batch = max(1, BATCH_VALUES[device.type] // (samples * group[0].kspace.values.size))
+        batches += [group[i : i + per_batch] for i in range(0, len(group), per_batch)]
     while batches:
         batch = batches.pop(0)
         seeds = [s.seed for s in batch]

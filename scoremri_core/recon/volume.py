@@ -55,12 +55,12 @@ class Positions:
     scale: float
     virtual_coil: Array
 
-    def maps(self, given: Any) -> list[Array]:
+    def maps(self, maps: Any) -> list[Array]:
         """Split coil maps of the volume by position.
 
         Parameters
         ----------
-        given : complex array, (coil, z, y, x) or (set, coil, z, y, x)
+        maps : complex array, (coil, z, y, x) or (set, coil, z, y, x)
 
         Returns
         -------
@@ -74,16 +74,16 @@ class Positions:
         coils, *plane = self.slices[0].values.shape
         grid = list(plane)
         grid.insert(self.axis - 1, len(self.slices))
-        shape = np.shape(given)
+        shape = np.shape(maps)
         if len(shape) not in (4, 5) or shape[-4:] != (coils, *grid):
             raise InputError(
                 f"maps has shape {shape}: expected (coil, z, y, x) or (set, coil, z, y, x), "
                 f"{(coils, *grid)} per set"
             )
-        maps = as_complex("maps", given).astype(np.complex64)
-        if not np.isfinite(maps).all():
+        array = as_complex("maps", maps).astype(np.complex64)
+        if not np.isfinite(array).all():
             raise InputError("maps holds values that are not finite")
-        sets = maps if maps.ndim == 5 else maps[None]
+        sets = array if array.ndim == 5 else array[None]
         return list(np.ascontiguousarray(np.moveaxis(sets, self.axis + 1, 0)))
 
 
@@ -185,9 +185,9 @@ def _averages(volume: KSpace, axis: int) -> tuple[NDArray[np.float32] | None, fl
     """
     if volume.averages is None:
         return None, 1.0
-    share = volume.mask & (volume.averages > 0)
-    variance = np.sum(1 / np.where(share, volume.averages, 1), axis, where=share)
-    count = share.sum(axis)
+    sampled = volume.mask & (volume.averages > 0)
+    variance = np.sum(1 / np.where(sampled, volume.averages, 1), axis, where=sampled)
+    count = sampled.sum(axis)
     plane = np.where(count, count / np.where(count, variance, 1), 0).astype(np.float32)
     fewest = float(plane[plane > 0].min(initial=np.inf))
     if not (plane > fewest).any():

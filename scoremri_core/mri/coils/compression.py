@@ -48,7 +48,16 @@ class CoilCompression:
         return data
 
     def covariance(self, noise_covariance: ArrayLike) -> NDArray[np.complex128]:
-        """Compute the noise covariance of the virtual coils from that of the coils."""
+        """Compute the noise covariance of the virtual coils.
+
+        Parameters
+        ----------
+        noise_covariance : complex array, (coil, coil)
+
+        Returns
+        -------
+        complex128 array, (virtual coil, virtual coil)
+        """
         matrix = self.units.astype(np.complex128) @ self.matrix
         return np.asarray(matrix @ np.asarray(noise_covariance) @ matrix.conj().T)
 

@@ -21,80 +21,11 @@ from scoremri_core.mri.coils.virtual_coil import (
 )
 from scoremri_core.mri.fourier import to_image
 from scoremri_core.mri.noise.covariance import whitening_matrix
-from scoremri_core.mri.sampling import measured
+from scoremri_core.mri.sampling import MAX_CALIBRATION, calibration_extent, lost_samples
 
 logger = logging.getLogger(__name__)
 
-MAX_CALIBRATION = 32  # samples used per axis; more hardly change the maps
 MIN_ESPIRIT = 12  # samples per axis for ESPIRiT
-MIN_CALIBRATION = 4  # samples per axis
-
-
-def calibration_extent(sampled: Any) -> tuple[slice, slice]:
-    """Find the calibration region: the fully sampled block around DC.
-
-    The largest block with each side limited to 32 samples, then the largest without limit. Lost
-    samples (see `lost_samples`) do not interrupt it.
-
-    Parameters
-    ----------
-    sampled : bool array, (y, x), or complex array, (coil, y, x)
-        Mask, or centred k-space with zeros where not sampled.
-
-    Returns
-    -------
-    rows, columns : slice
-
-    Raises
-    ------
-    CalibrationError
-        DC was not sampled, or fewer than 4 x 4 samples around it.
-    """
-    array = np.asarray(sampled)
-    mask = measured(array) if array.ndim == 3 else array.astype(bool)
-    mask = mask | lost_samples(mask)
-    ny, nx = mask.shape
-    cy, cx = ny // 2, nx // 2
-    if not mask[cy, cx]:
-        raise CalibrationError("no calibration lines: the centre of k-space is not sampled")
-    # per row, the run of samples around the DC column; empty rows end the block
-    left = cx - np.argmin(np.pad(mask[:, cx::-1], ((0, 0), (0, 1))), axis=1) + 1
-    right = cx + np.argmin(np.pad(mask[:, cx:], ((0, 0), (0, 1))), axis=1)
-    up = np.maximum.accumulate(left[cy::-1]), np.minimum.accumulate(right[cy::-1])
-    down = np.maximum.accumulate(left[cy:]), np.minimum.accumulate(right[cy:])
-    starts = np.maximum(up[0][:, None], down[0])
-    stops = np.minimum(up[1][:, None], down[1])
-    width = np.maximum(stops - starts, 0)
-    height = np.arange(len(up[0]))[:, None] + np.arange(len(down[0])) + 1
-    worth = np.minimum(height, MAX_CALIBRATION) * np.minimum(width, MAX_CALIBRATION)
-    best = np.argmax(worth * float(2 * ny * nx) + height * width)
-    above, below = np.unravel_index(best, worth.shape)
-    rows = slice(int(cy - above), int(cy + below + 1))
-    columns = slice(int(starts[above, below]), int(stops[above, below]))
-    size = tuple(s.stop - s.start for s in (rows, columns))
-    if min(size) < MIN_CALIBRATION:
-        raise CalibrationError(
-            f"no calibration lines: {size[0]} x {size[1]} samples around the centre of k-space, "
-            f"expected at least {MIN_CALIBRATION} x {MIN_CALIBRATION}"
-        )
-    return rows, columns
-
-
-def lost_samples(mask: Any) -> Any:
-    """Find unmeasured samples with two measured neighbours on either side along y.
-
-    Discarded readouts cause them, undersampling patterns do not.
-
-    Parameters
-    ----------
-    mask : bool array, (y, x)
-
-    Returns
-    -------
-    bool array, (y, x)
-    """
-    sampled = np.pad(mask, ((2, 2), (0, 0)))
-    return ~mask & sampled[:-4] & sampled[1:-3] & sampled[3:-1] & sampled[4:]
 
 
 def estimate_coil_maps(

@@ -15,7 +15,17 @@ OBJECT = 0.1  # of the signal's 99th percentile: threshold of the object
 
 
 def strides(shape: tuple[int, int]) -> tuple[int, int]:
-    """Return strides (y, x) that leave about 48 pixels per axis."""
+    """Return the strides that leave about 48 pixels per axis.
+
+    Parameters
+    ----------
+    shape : tuple of int, (y, x)
+        Matrix of the image.
+
+    Returns
+    -------
+    tuple of int, (y, x)
+    """
     return max(1, shape[0] // GRID), max(1, shape[1] // GRID)
 
 

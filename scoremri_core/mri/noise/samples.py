@@ -21,6 +21,7 @@ from scipy.ndimage import uniform_filter
 
 from scoremri_core.errors import CalibrationError
 from scoremri_core.mri.fourier import fft
+from scoremri_core.mri.sampling import calibration_extent
 
 PER_COIL = 8  # samples required, for eigenvalues of whitened noise between 0.5 and 2
 MIN_SAMPLES = 256  # samples required
@@ -83,8 +84,6 @@ def _candidates(
         if common.sum() >= MIN_CALIBRATION:
             # the window correlates adjacent columns
             yield _outside_object(ksp, lines, variance, _window(common), step=2)
-    from scoremri_core.mri.coils.maps import calibration_extent  # circular import
-
     try:
         extent = calibration_extent(measured)
     except CalibrationError:
@@ -137,7 +136,7 @@ def _outside_object(
     return hybrid[:, rows][:, :, air].reshape(len(ksp), -1)
 
 
-def _air(power: Real, wanted: int) -> NDArray[np.intp]:
+def _air(power: Real, required: int) -> NDArray[np.intp]:
     """Select the quietest columns of power (coil, line, column), up to the object.
 
     The very quietest are left out: receiver filters may attenuate their noise.
@@ -146,7 +145,7 @@ def _air(power: Real, wanted: int) -> NDArray[np.intp]:
     level = _over_floor(power.mean(axis=1))
     order = np.argsort(level, kind="stable")
     skipped = max(int(ROLL_OFF * columns), 2)
-    most = max(int(AIR * columns), min(wanted, columns // 2), 2 * skipped)
+    most = max(int(AIR * columns), min(required, columns // 2), 2 * skipped)
     jump = JUMP + CHANCE / np.sqrt(coils * lines)
     louder = level[order[2 * skipped : most]] > jump * level[order[2 * skipped - 1 : most - 1]]
     count = 2 * skipped + (int(louder.argmax()) if louder.any() else len(louder))
@@ -177,11 +176,11 @@ def _far_samples(
 def _quiet_rows(power: Real, far: int) -> NDArray[np.intp]:
     """Select the first `far` rows of power (coil, row, sample) and equally quiet ones."""
     coils, _, size = power.shape
-    wanted = -(-max(PER_COIL * coils, MIN_SAMPLES) // size)
+    required = -(-max(PER_COIL * coils, MIN_SAMPLES) // size)
     floor = np.maximum(power[:, :far].mean(axis=(1, 2), keepdims=True), TINY)
     level = (power[:, far:] / floor).mean(axis=(0, 2))
     quiet = far + np.flatnonzero(level < 1 + CHANCE / np.sqrt(coils * size))
-    return np.concatenate([np.arange(far), quiet[: max(0, wanted - far)]])
+    return np.concatenate([np.arange(far), quiet[: max(0, required - far)]])
 
 
 def _corners(block: Samples, variance: NDArray[np.float64]) -> Samples:

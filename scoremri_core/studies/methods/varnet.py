@@ -11,8 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from scoremri_core.errors import InputError
-from scoremri_core.mri.coils.maps import calibration_extent
 from scoremri_core.mri.fourier import to_image
+from scoremri_core.mri.sampling import calibration_extent
 from scoremri_core.studies.methods import EXTRA
 
 

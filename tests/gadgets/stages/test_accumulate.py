@@ -8,7 +8,7 @@ from synthetic import acquisitions, expected, header, letter, measured_noise, pa
 
 from gadgets.stages.accumulate import accumulate
 from gadgets.stages.properties import Properties
-from scoremri_core.mri.coils.maps import calibration_extent
+from scoremri_core.mri.sampling import calibration_extent
 from scoremri_core.scans.files import open_scan, write_scan
 from scoremri_core.simulation.undersampling import accelerate
 

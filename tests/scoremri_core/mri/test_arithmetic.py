@@ -1,3 +1,5 @@
+"""Products with real factors, and memory layout."""
+
 import pytest
 import torch
 
@@ -5,24 +7,24 @@ from scoremri_core.mri.arithmetic import real_pairs, scale_complex, scale_comple
 
 
 @pytest.mark.parametrize("shape", [(2, 3, 1, 5, 4), (2, 1, 1, 5, 4), (2, 1, 1, 5, 1), (5, 4)])
-def test_weights_count_for_both_components(shape):
+def test_scaling_equals_the_complex_product(shape):
     generator = torch.Generator().manual_seed(0)
     x = torch.randn(2, 3, 1, 5, 4, dtype=torch.complex64, generator=generator)
     factors = torch.randn(*shape, generator=generator)
-    for given in (x, y_contiguous(x)):
+    for tensor in (x, y_contiguous(x)):
         torch.testing.assert_close(
-            scale_complex(given, real_pairs(factors)), factors * x, rtol=0, atol=0
+            scale_complex(tensor, real_pairs(factors)), factors * x, rtol=0, atol=0
         )
     torch.testing.assert_close(
         scale_complex_(y_contiguous(x), real_pairs(factors)), factors * x, rtol=0, atol=0
     )
 
 
-def test_order_in_memory_stays():
+def test_results_are_y_contiguous():
     x = torch.randn(2, 3, 6, 5, dtype=torch.complex64)
-    there = y_contiguous(x)
-    assert torch.equal(there, x)
-    assert there.stride()[-2:] == (1, 6)
-    assert y_contiguous(there).data_ptr() == there.data_ptr()
-    for y in (scale_complex(there, real_pairs(torch.rand(6, 5))), torch.fft.fft(there, dim=-2)):
+    copy = y_contiguous(x)
+    assert torch.equal(copy, x)
+    assert copy.stride()[-2:] == (1, 6)
+    assert y_contiguous(copy).data_ptr() == copy.data_ptr()
+    for y in (scale_complex(copy, real_pairs(torch.rand(6, 5))), torch.fft.fft(copy, dim=-2)):
         assert y.stride()[-2:] == (1, 6)

@@ -1,3 +1,5 @@
+"""Classical reconstructions against the truth, dense solutions and zero filling."""
+
 import numpy as np
 import pytest
 
@@ -29,7 +31,7 @@ def random_coils(coils, ny, nx, seed=0):
 
 
 def lattice_image(ny, nx, seed=0):
-    """A draw of a stationary Gaussian image with a 1 / f^2 amplitude, and its spectrum."""
+    """A sample of a stationary Gaussian image with 1 / f^2 amplitude, and its spectrum."""
     y = (np.arange(ny) - ny // 2)[:, None] / ny
     x = (np.arange(nx) - nx // 2) / nx
     spectrum = 1 / (0.02 + y**2 + x**2) ** 2
@@ -49,7 +51,7 @@ def test_mvue_of_noiseless_full_data_is_the_image():
     image, _ = lattice_image(21, 16)
     kspace = to_kspace(maps * image)
     np.testing.assert_allclose(mvue(kspace, maps), image, rtol=1e-4, atol=1e-3)
-    # Maps need not be normalised, and pixels without any are zero.
+    # maps need not be normalised; pixels with zero maps are zero
     scaled = 3 * maps
     scaled[:, 2, 3] = 0
     found = mvue(kspace, scaled)
@@ -70,7 +72,7 @@ def test_zero_filled_is_the_adjoint():
 
 
 def test_cg_sense_is_the_posterior_mean_of_its_prior():
-    """Against the dense solution x = C A^H (A C A^H + N)^-1 y, in the coils' own space."""
+    """Compare with the dense solution x = C A^H (A C A^H + N)^-1 y."""
     ny, nx, coils = 10, 9, 3
     maps = random_coils(coils, ny, nx)
     image, _ = lattice_image(ny, nx)
@@ -106,7 +108,7 @@ def test_power_spectrum_is_that_of_the_image():
     assert found.min() > 0
 
 
-def test_cg_sense_unfolds_and_beats_zero_filling(brain_230):
+def test_cg_sense_outperforms_zero_filling(brain_230):
     mask = make_mask("equispaced", (180,), 4, 24).sampled[:, None]
     maps = estimate_coil_maps(brain_230 * mask)[0]
     reference = mvue(brain_230, maps)
@@ -115,7 +117,7 @@ def test_cg_sense_unfolds_and_beats_zero_filling(brain_230):
     assert found > 32.5
 
 
-def test_cg_sense_without_acceleration_is_near_the_mvue():
+def test_cg_sense_of_full_data_is_close_to_the_mvue():
     maps = random_coils(4, 32, 32)
     image, _ = lattice_image(32, 32)
     kspace = to_kspace(maps * image)
@@ -123,12 +125,12 @@ def test_cg_sense_without_acceleration_is_near_the_mvue():
     assert np.linalg.norm(found - image) < 1e-2 * np.linalg.norm(image)
 
 
-def test_shapes_that_do_not_fit_are_refused():
+def test_shapes_that_do_not_match_are_an_error():
     with pytest.raises(InputError, match="maps has shape"):
         cg_sense(np.ones((3, 8, 8)), np.ones((4, 8, 8)))
 
 
-def test_l1_wavelet_recovers_a_sparse_image_and_follows_the_scale():
+def test_l1_wavelet_recovers_a_sparse_image_of_any_scale():
     maps = random_coils(4, 64, 64)
     image = np.zeros((64, 64), complex)
     image[20:40, 12:44] = 1
@@ -141,8 +143,8 @@ def test_l1_wavelet_recovers_a_sparse_image_and_follows_the_scale():
     np.testing.assert_allclose(1e5 * again, found, atol=2e-3)
 
 
-def test_wrong_maps_do_not_amplify_and_right_ones_change_nothing():
-    """Every sixth line and 6 in the middle; maps of other coils for the wrong ones."""
+def test_cautious_sense_regularises_only_inaccurate_maps():
+    """R = 6 with 6 calibration lines."""
     image, _ = lattice_image(64, 48)
     maps, others = random_coils(8, 64, 48), random_coils(8, 64, 48, seed=5)
     mask = make_mask("equispaced", (64,), 6, 6).sampled[:, None]
@@ -150,14 +152,14 @@ def test_wrong_maps_do_not_amplify_and_right_ones_change_nothing():
     covariance = 2 * sd**2 * np.eye(8)
     kspace = (to_kspace(maps * image) + noise(covariance, (64, 48))) * mask
     wrong = 0.8 * maps + 0.6 * others
-    for given, alike in ((maps, True), (wrong, False)):
-        plain, cautious = (f(kspace, given, covariance) for f in (cg_sense, cautious_sense))
-        assert np.array_equal(plain, cautious) is alike
+    for used, equal in ((maps, True), (wrong, False)):
+        plain, cautious = (f(kspace, used, covariance) for f in (cg_sense, cautious_sense))
+        assert np.array_equal(plain, cautious) is equal
     errors = [np.linalg.norm(np.abs(x) - np.abs(image)) for x in (plain, cautious)]
     assert errors[1] < 0.5 * errors[0]
 
 
-def test_narrow_calibration_is_no_worse_than_zero_filling(brain_230):
+def test_best_classical_of_few_calibration_lines_outperforms_zero_filling(brain_230):
     kspace = brain_230 * make_mask("equispaced", brain_230.shape[-2:-1], 8, 8).sampled[:, None]
     reference = mvue(brain_230, estimate_coil_maps(brain_230)[0])
     maps = estimate_coil_maps(kspace)[0]
@@ -166,7 +168,7 @@ def test_narrow_calibration_is_no_worse_than_zero_filling(brain_230):
     assert found > max(quality.values()) + 1
 
 
-def test_best_classical_always_gives_a_finite_image():
+def test_best_classical_is_finite():
     maps = random_coils(4, 32, 24)
     image, _ = lattice_image(32, 24)
     kspace = to_kspace(maps * image).astype(np.complex64)

@@ -1,4 +1,4 @@
-"""The forward operator against its adjoint and against a dense matrix."""
+"""Forward operator against its adjoint and dense matrices."""
 
 from functools import partial
 
@@ -22,18 +22,18 @@ def mask(request):
     return mask
 
 
-@pytest.fixture(params=["alike", "averaged"])
+@pytest.fixture(params=["equal", "averaged"])
 def weight(request, mask):
-    """None, or how often samples were averaged, line by line where lines are dropped."""
-    if request.param == "alike":
+    """None, or number of averages of each sample, of each line for a mask of lines."""
+    if request.param == "equal":
         return None
-    drawn = torch.randint(1, 5, mask.shape, generator=torch.Generator().manual_seed(4)).float()
+    averages = torch.randint(1, 5, mask.shape, generator=torch.Generator().manual_seed(4)).float()
     lines = bool((mask == mask[..., :1]).all())
-    return drawn[..., :1].expand(mask.shape) if lines else drawn
+    return averages[..., :1].expand(mask.shape) if lines else averages
 
 
 @pytest.mark.parametrize("sets", [1, 2])
-def test_adjoint(mask, weight, sets):
+def test_adjointness(mask, weight, sets):
     operator = SenseOperator(complex_normal(2, sets, 3, 9, 12), mask, weight)
     x, y = complex_normal(2, 4, sets, 9, 12, seed=1), complex_normal(2, 4, 3, 9, 12, seed=2)
     left = (operator.forward(x) * y.conj()).sum()
@@ -73,7 +73,7 @@ def test_kspace_diagonal_is_that_of_the_dense_matrix(mask, weight, sets):
         torch.testing.assert_close(found, dense, rtol=1e-4, atol=1e-4)
 
 
-def test_kspace_diagonal_is_near_that_of_the_dense_matrix_for_smooth_maps_and_weights():
+def test_kspace_diagonal_approximates_the_dense_matrix_for_smooth_maps_and_weights():
     n = 16
     y, x = torch.meshgrid(*(torch.linspace(-1, 1, n),) * 2, indexing="ij")
     centres = torch.tensor([[-1.0, -1.0], [-1.0, 1.0], [1.0, -1.0], [1.0, 1.0]])
@@ -90,7 +90,7 @@ def test_kspace_diagonal_is_near_that_of_the_dense_matrix_for_smooth_maps_and_we
 
 
 @pytest.mark.parametrize("sets", [1, 2])
-def test_pull_is_the_adjoint_of_what_the_image_leaves_of_the_data(mask, weight, sets):
+def test_adjoint_residual_is_the_adjoint_of_the_residual(mask, weight, sets):
     operator = SenseOperator(complex_normal(2, sets, 3, 9, 12), mask, weight)
     x, y = complex_normal(2, 4, sets, 9, 12, seed=1), complex_normal(2, 3, 9, 12, seed=2)
     expected = operator.adjoint(y[:, None] - operator.forward(x))
@@ -98,7 +98,7 @@ def test_pull_is_the_adjoint_of_what_the_image_leaves_of_the_data(mask, weight, 
     torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
 
 
-def test_pull_adds_noise_of_the_precision_to_what_was_measured(mask, weight):
+def test_adjoint_residual_adds_noise_to_the_measured_samples(mask, weight):
     operator = SenseOperator(complex_normal(2, 1, 3, 9, 12), mask, weight)
     x, y = complex_normal(2, 4, 1, 9, 12, seed=1), complex_normal(2, 3, 9, 12, seed=2)
     e = complex_normal(2, 4, 3, 12, max(map(len, operator.rows)), seed=3)
@@ -111,17 +111,17 @@ def test_pull_adds_noise_of_the_precision_to_what_was_measured(mask, weight):
     )
 
 
-def test_a_sample_averaged_n_times_counts_n_times(mask, weight):
+def test_residual_of_a_sample_is_weighted_by_its_averages(mask, weight):
     plain = SenseOperator(complex_normal(2, 1, 3, 9, 12), mask)
     operator = SenseOperator(plain.maps, mask, weight)
     x, y = complex_normal(2, 4, 1, 9, 12, seed=1), complex_normal(2, 3, 9, 12, seed=2)
-    left = (y * mask[:, None])[:, None] - plain.forward(x)
-    often = torch.ones(mask.shape) if weight is None else weight
-    squares = often[:, None, None] * left.abs().square()
-    reduced = operator.reduced(y * often[:, None].sqrt())[:, None]
+    residual = (y * mask[:, None])[:, None] - plain.forward(x)
+    averages = torch.ones(mask.shape) if weight is None else weight
+    squares = averages[:, None, None] * residual.abs().square()
+    reduced = operator.reduced(y * averages[:, None].sqrt())[:, None]
     power = operator.residual_power(reduced, x)
     torch.testing.assert_close(power.sum((2, 3)), squares.sum((2, 3, 4)), rtol=1e-4, atol=1e-4)
-    expected = plain.adjoint(often[:, None, None] * left)
+    expected = plain.adjoint(averages[:, None, None] * residual)
     torch.testing.assert_close(
         operator.adjoint_residual(reduced, x), expected, rtol=1e-4, atol=1e-4
     )
@@ -130,18 +130,18 @@ def test_a_sample_averaged_n_times_counts_n_times(mask, weight):
 def test_frames_are_independent(mask):
     maps = complex_normal(2, 1, 3, 9, 12)
     x = complex_normal(2, 4, 1, 9, 12, seed=1)
-    alone = SenseOperator(maps[1:], mask[1:]).forward(x[1:])
-    torch.testing.assert_close(SenseOperator(maps, mask).forward(x)[1:], alone)
+    single = SenseOperator(maps[1:], mask[1:]).forward(x[1:])
+    torch.testing.assert_close(SenseOperator(maps, mask).forward(x)[1:], single)
 
 
-def test_conjugate_gradients_solves_every_system_to_its_tolerance():
+def test_conjugate_gradients_solve_all_systems_to_the_tolerance():
     n, tolerance = 30, 1e-4
     root = complex_normal(2, 3, n, n)
     matrix = root @ root.mH / n + torch.tensor([0.1, 1.0]).view(2, 1, 1, 1) * torch.eye(n)
     truth = complex_normal(2, 3, n, seed=1)
 
     def apply(x, matrix=matrix):
-        # not a matrix product, which would round by the size of the batch
+        # the rounding of a matrix product depends on the size of the batch
         return (matrix * x[..., None, :]).sum(-1)
 
     b = apply(truth)
@@ -149,14 +149,14 @@ def test_conjugate_gradients_solves_every_system_to_its_tolerance():
     residual = (b - apply(x)).norm(dim=-1) / b.norm(dim=-1)
     assert float(residual.max()) < 1.1 * tolerance
     assert 1 < iterations < 200
-    # a system solved alone ends where it ends in company
+    # the solution does not depend on the batch
     for frame, sample in ((0, 0), (1, 2)):
         one = matrix[frame : frame + 1, sample : sample + 1]
-        alone, _ = conjugate_gradients(
+        single, _ = conjugate_gradients(
             partial(apply, matrix=one),
             b[frame : frame + 1, sample : sample + 1],
             lambda r: r,
             tolerance,
             max_iterations=200,
         )
-        torch.testing.assert_close(alone[0, 0], x[frame, sample], rtol=1e-5, atol=1e-5)
+        torch.testing.assert_close(single[0, 0], x[frame, sample], rtol=1e-5, atol=1e-5)

@@ -328,9 +328,9 @@ def test_level_of_a_sample_does_not_depend_on_the_batch(operator):
     together = level_of(operator, torch.tensor([0.5, 0.1]))
     together.follow(power)
     for i in range(3):
-        alone = level_of(operator, torch.tensor([0.5, 0.1]))
-        alone.follow(power[:, i : i + 1])
-        torch.testing.assert_close(alone.variance[:, 0], together.variance[:, i], rtol=0, atol=0)
+        single = level_of(operator, torch.tensor([0.5, 0.1]))
+        single.follow(power[:, i : i + 1])
+        torch.testing.assert_close(single.variance[:, 0], together.variance[:, i], rtol=0, atol=0)
     assert float(together.variance[0, 1].mean()) > 20 * float(together.variance[0, 0].mean())
 
 
@@ -380,12 +380,12 @@ def test_residual_proportional_to_the_signal_is_no_excess(operator):
     wrong = 10 * white(2, generator)[..., LINE, :]
     noise[..., LINE, :] = wrong
     power = residual(operator, noise)
-    alone = level_of(operator, torch.tensor([1.0, 1.0]), noise[:, 0])
-    alone.follow(power)
+    single = level_of(operator, torch.tensor([1.0, 1.0]), noise[:, 0])
+    single.follow(power)
     data[..., LINE, :] = 5 * wrong[:, 0]
     explained = level_of(operator, torch.tensor([1.0, 1.0]), data)
     explained.follow(power)
-    assert float(centred(alone.excess)[..., LINE, :].min()) > 10
+    assert float(centred(single.excess)[..., LINE, :].min()) > 10
     assert float(centred(explained.excess)[..., LINE, :].max()) < 2
 
 
@@ -394,11 +394,13 @@ def test_corrupt_line_of_one_sample_does_not_change_the_others(operator):
     power[1, 1, 6] *= 400
     data = corrupt_line_noise(1)[:, 0]
     together = level_of(operator, torch.tensor([1.0, 1.0]), data)
-    alone = [level_of(operator, torch.tensor([1.0, 1.0]), data) for _ in range(2)]
+    single = [level_of(operator, torch.tensor([1.0, 1.0]), data) for _ in range(2)]
     for factor in (1, 2, 1):
         together.follow(factor * power)
         for i in range(2):
-            alone[i].follow(factor * power[:, i : i + 1])
+            single[i].follow(factor * power[:, i : i + 1])
     assert float(together.excess[1, 1].max()) > 10
     for i in range(2):
-        torch.testing.assert_close(alone[i].variance[:, 0], together.variance[:, i], rtol=0, atol=0)
+        torch.testing.assert_close(
+            single[i].variance[:, 0], together.variance[:, i], rtol=0, atol=0
+        )

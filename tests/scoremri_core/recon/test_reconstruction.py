@@ -104,8 +104,8 @@ def test_samples_do_not_depend_on_the_batch(prior):
     options = {"prior": prior, "maps": coil_maps(), "noise_covariance": COVARIANCE, "steps": 5}
     together = reconstruct(kspace, samples=4, **options)
     for i in range(3):
-        alone = reconstruct(kspace[i], samples=2, **options)
-        np.testing.assert_allclose(together.samples[i, :2], alone.samples[0], atol=1e-6)
+        single = reconstruct(kspace[i], samples=2, **options)
+        np.testing.assert_allclose(together.samples[i, :2], single.samples[0], atol=1e-6)
 
 
 def test_samples_of_the_default_prior_do_not_depend_on_the_batch():
@@ -113,8 +113,8 @@ def test_samples_of_the_default_prior_do_not_depend_on_the_batch():
     kspace = np.stack([scan(seed=1), scan(acceleration=4, seed=2)])
     options = {"prior": prior, "maps": coil_maps(), "noise_covariance": COVARIANCE, "steps": 4}
     together = reconstruct(kspace, samples=5, **options)
-    alone = reconstruct(kspace[1], samples=1, **options)
-    np.testing.assert_allclose(together.samples[1, :1], alone.samples[0], atol=1e-6)
+    single = reconstruct(kspace[1], samples=1, **options)
+    np.testing.assert_allclose(together.samples[1, :1], single.samples[0], atol=1e-6)
 
 
 def test_samples_depend_on_the_seed(prior):
@@ -128,8 +128,8 @@ def test_each_slice_of_a_stack_has_its_seed(prior):
     options = {"prior": prior, "maps": coil_maps(), "noise_covariance": COVARIANCE, "steps": 3}
     stack = np.stack([scan(), scan()])
     together = reconstruct(stack, seed=[3, 8], **options)
-    alone = reconstruct(scan(), seed=8, **options)
-    np.testing.assert_allclose(together.samples[1], alone.samples[0], atol=1e-6)
+    single = reconstruct(scan(), seed=8, **options)
+    np.testing.assert_allclose(together.samples[1], single.samples[0], atol=1e-6)
     assert np.abs(together.samples[0] - together.samples[1]).max() > 1e-3
     with pytest.raises(InputError, match="seed holds 3 numbers: expected 1 or 2"):
         reconstruct(stack, seed=[1, 2, 3], **options)
@@ -183,10 +183,10 @@ def test_slice_without_calibration_lines_does_not_change_the_others(prior):
     kspace[0, :, NY // 2 - 6 : NY // 2 + 6] = 0
     options = {"prior": prior, "noise_covariance": COVARIANCE, "samples": 2, "steps": 3}
     result = reconstruct(kspace, **options)
-    alone = reconstruct(kspace[1], **options)
+    single = reconstruct(kspace[1], **options)
     assert "calibration" in result.info.fallback[0]
     assert result.info.fallback[1] is None
-    np.testing.assert_allclose(result.mean[1], alone.mean[0], atol=1e-4)
+    np.testing.assert_allclose(result.mean[1], single.mean[0], atol=1e-4)
 
 
 def test_out_of_memory_falls_back():

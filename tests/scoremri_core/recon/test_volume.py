@@ -85,10 +85,10 @@ def test_position_equals_its_separate_reconstruction():
     for x in (NX // 2, NX // 2 + 3):
         position = to_image(kspace, (-1,))[..., x]
         seed = derived_seed(3, x)
-        alone = reconstruct(position, scale=result.info.scale[0], seed=seed, **OPTIONS)
+        single = reconstruct(position, scale=result.info.scale[0], seed=seed, **OPTIONS)
         samples = result.samples[..., x].swapaxes(0, 1)
-        np.testing.assert_allclose(np.abs(samples), np.abs(alone.samples[0]), atol=1e-4)
-        np.testing.assert_allclose(result.std[..., x], alone.std[0], atol=1e-4)
+        np.testing.assert_allclose(np.abs(samples), np.abs(single.samples[0]), atol=1e-4)
+        np.testing.assert_allclose(result.std[..., x], single.std[0], atol=1e-4)
 
 
 def test_errors_of_neighbouring_positions_are_uncorrelated():
@@ -208,7 +208,7 @@ def test_volume_that_cannot_be_sampled_is_classical(change, reason, caplog):
     assert np.isnan(result.std).all()
 
 
-def test_readouts_that_are_not_finite_are_ignored(caplog):
+def test_nonfinite_readouts_are_unsampled(caplog):
     whole = reconstruct_volume(scan(undersampled()), **OPTIONS)
     kspace = scan(undersampled())
     kspace[1, NZ // 2 + 1, NY // 2 - 2, 5] = np.nan

@@ -1,4 +1,4 @@
-"""Coil compression: what it keeps is kept exactly, and it keeps the most that can be kept."""
+"""Coil compression is exact for few sources and optimal otherwise."""
 
 import numpy as np
 import pytest
@@ -10,7 +10,7 @@ COILS, KEPT = 12, 4
 
 
 def correlated(rng):
-    """Noise covariance with a factor of 10 between the coils, and correlations."""
+    """Correlated noise covariance with a factor of 10 in sd between coils."""
     mixing = rng.normal(size=(COILS, COILS)) + 1j * rng.normal(size=(COILS, COILS))
     return mixing @ mixing.conj().T + np.diag(np.geomspace(1, 100, COILS))
 
@@ -21,24 +21,24 @@ def low_rank(rng):
     return np.tensordot(mixing, sources, axes=1)
 
 
-def test_signal_of_few_sources_is_kept_whole():
+def test_compression_of_few_sources_is_lossless():
     rng = np.random.default_rng(0)
     kspace, covariance = low_rank(rng), correlated(rng)
     found = coil_compression(kspace, KEPT, covariance)
     assert found.loss < 1e-10
     np.testing.assert_allclose(found.matrix @ found.matrix.conj().T, np.eye(KEPT), atol=1e-5)
-    # of what is kept, signal energy over noise is that of the whole array
+    # signal energy over noise does not change
     small = found.compressed(kspace).reshape(KEPT, -1)
-    whole = kspace.reshape(COILS, -1)
-    for one, cov in ((small, found.covariance(covariance)), (whole, covariance)):
-        energy = np.sum(one.conj() * np.linalg.solve(cov, one)).real
-        assert energy == pytest.approx(
-            np.sum(whole.conj() * np.linalg.solve(covariance, whole)).real, rel=1e-4
-        )
+    full = kspace.reshape(COILS, -1)
+    energies = [
+        np.sum(k.conj() * np.linalg.solve(cov, k)).real
+        for k, cov in ((small, found.covariance(covariance)), (full, covariance))
+    ]
+    assert energies[0] == pytest.approx(energies[1], rel=1e-4)
 
 
-def test_what_is_kept_has_the_units_of_the_array():
-    """Coil maps have sum |S|^2 = 1 either way, so signals must have one norm, correlated or not."""
+def test_compression_preserves_the_norm_over_coils():
+    """Required since coil maps are normalised to sum |S|^2 = 1."""
     rng = np.random.default_rng(2)
     kspace, covariance = low_rank(rng), correlated(rng)
     small = coil_compression(kspace, KEPT, covariance).compressed(kspace)
@@ -47,8 +47,7 @@ def test_what_is_kept_has_the_units_of_the_array():
     )
 
 
-def test_what_is_lost_is_told_and_is_the_least():
-    """The share of the whitened energy outside the span, by its definition; noise is no signal."""
+def test_loss_is_the_lost_fraction_of_signal_energy_and_minimal():
     rng = np.random.default_rng(1)
     covariance = correlated(rng)
     root = np.linalg.cholesky(covariance)
@@ -57,20 +56,20 @@ def test_what_is_lost_is_told_and_is_the_least():
     kspace = kspace @ rng.normal(size=(COILS, 4000))
     noisy = kspace + root @ (noise[0] + 1j * noise[1])
 
-    def lost(matrix):
+    def loss(matrix):
         kept = matrix @ kspace
         inner = matrix @ covariance @ matrix.conj().T
         energy = np.sum(kept.conj() * np.linalg.solve(inner, kept)).real
         return 1 - energy / np.sum(kspace.conj() * np.linalg.solve(covariance, kspace)).real
 
     found = coil_compression(noisy, KEPT, covariance)
-    assert found.loss == pytest.approx(lost(found.matrix.astype(np.complex128)), rel=0.05)
+    assert found.loss == pytest.approx(loss(found.matrix.astype(np.complex128)), rel=0.05)
     for _ in range(20):
         other = found.matrix + 0.1 * rng.normal(size=(KEPT, COILS))
-        assert lost(other.astype(np.complex128)) > found.loss
+        assert loss(other.astype(np.complex128)) > found.loss
 
 
 @pytest.mark.parametrize("coils", [0, COILS + 1])
-def test_a_number_of_coils_that_cannot_be_is_refused(coils):
+def test_invalid_number_of_coils_is_an_error(coils):
     with pytest.raises(InputError, match="expected 1 to 12"):
         coil_compression(low_rank(np.random.default_rng(0)), coils)

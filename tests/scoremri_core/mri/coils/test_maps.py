@@ -1,3 +1,5 @@
+"""Coil maps of simulated and measured scans, against the truth and sigpy."""
+
 import numpy as np
 import pytest
 from coil_scans import central_lines, object_of, similarity, simulated_coils
@@ -11,7 +13,7 @@ from scoremri_core.scans.gridding import fully_sampled_kspace
 
 
 @pytest.mark.parametrize(("ny", "nx"), [(64, 64), (65, 60), (62, 71), (63, 63)])
-def test_maps_of_a_simulated_scan_are_the_true_ones(ny, nx):
+def test_maps_of_a_simulated_scan_are_correct(ny, nx):
     truth, image = simulated_coils(6, ny, nx)
     maps = estimate_coil_maps(central_lines(to_kspace(truth * image), 24))
     assert maps.shape == (1, 6, ny, nx)
@@ -30,7 +32,7 @@ def test_agrees_with_sigpy():
     kspace = to_kspace(truth * image) + 0.01 * rng.normal(size=truth.shape)
     kspace = kspace.astype(np.complex64)
     peer = mr.app.EspiritCalib(kspace, crop=0, show_pbar=False).run()
-    # sigpy's calibration is a square of 24 samples.
+    # sigpy uses a square of 24 samples
     square = central_lines(central_lines(kspace, 24).swapaxes(1, 2), 24).swapaxes(1, 2)
     ours = estimate_coil_maps(square)[0]
     found = similarity(ours, peer)[np.abs(image) > 0]
@@ -38,7 +40,7 @@ def test_agrees_with_sigpy():
     assert np.percentile(found, 1) > 0.9995
 
 
-def test_agrees_with_sigpy_on_a_real_scan(brain_256):
+def test_agrees_with_sigpy_on_a_measured_scan(brain_256):
     mr = pytest.importorskip("sigpy.mri")
     centre = slice(80, 176)
     kspace = np.ascontiguousarray(brain_256[:, centre, centre])
@@ -55,14 +57,14 @@ def test_phase_is_smooth_where_the_first_coil_vanishes():
     truth[0] *= np.arange(64) > 40
     truth /= np.linalg.norm(truth, axis=0)
     maps = estimate_coil_maps(central_lines(to_kspace(truth * image), 24))[0]
-    # A smooth phase: where the truth's changes little between neighbours, so does the map's.
+
     head = (np.abs(image) > 0)[:, :38]
     change = np.abs(np.angle(maps[1, :, 1:38] * maps[1, :, :37].conj()))
     assert change[head[:, 1:] & head[:, :-1]].max() < 0.4
 
 
-def test_virtual_coil_sees_all_of_the_object(raw_data):
-    """The principal component, from which it starts, all but vanishes at a point of this head."""
+def test_virtual_coil_is_sensitive_everywhere_in_the_object(raw_data):
+    """The principal component, its initial value, nearly vanishes at a point of this head."""
     full = fully_sampled_kspace(raw_data / "brain_ge_4ch_256x256.h5")[0]
     kspace = central_lines(full, 24)
     maps = estimate_coil_maps(kspace)[0]
@@ -71,15 +73,15 @@ def test_virtual_coil_sees_all_of_the_object(raw_data):
     principal = np.linalg.eigh(flat @ flat.conj().T)[1][:, -1]
     head = object_of(kspace)
 
-    def least(coil):
+    def minimum(coil):
         return np.abs(np.tensordot(coil.conj(), maps, axes=1))[head].min()
 
-    assert least(principal) < 0.05
+    assert minimum(principal) < 0.05
     coarse = object_signal(block[None], kspace.shape[1:], np)
-    assert least(virtual_coil(maps[None], block[None], coarse, np)[0]) > 0.1
+    assert minimum(virtual_coil(maps[None], block[None], coarse, np)[0]) > 0.1
 
 
-def test_maps_do_not_depend_on_the_calibration_block_being_centred():
+def test_calibration_region_need_not_be_centred():
     truth, image = simulated_coils(5, 64, 64)
     kspace = to_kspace(truth * image)
     kept = np.zeros_like(kspace)
@@ -88,7 +90,7 @@ def test_maps_do_not_depend_on_the_calibration_block_being_centred():
     assert np.median(found) > 0.999
 
 
-def test_correlated_noise_is_undone_by_its_covariance():
+def test_noise_covariance_improves_maps_with_correlated_noise():
     truth, image = simulated_coils(6, 64, 64)
     rng = np.random.default_rng(1)
     root = np.eye(6) + 0.5 * (rng.normal(size=(6, 6)) + 1j * rng.normal(size=(6, 6)))
@@ -103,7 +105,7 @@ def test_correlated_noise_is_undone_by_its_covariance():
     assert np.mean(1 - white) < np.mean(1 - plain)
 
 
-def test_one_coil_is_its_own_map():
+def test_map_of_one_coil_is_1():
     image = simulated_coils(3, 48, 45)[1]
     kspace = central_lines(to_kspace(image[None]), 24)
     for sets in (1, 2, "auto"):
@@ -114,8 +116,8 @@ def test_one_coil_is_its_own_map():
 
 
 @pytest.mark.parametrize("sets", [1, 2])
-def test_slices_of_a_stack_are_what_they_are_alone(sets):
-    """Each with its own noise and number of kernels, and one with its own calibration lines."""
+def test_slices_of_a_stack_do_not_depend_on_each_other(sets):
+    """With different noise, numbers of kernels and calibration lines."""
     truth, image = simulated_coils(5, 48, 45)
     rng = np.random.default_rng(2)
     sigma = np.array([0.001, 0.02, 0.3])[:, None, None, None]
@@ -124,11 +126,11 @@ def test_slices_of_a_stack_are_what_they_are_alone(sets):
     stack = np.stack([central_lines(k, n) for k, n in zip(kspace, (24, 24, 8), strict=True)])
     covariances = 2 * sigma[..., 0] ** 2 * np.eye(5)
     maps = estimate_coil_maps(stack, sets, covariances)
-    for own, k, covariance in zip(maps, stack, covariances, strict=True):
-        np.testing.assert_allclose(own, estimate_coil_maps(k, sets, covariance), atol=1e-4)
+    for of_slice, k, covariance in zip(maps, stack, covariances, strict=True):
+        np.testing.assert_allclose(of_slice, estimate_coil_maps(k, sets, covariance), atol=1e-4)
 
 
-def test_few_lines_give_a_low_resolution_estimate_and_say_so(caplog):
+def test_few_lines_give_low_resolution_maps_and_a_warning(caplog):
     truth, image = simulated_coils(6, 64, 64)
     kspace = central_lines(to_kspace(truth * image), 8)
     maps = estimate_coil_maps(kspace, sets=2)
@@ -136,12 +138,12 @@ def test_few_lines_give_a_low_resolution_estimate_and_say_so(caplog):
     np.testing.assert_allclose(np.sum(np.abs(maps[0]) ** 2, axis=0), 1, atol=1e-5)
     assert not maps[1].any()
     reconstruct(np.stack([kspace, kspace]), sampler="none")
-    (said,) = [message for message in caplog.messages if "too few" in message]
-    assert said.startswith("8 x 64 calibration samples are too few for ESPIRiT")
-    assert said.endswith("(2 of 2 slices)")
+    (warning,) = [message for message in caplog.messages if "too few" in message]
+    assert warning.startswith("8 x 64 calibration samples are too few for ESPIRiT")
+    assert warning.endswith("(2 of 2 slices)")
 
 
-def test_dead_coil_keeps_the_rest():
+def test_dead_coil_does_not_change_the_others():
     truth, image = simulated_coils(5, 64, 64)
     truth[2] = 0
     truth /= np.linalg.norm(truth, axis=0)
@@ -153,7 +155,7 @@ def test_dead_coil_keeps_the_rest():
 @pytest.mark.parametrize(
     ("kspace", "reason"),
     [
-        (np.zeros((4, 32, 32)), "centre of k-space is empty"),
+        (np.zeros((4, 32, 32)), "centre of k-space is not sampled"),
         (np.full((4, 32, 32), np.nan), "not finite"),
         (np.ones((4, 32, 32)) * (np.arange(32) % 3 == 1)[:, None], "no calibration lines"),
     ],
@@ -163,7 +165,7 @@ def test_missing_calibration_is_an_error(kspace, reason):
         estimate_coil_maps(kspace)
 
 
-def test_wrong_arguments_are_refused():
+def test_invalid_arguments_are_an_error():
     with pytest.raises(InputError, match="expected 1 or 2"):
         estimate_coil_maps(np.ones((2, 32, 32)), sets=3)
     with pytest.raises(InputError, match=r"expected .* \(slice, coil, y, x\)"):

@@ -1,6 +1,6 @@
-"""Coil maps with a stand-in for CuPy: NumPy, less what CuPy lacks.
+"""Coil maps with a mock of CuPy: NumPy restricted to functions of CuPy.
 
-Where there is a GPU, `tests/gpu.sh` compares CuPy itself.
+`tests/gpu.sh` tests with CuPy on a GPU.
 """
 
 import sys
@@ -12,8 +12,8 @@ import pytest
 
 from scoremri_core.mri.coils.maps import estimate_coil_maps
 
-# of the functions that CuPy's reference lists (cupy 14), those that coil maps may need
-KNOWN = [
+# functions in the reference of CuPy 14
+FUNCTIONS = [
     "abs",
     "angle",
     "arange",
@@ -73,43 +73,43 @@ KNOWN = [
     "zeros",
     "zeros_like",
 ]
-PARTS = {
+MODULES = {
     "fft": ["fft", "fft2", "fftfreq", "fftn", "fftshift", "ifft", "ifft2", "ifftn", "ifftshift"],
     "linalg": ["det", "eigh", "eigvalsh", "inv", "norm", "pinv", "qr", "solve", "svd"],
 }
 
 
-class Only:
-    """Some names of a module; any other is missing."""
+class Restricted:
+    """Some names of a module."""
 
     def __init__(self, module, names, **more):
         self._module, self._names = module, names
         self.__dict__.update(more)
-        self.asked = set()
+        self.used = set()
 
     def __getattr__(self, name):
         if name not in self._names:
-            raise AttributeError(f"CuPy has no {name}, or it is not on the list")
-        self.asked.add(name)
+            raise AttributeError(f"CuPy has no {name}, or it is not listed")
+        self.used.add(name)
         return getattr(self._module, name)
 
 
 @pytest.fixture
 def cupy(monkeypatch):
     windows = SimpleNamespace(sliding_window_view=np.lib.stride_tricks.sliding_window_view)
-    module = Only(
+    module = Restricted(
         np,
-        KNOWN,
+        FUNCTIONS,
         lib=SimpleNamespace(stride_tricks=windows),
         cuda=SimpleNamespace(Device=lambda index: nullcontext()),
-        **{part: Only(getattr(np, part), names) for part, names in PARTS.items()},
+        **{name: Restricted(getattr(np, name), names) for name, names in MODULES.items()},
     )
     monkeypatch.setitem(sys.modules, "cupy", module)
     return module
 
 
 @pytest.mark.parametrize("sets", [1, 2, "auto"])
-def test_only_what_cupy_has_is_needed_and_the_maps_are_the_same(cupy, sets):
+def test_maps_with_functions_of_cupy_only(cupy, sets):
     rng = np.random.default_rng(0)
     y, x = np.meshgrid(*(np.linspace(-1, 1, 40),) * 2, indexing="ij")
     places = [(-1.2, 0), (1.2, 0), (0, 1.2)]
@@ -120,13 +120,13 @@ def test_only_what_cupy_has_is_needed_and_the_maps_are_the_same(cupy, sets):
     kspace = (kspace + 1e-3 * rng.normal(size=kspace.shape)).astype(np.complex64)
     kspace[:, :10] = kspace[:, 30:] = 0
     covariance = 1e-6 * np.eye(3)
-    here = estimate_coil_maps(kspace, sets, covariance)
-    there = estimate_coil_maps(kspace, sets, covariance, device="cuda")
-    np.testing.assert_array_equal(there, here)
-    assert {"asarray", "where"} <= cupy.asked
-    assert "eigh" in cupy.linalg.asked
+    cpu = estimate_coil_maps(kspace, sets, covariance)
+    gpu = estimate_coil_maps(kspace, sets, covariance, device="cuda")
+    np.testing.assert_array_equal(gpu, cpu)
+    assert {"asarray", "where"} <= cupy.used
+    assert "eigh" in cupy.linalg.used
 
 
-def test_the_stand_in_refuses_what_cupy_lacks(cupy):
+def test_mock_lacks_other_functions(cupy):
     with pytest.raises(AttributeError, match="no nanpercentile_of_all"):
         cupy.nanpercentile_of_all  # noqa: B018

@@ -1,3 +1,5 @@
+"""Noise covariances of scans and edges of k-space against the truth; whitening."""
+
 import ismrmrd
 import numpy as np
 import pytest
@@ -25,7 +27,7 @@ def correlated_noise(shape, seed=0):
 
 
 def disc_kspace(coils, ny, nx):
-    """A bright sharp-edged disc, which has signal in every corner of k-space."""
+    """K-space of a bright disc, with signal in every corner of k-space."""
     y, x = np.mgrid[:ny, :nx]
     disc = np.hypot((y - ny // 2) / ny, (x - nx // 2) / nx) < 0.33
     image = disc * np.exp(1j * np.arange(coils))[:, None, None]
@@ -38,31 +40,29 @@ def test_scan_covariance_recovers_the_truth():
     assert np.abs(estimate - COVARIANCE).max() < 0.03 * 4e-6
 
 
-def test_scan_covariance_scales_with_dwell_and_bandwidth():
-    """Gadgetron whitens with sqrt(2 data/noise dwell x bandwidth) times the scan's whitening."""
+def test_scan_covariance_scales_with_dwell_time_and_bandwidth_as_in_gadgetron():
     samples = correlated_noise((500,))
     noise_dwell, data_dwell, bandwidth = 20.0, 2.4, 0.793
     ours = whitening_matrix(covariance_from_scan(samples, noise_dwell / data_dwell, bandwidth))
     root = np.linalg.cholesky(samples @ samples.conj().T / 500)
     gadgetron = np.sqrt(2 * data_dwell / noise_dwell * bandwidth) * np.linalg.inv(root)
-    # Whitening matrices are one up to a unitary factor: compare W^H W.
+    # whitening matrices are unique up to a unitary factor
     np.testing.assert_allclose(
         ours.conj().T @ ours, gadgetron.conj().T @ gadgetron, rtol=1e-9, atol=1e-3
     )
 
 
 @pytest.mark.parametrize("gaps", [False, True])
-def test_edges_tell_the_noise_of_one_average(gaps):
-    """Every second line was averaged nine times."""
+def test_edges_estimate_the_noise_of_one_average(gaps):
     counts = np.where(np.arange(96) % 2, 9, 1)[:, None] * np.ones(80)
     kspace = disc_kspace(3, 96, 80) * 0.01 + 20 * correlated_noise((96, 80)) / np.sqrt(counts)
-    if gaps:  # no readout is whole
+    if gaps:  # no complete readouts
         kspace = kspace * (np.random.default_rng(1).uniform(size=(96, 80)) < 0.7)
     estimate = covariance_from_edges(kspace, counts)
     assert noise_sigma(estimate) == pytest.approx(20 * noise_sigma(COVARIANCE), rel=0.1)
 
 
-def test_whitened_components_have_unit_deviation():
+def test_whitened_noise_has_unit_standard_deviation():
     whitening = whitening_matrix(COVARIANCE)
     np.testing.assert_allclose(
         whitening @ COVARIANCE @ whitening.conj().T, 2 * np.eye(3), atol=1e-12
@@ -99,19 +99,19 @@ def test_near_singular_covariance_is_regularised():
         (np.ones((2, 3)), "shape"),
     ],
 )
-def test_bad_covariance_is_refused(covariance, reason):
+def test_invalid_covariance_is_an_error(covariance, reason):
     with pytest.raises(InputError, match=reason):
         whitening_matrix(covariance)
 
 
-def test_bad_noise_scan_is_refused():
+def test_invalid_noise_scan_is_an_error():
     with pytest.raises(InputError, match="as many samples"):
         covariance_from_scan(np.ones((4, 3)))
     with pytest.raises(InputError, match="finite"):
         covariance_from_scan(np.full((2, 8), np.nan))
-    with pytest.raises(InputError, match="positive numbers"):
+    with pytest.raises(InputError, match="numbers above 0"):
         covariance_from_scan(np.ones((2, 8)), dwell_ratio=0.0)
-    with pytest.raises(InputError, match="does not fit"):
+    with pytest.raises(InputError, match="whitening has shape"):
         whiten(np.ones((3, 4, 4)), np.eye(2))
 
 
@@ -144,14 +144,14 @@ def test_edges_recover_pure_noise(name):
 
 
 @pytest.mark.parametrize("name", ["full", "equispaced", "partial", "padded"])
-def test_edges_leave_the_object_out(name):
-    """The disc's own power in the corners is five times the noise's."""
+def test_edge_estimate_excludes_the_object(name):
+    """The power of the disc in the corners of k-space is 5 times that of the noise."""
     kspace = 0.05 * disc_kspace(3, 96, 80) + correlated_noise((96, 80))
     estimate = covariance_from_edges(kspace * masks()[name])
     assert np.abs(estimate - COVARIANCE).max() < 0.35 * 4e-6
 
 
-def test_edges_leave_out_samples_that_are_not_finite():
+def test_edge_estimate_ignores_samples_that_are_not_finite():
     kspace = correlated_noise((96, 80))
     kspace[0, 3, 3] = np.nan
     kspace[1, 90] = np.inf
@@ -159,16 +159,16 @@ def test_edges_leave_out_samples_that_are_not_finite():
     assert np.abs(estimate - COVARIANCE).max() < 0.2 * 4e-6
 
 
-def test_edges_of_noiseless_data_can_be_whitened():
+def test_edge_estimate_of_noise_free_data_can_be_inverted():
     assert np.isfinite(whitening_matrix(covariance_from_edges(disc_kspace(4, 64, 64)))).all()
 
 
-def test_edges_need_samples():
+def test_edge_estimate_without_samples_is_an_error():
     with pytest.raises(InputError, match="0 measured samples"):
         covariance_from_edges(np.zeros((4, 8, 8)))
 
 
-def test_noise_scan_and_edges_agree_on_a_real_scan(raw_data):
+def test_noise_scan_and_edge_estimate_agree_on_a_measured_scan(raw_data):
     with open_scan(raw_data / "siemens_R3_14ch_noise_scan.h5") as scan:
         noise = next(a for a in scan if a.is_flag_set(ismrmrd.ACQ_IS_NOISE_MEASUREMENT))
         line = next(a for a in scan if not a.is_flag_set(ismrmrd.ACQ_IS_NOISE_MEASUREMENT))
@@ -182,7 +182,6 @@ def test_noise_scan_and_edges_agree_on_a_real_scan(raw_data):
     assert variances.max() < 2
 
 
-def test_edges_of_data_that_are_all_object_stay_well_conditioned():
-    """What leaks in of the object would otherwise pass for coils without noise."""
+def test_edge_estimate_of_noise_free_data_is_well_conditioned():
     estimate = covariance_from_edges(disc_kspace(8, 48, 40).astype(np.complex64))
     assert np.linalg.cond(estimate) < 40

@@ -1,4 +1,4 @@
-"""Noise estimates against the noise that was added, from one coil to 128."""
+"""Noise estimates against simulated noise, for 1 to 128 coils."""
 
 import logging
 
@@ -25,7 +25,7 @@ def grid(n):
 
 
 def ellipses(n, fill):
-    """Sharp-edged ellipses that reach `fill` of the field of view."""
+    """Ellipses that fill a fraction `fill` of the field of view."""
     y, x = grid(n)
     image = np.zeros((n, n))
     for cx, cy, a, b, value in [
@@ -50,7 +50,7 @@ def coil_maps(coils, n):
 
 
 def white_noise(shape, seed=0):
-    """Complex, E|n|^2 = 1."""
+    """Complex white noise with E|n|^2 = 1."""
     rng = np.random.default_rng(seed)
     return (rng.standard_normal((*shape, 2)) / np.sqrt(2)) @ [1, 1j]
 
@@ -67,9 +67,9 @@ def mask(kind, n):
 
 
 def scan(coils, n, kind="lines", *, fill=0.8, root=None, rings=1, sd=SD):
-    """k-space of `ellipses`, with noise of the covariance 2 sd^2 root root^H.
+    """K-space of `ellipses` with noise of covariance 2 sd^2 root root^H.
 
-    `rings`: how much finer than its pixels the image is drawn, for edges that ring.
+    The ellipses are drawn on a grid `rings` times finer, for Gibbs ringing.
     """
     fine = rings * n
     kspace = resize(to_kspace(ellipses(fine, fill) * coil_maps(coils, fine)), (n, n)) / rings
@@ -83,32 +83,32 @@ def ratio(kspace, sd=SD):
 
 
 def whitened(truth, estimate):
-    """Eigenvalues of the true covariance, whitened with an estimate."""
+    """Eigenvalues of the true covariance after whitening with an estimate."""
     inverse = np.linalg.inv(np.linalg.cholesky(estimate))
     return np.linalg.eigvalsh(inverse @ truth @ inverse.conj().T)
 
 
 @pytest.mark.parametrize("kind", ["lines", "points"])
 @pytest.mark.parametrize(("coils", "n"), [(4, 64), (8, 48), (32, 64), (128, 64)])
-def test_noise_is_found_for_any_number_of_coils(coils, n, kind):
+def test_noise_is_estimated_for_any_number_of_coils(coils, n, kind):
     assert ratio(scan(coils, n, kind)) == pytest.approx(1, abs=0.15)
 
 
 @pytest.mark.parametrize("coils", [1, 64])
 @pytest.mark.parametrize("fill", [0.3, 0.95])
 @pytest.mark.parametrize("sd", [0.0005, 0.05])
-def test_noise_is_found_beside_small_and_large_objects(coils, fill, sd):
+def test_noise_is_estimated_for_small_and_large_objects(coils, fill, sd):
     assert ratio(scan(coils, 64, fill=fill, sd=sd), sd) == pytest.approx(1, abs=0.2)
 
 
 @pytest.mark.parametrize("coils", [1, 16])
-def test_ringing_is_not_taken_for_noise(coils):
+def test_ringing_does_not_bias_the_noise(coils):
     assert ratio(scan(coils, 48, rings=3, sd=0.002), 0.002) == pytest.approx(1, abs=0.2)
 
 
-def test_noise_is_found_in_one_coil_at_high_signal():
-    """Sharp edges are a hundred times the noise in the samples farthest from DC."""
-    # the few pixels of one calibration region beside the object know it to a fifth
+def test_noise_of_one_coil_is_estimated_at_high_signal():
+    """The signal is 100 times the noise in the samples farthest from DC."""
+    # accurate to 20 % from the few background pixels of the calibration region
     assert 0.65 < ratio(scan(1, 64, "points", sd=0.001), 0.001) < 1.5
 
 
@@ -125,7 +125,7 @@ def test_correlated_noise_is_white_after_whitening(coils):
 
 
 @pytest.mark.parametrize("factor", [0, 20])
-def test_a_dead_and_a_loud_coil_do_not_disturb_the_others(factor):
+def test_dead_or_noisy_coil_does_not_bias_the_others(factor):
     root = np.eye(16)
     root[3, 3] = factor
     kspace = scan(16, 64, root=root)
@@ -137,8 +137,8 @@ def test_a_dead_and_a_loud_coil_do_not_disturb_the_others(factor):
     np.testing.assert_allclose(others, 1, atol=0.25)
 
 
-def test_a_mask_says_what_was_measured():
-    """Zeros that were measured count, and values beside the mask do not."""
+def test_mask_marks_measured_samples():
+    """Measured zeros count, and values outside the mask do not."""
     sampled = mask("lines", 64)
     kspace = scan(4, 64)
     stray = np.where(sampled, kspace, 1e-30)
@@ -148,7 +148,7 @@ def test_a_mask_says_what_was_measured():
     assert noise_sigma(covariance_from_edges(empty, mask=sampled)) < 1e-6
 
 
-def test_the_true_noise_is_not_called_wrong(caplog):
+def test_true_noise_covariance_causes_no_warning(caplog):
     with caplog.at_level(logging.WARNING):
         KSpace.of(scan(128, 64), noise_covariance=2 * SD**2 * np.eye(128))
     assert not caplog.records
@@ -160,9 +160,9 @@ def test_few_samples_give_a_well_conditioned_covariance(coils, per_coil):
     found = sample_covariance(white_noise((coils, int(coils * per_coil))))
     eigenvalues = whitened(np.eye(coils), found)
     # a plain sample covariance: from 0.55 to 2.4 with 8 samples per coil, without bound with 1
-    least, most = (0.65, 1.65) if per_coil > 2 else (0.4, 4)
-    assert eigenvalues.min() > least
-    assert eigenvalues.max() < most
+    low, high = (0.65, 1.65) if per_coil > 2 else (0.4, 4)
+    assert eigenvalues.min() > low
+    assert eigenvalues.max() < high
 
 
 def test_many_samples_give_the_sample_covariance():
@@ -173,7 +173,7 @@ def test_many_samples_give_the_sample_covariance():
     np.testing.assert_allclose(sample_covariance(few), np.eye(3), atol=3 / np.sqrt(299))
 
 
-def test_coils_without_noise_stay_without():
+def test_covariance_of_coils_without_noise_is_zero():
     samples = white_noise((4, 20))
     samples[2] = 0
     found = sample_covariance(samples)
@@ -182,7 +182,7 @@ def test_coils_without_noise_stay_without():
     assert np.linalg.eigvalsh(found)[1] > 0.2
 
 
-def test_a_short_noise_scan_whitens_all_directions():
+def test_short_noise_scan_whitens_all_directions():
     eigenvalues = whitened(np.eye(64), covariance_from_scan(white_noise((64, 128))))
     assert 0.5 < eigenvalues.min() < eigenvalues.max() < 2
 
@@ -191,8 +191,8 @@ def psnr(found, truth):
     return 20 * np.log10(truth.max() / np.sqrt(np.mean(np.abs(np.abs(found) - truth) ** 2)))
 
 
-def test_the_classical_image_of_many_coils_forgives_an_error_of_the_noise():
-    """A tenth of the noise of 64 coils is more than what an image has at high frequencies."""
+def test_cg_sense_of_many_coils_tolerates_an_error_of_the_noise():
+    """10 % of the noise of 64 coils exceeds the signal at high spatial frequencies."""
     n, sd = 64, 0.05
     image = ellipses(n, 0.8)
     found = [
@@ -204,7 +204,7 @@ def test_the_classical_image_of_many_coils_forgives_an_error_of_the_noise():
     assert found[1] > found[0] - 0.5
 
 
-def test_chance_does_not_raise_the_noise_of_many_coils():
+def test_correct_noise_of_many_coils_is_not_raised():
     kspace, maps = scan(64, 64, sd=0.05), coil_maps(64, 64)
     assumed = 2 * 0.05**2 * np.eye(64, dtype=complex)
     assert raise_covariance(assumed, residual_covariance(kspace, maps[None])) is assumed

@@ -1,10 +1,10 @@
-"""Which lines around DC are the calibration lines."""
+"""Detection of the calibration region."""
 
 import numpy as np
 import pytest
 
 from scoremri_core.errors import CalibrationError
-from scoremri_core.mri.coils.maps import calibration_extent
+from scoremri_core.mri.sampling import calibration_extent
 
 
 def lines(ny, nx, *which):
@@ -20,12 +20,12 @@ def lines(ny, nx, *which):
         (np.ones((40, 30), bool), (0, 40, 0, 30)),
         (lines(64, 32, slice(None, None, 4), slice(20, 44)), (20, 45, 0, 32)),
         (lines(63, 31, slice(None, None, 4), slice(19, 43)), (19, 43, 0, 31)),
-        # R = 3 from 18 to 123, calibration lines 48 to 96, DC at 72, as in a Siemens scan.
+        # R = 3 from 18 to 123, calibration lines 48 to 96, DC at 72, as in a Siemens scan
         (lines(144, 96, slice(18, 124, 3), slice(48, 97)), (48, 97, 0, 96)),
         (lines(64, 32, slice(30, 60)), (30, 60, 0, 32)),
-        # Partial echo: the readouts begin late.
+        # partial echo
         (lines(64, 32, (slice(20, 44), slice(9, None))), (20, 44, 9, 32)),
-        # Both axes undersampled: a square block rather than the long thin line through DC.
+        # both axes undersampled: the block, not the single line through DC
         (
             lines(64, 64, (slice(None, None, 2), slice(None, None, 2)), 32,
                   (slice(20, 44), slice(24, 40))),
