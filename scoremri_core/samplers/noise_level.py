@@ -69,7 +69,7 @@ class NoiseLevel:
         self._inner = radius.long()
         self._share = radius - self._inner
         components = 2 * operator.maps.shape[2] * (operator.maps.shape[-1] // nx) * mask[:, 0]
-        self._components, self._count = components, self._by_ring(components)
+        self._components, self._count = components, self._sum_rings(components)
         power = operator.residual_power(reduced, torch.zeros_like(operator.maps[:, None, :, 0]))
         # for each axis along which lines are summed: measured components and their power
         self._lines = [
