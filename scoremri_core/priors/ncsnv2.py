@@ -14,9 +14,9 @@ from scoremri_core.errors import InputError
 
 @dataclass(frozen=True)
 class Scale:
-    """One scale of the encoder: `res{name}`, its width in units of ngf, and its dilation.
+    """One scale of the encoder, `res{name}`: width in units of ngf, and dilation.
 
-    The first scale keeps the resolution; the others halve it, or dilate where a dilation is given.
+    The first scale keeps the resolution; the others halve it, or dilate if `dilation` > 1.
     """
 
     name: str
@@ -33,12 +33,12 @@ class Layout:
 
     @property
     def factor(self) -> int:
-        """How much smaller the coarsest scale is."""
+        """Downsampling of the coarsest scale."""
         return int(2 ** sum(scale.dilation == 1 for scale in self.scales[1:]))
 
 
-# The paper's three depths, for images of 32 to 64, of 96 to 128 and of 256 pixels a side; blocks
-# are named as in the public checkpoints, where the sixth scale came last and is called 31.
+# The paper's three depths, for images of 32 to 64, 96 to 128 and 256 pixels. Names are those of the
+# public checkpoints, where the sixth scale is called 31.
 LAYOUTS = {
     "plain": Layout(
         (Scale("1", 1), Scale("2", 2), Scale("3", 2, 2), Scale("4", 2, 4)),
@@ -63,21 +63,25 @@ LAYOUTS = {
 
 
 class NCSNv2(nn.Module):
-    """Score of images under noise of one of `levels` standard deviations:
+    """Score of images with noise of one of `levels` standard deviations:
 
         s(x, i) = f(h) / sigma_i,    h = 2 x - 1 (or x, if `rescaled`)
 
-    The network f does not know the noise level (the paper's technique 3).  Parameters are named
-    and shaped as in checkpoints of the public code, so that these load by name.
+    The network f is not conditioned on the noise level (technique 3 of the paper). Parameters have
+    the names and shapes of the public checkpoints, which load by name.
 
     Parameters
     ----------
-    variant : "plain", "deeper" or "deepest".
-    ngf : width at full resolution.
-    channels : of the image; 2 for the real and imaginary parts.
-    levels : number of noise levels, the length of the buffer `sigmas`.
-    rescaled : images were brought to [-1, 1] (or through a logit) before the network was trained,
-        which then takes them as they are.
+    variant : str, optional
+        "plain", "deeper" or "deepest".
+    ngf : int, optional
+        Channels at full resolution.
+    channels : int, optional
+        Of the image; 2 for the real and imaginary parts.
+    levels : int, optional
+        Number of noise levels, the length of the buffer `sigmas`.
+    rescaled : bool, optional
+        The network was trained on images rescaled to [-1, 1] (or by a logit) and takes x directly.
     """
 
     sigmas: Tensor
@@ -123,26 +127,27 @@ class NCSNv2(nn.Module):
             setattr(self, f"refine{name}", block)
 
     def forward(self, x: Tensor, level: Tensor) -> Tensor:
-        """The score.
+        """Return the score.
 
         Parameters
         ----------
-        x : (batch, channels, y, x).
-        level : (batch,) indices into `sigmas`.
+        x : float tensor, (batch, channels, y, x)
+        level : int tensor, (batch,)
+            Indices into `sigmas`.
 
         Returns
         -------
-        (batch, channels, y, x).
+        float tensor, (batch, channels, y, x)
         """
         return self.unscaled(x) / self.sigmas[level].view(-1, 1, 1, 1)
 
     def unscaled(self, x: Tensor) -> Tensor:
-        """The score times sigma, f; InputError for an image too small to be halved."""
+        """Return the score times sigma, f; raise InputError for an image that is too small."""
         ny, nx = x.shape[-2:]
         if (ny // self.layout.factor) * (nx // self.layout.factor) < 2:
             raise InputError(
-                f"image of {ny} x {nx}: this NCSNv2 reduces it {self.layout.factor} times, which "
-                "leaves less than two pixels"
+                f"image of {ny} x {nx}: expected at least two pixels after the NCSNv2's "
+                f"downsampling by {self.layout.factor}"
             )
         h = self.begin_conv(x if self.rescaled else 2 * x - 1)
         kept = []
@@ -152,7 +157,7 @@ class NCSNv2(nn.Module):
             kept.append(h)
         h = getattr(self, f"refine{self.layout.refine[0]}")([kept.pop()])
         for name in self.layout.refine[1:]:
-            # the finer scale comes first: it sets the size
+            # the first input, the finer scale, sets the size
             h = getattr(self, f"refine{name}")([kept.pop(), h])
         out: Tensor = self.end_conv(F.elu(self.normalizer(h)))
         return out
@@ -161,13 +166,13 @@ class NCSNv2(nn.Module):
 def conv(
     before: int, after: int, kernel: int = 3, dilation: int = 1, bias: bool = True
 ) -> nn.Conv2d:
-    """A convolution that keeps the size, zeros around it."""
+    """Return a zero-padded convolution that keeps the size."""
     padding = dilation * (kernel // 2)
     return nn.Conv2d(before, after, kernel, padding=padding, dilation=dilation, bias=bias)
 
 
 class InstanceNormPlus(nn.Module):
-    """Instance normalisation that keeps how the channels' means compare (InstanceNorm++).
+    """Instance normalisation that keeps the relative means of channels (InstanceNorm++).
 
     Song and Ermon 2019, arXiv 1907.05600, appendix A:
 
@@ -192,7 +197,7 @@ class InstanceNormPlus(nn.Module):
 
 
 class ConvMeanPool(nn.Module):
-    """Convolve and average over 2 x 2 pixels; an odd size loses its last line."""
+    """Convolve and average over 2 x 2 pixels, dropping the last line of an odd size."""
 
     def __init__(self, before: int, after: int, kernel: int) -> None:
         super().__init__()
@@ -204,14 +209,16 @@ class ConvMeanPool(nn.Module):
 
 
 class ResidualBlock(nn.Module):
-    """Normalise, ELU and convolve, twice, beside a shortcut.
+    """Two layers of normalisation, ELU and convolution, with a shortcut.
 
     Parameters
     ----------
-    before, after : channels; the same unless `down`.
-    dilation : of the convolutions.
-    down : the block goes down one scale: it halves the resolution if it does not dilate, and its
-        shortcut is a layer of its own.
+    before, after : int
+        Channels, equal unless `down`.
+    dilation : int
+        Of the convolutions.
+    down : bool, optional
+        Go down one scale: halve the resolution unless dilated, and convolve the shortcut.
     """
 
     def __init__(self, before: int, after: int, dilation: int, down: bool = False) -> None:
@@ -270,7 +277,7 @@ class MultiScaleFusion(nn.Module):
 
 
 class ChainedResidualPooling(nn.Module):
-    """Sum of ever wider poolings, each convolved (CRP), with maxima over 5 x 5 pixels."""
+    """Sum of a chain of 5 x 5 max poolings, each convolved (CRP)."""
 
     def __init__(self, width: int, stages: int = 2) -> None:
         super().__init__()
@@ -290,9 +297,12 @@ class RefineBlock(nn.Module):
 
     Parameters
     ----------
-    before : channels of its inputs: the encoder's scale, and the decoder's block before.
-    after : channels of its output.
-    units : residual units at its end.
+    before : list of int
+        Channels of the inputs: the encoder's scale and the previous block of the decoder.
+    after : int
+        Channels of the output.
+    units : int
+        Residual units at the end.
     """
 
     def __init__(self, before: list[int], after: int, units: int) -> None:

@@ -1,4 +1,4 @@
-"""NCSNv2 as a prior: its score, at any noise level, turned into a denoiser."""
+"""NCSNv2 as a prior: a denoiser at any noise level from its score."""
 
 from __future__ import annotations
 
@@ -13,42 +13,44 @@ from scoremri_core.priors.ncsnv2 import NCSNv2
 
 
 class NCSNv2Prior(ModelPrior):
-    """Tweedie's formula on the score s of an NCSNv2:
+    """Denoiser from the score s of an NCSNv2, by Tweedie's formula:
 
         D(x, sigma) = x + sigma^2 s(x, sigma),    s(x, sigma) = f(x) / max(sigma, sigma_L)
 
-    The network was trained at levels sigma_1 > ... > sigma_L, but a level enters by division
-    alone: the score is interpolated between the levels (not snapped to the nearest) by dividing by
-    the very sigma that is asked for, and is the original's where sigma is one of its levels.
-    Below the last level the score of that level is kept, as f was never shown less noise.
+    The network is trained at levels sigma_1 > ... > sigma_L, which enter by division only. Dividing
+    by sigma itself interpolates the score between the levels and equals the original's at each of
+    them. Below sigma_L, less noise than in training, the score of the last level is kept.
 
-    Real and imaginary parts are the network's two channels, and both codes' sigma is the sd of
-    each of them.  It does not tell its error variance; the weights compute in float32.
+    The real and imaginary parts are the two channels, and sigma is the sd of each. Computes in
+    float32, without an error variance.
 
     Parameters
     ----------
-    model : the network, in evaluation mode, of two channels.
-    card : what is known of it; `name` is read here.
-    chunk : see `ModelPrior`.
+    model : NCSNv2
+        In evaluation mode, with two channels.
+    card : dict
+        See `ModelPrior`.
+    chunk : int, optional
+        See `ModelPrior`.
     """
 
     def __init__(self, model: NCSNv2, card: dict[str, Any], chunk: int = 4) -> None:
         super().__init__(model, card, chunk)
         if model.config["channels"] != 2:
             raise InputError(
-                f"prior {self.name}: its images have {model.config['channels']} channels: expected "
-                "2, real and imaginary part"
+                f"prior {self.name}: images have {model.config['channels']} channels: expected 2, "
+                "the real and imaginary part"
             )
         self.model: NCSNv2
 
     @property
     def sigmas(self) -> Tensor:
-        """The levels the network was trained at, in its own order: from large to small."""
+        """Noise levels of the training, decreasing."""
         return self.model.sigmas
 
     @torch.no_grad()
     def denoise(self, x: Tensor, sigma: Tensor) -> Tensor:
-        """E[x0 | x], complex (batch, y, x); `sigma` (batch,)."""
+        """Return E[x0 | x], complex (batch, y, x)."""
         last = self.sigmas.min()
         parts = []
         for part, level in self.passes(x, sigma):

@@ -1,4 +1,4 @@
-"""A trained network as a prior for complex images of any size."""
+"""A trained U-Net as a prior for complex images of any size."""
 
 from __future__ import annotations
 
@@ -17,14 +17,18 @@ from scoremri_core.priors.unet import DenoisingUnet
 
 
 class NetworkPrior(ModelPrior):
-    """Pads, casts and runs a `DenoisingUnet`.
+    """Prior of a `DenoisingUnet`, with padding and reduced precision.
 
     Parameters
     ----------
-    model : the network, in evaluation mode.
-    card : what is known of it; what the sampler needs of that is read here.
-    precision : dtype of the convolutions; None takes the fastest of bfloat16 and float32.
-    chunk : see `ModelPrior`.
+    model : DenoisingUnet
+        In evaluation mode.
+    card : dict
+        See `ModelPrior`; also `error_spectrum` and `image_spectrum`.
+    precision : torch.dtype, optional
+        Of the convolutions. Default: the faster of bfloat16 and float32 on the device.
+    chunk : int, optional
+        See `ModelPrior`.
     """
 
     def __init__(
@@ -40,14 +44,14 @@ class NetworkPrior(ModelPrior):
         self._fuse = True
 
     def __getstate__(self) -> dict[str, Any]:
-        """Without the network in `precision`, whose packed weights cannot be pickled."""
+        """Pickle without the network in `precision`, whose packed weights cannot be pickled."""
         return {**super().__getstate__(), "_cast": (None, None)}
 
     @property
     def cast(self) -> Any:
-        """The network with its weights in `precision`, anew where they have changed.
+        """The network with weights in `precision`, cast again when they change.
 
-        Autocast would convert them, and each activation back and forth, at every call.
+        Autocast would convert weights and activations at every call.
         """
         weights = list(self.model.parameters())
         device = weights[0].device
@@ -68,28 +72,29 @@ class NetworkPrior(ModelPrior):
         return network
 
     def unfused(self) -> NetworkPrior:
-        """The same, by one layer after the other, for whoever looks at these."""
-        twin = copy.copy(self)
-        twin._fuse = False
-        return twin
+        """Return a copy that runs layer by layer, for hooks."""
+        prior = copy.copy(self)
+        prior._fuse = False
+        return prior
 
     def denoise(self, x: Tensor, sigma: Tensor) -> Tensor:
-        """E[x0 | x], complex (batch, y, x)."""
+        """Return E[x0 | x], complex (batch, y, x)."""
         return self.denoise_with_variance(x, sigma)[0]
 
     @torch.no_grad()
     def denoise_with_variance(self, x: Tensor, sigma: Tensor) -> tuple[Tensor, Tensor]:
-        """E[x0 | x] and the error variance of each real component, pixel by pixel."""
+        """Return E[x0 | x] and the error variance of each real component, (batch, y, x)."""
         pairs = [self._denoise(part, levels) for part, levels in self.passes(x, sigma)]
         denoised, variance = zip(*pairs, strict=True)
         return torch.cat(denoised)[: len(x)], torch.cat(variance)[: len(x)]
 
     def error_spectrum(self, sigma: float, shape: tuple[int, int]) -> Tensor | None:
-        """Relative power of the error at each spatial frequency, as measured for the card.
+        """Interpolate the relative error power of the card at each spatial frequency.
 
         Returns
         -------
-        (y, x), centred, mean 1; None where the card has no measurement.
+        float tensor, (y, x), or None
+            Centred, mean 1; None if the card has no measurement.
         """
         measured = self.card.get("error_spectrum")
         if measured is None:
@@ -100,7 +105,7 @@ class NetworkPrior(ModelPrior):
         return power / power.mean()
 
     def image_spectrum(self, shape: tuple[int, int]) -> Tensor | None:
-        """Variance of each real component of k-space, centred (y, x), as measured for the card."""
+        """Interpolate the variance of each real component of k-space, centred (y, x)."""
         measured = self.card.get("image_spectrum")
         if measured is None:
             return None

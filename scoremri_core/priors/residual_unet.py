@@ -1,4 +1,4 @@
-"""The score network of Ramzi et al. 2020, and what makes it a prior."""
+"""The score network of Ramzi et al. 2020, and its prior."""
 
 from __future__ import annotations
 
@@ -15,19 +15,25 @@ SPECTRAL_NORM = 2.0
 
 
 class ResidualUnet(nn.Module):
-    """Score of images blurred by noise, r(x, sigma), with the noise level as one more channel.
+    """Score r(x, sigma) of images with noise, with the noise level as a further channel.
 
-    A U-Net of residual blocks after Ramzi et al. 2020, "Denoising score-matching for uncertainty
-    quantification in inverse problems": average pooling on the way down, up-convolutions and
-    concatenated skips on the way up, a map of sigma beside the image and again beside the
-    features of the lowest scale, the output divided by |sigma|.  `constrain`, called after every
-    step of the optimiser, holds the spectral norm of each convolution at 2, which keeps the score
-    from varying wildly where there were few training images.
+    A U-Net of residual blocks after [1]_: average pooling in the encoder, up-convolutions and
+    concatenated skips in the decoder, a map of sigma appended to the image and to the features of
+    the lowest scale, and the output divided by |sigma|. `constrain`, called after each step of the
+    optimiser, keeps the spectral norm of each convolution at 2, which regularises the score where
+    training images are few.
 
     Parameters
     ----------
-    channels : width at each scale; each further scale halves the resolution.
-    blocks : residual blocks per scale, on the way down and again on the way up.
+    channels : sequence of int, optional
+        Width at each scale; each further scale halves the resolution.
+    blocks : sequence of int, optional
+        Residual blocks per scale, in encoder and decoder.
+
+    References
+    ----------
+    .. [1] Ramzi Z et al. Denoising score-matching for uncertainty quantification in inverse
+           problems. NeurIPS Workshop (2020).
     """
 
     def __init__(
@@ -50,16 +56,18 @@ class ResidualUnet(nn.Module):
         self.constrain()
 
     def forward(self, x: Tensor, sigma: Tensor) -> Tensor:
-        """Score.
+        """Return the score.
 
         Parameters
         ----------
-        x : (batch, 2, y, x) real and imaginary parts; y and x multiples of `self.multiple`.
-        sigma : (batch,) noise level, not zero; negative ones are an extension for training.
+        x : float tensor, (batch, 2, y, x)
+            Real and imaginary parts; y and x multiples of `self.multiple`.
+        sigma : float tensor, (batch,)
+            Noise level, not zero; may be negative in training.
 
         Returns
         -------
-        (batch, 2, y, x)
+        float tensor, (batch, 2, y, x)
         """
         level = sigma.view(-1, 1, 1, 1)
         h = x
@@ -84,7 +92,7 @@ class ResidualUnet(nn.Module):
 
 
 class Block(nn.Module):
-    """Residual block: three convolutions with batch norm, ReLU after all of them but the last."""
+    """Residual block: three convolutions with batch norm, ReLU after the first two."""
 
     def __init__(self, before: int, after: int) -> None:
         super().__init__()
@@ -106,13 +114,16 @@ class Block(nn.Module):
 
 
 class ResidualUnetPrior(ModelPrior):
-    """Pads, runs a `ResidualUnet` in single precision and turns its score into a denoiser.
+    """Denoiser from the score of a `ResidualUnet`, in single precision.
 
     Parameters
     ----------
-    model : the network, in evaluation mode.
-    card : what is known of it; see `ModelPrior`.
-    chunk : see `ModelPrior`.
+    model : ResidualUnet
+        In evaluation mode.
+    card : dict
+        See `ModelPrior`.
+    chunk : int, optional
+        See `ModelPrior`.
     """
 
     def __init__(self, model: ResidualUnet, card: dict[str, Any], chunk: int = 8) -> None:
@@ -120,7 +131,7 @@ class ResidualUnetPrior(ModelPrior):
 
     @torch.no_grad()
     def denoise(self, x: Tensor, sigma: Tensor) -> Tensor:
-        """E[x0 | x] = x + sigma^2 r(x, sigma), complex (batch, y, x)."""
+        """Return E[x0 | x] = x + sigma^2 r(x, sigma), complex (batch, y, x)."""
         parts = [self._denoise(part, levels) for part, levels in self.passes(x, sigma)]
         return torch.cat(parts)[: len(x)]
 
@@ -134,10 +145,10 @@ class ResidualUnetPrior(ModelPrior):
 
 
 def spectral_norm(kernel: Tensor) -> Tensor:
-    """Largest singular value of a kernel as a matrix of (first axis, all others).
+    """Return the largest singular value of a kernel as a matrix of (first axis, all others).
 
-    That is the norm of Miyato et al. 2018, by 64 power iterations, as six squarings of the
-    smaller Gram matrix: without a state to keep, or a decomposition to wait for.
+    The norm of Miyato et al. 2018, by 64 power iterations as six squarings of the smaller Gram
+    matrix, without state.
     """
     matrix = kernel.flatten(1)
     if matrix.shape[0] > matrix.shape[1]:

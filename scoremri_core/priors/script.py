@@ -1,4 +1,4 @@
-"""Priors as TorchScript: a module `denoise(x, sigma)` that needs none of our code, and back."""
+"""Priors as TorchScript modules `denoise(x, sigma)`, exported and imported."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from scoremri_core.priors.model import ModelPrior
 from scoremri_core.priors.ncsnv2 import NCSNv2
 from scoremri_core.priors.unet import DenoisingUnet
 
-TRIAL = (2, 32, 48)  # images of another batch, height and width than a module was traced with
+TRIAL = (2, 32, 48)  # shape of test images, unlike that of the trace
 
 
 class ScriptModule(nn.Module):
@@ -27,9 +27,10 @@ class ScriptModule(nn.Module):
 
     Parameters
     ----------
-    size : of the archive, in bytes.
-    planes : the module takes and returns real (batch, 2, y, x), real and imaginary part, rather
-        than complex (batch, y, x).
+    size : int
+        Of the archive, in bytes.
+    planes : bool, optional
+        Images are real (batch, 2, y, x), the real and imaginary part, not complex (batch, y, x).
     """
 
     archive: Tensor
@@ -45,8 +46,11 @@ class ScriptPrior(ModelPrior):
 
     Parameters
     ----------
-    model : holds the archive.
-    card : what is known of it; see `ModelPrior`.
+    model : ScriptModule
+    card : dict
+        See `ModelPrior`.
+    chunk : int, optional
+        See `ModelPrior`.
     """
 
     def __init__(self, model: ScriptModule, card: dict[str, Any], chunk: int = 4) -> None:
@@ -58,7 +62,7 @@ class ScriptPrior(ModelPrior):
 
     @torch.no_grad()
     def denoise(self, x: Tensor, sigma: Tensor) -> Tensor:
-        """E[x0 | x], complex (batch, y, x)."""
+        """Return E[x0 | x], complex (batch, y, x)."""
         parts = [
             _called(self.model, part.to(torch.complex64), level.float(), self.planes)
             for part, level in self.passes(x, sigma)
@@ -67,7 +71,7 @@ class ScriptPrior(ModelPrior):
 
 
 class _Planes(nn.Module):
-    """The network of a prior as E[x0 | x] of planes (batch, 2, y, x)."""
+    """E[x0 | x] of planes (batch, 2, y, x) by the network of a prior."""
 
     def __init__(self, network: nn.Module) -> None:
         super().__init__()
@@ -87,7 +91,7 @@ class _Planes(nn.Module):
 
 
 class _Exported(nn.Module):
-    """What is scripted around a traced network: padding, and complex images as planes."""
+    """Scripted wrapper of a traced network: padding, and complex images as planes."""
 
     def __init__(self, traced: nn.Module, multiple: int) -> None:
         super().__init__()
@@ -109,19 +113,28 @@ class _Exported(nn.Module):
 
 
 def to_torchscript(prior: ModelPrior) -> bytes:
-    """A prior's network as the archive of a TorchScript module.
+    """Export the network of a prior as a TorchScript archive.
 
-    Its `forward` and `denoise` take complex64 (batch, y, x) of any size and (batch,) noise levels,
-    the sd of each real component (real numbers, or complex ones of which the real part counts, as
-    BART gives them), and return E[x0 | x].  It computes in float32.
+    `forward` and `denoise` of the module take complex64 (batch, y, x) of any size and noise levels
+    (batch,), the sd of each real component (the real part of complex numbers, as BART passes them),
+    and return E[x0 | x], computed in float32.
+
+    Parameters
+    ----------
+    prior : ModelPrior
+
+    Returns
+    -------
+    bytes
 
     Raises
     ------
-    InputError : the prior is a TorchScript module already.
+    InputError
+        The prior is a TorchScript module.
     """
     network = prior.model
     if isinstance(prior, ScriptPrior):
-        raise InputError(f"prior {prior.name}: expected one that is no TorchScript module already")
+        raise InputError(f"prior {prior.name}: already a TorchScript module")
     planes = torch.randn(1, 2, 64, 64, generator=torch.Generator().manual_seed(0))
     with torch.no_grad(), _quiet():
         traced = torch.jit.trace(
@@ -134,14 +147,23 @@ def to_torchscript(prior: ModelPrior) -> bytes:
 
 
 def from_torchscript(path: Path) -> ScriptModule:
-    """A TorchScript module `denoise(x, sigma)`, or with that as its `forward`, as a network.
+    """Import a TorchScript module with `denoise(x, sigma)`, or with that as its `forward`.
 
-    It is tried on two images: complex (batch, y, x), else real planes (batch, 2, y, x).
+    Tests the module on two complex images (batch, y, x), then on real planes (batch, 2, y, x).
+
+    Parameters
+    ----------
+    path : Path
+
+    Returns
+    -------
+    ScriptModule
 
     Raises
     ------
-    InputError : not a TorchScript archive; a module that takes neither, or returns another shape
-        or what is not finite.
+    InputError
+        Not a TorchScript archive; a module that takes neither, or returns another shape or values
+        that are not finite.
     """
     content = path.read_bytes()
     try:
@@ -160,9 +182,9 @@ def from_torchscript(path: Path) -> ScriptModule:
             reason = reason or str(error).strip().splitlines()[-1]
             continue
         if denoised.shape == x.shape and denoised.is_complex() and bool(denoised.isfinite().all()):
-            found = ScriptModule(len(content), planes)
-            found.archive.copy_(torch.frombuffer(bytearray(content), dtype=torch.uint8))
-            return found
+            network = ScriptModule(len(content), planes)
+            network.archive.copy_(torch.frombuffer(bytearray(content), dtype=torch.uint8))
+            return network
         reason = reason or f"it returned {denoised.dtype} of shape {tuple(denoised.shape)}"
     raise InputError(
         f"{path}: expected denoise(x, sigma) of complex (batch, y, x) or real (batch, 2, y, x) "
@@ -181,7 +203,7 @@ def _called(module: Any, x: Tensor, sigma: Tensor, planes: bool) -> Tensor:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """TorchScript is deprecated, but it is what other programs read."""
+    """Ignore the deprecation of TorchScript, which other programs still read."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)
         warnings.simplefilter("ignore", FutureWarning)

@@ -1,4 +1,4 @@
-"""Weights on disk: safetensors and, beside them, a JSON card that says what they are."""
+"""Weights on disk: safetensors with a JSON card."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ from scoremri_core.priors.script import ScriptModule, ScriptPrior
 from scoremri_core.priors.unet import DenoisingUnet
 
 SHIPPED = Path(__file__).parent / "weights"
-DEFAULT = "default"  # of the sampler "posterior"; other samplers may name another one
-ALIASES = {"unet": DEFAULT}  # that one, whatever the sampler
+DEFAULT = "default"  # prior of the sampler "posterior"; other samplers may have another default
+ALIASES = {"unet": DEFAULT}  # for any sampler
 
 
 @dataclass(frozen=True)
 class Architecture:
-    """A network, whose `config` holds the arguments it is built from, and what makes it a prior."""
+    """A network class, whose `config` holds its arguments, and its prior class."""
 
     network: type[nn.Module]
     prior: Callable[[Any, dict[str, Any]], ModelPrior]
@@ -49,23 +49,29 @@ ARCHITECTURES = {
 
 
 def shipped_priors() -> list[str]:
-    """Names of the priors that come with the package."""
+    """Return the names of the priors that come with the package."""
     return sorted(path.stem for path in SHIPPED.glob("*.safetensors"))
 
 
 @isolated
 def load_prior(name_or_path: str | Path) -> ModelPrior:
-    """Load a prior, checking its weights against its card.
+    """Load a prior and check its weights against its card.
 
     Parameters
     ----------
-    name_or_path : the name of a shipped prior, or the path of a .safetensors file whose card
-        lies beside it with the suffix .json.
+    name_or_path : str or Path
+        Name of a shipped prior, or path of a .safetensors file with its card (.json) in the same
+        folder.
+
+    Returns
+    -------
+    ModelPrior
 
     Raises
     ------
-    InputError : unknown name, missing card, unknown architecture or configuration, or weights
-        that differ from what the card describes.
+    InputError
+        Unknown name, missing card, unknown architecture or configuration, or weights that differ
+        from the card.
     """
     path = _found(name_or_path)
     if not path.is_file():
@@ -89,19 +95,28 @@ def load_prior(name_or_path: str | Path) -> ModelPrior:
 
 
 def read_card(name_or_path: str | Path) -> dict[str, Any]:
-    """The card of a prior alone, named as for `load_prior`; InputError where there is none."""
+    """Read the card of a prior, named as for `load_prior`; raise InputError if it is missing."""
     return _read_card(_found(name_or_path).with_suffix(".json"))
 
 
 def save_prior(path: Path, model: nn.Module, card: dict[str, Any], half: bool = True) -> None:
-    """Write the weights to `path` (.safetensors) and the card beside them.
+    """Write weights (.safetensors) and their card (.json).
 
     Parameters
     ----------
-    path : of the weights; its stem is the prior's name.
-    model : a network of one of `ARCHITECTURES`.
-    card : what is known of it, to which its architecture and SHA-256 are added.
-    half : store the weights in half precision rather than single.
+    path : Path
+        Of the weights; its stem is the prior's name.
+    model : nn.Module
+        A network of one of `ARCHITECTURES`.
+    card : dict
+        Its architecture and SHA-256 are added.
+    half : bool, optional
+        Store the weights in half precision.
+
+    Raises
+    ------
+    InputError
+        A network of another kind.
     """
     names = [name for name, known in ARCHITECTURES.items() if type(model) is known.network]
     if not names:
@@ -112,9 +127,9 @@ def save_prior(path: Path, model: nn.Module, card: dict[str, Any], half: bool = 
         name: (value.to(dtype) if value.is_floating_point() else value).cpu().contiguous()
         for name, value in model.state_dict().items()
     }
-    # neither file is in place before both are written
+    # both files are replaced after both are written
     with replacing(path.with_suffix(".json")) as partial_card, replacing(path) as partial:
-        # not by safetensors, which lets nobody else read it and does not report a full disk
+        # not by safetensors' save_file, which restricts permissions and does not report a full disk
         partial.write_bytes(save(weights))
         card = {
             **card,
@@ -128,7 +143,7 @@ def save_prior(path: Path, model: nn.Module, card: dict[str, Any], half: bool = 
 
 
 def sha256(path: Path) -> str:
-    """The SHA-256 of a file, in hexadecimal."""
+    """Return the SHA-256 of a file, in hexadecimal."""
     digest = hashlib.sha256()
     with path.open("rb") as file:
         while block := file.read(2**20):
@@ -151,7 +166,7 @@ def _found(name_or_path: str | Path) -> Path:
 
 def _read_card(path: Path) -> dict[str, Any]:
     if not path.is_file():
-        raise InputError(f"{path}: the card of the weights beside it is missing")
+        raise InputError(f"{path}: the card of the weights is missing")
     try:
         card: dict[str, Any] = json.loads(path.read_text())
     except ValueError as error:

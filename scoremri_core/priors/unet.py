@@ -1,4 +1,4 @@
-"""A noise-conditional U-Net that returns the denoised image and its own error variance."""
+"""A noise-conditional U-Net that returns the denoised image and its error variance."""
 
 from __future__ import annotations
 
@@ -14,20 +14,24 @@ from torch import Tensor, nn
 class DenoisingUnet(nn.Module):
     """E[x0 | x] and its per-pixel error variance, for x = x0 + sigma e.
 
-    The network runs at half resolution on 2 x 2 pixel blocks (where convolutions are cheap for
-    what they see), without normalisation over space, so that a pixel's result does not depend on
-    the size of the image.  Preconditioning is that of Karras et al. 2022 (EDM, Eq. 7):
+    The network runs at half resolution on 2 x 2 pixel blocks, for a large receptive field at low
+    cost, and does not normalise over space, so that a pixel does not depend on the size of the
+    image. Preconditioning after Karras et al. 2022 (EDM, Eq. 7):
 
         D = c_skip x + c_out F(c_in x, sigma),    v = c_out^2 exp(h)
 
-    where F and h are the network's outputs: both are of order one at every sigma.
+    where the outputs F and h of the network are of order one at every sigma.
 
     Parameters
     ----------
-    channels : width at each scale; each further scale halves the resolution.
-    blocks : residual blocks per scale, on the way down and again on the way up.
-    embedding : width of the noise-level embedding.
-    sigma_data : sd of each real component of the training images.
+    channels : sequence of int, optional
+        Width at each scale; each further scale halves the resolution.
+    blocks : sequence of int, optional
+        Residual blocks per scale, in encoder and decoder.
+    embedding : int, optional
+        Width of the noise-level embedding.
+    sigma_data : float, optional
+        Sd of each real component of the training images.
     """
 
     def __init__(
@@ -67,19 +71,23 @@ class DenoisingUnet(nn.Module):
 
         Parameters
         ----------
-        x : (batch, 2, y, x) real and imaginary parts; y and x multiples of `self.multiple`.
-        sigma : (batch,) sd of the noise in each component.
+        x : float tensor, (batch, 2, y, x)
+            Real and imaginary parts; y and x multiples of `self.multiple`.
+        sigma : float tensor, (batch,)
+            Sd of the noise in each component.
 
         Returns
         -------
-        denoised (batch, 2, y, x) and error variance of each component (batch, 1, y, x).
+        denoised : float tensor, (batch, 2, y, x)
+        variance : float tensor, (batch, 1, y, x)
+            Of the error of each component.
         """
         residual, log_variance = self.residual(x, sigma)
         skip, out, _ = self.preconditioning(sigma)
         return skip * x + out * residual, out**2 * log_variance.exp()
 
     def residual(self, x: Tensor, sigma: Tensor) -> tuple[Tensor, Tensor]:
-        """The raw network: F (batch, 2, y, x) and h (batch, 1, y, x), float32."""
+        """Return the network's outputs F (batch, 2, y, x) and h (batch, 1, y, x), float32."""
         embedding = self.embed(sigma)
         blocks = F.pixel_unshuffle(self.preconditioning(sigma)[2] * x, 2)
         h = self.head(blocks.to(self.head.weight.dtype))
@@ -97,14 +105,14 @@ class DenoisingUnet(nn.Module):
         return h[:, :2], h[:, 2:].clamp(-12, 4)
 
     def preconditioning(self, sigma: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """c_skip, c_out, c_in of Karras et al. 2022, each (batch, 1, 1, 1)."""
+        """Return c_skip, c_out, c_in of Karras et al. 2022, each (batch, 1, 1, 1)."""
         sigma = sigma.view(-1, 1, 1, 1)
         total = (sigma**2 + self.sigma_data**2).sqrt()
         return (self.sigma_data / total) ** 2, sigma * self.sigma_data / total, 1 / total
 
 
 class NoiseEmbedding(nn.Module):
-    """Fourier features of log sigma, through a small perceptron."""
+    """Fourier features of log sigma and a two-layer perceptron."""
 
     frequencies: Tensor
 
@@ -144,7 +152,7 @@ class Block(nn.Module):
 
     def forward(self, x: Tensor, embedding: Tensor) -> Tensor:
         """Keep the shape (batch, width, y, x)."""
-        # LayerNorm wants channels last, which is how they lie in memory
+        # LayerNorm needs channels last, the memory format
         h = self.norm(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2).to(x.dtype)
         h = self.first(h)
         scale, shift = self.modulate(embedding)[:, :, None, None].to(h.dtype).chunk(2, 1)

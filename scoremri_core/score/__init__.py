@@ -1,1 +1,1 @@
-"""The score of a reconstruction."""
+"""Scores of reconstructions."""

@@ -1,7 +1,6 @@
-"""How close a reconstruction is to its reference, and how honest its uncertainty.
+"""Image quality and calibration against a reference.
 
-Images are compared by magnitude, as radiologists and the literature do; errors of a complex
-posterior by complex difference, unless said otherwise.
+Images are compared by magnitude; complex posteriors by complex difference unless stated otherwise.
 """
 
 import numpy as np
@@ -11,55 +10,84 @@ from skimage.metrics import structural_similarity
 
 from scoremri_core.errors import InputError
 
-HEAD = 0.05  # of the reference's maximum: below it is background
+HEAD = 0.05  # of the reference's maximum; less is background
 
 _Floats = NDArray[np.float64]
 
 
 def head_mask(reference: ArrayLike) -> NDArray[np.bool_]:
-    """Pixels of the reference with at least 5 % of its maximum magnitude."""
+    """Return the mask of pixels with at least 5 % of the maximum magnitude.
+
+    Parameters
+    ----------
+    reference : real or complex array, (y, x)
+
+    Returns
+    -------
+    bool array, (y, x)
+    """
     magnitude = np.abs(reference)
     mask: NDArray[np.bool_] = magnitude >= HEAD * magnitude.max()
     return mask
 
 
 def psnr(image: ArrayLike, reference: ArrayLike, masked: bool = False) -> float:
-    """Peak signal-to-noise ratio of magnitudes in dB; the peak is the reference's maximum.
+    """Return the peak signal-to-noise ratio of magnitudes in dB.
 
     Parameters
     ----------
-    image, reference : (y, x) real or complex
-    masked : set both to zero where the reference is under 5 % of its maximum (the mean stays
-        over all pixels, as in Jalal et al. 2021).
+    image, reference : real or complex array, (y, x)
+        The peak is the maximum of the reference.
+    masked : bool, optional
+        Set both to zero where the reference is below 5 % of its maximum. The mean is over all
+        pixels, as in Jalal et al. 2021.
+
+    Returns
+    -------
+    float
     """
-    found, truth = _magnitudes(image, reference, masked)
-    error = np.mean((found - truth) ** 2)
+    magnitude, truth = _magnitudes(image, reference, masked)
+    error = np.mean((magnitude - truth) ** 2)
     return float("inf") if error == 0 else float(10 * np.log10(truth.max() ** 2 / error))
 
 
 def ssim(image: ArrayLike, reference: ArrayLike, masked: bool = False) -> float:
-    """Structural similarity of magnitudes (Wang et al. 2004, 7 x 7 windows, range 0 to maximum).
-
-    Parameters are those of `psnr`.
-    """
-    found, truth = _magnitudes(image, reference, masked)
-    return float(structural_similarity(truth, found, data_range=truth.max() or 1.0))
-
-
-def reference_noise_variance(noise_covariance: ArrayLike, maps: ArrayLike) -> _Floats:
-    """Variance E|e|^2 of the complex noise of an MVUE, pixel by pixel.
-
-    The MVUE is S^H y(r) / |S|^2 with noise of the covariance N in the coils of every pixel, so
-    its variance is S^H N S / |S|^4.
+    """Return the structural similarity of magnitudes.
 
     Parameters
     ----------
-    noise_covariance : (coil, coil), E[n n^H]
-    maps : (coil, y, x)
+    image, reference, masked
+        See `psnr`.
 
     Returns
     -------
-    (y, x) float64, zero where the maps are
+    float
+        Of 7 x 7 windows, with a data range from 0 to the reference's maximum.
+
+    References
+    ----------
+    .. [1] Wang Z et al. Image quality assessment. IEEE TIP 13:600-612 (2004).
+    """
+    magnitude, truth = _magnitudes(image, reference, masked)
+    return float(structural_similarity(truth, magnitude, data_range=truth.max() or 1.0))
+
+
+def reference_noise_variance(noise_covariance: ArrayLike, maps: ArrayLike) -> _Floats:
+    """Return the variance E|e|^2 of the complex noise of an MVUE.
+
+    The MVUE S^H y(r) / |S|^2 of coil images with noise covariance N has the variance
+    S^H N S / |S|^4.
+
+    Parameters
+    ----------
+    noise_covariance : complex array, (coil, coil)
+        E[n n^H].
+    maps : complex array, (coil, y, x)
+
+    Returns
+    -------
+    float64 array, (y, x)
+        Zero where the maps are zero.
     """
     covariance, mps = np.asarray(noise_covariance), np.asarray(maps)
     power = np.sum(np.abs(mps) ** 2, axis=0)
@@ -76,24 +104,30 @@ def sd_to_error(
     reference_noise_variance: ArrayLike = 0.0,
     magnitude: bool = False,
 ) -> float:
-    """Root-mean-square posterior sd over root-mean-square error: 1 where it tells the truth.
+    """Return the root-mean-square posterior sd over the root-mean-square error.
 
-    The mean of S samples strays from the posterior's by 1/S of its variance, so that
-    E|mean - truth|^2 = (1 + 1/S) sd^2; the reference's own noise is taken off the squared error.
+    1 for a calibrated posterior: the mean of S samples has 1/S of the posterior variance, so that
+    E|mean - truth|^2 = (1 + 1/S) sd^2. The noise of the reference is subtracted from the error.
 
     Parameters
     ----------
-    std : (y, x), posterior sd: of the complex value, or of the magnitude (`magnitude`)
-    samples : number S of samples behind the mean: the effective one (`Info.effective_samples`)
-    mean, reference : (y, x) complex; for magnitudes, the mean of the samples' magnitudes
-    reference_noise_variance : of the reference's complex noise, E|n|^2, a number or (y, x); where
-        the mean has part of that noise too, less 2 E Re(e n^*) with e the mean's error
-    magnitude : compare magnitudes, over the head alone (where a magnitude's noise is one real
-        component, of half the complex variance); otherwise complex values over all pixels.
+    std : real array, (y, x)
+        Posterior sd of the complex value, or of the magnitude if `magnitude`.
+    samples : float
+        Effective number S of samples of the mean (`Info.effective_samples`).
+    mean, reference : complex array, (y, x)
+        If `magnitude`, the mean of the magnitudes of the samples.
+    reference_noise_variance : float or real array, (y, x), optional
+        E|n|^2 of the reference's complex noise, less 2 E Re(e n^*) if the mean's error e shares
+        part of that noise.
+    magnitude : bool, optional
+        Compare magnitudes over the head, where their noise is one real component with half the
+        complex variance; otherwise complex values over all pixels.
 
     Returns
     -------
-    The ratio; infinite where the error is all the reference's noise.
+    float
+        Infinite if the noise of the reference explains the error.
     """
     sd, truth = np.asarray(std, np.float64), np.asarray(reference)
     noise = np.broadcast_to(np.asarray(reference_noise_variance, np.float64), truth.shape)
@@ -116,7 +150,7 @@ def coverage(
     reference_noise_variance: ArrayLike = 0.0,
     level: float = 0.9,
 ) -> float:
-    """Fraction of the object's pixels whose magnitude lies within a central interval.
+    """Return the fraction of the object's pixels whose magnitude lies in a central interval.
 
     The interval is |mean| +- t (v (1 + 1/E) + n / 2)^(1/2), with v the variance of the samples'
     magnitudes, n that of the reference's complex noise and Student's t of S - 1 degrees of freedom
@@ -149,12 +183,12 @@ def coverage(
     if not np.isfinite(total).all():
         return float("nan")
     freedom = (samples - 1) * np.maximum(total / np.where(sampled > 0, sampled, 1), 1) ** 2
-    reach = student_t.ppf((1 + level) / 2, freedom) * np.sqrt(total)
-    return float(np.mean(np.abs(np.abs(mean) - np.abs(truth))[mask] <= reach))
+    half_width = student_t.ppf((1 + level) / 2, freedom) * np.sqrt(total)
+    return float(np.mean(np.abs(np.abs(mean) - np.abs(truth))[mask] <= half_width))
 
 
 def crps(samples: ArrayLike, reference: ArrayLike, effective_samples: float | None = None) -> float:
-    """Continuous ranked probability score of magnitudes, mean over the object, in image units.
+    """Return the mean continuous ranked probability score of magnitudes over the object.
 
     Parameters
     ----------
@@ -163,6 +197,11 @@ def crps(samples: ArrayLike, reference: ArrayLike, effective_samples: float | No
     reference : complex or real, (y, x)
     effective_samples : float, optional
         As in `Info`; by default the samples are independent.
+
+    Returns
+    -------
+    float
+        In image units.
     """
     mask = head_mask(reference)
     return crps_of_values(
@@ -173,33 +212,40 @@ def crps(samples: ArrayLike, reference: ArrayLike, effective_samples: float | No
 def crps_of_values(
     samples: ArrayLike, truth: ArrayLike, effective_samples: float | None = None
 ) -> float:
-    """Continuous ranked probability score of real values, their mean.
+    """Return the mean continuous ranked probability score of real values.
 
-    E|x - truth| - E|x - x'| / 2 with the unbiased estimate over pairs (Gneiting & Raftery,
-    JASA 102:359-378, 2007): the absolute error of a single value, less for an honest spread.
+    E|x - truth| - E|x - x'| / 2 with the unbiased estimate over pairs [1]_.
 
     Parameters
     ----------
-    samples : real, (sample, ...)
+    samples : real array, (sample, ...)
         At least two.
-    truth : real, (...)
+    truth : real array, (...)
     effective_samples : float, optional
         As in `Info`; by default the samples are independent.
+
+    Returns
+    -------
+    float
+
+    References
+    ----------
+    .. [1] Gneiting T, Raftery AE. Strictly proper scoring rules. JASA 102:359-378 (2007).
     """
-    found = np.sort(samples, axis=0)
-    n = len(found)
+    ordered = np.sort(samples, axis=0)
+    n = len(ordered)
     # sum of |x_i - x_j| over pairs i < j, from the order statistics
-    spread = np.tensordot(2 * np.arange(n) - n + 1, found, axes=1) / (n * (n - 1))
-    # balanced samples lie further apart than independent ones
+    spread = np.tensordot(2 * np.arange(n) - n + 1, ordered, axes=1) / (n * (n - 1))
+    # balanced samples are further apart than independent ones
     spread *= np.sqrt((n - 1) / (n - n / (effective_samples or n)))
-    return float(np.mean(np.mean(np.abs(found - truth), axis=0) - spread))
+    return float(np.mean(np.mean(np.abs(ordered - truth), axis=0) - spread))
 
 
 def _magnitudes(image: ArrayLike, reference: ArrayLike, masked: bool) -> tuple[_Floats, _Floats]:
-    found, truth = (np.abs(a).astype(np.float64) for a in (image, reference))
-    if found.shape != truth.shape:
-        raise InputError(f"An image of shape {found.shape} has a reference of {truth.shape}.")
+    magnitude, truth = (np.abs(a).astype(np.float64) for a in (image, reference))
+    if magnitude.shape != truth.shape:
+        raise InputError(f"image has shape {magnitude.shape}, its reference {truth.shape}")
     if masked:
         mask = head_mask(truth)
-        found, truth = found * mask, truth * mask
-    return found, truth
+        magnitude, truth = magnitude * mask, truth * mask
+    return magnitude, truth

@@ -1,4 +1,4 @@
-"""The score of a reconstruction: one way from images and samples to figures, for every command."""
+"""Scores of images and posterior samples, for every command."""
 
 from __future__ import annotations
 
@@ -15,20 +15,20 @@ Image = NDArray[Any]
 
 @dataclass(frozen=True)
 class Answer:
-    """A reconstruction.
+    """The result of a method.
 
     Attributes
     ----------
-    image : complex or real, (y, x)
-    samples : complex, (sample, y, x), or None
-        Posterior samples of a method that draws some.
+    image : complex or real array, (y, x)
+    samples : complex array, (sample, y, x), or None
+        Posterior samples, if the method draws samples.
     effective_samples : float or None
         Number of independent samples whose mean has the same variance (`Info.effective_samples`);
         None if the samples are independent.
     evaluations : int or None
-        Of the method's network, for each sample.
+        Network evaluations per sample.
     note : str
-        A setting or a shortfall to report.
+        A setting, or the reason of a fallback.
     """
 
     image: Image
@@ -40,17 +40,17 @@ class Answer:
 
 @dataclass(frozen=True)
 class Reference:
-    """What an answer is compared with.
+    """The reference of a score.
 
     Attributes
     ----------
-    image : complex or real, (y, x)
-    aligned : complex or real, (y, x), or None
-        The same in the phase of the answer, or as an MVUE with the answer's coil maps: what samples
-        are compared with. None takes `image`, of which the magnitude alone counts.
-    noise : float or real (y, x)
-        E|n|^2 of the complex noise n of the reference. If the answer shares part of that noise,
-        less 2 E Re(e n^*) with e the answer's error.
+    image : complex or real array, (y, x)
+    aligned : complex or real array, (y, x), or None
+        Reference of the samples: in the phase of the answer, or an MVUE with the answer's coil
+        maps. None takes `image`, by magnitude only.
+    noise : float or real array, (y, x)
+        E|n|^2 of the complex noise n of the reference, less 2 E Re(e n^*) if the answer's error e
+        shares part of that noise.
     """
 
     image: Image
@@ -60,7 +60,7 @@ class Reference:
 
 @dataclass(frozen=True, kw_only=True)
 class Uncertainty:
-    """Figures of posterior samples; None without samples.
+    """Scores of posterior samples; None without samples.
 
     Attributes
     ----------
@@ -87,7 +87,7 @@ class Uncertainty:
 
 @dataclass(frozen=True, kw_only=True)
 class Score(Uncertainty):
-    """Figures of a reconstruction.
+    """Scores of a reconstruction.
 
     Attributes
     ----------
@@ -104,12 +104,16 @@ class Score(Uncertainty):
 
 
 def score(answer: Answer, reference: Reference) -> Score:
-    """Compare an answer with a reference.
+    """Score an answer against a reference.
 
     Parameters
     ----------
     answer : Answer
     reference : Reference
+
+    Returns
+    -------
+    Score
     """
     truth = reference.image
     return Score(
@@ -122,7 +126,18 @@ def score(answer: Answer, reference: Reference) -> Score:
 
 
 def uncertainty(answer: Answer, reference: Reference) -> Uncertainty:
-    """Compare the samples of an answer with a reference; nothing is known of fewer than two."""
+    """Score the samples of an answer against a reference.
+
+    Parameters
+    ----------
+    answer : Answer
+    reference : Reference
+
+    Returns
+    -------
+    Uncertainty
+        Empty for fewer than two samples, or samples that are not finite.
+    """
     samples = answer.samples
     if samples is None or len(samples) < 2 or not np.isfinite(samples).all():
         return Uncertainty()
@@ -131,7 +146,7 @@ def uncertainty(answer: Answer, reference: Reference) -> Uncertainty:
     effective = answer.effective_samples or float(count)
     mean = answer.image
     noise = np.broadcast_to(np.asarray(reference.noise, np.float64), truth.shape)
-    # what a single probe says of shared noise holds on average, not in a pixel
+    # shared noise is estimated from a single probe: valid on average, not per pixel
     level = float(np.mean(noise[head_mask(truth)]))
     sd = np.abs(samples).std(0, ddof=count / effective)
     complex_ratio = None

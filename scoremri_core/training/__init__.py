@@ -8,8 +8,8 @@ OPTIMIZERS = ("adamw", "adam")
 SCHEDULES = ("cosine", "constant")
 DEPTHS = ("plain", "deeper", "deepest")
 
-# What the papers and their public code say of their training, by the names of the command line's
-# options.  Neither tells all: what is missing here is the default.
+# Training settings of the papers and their public code, by option of the command line; those that
+# are not published keep their defaults.
 PRESETS: dict[str, dict[str, Any]] = {
     # Jalal et al. 2021, brain: the configurations of csgm-mri-langevin, which read the checkpoint
     # of step 100,000

@@ -1,4 +1,4 @@
-"""Slices made into complex, scanner-like training patches."""
+"""Augmentation of slices to complex, scanner-like training patches."""
 
 from __future__ import annotations
 
@@ -15,25 +15,32 @@ from scoremri_core.mri.fourier import resize, to_image, to_kspace
 def training_patch(
     image: NDArray[Any], size: int, rng: np.random.Generator
 ) -> NDArray[np.complex64]:
-    """Draw one patch (size, size) from a magnitude or a complex slice (y, x)."""
+    """Draw a patch (size, size) from a magnitude or complex slice (y, x).
+
+    See `complex_patch` and `measured_patch`.
+    """
     return (measured_patch if np.iscomplexobj(image) else complex_patch)(image, size, rng)
 
 
 def measured_patch(
     image: NDArray[np.complex64], size: int, rng: np.random.Generator
 ) -> NDArray[np.complex64]:
-    """Draw one training patch from a complex slice, which keeps its own phase, contrast and noise.
+    """Draw a training patch from a complex slice, keeping its phase, contrast and noise.
 
     Resolution, orientation, position and intensity are random, and a mild smooth phase is added.
 
     Parameters
     ----------
-    image : (y, x), 99th percentile of the magnitude 1.
-    size : side of the patch in pixels; slices that are smaller are padded with zeros.
+    image : complex64 array, (y, x)
+        99th percentile of the magnitude 1.
+    size : int
+        Side of the patch in pixels; smaller slices are zero-padded.
+    rng : numpy.random.Generator
 
     Returns
     -------
-    complex64 (size, size), values of order 1.
+    complex64 array, (size, size)
+        Values of order 1.
     """
     phase = _smooth_field(image.shape, rng, rng.exponential(0.2)) + rng.uniform(0, 2 * np.pi)
     x = (image * np.exp(1j * phase)).astype(np.complex64)
@@ -43,19 +50,23 @@ def measured_patch(
 def complex_patch(
     magnitude: NDArray[np.float16], size: int, rng: np.random.Generator
 ) -> NDArray[np.complex64]:
-    """Draw one complex training patch from a magnitude slice.
+    """Draw a complex training patch from a magnitude slice.
 
-    Contrast, shading, phase, resolution (by k-space cropping, as a scanner would), orientation,
-    position, intensity and a little complex noise are random.
+    Contrast, shading, phase, resolution (by k-space cropping), orientation, position, intensity and
+    weak complex noise are random.
 
     Parameters
     ----------
-    magnitude : (y, x), 99th percentile 1.
-    size : side of the patch in pixels; slices that are smaller are padded with zeros.
+    magnitude : float16 array, (y, x)
+        99th percentile 1.
+    size : int
+        Side of the patch in pixels; smaller slices are zero-padded.
+    rng : numpy.random.Generator
 
     Returns
     -------
-    complex64 (size, size), values of order 1.
+    complex64 array, (size, size)
+        Values of order 1.
     """
     image = magnitude.astype(np.float32)
     if rng.random() < 0.5:
@@ -76,11 +87,21 @@ def complex_patch(
 def scanned_image(
     image: NDArray[Any], size: int, rng: np.random.Generator
 ) -> NDArray[np.complex64]:
-    """Draw the image (size, size) that a scan of a magnitude or complex slice would show.
+    """Simulate the image of a scan of a whole slice.
 
-    Unlike a training patch it has the slice's own contrast and shows all of it, at a lower
-    resolution (by k-space cropping) where the slice has more pixels than that.  The phase is random
-    where the slice has none.
+    Keeps the contrast of the slice; k-space is cropped if the slice has more pixels.
+
+    Parameters
+    ----------
+    image : real or complex array, (y, x)
+        The phase of magnitudes is random.
+    size : int
+        Side of the image in pixels.
+    rng : numpy.random.Generator
+
+    Returns
+    -------
+    complex64 array, (size, size)
     """
     x = image
     if not np.iscomplexobj(x):
@@ -98,7 +119,7 @@ def _smallest_zoom(x: NDArray[np.complex64]) -> float:
 def _placed(
     x: NDArray[np.complex64], zoom: Iterable[float], size: int, rng: np.random.Generator
 ) -> NDArray[np.complex64]:
-    """At another resolution, by k-space cropping; random position, orientation and intensity."""
+    """Resample by k-space cropping and draw position, orientation and intensity."""
     x = _random_crop(_resampled(x, zoom), size, rng)
     if rng.random() < 0.5:
         x = x.T
@@ -107,7 +128,7 @@ def _placed(
 
 
 def _resampled(x: NDArray[np.complex64], zoom: Iterable[float]) -> NDArray[np.complex64]:
-    """The same field of view on fewer pixels."""
+    """Resample the same field of view to fewer pixels."""
     shape = [max(8, round(n * z)) for n, z in zip(x.shape, zoom, strict=True)]
     if shape == list(x.shape):
         return x
@@ -117,7 +138,7 @@ def _resampled(x: NDArray[np.complex64], zoom: Iterable[float]) -> NDArray[np.co
 def _random_crop(
     x: NDArray[np.complex64], size: int, rng: np.random.Generator
 ) -> NDArray[np.complex64]:
-    """A size x size window; a few tries for one that holds tissue."""
+    """Draw a size x size window, in up to four tries for one with tissue."""
     x = resize(x, [max(size, n) for n in x.shape])
     for _ in range(4):
         top, left = (rng.integers(0, n - size + 1) for n in x.shape)
@@ -128,7 +149,7 @@ def _random_crop(
 
 
 def _other_contrast(image: NDArray[np.float32], rng: np.random.Generator) -> NDArray[np.float32]:
-    """Grey values through a random curve from zero, as if another sequence had weighted them."""
+    """Map grey values by a random curve through zero, like another contrast weighting."""
     knots = np.array((0, 0.25, 0.5, 0.75, 1.0, 1.5, 8))
     values = np.cumsum(rng.normal(0.2, 0.35, knots.size - 1))
     values = np.abs(np.concatenate(([0], values)))
@@ -137,7 +158,7 @@ def _other_contrast(image: NDArray[np.float32], rng: np.random.Generator) -> NDA
 
 
 def _phase(image: NDArray[np.float32], rng: np.random.Generator) -> NDArray[np.float32]:
-    """Of coils and shim, of an echo off the centre of k-space and, mostly, of the anatomy."""
+    """Draw a phase of coils and shim, echo position and, with probability 0.8, anatomy."""
     phase = _smooth_field(image.shape, rng, rng.exponential(0.8))
     phase += _ramp(image.shape, rng, rng.exponential(2.0)) + rng.uniform(0, 2 * np.pi)
     if rng.random() < 0.8:
@@ -148,7 +169,7 @@ def _phase(image: NDArray[np.float32], rng: np.random.Generator) -> NDArray[np.f
 def _smooth_field(
     shape: tuple[int, ...], rng: np.random.Generator, sd: float, order: int = 5
 ) -> NDArray[np.float32]:
-    """Random sum of low-order cosines of mean zero, spectrum falling with the order."""
+    """Draw a sum of low-order cosines of mean zero, with a spectrum that falls with the order."""
     k = np.arange(order)
     weights = rng.standard_normal((order, order)) / (1 + k[:, None] ** 2 + k[None, :] ** 2)
     weights[0, 0] = 0
@@ -157,11 +178,10 @@ def _smooth_field(
 
 
 def _tissue_phase(image: NDArray[np.float32], rng: np.random.Generator) -> NDArray[np.float32]:
-    """Phase that follows the anatomy, in radians.
+    """Draw a phase that follows the anatomy, in radians.
 
-    Fat under the skin is off the resonance of water, fluid moves, veins and iron shift the field
-    about them, and air in the sinuses bends it: what a scan has beside its smooth phase, as the
-    phase of measured scans shows (about 0.15 rad once smoothed over 8 pixels).
+    Models fat off resonance, flow, and susceptibility of veins, iron and air: the deviation of
+    measured scans from a smooth phase (about 0.15 rad, smoothed over 8 pixels).
     """
     blurred = gaussian_filter(image, rng.uniform(0.4, 1.0))
     around = gaussian_filter(blurred, rng.uniform(1.0, 3.0))
@@ -174,7 +194,7 @@ def _tissue_phase(image: NDArray[np.float32], rng: np.random.Generator) -> NDArr
     )
     phase = np.zeros(image.shape, np.float32)
     for strength, feature in features:
-        # not the same everywhere
+        # varies over the image
         weight = rng.normal(0, strength) + _smooth_field(image.shape, rng, strength / 2)
         phase += (weight * feature).astype(np.float32)
     y, x = (np.linspace(-1, 1, n) for n in image.shape)
@@ -186,6 +206,6 @@ def _tissue_phase(image: NDArray[np.float32], rng: np.random.Generator) -> NDArr
 
 
 def _ramp(shape: tuple[int, ...], rng: np.random.Generator, sd: float) -> NDArray[np.float32]:
-    """Linear phase, as an echo off the centre of k-space gives (sd in radians over the field)."""
+    """Draw the linear phase of an echo off the centre of k-space (sd in radians over the field)."""
     y, x = (np.linspace(-1, 1, n) * rng.normal(0, sd) for n in shape)
     return (y[:, None] + x[None, :]).astype(np.float32)

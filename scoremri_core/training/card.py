@@ -1,4 +1,4 @@
-"""A prior on disk with its card: what it was trained on and how, how good it is, its limits."""
+"""Priors on disk with their cards: training data and settings, measured error, limits."""
 
 from __future__ import annotations
 
@@ -29,9 +29,20 @@ PHOTOGRAPH = "photograph"  # contrast of photographs in a manifest
 
 
 def as_prior(model: nn.Module, card: dict[str, Any] | None = None) -> ModelPrior:
-    """The prior around a network."""
-    known = next(a for a in ARCHITECTURES.values() if type(model) is a.network)
-    return known.prior(model, card or {"name": "in training"})
+    """Return the prior of a network.
+
+    Parameters
+    ----------
+    model : nn.Module
+        A network of one of `ARCHITECTURES`.
+    card : dict, optional
+
+    Returns
+    -------
+    ModelPrior
+    """
+    architecture = next(a for a in ARCHITECTURES.values() if type(model) is a.network)
+    return architecture.prior(model, card or {"name": "in training"})
 
 
 def write_prior(checkpoint: Path, path: Path, sources: Sequence[Source]) -> None:
@@ -39,13 +50,17 @@ def write_prior(checkpoint: Path, path: Path, sources: Sequence[Source]) -> None
 
     Parameters
     ----------
-    checkpoint : checkpoint.pt of the run, its log.jsonl beside it.
-    path : of the .safetensors file; the card comes beside it.
-    sources : the data of the run.
+    checkpoint : Path
+        checkpoint.pt of the run, with log.jsonl in the same folder.
+    path : Path
+        The .safetensors file; the card is written to the same folder.
+    sources : sequence of Source
+        Data of the run.
 
     Raises
     ------
-    InputError : not a checkpoint; no training data.
+    InputError
+        Not a checkpoint; no training data.
     """
     state = read_checkpoint(checkpoint)
     settings = Settings.from_json(state["settings"])
@@ -78,26 +93,31 @@ def measure_prior(
     progress: Callable[[int], None] = lambda done: None,
     width: bool = True,
 ) -> None:
-    """Measure a prior on validation and test data and write that into its card.
+    """Measure a prior on validation and test data and update its card.
 
-    The factors on the error variance are chosen on the validation data; the test data, where there
-    are any, are only measured.
+    The factors on the error variance are chosen on the validation data only.
 
     Parameters
     ----------
-    path : of the .safetensors file, which is left as it is.
-    sources : data with a validation split.
-    cache : see `load_slices`.
-    device : where to compute.
-    progress : see `calibrate_variance`.
-    width : choose the factors; only the sampler "posterior" uses them.
+    path : Path
+        The .safetensors file, which is not changed.
+    sources : sequence of Source
+        Data with a validation split.
+    cache : Path, optional
+        See `load_slices`.
+    device : str, optional
+    progress : callable, optional
+        See `calibrate_variance`.
+    width : bool, optional
+        Choose the factors, which only the sampler "posterior" uses.
 
     Raises
     ------
-    InputError : not a prior; no validation data, or a file that cannot be read.
+    InputError
+        Not a prior; no validation data; a file that cannot be read.
     """
     prior = load_prior(path).to(torch.device(device))
-    # which the prior looks into while it is measured
+    # the prior reads its card while it is measured
     card = prior.card
     card.pop("test", None)
     validation = select_split(sources, "val")
@@ -117,7 +137,17 @@ def measure_prior(
 
 
 def limits(card: dict[str, Any]) -> list[str]:
-    """What a user of the prior should know, in a few sentences."""
+    """Return the limits of a prior as sentences for its users.
+
+    Parameters
+    ----------
+    card : dict
+        With `validation_data`, and optionally `training_data`, `test` and `variance_calibration`.
+
+    Returns
+    -------
+    list of str
+    """
     known = ["For research only: nothing here has been validated for diagnosis."]
     if "training_data" in card:
         scanned = _of_subjects(card["training_data"])
@@ -137,8 +167,8 @@ def limits(card: dict[str, Any]) -> list[str]:
             if "variance_calibration" in card
             else "."
         ),
-        "The phase of images that were stored as magnitudes is simulated.",
-        "It sees 2D slices one by one, scaled so that the 99th percentile is about 1.",
+        "The phase of images stored as magnitudes is simulated.",
+        "It denoises 2D slices independently, scaled to a 99th percentile of about 1.",
     ]
     return known
 
@@ -150,13 +180,13 @@ def _save(path: Path, model: Network, card: dict[str, Any]) -> None:
 
 
 def _provenance(card: dict[str, Any]) -> dict[str, Any]:
-    """Of a prior that a run began with or learned from: its data and licences are the run's."""
+    """Return data and licences of a start or teacher prior, which apply to the run as well."""
     kept = ("name", "sha256", "training_data", "licence", "start", "teacher")
     return {name: card[name] for name in kept if name in card}
 
 
 def _last_record(log: Path, step: int) -> dict[str, float]:
-    """Loss of the last interval up to a step, as logged."""
+    """Return the logged loss of the last interval up to a step."""
     if not log.is_file():
         return {}
     records = [json.loads(line) for line in log.read_text().splitlines() if line.strip()]

@@ -42,7 +42,7 @@ from scoremri_core.training.slices import Slice
 logger = logging.getLogger(__name__)
 
 CHECKPOINT, LOG = "checkpoint.pt", "log.jsonl"
-SETTLING = 16  # batches that give the statistics of batch normalisation
+BATCH_NORM_STEPS = 16  # batches for the statistics of batch normalisation
 
 
 def train(
@@ -53,22 +53,32 @@ def train(
     at_checkpoint: Callable[[Network], Mapping[str, float]] = lambda average: {},
     ranks: Ranks | None = None,
 ) -> Network:
-    """Train a denoiser; returns its moving average.
+    """Train a denoiser, or resume from the checkpoint in a folder.
 
-    A checkpoint in `folder` is resumed.  One JSON line is appended to `folder/log.jsonl` per
-    checkpoint interval.
+    Appends one JSON line to `folder/log.jsonl` per checkpoint.
 
     Parameters
     ----------
-    slices : training slices.
-    folder : where checkpoint.pt and log.jsonl are kept.
-    progress : called after each step with the step number and the smoothed loss.
-    at_checkpoint : called with the moving average; what it returns is added to the JSON line.
-    ranks : the processes that train together; only the first of them writes and calls.
+    slices : list of Slice
+    folder : Path
+        Of checkpoint.pt and log.jsonl.
+    settings : Settings
+    progress : callable, optional
+        Called after each step with the step number and the smoothed loss.
+    at_checkpoint : callable, optional
+        Called with the moving average; the mapping it returns is added to the JSON line.
+    ranks : Ranks, optional
+        The training processes; only the first writes files and calls back.
+
+    Returns
+    -------
+    DenoisingUnet, ResidualUnet or NCSNv2
+        The moving average.
 
     Raises
     ------
-    InputError : the checkpoint is that of another network; the loss is no longer finite.
+    InputError
+        The checkpoint of another network; a loss that is not finite.
     """
     ranks = ranks or Ranks(device=settings.device)
     share = torch.tensor(ranks.share(settings.batch))
@@ -94,17 +104,17 @@ def train(
         value = float(reported)
         if not math.isfinite(value):
             raise InputError(
-                f"step {step}: the loss is {value}: expected to be finite with a lower "
-                f"learning_rate than {settings.learning_rate:g}"
+                f"step {step}: the loss is {value}: expected a finite loss; try a learning_rate "
+                f"below {settings.learning_rate:g}"
             )
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
-        if settings.optimizer == "adamw":  # the papers' plain Adam knows no bound
+        if settings.optimizer == "adamw":  # no clipping with the papers' Adam
             torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
         if isinstance(model, ResidualUnet) and settings.spectral_norm:
             model.constrain()
-        _follow(average, model, step, settings.ema_decay)
+        _update_average(average, model, step, settings.ema_decay)
         interval.append(value)
         smooth = value if smooth is None else 0.98 * smooth + 0.02 * value
         if ranks.first:
@@ -137,7 +147,7 @@ def train(
 
 
 def learning_rate(step: int, settings: Settings) -> float:
-    """Linear warm-up, then a cosine to 2 % of the peak; or constant."""
+    """Return the learning rate of a step: warm-up and a cosine to 2 % of the peak, or constant."""
     if settings.schedule == "constant":
         return settings.learning_rate
     if step < settings.warmup:
@@ -149,12 +159,27 @@ def learning_rate(step: int, settings: Settings) -> float:
 def batches(
     slices: list[Slice], settings: Settings, ranks: Ranks, start: int
 ) -> Iterator[tuple[int, Tensor, Tensor, Tensor]]:
-    """(step, patches, noise of sd 1, whether processed), made ahead by threads.
+    """Generate batches, prefetched by threads.
 
-    Patches and noise are (share, 2, patch, patch), the last (share,).
+    A patch depends only on the seed, the step and its index in the batch, so that resumed and
+    parallel runs see the same patches.
 
-    A patch depends on the seed, the step and its place in the batch alone, so that a resumed run
-    and one of several processes see what a single one would have seen.
+    Parameters
+    ----------
+    slices : list of Slice
+    settings : Settings
+    ranks : Ranks
+    start : int
+        First step.
+
+    Yields
+    ------
+    step : int
+    patches : float tensor, (share, 2, patch, patch)
+    noise : float tensor, (share, 2, patch, patch)
+        Sd 1.
+    processed : bool tensor, (share,)
+        Patches that are filtered or masked.
     """
 
     shares = np.cumsum([s.weight for s in slices])
@@ -172,7 +197,7 @@ def batches(
         clean = torch.view_as_real(torch.from_numpy(np.stack(patches))).permute(0, 3, 1, 2)
         return clean, torch.from_numpy(np.stack(noises)), torch.tensor(processed)
 
-    # on the CPU the cores belong to the network
+    # on the CPU the network needs the cores
     cores = (os.cpu_count() or 1) // ranks.count
     workers = 1 if ranks.device == "cpu" else max(1, min(8, cores - 1))
     steps = iter(range(start, settings.steps))
@@ -188,16 +213,16 @@ def batches(
 def _recent(
     slices: list[Slice], settings: Settings, model: Network, steps: int, device: torch.device
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    """Noisy images and their levels of the last of so many steps, over all processes."""
+    """Generate noisy images and noise levels of the last steps, over all processes."""
     done = replace(settings, steps=steps)
-    for step, clean, noise, _ in batches(slices, done, Ranks(), max(0, steps - SETTLING)):
+    for step, clean, noise, _ in batches(slices, done, Ranks(), max(0, steps - BATCH_NORM_STEPS)):
         sigma = _levels(step, settings, model)
         noisy = clean + sigma.view(-1, 1, 1, 1) * noise
         yield noisy.to(device, memory_format=torch.channels_last), sigma.to(device)
 
 
 def _levels(step: int, settings: Settings, model: Network) -> Tensor:
-    """Noise levels (batch,) of a step, over all processes."""
+    """Draw the noise levels (batch,) of a step, over all processes."""
     generator = torch.Generator().manual_seed(settings.seed * 1_000_003 + step)
     if settings.loss == "signed":
         return signed_levels(settings.batch, settings.signed_sd, generator)
@@ -207,20 +232,19 @@ def _levels(step: int, settings: Settings, model: Network) -> Tensor:
 
 
 def _shared(objective: Any, ranks: Ranks, compiled: bool) -> Callable[..., tuple[Tensor, Tensor]]:
-    """The objective, its gradients averaged over the processes."""
+    """Average the gradients over the processes, and compile."""
     if ranks.count > 1:
         objective = nn.parallel.DistributedDataParallel(objective)
     return torch.compile(objective) if compiled else objective
 
 
 @torch.no_grad()
-def _follow(average: Network, model: Network, step: int, decay: float) -> None:
-    """Move the moving average."""
-    # a short memory at first, so that the initial weights are forgotten
+def _update_average(average: Network, model: Network, step: int, decay: float) -> None:
+    # a short memory at first, to forget the initial weights
     decay = min(decay, (step + 1) / (step + 10))
     for a, p in zip(average.parameters(), model.parameters(), strict=True):
         a.lerp_(p, 1 - decay)
-    # the statistics of batch norm: averages over time as they are
+    # the statistics of batch norm are already averages over time
     for kept, buffer in zip(average.buffers(), model.buffers(), strict=True):
         kept.copy_(buffer)
 
@@ -232,7 +256,7 @@ def _resume(
     optimizer: torch.optim.Optimizer,
     device: torch.device,
 ) -> int:
-    """Continue from a checkpoint, if there is one; returns the number of steps done."""
+    """Load a checkpoint, if there is one; return the number of steps done."""
     if not checkpoint.exists():
         return 0
     state = read_checkpoint(checkpoint, device)
@@ -244,7 +268,7 @@ def _resume(
 
 
 def check_resumable(folder: Path, settings: Settings) -> None:
-    """Refuse, with InputError, a folder that holds the run of another network."""
+    """Raise InputError for a folder with a checkpoint of another network."""
     if (folder / CHECKPOINT).exists():
         state = read_checkpoint(folder / CHECKPOINT)
         _load(folder / CHECKPOINT, settings.network(begin=False), state["model"])
@@ -260,11 +284,22 @@ def _load(checkpoint: Path, network: Network, weights: dict[str, Tensor]) -> Non
 
 
 def read_checkpoint(path: Path, device: torch.device | str = "cpu") -> dict[str, Any]:
-    """Read model, average, optimizer, step and settings (JSON) of a run.
+    """Read the checkpoint of a run.
+
+    Parameters
+    ----------
+    path : Path
+    device : torch.device or str, optional
+
+    Returns
+    -------
+    dict
+        `model`, `average`, `optimizer`, `step` and `settings` (JSON).
 
     Raises
     ------
-    InputError : no such file, or not a checkpoint of `train`.
+    InputError
+        No such file, or not a checkpoint of `train`.
     """
     if not path.is_file():
         raise InputError(f"{path}: no such file")
@@ -282,7 +317,7 @@ def read_checkpoint(path: Path, device: torch.device | str = "cpu") -> dict[str,
 
 
 def _save(state: dict[str, Any], path: Path) -> None:
-    # by way of the memory: torch does not tell why a file cannot be written
+    # in memory first: torch does not report why a file cannot be written
     checkpoint = io.BytesIO()
     torch.save(state, checkpoint)
     with replacing(path) as partial:

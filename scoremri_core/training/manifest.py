@@ -1,4 +1,4 @@
-"""Which files a prior is trained on, and to which subject and split each belongs."""
+"""Files of training data, with their subjects and splits."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ logger = logging.getLogger(__name__)
 SPLITS = ("train", "val", "test")
 VOLUMES = (".nii", ".nii.gz")
 SUFFIXES = (*VOLUMES, *RAW)
-PHOTOGRAPHS = (".png", ".jpg", ".jpeg")  # only where a manifest names them
+PHOTOGRAPHS = (".png", ".jpg", ".jpeg")  # read only if listed in a manifest
 SHIPPED = {"photographs": Path(__file__).with_name("photographs.csv")}
 REQUIRED = ("file", "subject", "split")
 
@@ -37,14 +37,21 @@ class Source:
 
     Attributes
     ----------
-    path : NIfTI volume, ISMRMRD scan, HDF5 file or photograph.
-    subject : of whom it is; all files of a subject are in one split.
-    split : "train", "val" or "test".
-    contrast, licence : for the prior's card.
-    slice_axis : of a NIfTI volume: the axis along which its slices lie (0, 1 or 2), "any" to cut
-        it along all three, or "" for the axis of the thickest voxels ("any" where they are cubes).
-    dataset : where the images lie in an HDF5 file, "" for the usual place.
-    weight : how often each of its slices is drawn in training, 1 as often as those of others.
+    path : Path
+        NIfTI volume, ISMRMRD scan, HDF5 file or photograph.
+    subject : str
+        All files of a subject are in one split.
+    split : str
+        "train", "val" or "test".
+    contrast, licence : str
+        For the prior's card.
+    slice_axis : str
+        Slice axis of a NIfTI volume: "0", "1", "2", "any" for all three, or "" for the axis of the
+        thickest voxels ("any" for isotropic voxels).
+    dataset : str
+        Name of the images in an HDF5 file, "" for the default.
+    weight : float
+        Relative frequency of its slices in training.
     """
 
     path: Path
@@ -60,16 +67,26 @@ class Source:
 def find_sources(paths: Sequence[Path]) -> list[Source]:
     """List the files of folders, manifests and files, in a fixed order.
 
-    A folder with a `manifest.csv`, or a .csv file itself, names its files (relative to itself)
-    with the columns file, subject and split, and optionally contrast, licence, slice_axis and
-    dataset (see `Source`).  All other files, a folder's whole tree, are split by the hash of their
-    names: about a tenth for validation, a tenth for test.  Each is then a subject of its own,
-    unless its name begins like BIDS's sub-NAME_.
+    A manifest, a .csv file or the `manifest.csv` of a folder, lists files relative to itself with
+    the columns file, subject and split, and optionally contrast, licence, slice_axis, dataset and
+    weight (see `Source`). Files without a manifest are split by the hash of their names: a tenth
+    each for validation and test. Each counts as one subject, unless its name begins with BIDS's
+    sub-NAME_.
+
+    Parameters
+    ----------
+    paths : sequence of Path
+        Folders, searched recursively, manifests and files.
+
+    Returns
+    -------
+    list of Source
 
     Raises
     ------
-    InputError : a path or a file that is not there, a folder without volumes, a manifest without
-        a column or with a value that is not known, a subject in two splits.
+    InputError
+        A missing path, a folder without volumes, a manifest with a missing column or a bad value, a
+        subject in two splits.
     """
     listed: list[Source] = []
     others: list[Path] = []
@@ -88,7 +105,7 @@ def find_sources(paths: Sequence[Path]) -> list[Source]:
             raise InputError(f"{path}: no such file or folder")
         elif not _is_volume(path):
             _refuse_dicom(path)
-            recognise(path)  # names what it seems to be
+            recognise(path)  # reports the format it seems to have
             raise InputError(f"{path}: expected a {', '.join(SUFFIXES)} file or a manifest (.csv)")
         else:
             others.append(path)
@@ -96,7 +113,7 @@ def find_sources(paths: Sequence[Path]) -> list[Source]:
 
 
 def select_split(sources: Iterable[Source], split: str) -> list[Source]:
-    """The sources of one split; InputError if there are none."""
+    """Return the sources of one split; raise InputError if there are none."""
     chosen = [source for source in sources if source.split == split]
     if not chosen:
         raise InputError(f"data: no file of split {split!r}: expected at least one subject in it")
@@ -104,17 +121,17 @@ def select_split(sources: Iterable[Source], split: str) -> list[Source]:
 
 
 def describe_data(sources: Iterable[Source]) -> list[dict[str, str]]:
-    """Subjects, contrasts and licences, for a prior's card."""
-    found: dict[tuple[str, str], list[str]] = {}
+    """Return subjects, contrasts and licences for a prior's card."""
+    contrasts_of: dict[tuple[str, str], list[str]] = {}
     for source in sources:
-        found.setdefault((source.subject, source.licence), []).append(source.contrast)
+        contrasts_of.setdefault((source.subject, source.licence), []).append(source.contrast)
     return [
         {
             "subject": subject,
             "contrasts": ", ".join(filter(None, contrasts)) or "not stated",
             "licence": licence or "not stated",
         }
-        for (subject, licence), contrasts in found.items()
+        for (subject, licence), contrasts in contrasts_of.items()
     ]
 
 
@@ -138,12 +155,12 @@ def _read_manifest(manifest: Path) -> list[Source]:
         if axis not in ("", "0", "1", "2", "any"):
             raise InputError(f"{where}: slice_axis {axis!r}: expected 0, 1, 2 or any")
         if splits.setdefault(row["subject"], row["split"]) != row["split"]:
-            raise InputError(f"{where}: the subject is in two splits: expected in one alone")
+            raise InputError(f"{where}: subject {row['subject']!r} is in two splits: expected one")
         path = _listed(manifest.parent, row["file"])
         if not path.is_file() and row.get("package"):
             raise InputError(f"{where}: {row['file']!r} is missing: install {row['package']}")
         if not path.is_file() or not (_is_volume(path) or is_photograph(path)):
-            raise InputError(f"{where}: {row['file']!r} is no {', '.join(SUFFIXES)} file")
+            raise InputError(f"{where}: {row['file']!r}: expected a {', '.join(SUFFIXES)} file")
         try:
             weight = float(row.get("weight") or 1)
         except ValueError:
@@ -164,12 +181,12 @@ def _read_manifest(manifest: Path) -> list[Source]:
 
 
 def is_photograph(path: Path) -> bool:
-    """Whether a file is one of the kinds of photographs that are read."""
+    """Whether a file is a photograph, by its suffix."""
     return path.suffix.lower() in PHOTOGRAPHS
 
 
 def _listed(folder: Path, name: str) -> Path:
-    """The path that a manifest names: package:path in an installed package, or in its folder."""
+    """Resolve a path of a manifest: in its folder, or package:path in an installed package."""
     package, colon, inside = name.partition(":")
     if colon and package.isidentifier() and len(package) > 1:
         spec = importlib.util.find_spec(package)
@@ -190,7 +207,7 @@ def _split(paths: list[Path], validated: bool) -> list[Source]:
     if order:
         counts = [list(splits.values()).count(split) for split in SPLITS]
         logger.info(
-            "%d files without a manifest, subjects told apart by name and split by its hash: "
+            "%d files without a manifest, split by the hash of the subject's name: "
             "%d subjects for training, %d for validation, %d for test",
             len(paths), *counts,
         )  # fmt: skip
@@ -215,4 +232,4 @@ def _is_volume(path: Path) -> bool:
 def _refuse_dicom(path: Path) -> None:
     if is_dicom(path):
         what = "a folder of DICOM" if path.is_dir() else "DICOM"
-        raise InputError(f"{path}: {what}; convert it to NIfTI with dcm2niix first")
+        raise InputError(f"{path}: {what}: expected NIfTI; convert with dcm2niix")

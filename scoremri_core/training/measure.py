@@ -1,4 +1,4 @@
-"""How good a denoiser is, for a prior's card."""
+"""Error of a denoiser and spectrum of its images, for a prior's card."""
 
 from __future__ import annotations
 
@@ -23,23 +23,28 @@ LEVELS = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0)
 def denoiser_error(
     prior: Denoiser, slices: list[Slice], device: str = "cpu", size: int = 192, seed: int = 0
 ) -> dict[str, Any]:
-    """How good the denoiser is at each noise level, and at each spatial frequency.
+    """Measure the error of a denoiser at each noise level and spatial frequency.
 
     Parameters
     ----------
-    prior : the denoiser.
-    slices : slices it was not trained on; at most 24 of them are used, spread evenly.
-    device : where the prior is.
+    prior : Denoiser
+    slices : list of Slice
+        Not used in training; at most 24, evenly spaced, are used.
+    device : str, optional
+        Of the prior.
+    size, seed : int, optional
+        Of the patches.
 
     Returns
     -------
-    `denoiser_error`, for each noise level: sigma, the mean square error of each real component,
-    the same over sigma^2, and the mean variance that the network predicted (or Stein's lemma
-    found).
+    dict
+        `denoiser_error`, for each noise level: sigma, the mean square error of each real component,
+        the same over sigma^2, and the mean variance predicted by the network or estimated by
+        Stein's lemma.
 
-    `error_spectrum`: `sigmas`, `frequencies` (cycles per pixel, the centres of rings), and a row
-    for each sigma of `mse`, the mean square error of each real component at that frequency, and of
-    `power`, the power of the error in units of the predicted deviation, with mean 1 over k-space.
+        `error_spectrum`: `sigmas`, `frequencies` (cycles per pixel, the centres of rings), and for
+        each sigma a row of `mse`, the mean square error of each real component at that frequency,
+        and of `power`, the error power in units of the predicted sd, with mean 1 over k-space.
     """
     k = np.hypot(*np.meshgrid(*(np.fft.fftfreq(size),) * 2))
     ring = np.minimum((k / 0.5 * RINGS).astype(int), RINGS - 1).ravel()
@@ -79,7 +84,7 @@ def denoiser_error(
 def _residuals(
     prior: Denoiser, slices: list[Slice], device: str, size: int, seed: int
 ) -> Iterator[tuple[float, torch.Tensor, torch.Tensor]]:
-    """Noise level, error of the denoised image and predicted variance, (slice, y, x)."""
+    """Generate noise level, error of the denoised image and predicted variance, (slice, y, x)."""
     clean = torch.from_numpy(_patches(slices, size, seed))
     generator = torch.Generator().manual_seed(seed)
     noise = torch.view_as_complex(torch.randn(*clean.shape, 2, generator=generator))
@@ -90,15 +95,22 @@ def _residuals(
 
 
 def image_spectrum(slices: list[Slice], size: int = 192, seed: int = 0) -> dict[str, list[float]]:
-    """Mean power spectrum of images.
+    """Measure the mean power spectrum of images.
+
+    Parameters
+    ----------
+    slices : list of Slice
+    size, seed : int, optional
+        Of the patches.
 
     Returns
     -------
-    `frequencies` (cycles per pixel, the centres of rings that widen from DC outwards) and
-    `variance`, that of each real component of the images' orthonormal k-space there.
+    dict
+        `frequencies` (cycles per pixel, the centres of rings that widen from DC outwards) and
+        `variance` of each real component of orthonormal k-space.
     """
     k = np.hypot(*np.meshgrid(*(np.fft.fftfreq(size),) * 2))
-    # the innermost ring is DC and its neighbours
+    # the first ring holds DC and its neighbours
     edges = np.geomspace(1 / size, 0.5, 13)[1:-1]
     ring = np.searchsorted(edges, k.ravel(), "right")
     members = np.bincount(ring)
@@ -113,12 +125,12 @@ def image_spectrum(slices: list[Slice], size: int = 192, seed: int = 0) -> dict[
 
 
 def evenly_spaced(slices: list[Slice], count: int) -> list[Slice]:
-    """So many slices, evenly from the middle of all."""
+    """Return `count` slices, evenly spaced over the middle 70 %."""
     chosen = np.linspace(0.15, 0.85, count) * (len(slices) - 1)
     return [slices[round(i)] for i in chosen]
 
 
 def _patches(slices: list[Slice], size: int, seed: int) -> NDArray[np.complex64]:
-    """Patches (slice, size, size) of at most 24 slices."""
+    """Return patches (slice, size, size) of 24 slices."""
     rng = np.random.default_rng(seed)
     return np.stack([training_patch(s.image, size, rng) for s in evenly_spaced(slices, 24)])

@@ -1,4 +1,4 @@
-"""What a run looks like at each checkpoint."""
+"""Validation error and pictures of a run at each checkpoint."""
 
 from __future__ import annotations
 
@@ -25,13 +25,18 @@ UNIT = (
 
 
 class Monitor:
-    """Denoises the same validation patches whenever it is called, and draws them.
+    """Denoise the same validation patches at each call, and draw them.
 
     Parameters
     ----------
-    slices : validation slices, of which a few are used.
-    size : side of the patches.
-    path : PNG, replaced each time.
+    slices : list of Slice
+        Validation slices.
+    size : int
+        Side of the patches.
+    path : Path
+        PNG, replaced at each call.
+    count : int, optional
+        Number of patches.
     """
 
     def __init__(self, slices: list[Slice], size: int, path: Path, count: int = 4) -> None:
@@ -43,7 +48,7 @@ class Monitor:
         self.path = path
 
     def __call__(self, model: Network) -> dict[str, float]:
-        """Draw; returns the mean square error over sigma^2, mean over three noise levels."""
+        """Draw, and return the mean square error over sigma^2, mean over three noise levels."""
         prior = as_prior(model)
         device = next(model.parameters()).device
         clean, noise = self.clean.to(device), self.noise.to(device)
@@ -59,7 +64,7 @@ class Monitor:
 
 
 def _draw(path: Path, columns: dict[str, NDArray[Any]]) -> None:
-    """One row a patch, one column a name, all in one grey window."""
+    """Draw one row per patch and one column per name, in one grey window."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 

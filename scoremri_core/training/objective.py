@@ -1,4 +1,4 @@
-"""Denoising score matching: what is minimised."""
+"""Losses of denoising score matching, and the noise levels of training."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ SIGMA_RANGE = (0.003, 6.0)
 
 
 class Objective(nn.Module):
-    """The loss as one module, whose forward pass can be compiled and shared among processes.
+    """The loss as a module that can be compiled and distributed.
 
     Parameters
     ----------
-    network : a `DenoisingUnet`, a `ResidualUnet` or an `NCSNv2`.
-    teacher : a `DenoisingUnet` whose mean is learned instead of the clean image, see
-        `denoising_loss` and `expected_noise`.
+    network : DenoisingUnet, ResidualUnet or NCSNv2
+    teacher : DenoisingUnet, optional
+        Its mean replaces the clean image as the target, see `denoising_loss` and `expected_noise`.
     """
 
     def __init__(self, network: nn.Module, teacher: DenoisingUnet | None = None) -> None:
@@ -32,13 +32,14 @@ class Objective(nn.Module):
     def forward(
         self, clean: Tensor, sigma: Tensor, noise: Tensor, no_teacher: Tensor
     ) -> tuple[Tensor, Tensor]:
-        """Loss to minimise and loss to report.
+        """Return the loss to minimise and the loss to report.
 
         Parameters
         ----------
-        clean, noise : (batch, 2, y, x).
-        sigma : (batch,).
-        no_teacher : (batch,) bool, images that are learned from themselves, teacher or not.
+        clean, noise : float tensor, (batch, 2, y, x)
+        sigma : float tensor, (batch,)
+        no_teacher : bool tensor, (batch,)
+            Images whose target is the clean image.
         """
         if isinstance(self.network, DenoisingUnet):
             return denoising_loss(self.network, clean, sigma, noise, self.teacher, no_teacher)
@@ -62,23 +63,34 @@ def denoising_loss(
 ) -> tuple[Tensor, Tensor]:
     """Denoising score matching with EDM weighting, and the likelihood of the error variance.
 
-    The mean is trained by the mean square error alone: a Gaussian likelihood on both would
-    spend the network on pixels that are easy.
+    The mean is trained by the mean square error only: a Gaussian likelihood of both would favour
+    easy pixels.
 
     Parameters
     ----------
-    clean : (batch, 2, y, x).
-    sigma : (batch,).
-    noise : (batch, 2, y, x), of sd 1.
-    teacher : a network whose mean is learned instead of the clean image.  What the clean image has
-        beyond its expectation is noise to whoever learns (distillation, Hinton et al. 2015), so
-        that a smaller network gets there in fewer steps.  The error variance is the network's own.
-    no_teacher : (batch,) bool, which images the teacher has no say in; None for none.
+    model : DenoisingUnet
+    clean : float tensor, (batch, 2, y, x)
+    sigma : float tensor, (batch,)
+    noise : float tensor, (batch, 2, y, x)
+        Sd 1.
+    teacher : DenoisingUnet, optional
+        Its mean replaces the clean image as the target of the mean (distillation [1]_). The
+        deviation of the clean image from its expectation is noise in training, so that a smaller
+        network converges in fewer steps. The error variance is learned from the clean image.
+    no_teacher : bool tensor, (batch,), optional
+        Images whose target is the clean image; None for none.
 
     Returns
     -------
-    loss to minimise, and the mean square error against the clean image (1 = no better than the
-    preconditioning alone).
+    loss : float tensor
+        To minimise.
+    error : float tensor
+        Mean square error against the clean image; 1 is that of the preconditioning without a
+        network.
+
+    References
+    ----------
+    .. [1] Hinton G et al. Distilling the knowledge in a neural network. arXiv:1503.02531 (2015).
     """
     noisy = clean + sigma.view(-1, 1, 1, 1) * noise
     skip, out, _ = model.preconditioning(sigma)
@@ -101,7 +113,7 @@ def _lesson(
     target: Tensor,
     no_teacher: Tensor | None,
 ) -> Tensor:
-    """What a teacher says, but the target itself of images that it has no say in."""
+    """Return the teacher's residual, or the target of images without a teacher."""
     taught = teacher.residual(seen, sigma)[0].float()
     return (
         taught if no_teacher is None else torch.where(no_teacher.view(-1, 1, 1, 1), target, taught)
@@ -119,19 +131,24 @@ def annealed_loss(
 
         1/2 sigma^2 || s(x + sigma e, sigma) + e / sigma ||^2 = 1/2 || f(x + sigma e) + e ||^2
 
-    summed over pixels and components, mean over the batch.  The weight sigma^2 makes the terms of
-    all levels alike.
+    summed over pixels and components, mean over the batch. The weight sigma^2 balances the levels.
 
     Parameters
     ----------
-    clean : (batch, 2, y, x).
-    sigma : (batch,).
-    noise : (batch, 2, y, x), of sd 1.
-    expected : what is learned instead of the noise, see `expected_noise`.
+    model : NCSNv2
+    clean : float tensor, (batch, 2, y, x)
+    sigma : float tensor, (batch,)
+    noise : float tensor, (batch, 2, y, x)
+        Sd 1.
+    expected : float tensor, (batch, 2, y, x), optional
+        Replaces the noise as the target, see `expected_noise`.
 
     Returns
     -------
-    loss to minimise, and the mean of the square (1 = no better than f = 0).
+    loss : float tensor
+        To minimise.
+    error : float tensor
+        Mean of the square; 1 is that of f = 0.
     """
     noisy = clean + sigma.view(-1, 1, 1, 1) * noise
     with mixed_precision(clean.device):
@@ -148,20 +165,27 @@ def signed_loss(
     noise: Tensor,
     expected: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """E || e + sigma r(x + sigma e, sigma) ||^2 for each real component (Ramzi et al. 2020).
+    """Return E || e + sigma r(x + sigma e, sigma) ||^2 per real component (Ramzi et al. 2020).
 
-    Its minimum is the score of the images blurred by sigma.
+    Its minimiser is the score of the images with noise of sd sigma.
 
     Parameters
     ----------
-    clean : x, (batch, 2, y, x).
-    sigma : (batch,) noise levels of either sign.
-    noise : (batch, 2, y, x), of sd 1.
-    expected : what is learned instead of the noise, see `expected_noise`.
+    model : ResidualUnet
+    clean : float tensor, (batch, 2, y, x)
+    sigma : float tensor, (batch,)
+        Noise levels of either sign.
+    noise : float tensor, (batch, 2, y, x)
+        Sd 1.
+    expected : float tensor, (batch, 2, y, x), optional
+        Replaces the noise as the target, see `expected_noise`.
 
     Returns
     -------
-    loss to minimise, and the mean of the square (1 = no better than r = 0).
+    loss : float tensor
+        To minimise.
+    error : float tensor
+        Mean of the square; 1 is that of r = 0.
     """
     scale = sigma.view(-1, 1, 1, 1)
     noisy = clean + scale * noise
@@ -175,23 +199,31 @@ def signed_loss(
 
 @torch.no_grad()
 def expected_noise(teacher: DenoisingUnet, noisy: Tensor, sigma: Tensor, noise: Tensor) -> Tensor:
-    """E[noise | noisy] = (noisy - E[clean | noisy]) / sigma by a teacher, (batch, 2, y, x).
+    """Return E[noise | noisy] = (noisy - E[clean | noisy]) / sigma of a teacher.
 
-    A score network that learns it instead of the noise has the same minimum if the teacher is
-    right, and a gradient of less variance (distillation, Hinton et al. 2015).
+    As the target of a score network it has the same minimiser as the noise, if the teacher is
+    exact, and a gradient of less variance.
 
     Parameters
     ----------
-    noisy : clean + sigma * noise, (batch, 2, y, x).
-    sigma : (batch,) of either sign; where it lies outside of `SIGMA_RANGE`, in which teachers
-        were trained, the noise itself is returned.
-    noise : (batch, 2, y, x), of sd 1.
+    teacher : DenoisingUnet
+    noisy : float tensor, (batch, 2, y, x)
+        clean + sigma * noise.
+    sigma : float tensor, (batch,)
+        Of either sign. Outside of `SIGMA_RANGE`, that of the teachers' training, the noise is
+        returned.
+    noise : float tensor, (batch, 2, y, x)
+        Sd 1.
+
+    Returns
+    -------
+    float tensor, (batch, 2, y, x)
     """
     least, greatest = SIGMA_RANGE
     level = sigma.abs().clamp(least, greatest)
     with mixed_precision(noisy.device):
         residual = teacher.residual(noisy.contiguous(memory_format=torch.channels_last), level)[0]
-    # (noisy - skip noisy - out residual) / level, without the difference of nearly equal numbers
+    # (noisy - skip noisy - out residual) / level, without cancellation
     total = (level**2 + teacher.sigma_data**2).view(-1, 1, 1, 1)
     level = level.view(-1, 1, 1, 1)
     expected = level / total * noisy - teacher.sigma_data / total.sqrt() * residual.float()
@@ -200,23 +232,23 @@ def expected_noise(teacher: DenoisingUnet, noisy: Tensor, sigma: Tensor, noise: 
 
 
 def geometric_levels(sigmas: Tensor, count: int, generator: torch.Generator) -> Tensor:
-    """Noise levels (count,) of a network that knows `sigmas`, stratified over the batch."""
+    """Draw noise levels (count,) from `sigmas`, stratified over the batch."""
     place = (torch.arange(count) + torch.rand(count, generator=generator)) / count
     return sigmas.cpu()[(place * len(sigmas)).long().clamp(max=len(sigmas) - 1)]
 
 
 def log_normal_levels(count: int, generator: torch.Generator) -> Tensor:
-    """Noise levels (count,), stratified over the batch for a steadier loss."""
+    """Draw log-normal noise levels (count,), stratified over the batch for a steadier loss."""
     uniform = (torch.arange(count) + torch.rand(count, generator=generator)) / count
     normal = math.sqrt(2) * torch.erfinv((2 * uniform - 1).clamp(-0.999, 0.999))
     return (math.log(0.15) + 1.4 * normal).exp().clamp(*SIGMA_RANGE)
 
 
 def signed_levels(count: int, sd: float, generator: torch.Generator) -> Tensor:
-    """Noise levels from N(0, sd^2), negative ones included: (count,).
+    """Draw noise levels (count,) from N(0, sd^2), including negative ones.
 
-    The network thereby learns on both sides of sigma = 0, and interpolates there instead of
-    extrapolating (Lim et al. 2020, AR-DAE).
+    The network is trained on both sides of sigma = 0 and interpolates there (Lim et al. 2020,
+    AR-DAE).
     """
     levels = sd * torch.randn(count, generator=generator)
     # the output is divided by |sigma|

@@ -1,4 +1,4 @@
-"""What vendors do to images before they leave the scanner: filtered k-space, masked background."""
+"""Vendor post-processing of images: filtered k-space and masked background."""
 
 from __future__ import annotations
 
@@ -11,15 +11,22 @@ from scipy.ndimage import gaussian_filter
 from scoremri_core.mri.fourier import resize, to_image, to_kspace
 from scoremri_core.training.augment import training_patch
 
-MARGIN = 16  # pixels that a filter may carry across the edge of a patch
+MARGIN = 16  # pixels around a patch, for the wrap-around of filters
 
 
 def processed_patch(
     image: NDArray[Any], size: int, rng: np.random.Generator
 ) -> NDArray[np.complex64]:
-    """Draw one training patch (size, size) as `training_patch` does, and process it.
+    """Draw a training patch, filter its k-space or mask its background, or both.
 
-    Its k-space is filtered, or its background is set to zero, or both in this order.
+    Parameters
+    ----------
+    image, size, rng
+        See `training_patch`.
+
+    Returns
+    -------
+    complex64 array, (size, size)
     """
     patch = training_patch(image, size + 2 * MARGIN, rng)
     kind = rng.integers(3)
@@ -31,16 +38,16 @@ def processed_patch(
 
 
 def kspace_filter(size: int, rng: np.random.Generator) -> NDArray[np.float32]:
-    """A Fermi filter (size, size) of centred k-space, round or a product of one for each axis.
+    """Draw a Fermi filter (size, size) of centred k-space, radial or separable.
 
-    Where it falls off steeply the image is one that was interpolated by zero filling.
+    A steep one corresponds to interpolation by zero filling.
     """
     k = np.abs(np.arange(size) - size // 2) / (size / 2)
     width = 0.1 * 10 ** rng.uniform(-1.5, 0)
-    one, other = rng.uniform(0.5, 1, 2)
+    cutoff_y, cutoff_x = rng.uniform(0.5, 1, 2)
     if rng.random() < 0.5:
-        return _fermi(np.hypot(k[:, None], k[None, :]), one, width)
-    return _fermi(k, one, width)[:, None] * _fermi(k, other, width)[None, :]
+        return _fermi(np.hypot(k[:, None], k[None, :]), cutoff_y, width)
+    return _fermi(k, cutoff_y, width)[:, None] * _fermi(k, cutoff_x, width)[None, :]
 
 
 def _fermi(k: NDArray[np.float64], cutoff: float, width: float) -> NDArray[np.float32]:
@@ -50,6 +57,6 @@ def _fermi(k: NDArray[np.float64], cutoff: float, width: float) -> NDArray[np.fl
 def without_background(
     patch: NDArray[np.complex64], rng: np.random.Generator
 ) -> NDArray[np.complex64]:
-    """Zero where the smoothed magnitude is below some percent of that of bright tissue."""
+    """Set pixels to zero whose smoothed magnitude is below 4 to 10 % of bright tissue."""
     smooth = gaussian_filter(np.abs(patch), rng.uniform(1, 3))
     return patch * (smooth > rng.uniform(0.04, 0.1))

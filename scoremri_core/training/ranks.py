@@ -1,4 +1,4 @@
-"""One process, or the several that torchrun started."""
+"""Processes of a training run, one or several started by torchrun."""
 
 from __future__ import annotations
 
@@ -18,13 +18,15 @@ from scoremri_core.recon.request import find_device
 
 @dataclass(frozen=True)
 class Ranks:
-    """This process among those that train together.
+    """One process of a training run.
 
     Attributes
     ----------
-    rank : of this process; the one of rank 0 reads first, writes and reports.
-    count : of processes.
-    device : where this one computes.
+    rank : int
+        Of this process; rank 0 reads first, writes and logs.
+    count : int
+        Number of processes.
+    device : str
     """
 
     rank: int = 0
@@ -33,22 +35,23 @@ class Ranks:
 
     @property
     def first(self) -> bool:
-        """Whether this process writes and reports."""
+        """Whether this process writes and logs."""
         return self.rank == 0
 
     def share(self, batch: int) -> range:
-        """Indices of the patches of a batch that are this process's.
+        """Return the indices of this process's patches in a batch.
 
         Raises
         ------
-        InputError : the batch cannot be shared out evenly.
+        InputError
+            The batch is not a multiple of the number of processes.
         """
         if batch % self.count:
             raise InputError(f"batch is {batch}: expected a multiple of the {self.count} processes")
         return range(self.rank, batch, self.count)
 
     def mean(self, value: float) -> float:
-        """Mean over the processes, each of which must call this."""
+        """Average over the processes, each of which must call this."""
         if self.count == 1:
             return value
         total = torch.tensor(value, dtype=torch.float64, device=self.device)
@@ -57,7 +60,7 @@ class Ranks:
 
     @contextmanager
     def in_turn(self) -> Iterator[None]:
-        """Let the first process go ahead, then all others."""
+        """Run the block in the first process, then in all others."""
         if self.count > 1 and not self.first:
             dist.barrier()
         yield
@@ -67,13 +70,23 @@ class Ranks:
 
 @contextmanager
 def init_ranks(name: str) -> Iterator[Ranks]:
-    """Join the processes that torchrun started, each on a GPU of its own; otherwise be alone.
+    """Join the processes started by torchrun, one GPU each; a single process without torchrun.
 
-    Only the first process logs what is not a warning.
+    Only the first process logs below the level of warnings.
 
     Parameters
     ----------
-    name : of the device, auto, cpu, cuda or cuda:N; InputError for any other.
+    name : str
+        Device: "auto", "cpu", "cuda" or "cuda:N".
+
+    Yields
+    ------
+    Ranks
+
+    Raises
+    ------
+    InputError
+        An unknown device.
     """
     device = find_device(name)
     if not dist.is_torchelastic_launched():
@@ -82,7 +95,7 @@ def init_ranks(name: str) -> Iterator[Ranks]:
     if device.type == "cuda":
         device = torch.device("cuda", int(os.environ["LOCAL_RANK"]))
         torch.cuda.set_device(device)
-    # the first process may be long at reading the data
+    # the first process may read data for a long time
     backend = "nccl" if device.type == "cuda" else "gloo"
     dist.init_process_group(backend, timeout=timedelta(hours=4))
     try:

@@ -1,4 +1,4 @@
-"""What a training run depends on, besides its data."""
+"""Settings of a training run."""
 
 from __future__ import annotations
 
@@ -25,30 +25,45 @@ Network = DenoisingUnet | ResidualUnet | NCSNv2
 
 @dataclass(frozen=True)
 class Settings:
-    """Settings of a run; those of the command line have its option's name.
+    """Settings of a run, named as the options of the command line.
 
     Attributes
     ----------
-    batch : patches a step, over all processes.
-    patch : side of a patch in pixels.
-    processed : share of patches that are filtered and masked as vendors do, 0 up to 1.
-    learning_rate : at its peak, after `warmup` steps of the schedule "cosine".
-    optimizer : "adamw", with gradients clipped to norm 1, or "adam", plain.
-    adam_eps : what either adds to the root of the second moment.
-    schedule : "cosine", after a linear warm-up, or "constant".
-    channels, blocks : of either U-Net; None takes the architecture's own.
-    width, depth, levels, sigma_begin, sigma_end : of an NCSNv2: channels at full resolution, one
-        of `DEPTHS`, and its geometric noise levels from the greatest to the least.
-    spectral_norm : hold the spectral norms of a residual U-Net at 2.
-    start : prior whose weights to begin with (a name or a path); None begins at random.  Blocks
-        that it lacks are added as the identity, the last ones of a scale that has more left out.
-    teacher : prior whose denoised image is learned instead of the clean one (a name or a path),
-        but for processed patches.
-    architecture : one of `ARCHITECTURES`.
-    loss : "denoising", at log-normal noise levels, or "signed", at normal ones of either sign,
-        which takes the residual U-Net.
-    signed_sd : sd of the signed noise levels, in units of the images' 99th percentile.
-    compile : let torch.compile fuse the network (needs a C compiler).
+    batch : int
+        Patches per step, over all processes.
+    patch : int
+        Side of a patch in pixels.
+    processed : float
+        Fraction of patches that are filtered and masked as vendors do.
+    learning_rate : float
+        At its peak, after `warmup` steps of the schedule "cosine".
+    optimizer : str
+        "adamw" with gradients clipped to norm 1, or "adam".
+    adam_eps : float
+        Added to the root of the second moment.
+    schedule : str
+        "cosine", after a linear warm-up, or "constant".
+    channels, blocks : tuple of int or None
+        Of either U-Net; None takes the defaults of the architecture.
+    width, depth, levels, sigma_begin, sigma_end
+        Of an NCSNv2: channels at full resolution, one of `DEPTHS`, and its geometric noise levels.
+    spectral_norm : bool
+        Keep the spectral norms of a residual U-Net at 2.
+    start : str or None
+        Prior (name or path) of the initial weights; None takes random weights. Missing blocks are
+        added as the identity, surplus ones at the end of a scale are left out.
+    teacher : str or None
+        Prior (name or path) whose denoised image replaces the clean image as the target, except for
+        processed patches.
+    architecture : str
+        One of `ARCHITECTURES`.
+    loss : str
+        "denoising" with log-normal noise levels, or "signed" with normal ones of either sign, for
+        the residual U-Net.
+    signed_sd : float
+        Sd of the signed noise levels, in units of the images' 99th percentile.
+    compile : bool
+        Compile the network by torch.compile (needs a C compiler).
     """
 
     steps: int = 5000
@@ -123,7 +138,7 @@ class Settings:
 
     @property
     def sigma_range(self) -> tuple[float, float]:
-        """Least and greatest noise level that training sees (signed ones: to three sd)."""
+        """Least and greatest noise level of the training (three sd of signed levels)."""
         if self.architecture == "ncsnv2":
             return (self.sigma_end, self.sigma_begin)
         return (0.0, 3 * self.signed_sd) if self.loss == "signed" else SIGMA_RANGE
@@ -161,16 +176,21 @@ class Settings:
         return command
 
     def network(self, begin: bool = True) -> Network:
-        """The network before the first step.
+        """Build the network before the first step.
 
         Parameters
         ----------
-        begin : with the weights of the prior to start from, if there is one.
+        begin : bool, optional
+            Load the weights of `start`.
+
+        Returns
+        -------
+        DenoisingUnet, ResidualUnet or NCSNv2
 
         Raises
         ------
-        InputError : sizes that do not go together; a prior to start from that is none, or does
-            not fit the architecture and sizes.
+        InputError
+            Inconsistent sizes; a `start` that is not a prior of the architecture and sizes.
         """
         sizes = {"channels": self.channels, "blocks": self.blocks}
         given: dict[str, Any] = {name: value for name, value in sizes.items() if value is not None}
@@ -185,7 +205,7 @@ class Settings:
             kind = DenoisingUnet if self.architecture == "unet" else ResidualUnet
             try:
                 network = kind(**given)
-            except ValueError as error:  # of zip: one is longer than the other
+            except ValueError as error:  # of zip: different lengths
                 wanted = ", ".join(f"{name} {_text(value)}" for name, value in given.items())
                 raise InputError(f"{wanted}: expected as many channels as blocks") from error
             multiple = network.multiple
@@ -196,7 +216,7 @@ class Settings:
         return network
 
     def optimiser(self, network: nn.Module) -> torch.optim.Optimizer:
-        """The optimiser of a network's parameters, before the first step."""
+        """Build the optimiser of a network's parameters."""
         options: dict[str, Any] = {"lr": self.learning_rate, "eps": self.adam_eps}
         if self.optimizer == "adam":
             return torch.optim.Adam(network.parameters(), **options)
@@ -205,17 +225,21 @@ class Settings:
         )
 
     def _geometric(self) -> torch.Tensor:
-        """Noise levels from the greatest to the least (Song and Ermon 2020, technique 2)."""
+        """Return decreasing noise levels (Song and Ermon 2020, technique 2)."""
         ends = math.log(self.sigma_begin), math.log(self.sigma_end)
         return torch.linspace(*ends, self.levels, dtype=torch.float64).exp().float()
 
     def load_teacher(self, device: torch.device | str = "cpu") -> DenoisingUnet | None:
-        """The network to learn from, if there is one.
+        """Load the teacher, if there is one.
+
+        Returns
+        -------
+        DenoisingUnet or None
 
         Raises
         ------
-        InputError : it is no prior, not a `DenoisingUnet`, or for another one of another
-            preconditioning.
+        InputError
+            Not a prior, not a `DenoisingUnet`, or one with another preconditioning.
         """
         if self.teacher is None:
             return None
@@ -231,13 +255,13 @@ class Settings:
 
 
 def _begin_with(network: nn.Module, other: nn.Module, name: str) -> None:
-    """Copy the weights of `other`; they may differ in whole residual blocks."""
+    """Copy the weights of `other`, which may differ in whole residual blocks."""
     weights = other.state_dict()
     try:
         lacking, foreign = network.load_state_dict(weights, strict=False)
     except RuntimeError:  # other shapes
         lacking, foreign = [], list(weights)
-    # a residual block begins as the identity, with its last convolution at zero
+    # a residual block is initialised as the identity, its last convolution at zero
     if not all(re.match(r"(down|up)\.\d+\.\d+\.", key) for key in (*lacking, *foreign)):
         raise InputError(f"start {name!r}: expected a prior of the same architecture and channels")
 

@@ -1,4 +1,4 @@
-"""Training slices, prepared once and kept on disk."""
+"""Training slices, cached on disk."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from scoremri_core.training.volumes import Stack, read_stacks
 
 logger = logging.getLogger(__name__)
 
-FORMAT = 1  # of the cached slices: another number makes them anew
+FORMAT = 1  # version of the cache; another one invalidates it
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ class Slice:
     image: NDArray[Any]
     subject: str
     contrast: str
-    weight: float = 1.0  # how often it is drawn in training
+    weight: float = 1.0  # relative frequency in training
 
 
 def load_slices(
@@ -40,18 +40,26 @@ def load_slices(
     cache: Path | None = None,
     progress: Callable[[int], None] = lambda done: None,
 ) -> list[Slice]:
-    """Read every slice that holds something.
+    """Read all slices that are not empty.
 
     Parameters
     ----------
-    sources : what to read, in this order.
-    cache : folder of prepared slices, one .npz for each file, which belongs to that file's size
-        and time of change and to how it is read; one that does not, or is damaged, is made anew.
-    progress : called after each file with the number of files done.
+    sources : sequence of Source
+    cache : Path, optional
+        Folder of prepared slices, one .npz per file. An entry is rebuilt if it is damaged, or if
+        the size, the modification time or the options of its file changed.
+    progress : callable, optional
+        Called after each file with the number of files done.
+
+    Returns
+    -------
+    list of Slice
+        In the order of the sources.
 
     Raises
     ------
-    InputError : a file that cannot be read; not one slice with anything in it.
+    InputError
+        A file that cannot be read; no slice that is not empty.
     """
     slices: list[Slice] = []
     for done, source in enumerate(sources, 1):
@@ -61,7 +69,7 @@ def load_slices(
         logger.debug("%s: %d slices so far", source.path, len(slices))
         progress(done)
     if not slices:
-        raise InputError(f"{sources[0].path}: no slice with anything in it")
+        raise InputError(f"{sources[0].path}: all slices are empty")
     return slices
 
 
@@ -75,7 +83,7 @@ def _cached(source: Source, folder: Path) -> list[Stack]:
         source.slice_axis,
         source.dataset,
     ]
-    if sidecar := find_sidecar(path):  # which names the axes of an array
+    if sidecar := find_sidecar(path):  # it names the axes of an array
         parts.append(sidecar.stat().st_mtime_ns)
     key = json.dumps(parts)
     kept = folder / f"{hashlib.sha256(str(path).encode()).hexdigest()[:24]}.npz"
@@ -85,7 +93,7 @@ def _cached(source: Source, folder: Path) -> list[Stack]:
                 if str(arrays["key"]) == key:
                     return [arrays[f"stack{i}"] for i in range(len(arrays.files) - 1)]
         except (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile):
-            logger.info("%s: damaged, made anew", kept)
+            logger.info("%s: damaged; rebuilding", kept)
     stacks = read_stacks(source)
     folder.mkdir(parents=True, exist_ok=True)
     with replacing(kept) as partial:

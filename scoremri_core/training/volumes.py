@@ -19,21 +19,27 @@ Stack = NDArray[Any]  # (slice, y, x): float16 magnitudes or complex64 images
 
 
 def read_stacks(source: Source) -> list[Stack]:
-    """Read the slices that hold something, the 99th percentile of each scaled to 1.
+    """Read the slices that are not empty, the 99th percentile of each scaled to 1.
 
-    - NIfTI: a 3D volume, of magnitudes or complex.
-    - ISMRMRD, or raw data of another format, fully sampled 2D slices: the MVUE in whitened coils,
-      with our own coil maps.
+    - NIfTI: a 3D volume, magnitudes or complex.
+    - ISMRMRD or raw data of another format, fully sampled 2D slices: the MVUE of whitened coils,
+      with estimated coil maps.
     - HDF5: the dataset `image`, (slice, y, x) or (y, x), complex or magnitudes.
-    - Photographs: texture of other things than heads, see `_photograph`.
+    - Photographs, see `_photograph`.
+
+    Parameters
+    ----------
+    source : Source
 
     Returns
     -------
-    One stack for each direction in which the file was cut.
+    list of array, (slice, y, x)
+        One float16 or complex64 stack per slice axis.
 
     Raises
     ------
-    InputError : the file cannot be read, or is not one of these.
+    InputError
+        A file that cannot be read, or of another kind.
     """
     if source.path.name.lower().endswith(VOLUMES):
         volumes = _nifti(source)
@@ -70,14 +76,14 @@ def _nifti(source: Source) -> list[NDArray[Any]]:
         axis = "any" if cubes else str(np.argmax(voxel))
     if axis != "any":
         return [np.moveaxis(volume, int(axis), 0)]
-    # neighbours are nearly the same
+    # neighbouring slices are nearly equal
     return [np.moveaxis(volume, a, 0)[::3] for a in range(3)]
 
 
 def _photograph(path: Path) -> list[NDArray[Any]]:
-    """Colours of a photograph as slices, whole and in parts.
+    """Read the colours of a photograph as slices, whole and in parts.
 
-    Green and blue are cut out along an outline, as a body is by the air around it.
+    Green and blue are masked by an outline, like a body surrounded by air.
     """
     try:
         from PIL import Image, UnidentifiedImageError
@@ -111,7 +117,7 @@ def _photograph(path: Path) -> list[NDArray[Any]]:
 
 
 def _outline(shape: tuple[int, int], rng: np.random.Generator) -> NDArray[np.float32]:
-    """One inside a random closed curve, zero outside."""
+    """Draw a mask that is one inside a random closed curve, zero outside."""
     y, x = (np.linspace(-1, 1, n) for n in shape)
     angle = np.arctan2(y[:, None], x[None, :])
     radius = rng.uniform(0.7, 0.95) * np.ones(shape)
@@ -144,7 +150,7 @@ def _hdf5(source: Source) -> NDArray[Any]:
 
 
 def _mvue(path: Path, group: str) -> NDArray[np.complex64]:
-    """Images (slice, y, x) of a fully sampled scan, as the samplers see them."""
+    """Reconstruct the MVUE (slice, y, x) of a fully sampled scan."""
     from scoremri_core.mri.classical import mvue
     from scoremri_core.mri.coils.maps import estimate_coil_maps
     from scoremri_core.mri.noise.covariance import covariance_from_edges, whiten, whitening_matrix
@@ -167,7 +173,7 @@ def _mvue(path: Path, group: str) -> NDArray[np.complex64]:
 
 
 def _scaled(volume: NDArray[Any]) -> Stack:
-    """Scale the 99th percentile of each slice to 1; slices with little in them are left out."""
+    """Scale the 99th percentile of each slice to 1, without slices that are nearly empty."""
     kept = []
     for image in volume:
         clean = np.nan_to_num(image, posinf=0, neginf=0)

@@ -1,4 +1,4 @@
-"""How wide a prior's samples should be, for its card."""
+"""Calibration of the width of a prior's samples, for its card."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ logger = logging.getLogger(__name__)
 INFLATIONS = (1.0, 1.5, 2.0, 3.0)
 VARIANCE_SCALES = (0.7, 1.0, 1.4, 2.0)
 MASKS = (("equispaced", 6), ("random", 6), ("poisson", 8))  # with 24 calibration lines
-SCANS = 6  # for each candidate
-SIGMA = 0.01  # of the noise, where the images are about 1
+SCANS = 6  # per candidate
+SIGMA = 0.01  # noise, for images of about 1
 
 
 @dataclass(frozen=True)
@@ -47,29 +47,35 @@ def calibrate_variance(
     progress: Callable[[int], None] = lambda done: None,
     seed: int = 0,
 ) -> dict[str, Any]:
-    """Choose the two factors on the error variance that a prior predicts.
+    """Choose the two factors on a prior's error variance.
 
-    Simulated 8-coil scans of validation slices, as they are and with each of three kinds of mask,
-    are sampled with every candidate (true coil maps): first for the inflation, then, with the best
-    of these, for the variance scale.  The one with the lowest continuous ranked probability score,
-    a proper score of mean and width together, is taken; the variance scale where a parabola through
-    the scores of the best candidate and its neighbours is lowest.
+    Samples simulated 8-coil scans of validation slices, with true coil maps and three kinds of
+    masks, for each candidate of the inflation, then of the variance scale. The candidate with the
+    lowest continuous ranked probability score, a proper score of mean and width, is chosen; the
+    variance scale is the minimum of a parabola through the best candidate and its neighbours.
 
     Parameters
     ----------
-    device : where to sample.
-    progress : called after each reconstruction with the number done, `reconstructions` in all.
+    prior : Denoiser
+    slices : list of Slice
+        Validation slices.
+    device : str, optional
+    progress : callable, optional
+        Called after each reconstruction with the number done, `reconstructions` in all.
+    seed : int, optional
 
     Returns
     -------
-    `inflation`, `variance_scale`, and `variance_calibration`: for every candidate root mean square
-    error in units of the prior, sd over error, and the continuous ranked probability score.
+    dict
+        `inflation`, `variance_scale`, and `variance_calibration`: for each candidate the root mean
+        square error in units of the prior, sd over error, and the continuous ranked probability
+        score.
     """
     rng = np.random.default_rng(seed)
     scans = [_simulated_scan(s, i, rng) for i, s in enumerate(evenly_spaced(slices, SCANS))]
     table: list[dict[str, float]] = []
 
-    def tried(variance_scale: float, inflation: float) -> dict[str, float]:
+    def measure(variance_scale: float, inflation: float) -> dict[str, float]:
         done = len(table) * len(scans)
         # the noise of simulated scans is known
         draw = partial(reconstruct, prior=prior, seed=seed, device=device, adapt_noise=False)
@@ -87,9 +93,9 @@ def calibrate_variance(
         table.append(row)
         return row
 
-    rows = [tried(1.0, inflation) for inflation in INFLATIONS]
+    rows = [measure(1.0, inflation) for inflation in INFLATIONS]
     best = min(rows, key=itemgetter("crps"))
-    rows = [best if c == 1 else tried(c, best["inflation"]) for c in VARIANCE_SCALES]
+    rows = [best if c == 1 else measure(c, best["inflation"]) for c in VARIANCE_SCALES]
     scales, scores = (np.array([row[name] for row in rows]) for name in ("variance_scale", "crps"))
     return {
         "inflation": best["inflation"],
@@ -99,7 +105,7 @@ def calibrate_variance(
 
 
 def _lowest(x: NDArray[Any], y: NDArray[Any]) -> Any:
-    """Where the parabola through the least of some points and its neighbours is lowest."""
+    """Return the minimum of the parabola through the lowest point and its neighbours."""
     i = int(y.argmin())
     if i in (0, len(y) - 1):
         return x[i]
@@ -108,14 +114,14 @@ def _lowest(x: NDArray[Any], y: NDArray[Any]) -> Any:
 
 
 def reconstructions() -> int:
-    """How many it takes."""
+    """Return the number of reconstructions of `calibrate_variance`."""
     return SCANS * (len(INFLATIONS) + len(VARIANCE_SCALES) - (1.0 in VARIANCE_SCALES))
 
 
 def _measured(
     draw: Callable[..., Any], scans: list[_Scan], progress: Callable[[int], None]
 ) -> dict[str, float]:
-    """Of all scans together: error, sd over error, score."""
+    """Return error, sd over error and score over all scans."""
     scores, variances, errors = [], [], []
     for scan in scans:
         result = draw(scan.kspace, noise_covariance=scan.covariance, maps=scan.maps)

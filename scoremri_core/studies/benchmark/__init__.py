@@ -1,5 +1,4 @@
-"""Time, memory and image quality of every method on one frame, and the floor below which none goes.
+"""Time, memory and image quality of each method on one frame, and a lower bound of the time.
 
-`case` is what every row is given, `methods` what each runs, `workers` the processes they run in,
-`report` the table that comes of it.
+`case`: the input; `methods`: the timed runs; `workers`: their processes; `report`: the table.
 """

@@ -1,4 +1,4 @@
-"""The Berkeley Advanced Reconstruction Toolbox, where its command `bart` is installed.
+"""The Berkeley Advanced Reconstruction Toolbox, if its command `bart` is installed.
 
 Uecker et al., "Berkeley Advanced Reconstruction Toolbox", ISMRM 23:2486 (2015).
 """
@@ -23,19 +23,21 @@ POLL_SECONDS = 0.005
 
 
 class NotInstalledError(Exception):
-    """A tool to compare with is not there."""
+    """A program or package to compare with is not installed."""
 
 
 class Bart:
-    """Run the tool on arrays, in a folder of its own.
+    """Run BART on arrays in a temporary folder.
 
     Attributes
     ----------
-    memory : peak of all calls in MB, read every 5 ms; None where the system does not tell.
+    memory : float or None
+        Peak of all calls in MB, polled every 5 ms; None if the system does not report it.
 
     Raises
     ------
-    NotInstalledError : there is no `bart` on the path.
+    NotInstalledError
+        No `bart` on the path.
     """
 
     def __init__(self) -> None:
@@ -58,7 +60,7 @@ class Bart:
         self._folder.cleanup()
 
     def put(self, name: str, array: ArrayLike) -> None:
-        """Write (coil, y, x) complex under a name."""
+        """Write a complex array (coil, y, x) under a name."""
         data = np.asarray(array, np.complex64)[:, None]  # (coil, z, y, x)
         self._file(name, "hdr").write_text(
             "# Dimensions\n" + " ".join(map(str, data.shape[::-1])) + "\n"
@@ -66,18 +68,19 @@ class Bart:
         np.ascontiguousarray(data).tofile(self._file(name, "cfl"))
 
     def get(self, name: str) -> NDArray[np.complex64]:
-        """Read an array, its axes of length one dropped."""
+        """Read an array without its axes of length one."""
         header = self._file(name, "hdr").read_text().splitlines()
         sizes = [int(size) for size in header[header.index("# Dimensions") + 1].split()]
         data = np.fromfile(self._file(name, "cfl"), np.complex64)
         return data.reshape(sizes[::-1]).squeeze()
 
     def run(self, *arguments: str) -> float:
-        """Run a tool of the toolbox; its seconds, start and files included.
+        """Run a tool of the toolbox and return its seconds, including start and files.
 
         Raises
         ------
-        RuntimeError : the tool failed.
+        RuntimeError
+            The tool failed.
         """
         start = time.perf_counter()
         process = subprocess.Popen(
@@ -93,7 +96,7 @@ class Bart:
             _, errors = process.communicate()
             seconds = time.perf_counter() - start
         finally:
-            process.kill()  # where something else ended this
+            process.kill()  # after another exception
             process.wait()
             watcher.join()
         if process.returncode:
@@ -102,7 +105,7 @@ class Bart:
         return seconds
 
     def _watch(self, process: subprocess.Popen[str]) -> None:
-        # The peak that wait4 tells begins with the memory of the process that started this one.
+        # the peak of wait4 includes the memory of the parent process
         while process.returncode is None:
             peak = high_water(process.pid)
             if peak is not None:

@@ -1,4 +1,4 @@
-"""What every row of the benchmark is given, and what it gives back."""
+"""Input and result of a run of the benchmark."""
 
 from __future__ import annotations
 
@@ -19,20 +19,29 @@ Image = NDArray[np.complex64]
 
 @dataclass(frozen=True)
 class Case:
-    """One undersampled frame and how to reconstruct it.
+    """One undersampled frame and its reconstruction settings.
 
     Attributes
     ----------
-    name : of the scan.
-    kspace : (coil, y, x), centred, zeros where not sampled.
-    truth : (y, x), what a perfect reconstruction returns.
-    true_acceleration : calibration lines counted.
-    calibration : number of calibration lines.
-    samples, steps, prior, seed : of `scoremri_core.reconstruct`.
-    device : the same, but for "auto".
-    frames : frames reconstructed at once in the row that batches them.
-    langevin_levels : noise levels of the Langevin sampler that are run.
-    mask : kind of sampling pattern, see `scoremri_core.simulation.masks.make_mask`.
+    name : str
+        Of the scan.
+    kspace : complex64 array, (coil, y, x)
+        Centred, zero where not sampled.
+    truth : complex64 array, (y, x)
+    true_acceleration : float
+        Calibration lines included.
+    calibration : int
+        Number of calibration lines.
+    samples, steps, prior, seed
+        See `scoremri_core.reconstruct`.
+    device : str
+        As for `reconstruct`, without "auto".
+    frames : int
+        Frames of the batched run.
+    langevin_levels : int
+        Noise levels of the Langevin sampler that are run.
+    mask : str
+        Kind of mask, see `scoremri_core.simulation.masks.make_mask`.
     """
 
     name: str
@@ -51,32 +60,41 @@ class Case:
 
     @property
     def calibration_square(self) -> Image:
-        """The k-space (coil, y, x) of the square of calibration samples around DC alone."""
+        """K-space (coil, y, x) of the square of calibration samples around DC."""
         square = np.zeros_like(self.kspace)
         ny, nx = square.shape[1:]
         width = min(self.calibration, ny, nx)
-        around = (
+        centre = (
             slice(None),
             slice(ny // 2 - width // 2, ny // 2 - width // 2 + width),
             slice(nx // 2 - width // 2, nx // 2 - width // 2 + width),
         )
-        square[around] = self.kspace[around]
+        square[centre] = self.kspace[centre]
         return square
 
 
 @dataclass(frozen=True)
 class Measurement:
-    """One run of one row.
+    """One timed run of a method.
 
     Attributes
     ----------
-    seconds : of the whole, which `parts` splits.
-    evaluations : denoiser evaluations per sample.
-    output : image (y, x) or coil maps (coil, y, x), or None.
-    score : of the image and its samples against the truth; None if it is not known.
-    memory, gpu_memory : peak in MB since the row's process began, or None where it is not known.
-    note : a setting or a shortfall to be told.
-    details : whatever else the row has measured.
+    seconds : float
+        In total.
+    parts : dict of str to float
+        Parts of the total.
+    evaluations : int or None
+        Denoiser evaluations per sample.
+    output : complex64 array, (y, x) or (coil, y, x), or None
+        Image or coil maps.
+    score : Score or None
+        Of the image and its samples against the truth.
+    memory, gpu_memory : float or None
+        Peak in MB since the start of the process.
+    note : str
+        A setting or limitation.
+    details : dict
+        Further measurements.
     """
 
     seconds: float
@@ -93,16 +111,26 @@ class Measurement:
 def simulated(
     shape: tuple[int, int, int], acceleration: float, calibration: int, seed: int, **settings: Any
 ) -> Case:
-    """Simulate a scan of the head phantom, undersampled but for a calibration block.
+    """Simulate an undersampled scan of the head phantom.
 
     Parameters
     ----------
-    shape : (coil, y, x).
-    settings : further attributes of the case.
+    shape : tuple of int, (coil, y, x)
+    acceleration : float
+    calibration : int
+        Calibration lines.
+    seed : int
+    **settings
+        Further attributes of the case.
+
+    Returns
+    -------
+    Case
 
     Raises
     ------
-    InputError : numbers out of range.
+    InputError
+        Values out of range.
     """
     from scoremri_core.scans.gridding import zero_filled_kspace
     from scoremri_core.simulation.simulation import SimulatedScan
@@ -116,11 +144,28 @@ def simulated(
 def from_file(
     path: Path, index: int, acceleration: float, calibration: int, seed: int, **settings: Any
 ) -> Case:
-    """Undersample a slice of a fully sampled ISMRMRD file; the truth is its MVUE.
+    """Undersample a slice of a fully sampled ISMRMRD file, with its MVUE as the truth.
+
+    Parameters
+    ----------
+    path : Path
+    index : int
+        Slice.
+    acceleration : float
+    calibration : int
+        Calibration lines.
+    seed : int
+    **settings
+        Further attributes of the case.
+
+    Returns
+    -------
+    Case
 
     Raises
     ------
-    InputError : no such file or slice, not fully sampled, or numbers out of range.
+    InputError
+        No such file or slice, not fully sampled, or values out of range.
     """
     from scoremri_core.scans.gridding import fully_sampled_kspace
     from scoremri_core.studies.evaluate.comparison import Evaluation

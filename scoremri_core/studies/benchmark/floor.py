@@ -1,4 +1,4 @@
-"""The least time in which this machine could evaluate a network: FLOPs over convolution rate."""
+"""Lower bound of the time of a network evaluation: FLOPs over the machine's convolution rate."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from torch.utils.flop_counter import FlopCounterMode
 from scoremri_core.priors.network import NetworkPrior
 
 PRECISIONS = {"bfloat16": torch.bfloat16, "float32": torch.float32}
-LONG_ENOUGH = 0.1  # seconds to time: a busy machine then slows all convolutions alike
-MOST = 6  # convolutions to time: those that take most of the network's FLOPs
+MIN_SECONDS = 0.1  # of a timed run, to average over the load of the machine
+COUNT = 6  # convolutions that are timed, those with most of the network's FLOPs
 
 
 @dataclass(frozen=True)
 class Convolution:
-    """A 2D convolution of a network, on images (y, x)."""
+    """A 2D convolution of a network on images of shape (y, x)."""
 
     channels_in: int
     channels_out: int
@@ -37,7 +37,7 @@ class Convolution:
     def run(
         self, batch: int, dtype: torch.dtype, device: torch.device
     ) -> Callable[[], torch.Tensor]:
-        """What convolves random images, all of it laid out as the hardware likes it."""
+        """Return a callable that convolves random images, channels last."""
         x = torch.randn(batch, self.channels_in, *self.shape, device=device, dtype=dtype)
         weight = torch.randn(
             self.channels_out,
@@ -53,21 +53,21 @@ class Convolution:
 
     @torch.no_grad()
     def flops(self) -> int:
-        """Floating-point operations for one image, a multiplication and an addition each."""
+        """Count the floating-point operations for one image (2 per multiply-add)."""
         return count_flops(self.run(1, torch.float32, torch.device("cpu")))
 
     @torch.no_grad()
     def rate(self, batch: int, dtype: torch.dtype, device: torch.device) -> float:
-        """FLOPs per second, on images that stay where they are."""
+        """Measure FLOPs per second, without transfers of images."""
         run = self.run(batch, dtype, device)
         run()
         once = _seconds(run, 1, device)
-        count = max(1, math.ceil(LONG_ENOUGH / once))
+        count = max(1, math.ceil(MIN_SECONDS / once))
         return batch * count * self.flops() / _seconds(run, count, device)
 
 
 def count_flops(call: Callable[[], Any]) -> int:
-    """Floating-point operations of the convolutions and matrix products of a call."""
+    """Count the floating-point operations of convolutions and matrix products in a call."""
     with FlopCounterMode(display=False) as counter:
         call()
     return int(counter.get_total_flops())
@@ -75,14 +75,14 @@ def count_flops(call: Callable[[], Any]) -> int:
 
 @torch.no_grad()
 def evaluation_flops(prior: Any, shape: tuple[int, int]) -> int:
-    """FLOPs of one evaluation of a prior on the CPU, for one image (y, x), padding included."""
+    """Count the FLOPs of one evaluation of a prior for one image (y, x), including padding."""
     x, prior = torch.zeros(1, *shape, dtype=torch.complex64), _by_layers(prior)
     return count_flops(lambda: prior.denoise(x, torch.ones(1)))
 
 
 @torch.no_grad()
 def heaviest_convolutions(prior: Any, shape: tuple[int, int]) -> list[Convolution]:
-    """The convolutions that take most of the FLOPs of a prior, for images (y, x)."""
+    """Return the convolutions of a prior with most FLOPs, for images (y, x)."""
     flops: Counter[Convolution] = Counter()
 
     def note(module: Any, inputs: tuple[torch.Tensor, ...], output: torch.Tensor) -> None:
@@ -99,7 +99,7 @@ def heaviest_convolutions(prior: Any, shape: tuple[int, int]) -> list[Convolutio
         flops[found] += found.flops()
 
     prior = _by_layers(prior)
-    # of the network that is evaluated, which may be a copy in another precision
+    # the evaluated network may be a copy in another precision
     network = getattr(prior, "cast", prior.model)
     modules = [m for m in network.modules() if isinstance(m, nn.Conv2d)]
     hooks = [module.register_forward_hook(note) for module in modules]
@@ -108,11 +108,11 @@ def heaviest_convolutions(prior: Any, shape: tuple[int, int]) -> list[Convolutio
     finally:
         for hook in hooks:
             hook.remove()
-    return [convolution for convolution, _ in flops.most_common(MOST)]
+    return [convolution for convolution, _ in flops.most_common(COUNT)]
 
 
 def _by_layers(prior: Any) -> Any:
-    """A prior whose layers can be seen: fused kernels count for nothing."""
+    """Return a prior without fused kernels, which hooks and counters miss."""
     return prior.unfused() if isinstance(prior, NetworkPrior) else prior
 
 

@@ -1,4 +1,4 @@
-"""What the rows run: each function warms up and returns what to time, once a call."""
+"""Timed runs of the benchmark: each function warms up and returns a callable that runs once."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ DIFFPIR_STEPS = 100  # as DeepInverse has it
 
 
 def posterior(case: Case, frames: int = 1) -> Run:
-    """The default sampler, from k-space to its samples; `frames` copies of the frame at once."""
+    """Time the default sampler from k-space to samples, on `frames` copies of the frame."""
     from scoremri_core import load_prior, reconstruct
     from scoremri_core.recon.request import find_device
     from scoremri_core.studies.benchmark.stopwatch import Stopwatch
@@ -57,15 +57,15 @@ def posterior(case: Case, frames: int = 1) -> Run:
 
 
 def posterior_batch(case: Case) -> Run:
-    """The default sampler on several frames at once; its seconds are those of one frame."""
+    """Time the default sampler on a batch of frames; seconds are per frame."""
     return posterior(case, case.frames)
 
 
 def langevin(case: Case) -> Run:
-    """Annealed Langevin dynamics with the same network: a few noise levels, scaled to all.
+    """Time annealed Langevin dynamics with the same network: a few noise levels, extrapolated.
 
-    Every step costs the same whatever its noise level: a denoiser evaluation, a gradient of the
-    likelihood, random numbers.  What comes before the first step counts once.
+    All steps take the same time: a denoiser evaluation, a gradient of the likelihood, random
+    numbers. The setup before the first step counts once.
     """
     from scoremri_core import load_prior, reconstruct
     from scoremri_core.recon.request import find_device
@@ -92,17 +92,17 @@ def langevin(case: Case) -> Run:
         )
         end = watch.now()
         _refuse_fallback(result, unfit=True)
-        # each step but the last ends with the next one's beginning
+        # a step ends where the next one starts
         images = sum(watch.images[:-1])
         per_image = (watch.starts[-1] - watch.starts[0]) / images
         return _split(
             scaled(watch.starts[0] - start, per_image * case.samples, evaluations),
             _seconds_of_maps(case.kspace, str(device)),
-            # of the same steps: the network's share is never more than the whole
+            # of the same steps, so that the network's part does not exceed the total
             scaled(0, sum(watch.seconds[:-1]) / images * case.samples, evaluations),
             evaluations=evaluations,
             gpu_memory=_gpu_memory(device),
-            note=f"scaled from {sum(watch.images) // case.samples} evaluations",
+            note=f"extrapolated from {sum(watch.images) // case.samples} evaluations",
             details={"measured_seconds": end - start},
         )
 
@@ -111,7 +111,7 @@ def langevin(case: Case) -> Run:
 
 
 def diffpir(case: Case) -> Run:
-    """DiffPIR (Zhu et al. 2023) of DeepInverse with the same network."""
+    """Time DiffPIR (Zhu et al. 2023) of DeepInverse with the same network."""
     from types import SimpleNamespace
 
     from scoremri_core import load_prior
@@ -122,7 +122,7 @@ def diffpir(case: Case) -> Run:
 
     device = find_device(case.device)
     watch = Stopwatch(device)
-    # nothing but `denoise`: in the precision that our own sampler has it in, without gradients
+    # `denoise` only: in the precision of the default sampler, without gradients
     prior = SimpleNamespace(denoise=watch.timed(load_prior(case.prior).to(device)).denoise)
     steps = case.steps or DIFFPIR_STEPS
     try:
@@ -151,12 +151,12 @@ def diffpir(case: Case) -> Run:
 
 
 def scaled(setup: float, per_evaluation: float, evaluations: int) -> float:
-    """Seconds of a run from those before its first evaluation and those of each."""
+    """Return the seconds of a run from those of its setup and of an evaluation."""
     return setup + per_evaluation * evaluations
 
 
 def l1_wavelet(case: Case) -> Run:
-    """L1-wavelet by SigPy, with the best of three weights."""
+    """Time L1-wavelet of SigPy with the best of three weights."""
     from scoremri_core.mri import classical
 
     _import("sigpy.mri")
@@ -166,7 +166,7 @@ def l1_wavelet(case: Case) -> Run:
 
 
 def cg_sense(case: Case) -> Run:
-    """SENSE by conjugate gradients."""
+    """Time SENSE by conjugate gradients."""
     from scoremri_core.mri import classical
 
     _on_maps(case, classical.cg_sense)
@@ -174,7 +174,7 @@ def cg_sense(case: Case) -> Run:
 
 
 def bart_pics(case: Case) -> Run:
-    """L1-wavelet by BART, on its own coil maps, with the best of three weights."""
+    """Time L1-wavelet of BART on BART's coil maps, with the best of three weights."""
 
     def run(weight: float) -> Measurement:
         with Bart() as bart:
@@ -193,7 +193,7 @@ def bart_pics(case: Case) -> Run:
 
 
 def espirit(case: Case) -> Run:
-    """Our coil maps, from the square of calibration samples."""
+    """Time scoremri's coil maps, from the square of calibration samples."""
     from scoremri_core.mri.coils.maps import estimate_coil_maps
 
     kspace = case.calibration_square
@@ -208,7 +208,7 @@ def espirit(case: Case) -> Run:
 
 
 def sigpy_espirit(case: Case) -> Run:
-    """Coil maps by SigPy, from the same samples."""
+    """Time SigPy's coil maps, from the same samples."""
     app = _import("sigpy.mri.app")
     kspace = case.calibration_square
 
@@ -225,7 +225,7 @@ def sigpy_espirit(case: Case) -> Run:
 
 
 def bart_ecalib(case: Case) -> Run:
-    """Coil maps by BART, from the same samples."""
+    """Time BART's coil maps, from the same samples."""
 
     def run() -> Measurement:
         with Bart() as bart:
@@ -238,7 +238,7 @@ def bart_ecalib(case: Case) -> Run:
 
 
 def convolutions(case: Case) -> Run:
-    """The machine's convolution rate at the network's own widths, and the network's FLOPs."""
+    """Measure the convolution rate at the network's widths, and count the network's FLOPs."""
     from scoremri_core import load_prior
     from scoremri_core.recon.request import find_device
     from scoremri_core.studies.benchmark.floor import (
@@ -291,7 +291,7 @@ GROUPS = {"frame": FRAME, "coil maps": COIL_MAPS}
 
 
 def _maps(kspace: Image, device: str = "cpu") -> Image:
-    """Coil maps (coil, y, x) as `reconstruct` estimates them."""
+    """Estimate coil maps (coil, y, x) as `reconstruct` does."""
     from scoremri_core.mri.coils.maps import estimate_coil_maps
     from scoremri_core.mri.noise.covariance import covariance_from_edges
 
@@ -301,14 +301,14 @@ def _maps(kspace: Image, device: str = "cpu") -> Image:
 
 
 def _seconds_of_maps(kspace: Image, device: str) -> float:
-    """Those that `reconstruct` spends on coil maps, by doing the same again."""
+    """Time the coil maps of `reconstruct` by estimating them again."""
     start = time.perf_counter()
     _maps(kspace, device)
     return time.perf_counter() - start
 
 
 def _refuse_fallback(result: Any, unfit: bool = False) -> None:
-    """Raise where nothing was sampled; with `unfit`, samples that miss the data will do."""
+    """Raise if nothing was sampled; with `unfit`, accept samples that do not fit the data."""
     reason = result.info.reason
     if reason is not None and not (unfit and np.isfinite(result.info.misfit)):
         raise RuntimeError(f"no samples: {reason}")
@@ -340,7 +340,7 @@ def _best_of(weight: float) -> str:
 
 
 def _best_weight(case: Case, run: Callable[[float], Measurement]) -> Run:
-    """Warm up with each weight, and keep the one whose magnitudes are closest to the truth."""
+    """Warm up with each weight, and select the one with the least error of the magnitude."""
 
     def error(weight: float) -> float:
         image = run(weight).output
@@ -352,7 +352,7 @@ def _best_weight(case: Case, run: Callable[[float], Measurement]) -> Run:
 
 
 def _score(case: Case, *answer: Any) -> Any:
-    # imported here: what it loads is no part of the memory of the other rows
+    # imported here: its imports must not count in the memory of other rows
     from scoremri_core.score.score import Answer, Reference, score
 
     return score(Answer(*answer), Reference(case.truth))

@@ -1,4 +1,4 @@
-"""How much of a reconstruction's time is its denoiser's."""
+"""Timing of the denoiser within a reconstruction."""
 
 from __future__ import annotations
 
@@ -15,12 +15,15 @@ class Stopwatch:
 
     Parameters
     ----------
-    device : where the prior computes; a GPU is waited for before each reading.
+    device : torch.device
+        Of the prior; a GPU is synchronised before each reading.
 
     Attributes
     ----------
-    starts, seconds : of each call, `time.perf_counter` and its duration.
-    images : number of images in each call.
+    starts, seconds : list of float
+        `time.perf_counter` at the start of each call, and its duration.
+    images : list of int
+        Images of each call.
     """
 
     def __init__(self, device: torch.device) -> None:
@@ -31,7 +34,7 @@ class Stopwatch:
         self._inside = False
 
     def now(self) -> float:
-        """Seconds, once everything before has been computed."""
+        """Return the time after all previous computations."""
         if self.device.type == "cuda":
             torch.cuda.synchronize(self.device)
         return time.perf_counter()
@@ -41,9 +44,9 @@ class Stopwatch:
         self.starts, self.seconds, self.images = [], [], []
 
     def timed(self, prior: Any) -> Any:
-        """A twin of the prior, of the same class and with the same weights, whose calls count.
+        """Return a copy of the prior, of the same class and weights, with timed calls.
 
-        A subclass or a wrapper would not do: samplers ask what a prior is and what it offers.
+        Not a wrapper: samplers check the class and the methods of a prior.
         """
         twin = copy.copy(prior)
         for name in ("denoise", "denoise_with_variance"):
@@ -53,7 +56,7 @@ class Stopwatch:
 
     def _timed(self, method: Callable[..., Any]) -> Callable[..., Any]:
         def timed(x: Any, sigma: Any) -> Any:
-            if self._inside:  # one method of a prior may call another
+            if self._inside:  # methods of a prior may call each other
                 return method(x, sigma)
             self._inside = True
             start = self.now()

@@ -1,4 +1,4 @@
-"""A process for each row, so that its memory is its own; they stay warm and run in turns."""
+"""One process per method, for separate memory; they stay warm and run in turns."""
 
 from __future__ import annotations
 
@@ -23,16 +23,19 @@ THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMBA_
 
 
 class Worker:
-    """The process of one row.
+    """The process of one method.
 
     Parameters
     ----------
-    group, name : of the row, in `methods.GROUPS`.
-    threads : each library may use; None leaves it to them.
+    group, name : str
+        Of the method in `methods.GROUPS`.
+    threads : int, optional
+        Threads of each library; None for their defaults.
 
     Attributes
     ----------
-    failure : why the row cannot be measured, or None.
+    failure : str or None
+        Why the method cannot be measured.
     """
 
     def __init__(self, group: str, name: str, threads: int | None = None) -> None:
@@ -48,7 +51,7 @@ class Worker:
                 [sys.executable, "-m", __name__, str(theirs.fileno())],
                 pass_fds=[theirs.fileno()],
                 env=environment,
-                start_new_session=True,  # an interrupt is the parent's, which ends the others
+                start_new_session=True,  # only the parent receives interrupts and ends the workers
             )
 
     def __enter__(self) -> Worker:
@@ -66,11 +69,11 @@ class Worker:
         self._process.wait()
 
     def prepare(self, case: Case) -> None:
-        """Send the case; the row warms up."""
+        """Send the case, on which the method warms up."""
         self._send((*self._row, case))
 
     def answer(self) -> Measurement | None:
-        """Wait until the row is warm, or for what it measured; a failure is kept."""
+        """Wait for the warm-up or a measurement; store a failure."""
         if self.failure is not None:
             return None
         try:
@@ -83,7 +86,7 @@ class Worker:
         return answer if isinstance(answer, Measurement) else None
 
     def run(self) -> Measurement | None:
-        """Run the row once."""
+        """Run the method once."""
         self._send("run")
         return self.answer()
 
@@ -103,22 +106,27 @@ def measure(
     threads: int | None = None,
     advance: Callable[[str], None] = lambda note: None,
 ) -> dict[str, list[Measurement] | str]:
-    """Run the rows of a group side by side, once to warm up and then in turns.
+    """Run the methods of a group, once to warm up and then in turns.
 
-    The order of the rows is reversed from one round to the next, so that a machine that slows
-    down or speeds up favours none of them.
+    The order is reversed in every other round, so that drifts of the machine's speed cancel.
 
     Parameters
     ----------
-    group, names : of the rows.
-    case : what they run on.
-    repetitions : rounds.
-    threads : of each process; None leaves it to the libraries.
-    advance : called with a row's name when it is warm, and after each of its runs.
+    group : str
+    names : sequence of str
+        Methods of the group.
+    case : Case
+    repetitions : int
+        Rounds.
+    threads : int, optional
+        Of each process; None for the defaults of the libraries.
+    advance : callable, optional
+        Called with the name of a method after its warm-up and after each run.
 
     Returns
     -------
-    For each row its measurements, round by round, or why there are none.
+    dict of str to list of Measurement, or str
+        The measurements of each method, round by round, or the reason of a failure.
     """
     runs: dict[str, list[Measurement]] = {name: [] for name in names}
     with ExitStack() as stack:
@@ -130,34 +138,34 @@ def measure(
             advance(worker.name)
         for i in range(repetitions):
             for worker in workers if i % 2 == 0 else reversed(workers):
-                found = worker.run()
-                if found is not None:
-                    runs[worker.name].append(found)
+                measurement = worker.run()
+                if measurement is not None:
+                    runs[worker.name].append(measurement)
                 advance(worker.name)
     return {worker.name: worker.failure or runs[worker.name] for worker in workers}
 
 
 def serve(connection: Connection) -> None:
-    """Be the process of a row: warm up, then run whenever asked, until the other end closes."""
+    """Serve as the process of a method: warm up, then run on request until the pipe closes."""
     try:
         group, name, case = connection.recv()
         try:
             run = GROUPS[group][name](case)
             connection.send(None)
             while connection.recv() == "run":
-                found = run()
-                memory = own_high_water() if found.memory is None else found.memory
-                connection.send(replace(found, memory=memory))
+                measurement = run()
+                memory = own_high_water() if measurement.memory is None else measurement.memory
+                connection.send(replace(measurement, memory=memory))
         except NotInstalledError as error:
             connection.send(str(error))
         except (ValueError, RuntimeError, MemoryError, OSError) as error:
             connection.send(f"failed: {' '.join(str(error).split()) or type(error).__name__}")
     except (EOFError, BrokenPipeError):
-        return  # whoever asked is gone
+        return  # the parent process has ended
 
 
 def _stop(*_: object) -> NoReturn:
-    sys.exit(128 + signal.SIGTERM)  # so that temporary folders are removed
+    sys.exit(128 + signal.SIGTERM)  # removes temporary folders
 
 
 if __name__ == "__main__":

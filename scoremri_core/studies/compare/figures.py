@@ -1,4 +1,4 @@
-"""The papers' figures from rows and samples."""
+"""The figures of the papers, from scores and samples."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from scoremri_core.studies.evaluate.pictures import rms, show
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-ERROR_GAIN = 4  # errors are drawn so many times as bright as the image
+ERROR_GAIN = 4  # brightness of errors over that of images
 ZOOM = 0.3  # side of the detail, of the image's
 FRAME_MS = 150
 GIF_SIDE = 256
 
 
 def curves(rows: Sequence[TrialScore], methods: Sequence[str]) -> Figure:
-    """PSNR and SSIM over the true acceleration, with 95 % bands (Jalal et al. 2021, Fig. 2)."""
+    """Plot PSNR and SSIM over the true acceleration with 95 % bands (Jalal 2021, Fig. 2)."""
     figure = _figure(11, 4.2)
     inside = [row for row in rows if row.shift in SHIFTS[:2] and not row.error]
     for axis, (score, name) in zip(
@@ -58,11 +58,12 @@ def curves(rows: Sequence[TrialScore], methods: Sequence[str]) -> Figure:
 def panels(
     shown: Sequence[tuple[str, NDArray[Any], Mapping[str, NDArray[Any]]]],
 ) -> Figure:
-    """Images of every method and their errors, a pair of rows for each shift (Fig. 3).
+    """Draw images of each method and their errors, two rows per shift (Jalal 2021, Fig. 3).
 
     Parameters
     ----------
-    shown : title, reference (y, x) and images by method of each shift
+    shown : sequence of (str, array, mapping of str to array)
+        Title, reference (y, x) and images by method of each shift.
     """
     columns = ["reference", *shown[0][2]]
     heights = [2 * 1.8 * np.divide(*truth.shape) + 0.5 for _, truth, _ in shown]
@@ -96,10 +97,7 @@ def panels(
 def uncertainty(
     reference: NDArray[Any], samples: NDArray[Any], effective_samples: float | None = None
 ) -> Figure:
-    """Mean, standard deviation and error of many samples (Jalal et al. 2021, Fig. 4).
-
-    Standard deviation and error are those of the magnitude.
-    """
+    """Draw mean, sd and error of the magnitude of samples (Jalal et al. 2021, Fig. 4)."""
     mean = samples.mean(0)
     sd = np.abs(samples).std(0, ddof=len(samples) / (effective_samples or len(samples)))
     error = np.abs(np.abs(mean) - np.abs(reference))
@@ -125,9 +123,9 @@ def uncertainty(
 def zoomed(
     reference: NDArray[Any], zero_filled: NDArray[Any], samples: NDArray[Any], count: int = 3
 ) -> Figure:
-    """Zero-filled, mean and samples with a detail of each (Ramzi et al. 2020, Figs. 1 and 2).
+    """Draw zero-filled image, mean and samples with a detail (Ramzi et al. 2020, Figs. 1, 2).
 
-    The detail is where the samples differ most.
+    The detail has the largest variance of the samples.
     """
     images = {
         "reference": reference,
@@ -152,7 +150,7 @@ def zoomed(
 
 
 def most_uncertain(samples: NDArray[Any]) -> tuple[slice, slice]:
-    """The window of ZOOM of the image in which the samples' variance is greatest."""
+    """Return the window of ZOOM times the image side with the largest variance of samples."""
     variance = np.abs(samples).var(0)
     sides = [max(2, round(ZOOM * n)) for n in variance.shape]
     # sums over all windows by differences of cumulative sums
@@ -164,7 +162,7 @@ def most_uncertain(samples: NDArray[Any]) -> tuple[slice, slice]:
 
 
 def animation(path: Path, samples: NDArray[Any]) -> None:
-    """An animated GIF that shows the magnitudes of posterior samples one after the other."""
+    """Write the magnitudes of posterior samples as an animated GIF."""
     from PIL import Image
 
     magnitudes = np.abs(samples)
@@ -176,7 +174,7 @@ def animation(path: Path, samples: NDArray[Any]) -> None:
         )
         for m in magnitudes
     ]
-    # each frame replaces the last; equal ones are not to be merged
+    # disposal=2: each frame replaces the last, equal frames are not merged
     frames[0].save(
         path, save_all=True, append_images=frames[1:], duration=FRAME_MS, loop=0, disposal=2
     )

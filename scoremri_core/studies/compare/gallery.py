@@ -1,4 +1,4 @@
-"""Images of one slice of each shift, kept as they come, and the figures that show them."""
+"""Stored images of one slice per shift, and their figures."""
 
 from __future__ import annotations
 
@@ -22,10 +22,12 @@ class Gallery:
 
     Parameters
     ----------
-    folder : of the images.
-    trials : of which the first of each shift at the acceleration `usual` is shown.
-    scans : that they undersample.
-    usual : acceleration.
+    folder : Path
+    trials : iterable of Trial
+        The first of each shift with the acceleration `usual` is shown.
+    scans : Scans
+    usual : float
+        Acceleration.
     """
 
     def __init__(self, folder: Path, trials: Iterable[Trial], scans: Scans, usual: float) -> None:
@@ -41,7 +43,7 @@ class Gallery:
     def keep(
         self, trial: Trial, index: int, method: str, answer: Answer, given: Undersampled
     ) -> None:
-        """Keep an image where its trial is shown."""
+        """Store an image if its trial is shown."""
         name = self.shown.get((trial, index))
         if name is None:
             return
@@ -51,7 +53,7 @@ class Gallery:
                 np.save(partial, np.abs(image).astype(np.float32))
 
     def draw(self, output: Path, rows: Sequence[TrialScore], methods: Sequence[str]) -> list[Path]:
-        """Curves, and panels of what was kept; returns the files."""
+        """Draw curves, and panels of the stored images; return the files."""
         drawn = [output / "curves.png"]
         figures.save(drawn[0], figures.curves(rows, methods))
         shown = []
@@ -72,11 +74,20 @@ class Gallery:
         return drawn
 
     def draw_samples(self, output: Path, scans: Scans, sample: Method, seed: int) -> list[Path]:
-        """Mean, sd and error of many samples, some of them enlarged, and all as an animation.
+        """Draw mean, sd and error of many samples, details of some, and an animation of all.
 
         Parameters
         ----------
-        sample : draws as many as are to be shown
+        output : Path
+            Folder of the files.
+        scans : Scans
+        sample : Method
+            Draws the samples to be shown.
+        seed : int
+
+        Returns
+        -------
+        list of Path
         """
         if not self.shown:
             return []

@@ -1,4 +1,4 @@
-"""How large the experiments are."""
+"""Sizes of the experiments."""
 
 from __future__ import annotations
 
@@ -12,19 +12,28 @@ NARROW_FROM = 8.0
 
 @dataclass(frozen=True)
 class Preset:
-    """Sizes of everything.
+    """Sizes of an experiment.
 
     Attributes
     ----------
-    training : of the networks.
-    slices : of each scan or volume.
-    samples : posterior samples for the tables.
-    pictured : posterior samples of the figures.
-    further : accelerations beyond those of training, true ones.
-    narrow : calibration lines from NARROW_FROM on, where those of training would be too many.
-    acceleration : of all other shifts.
-    decoder_iterations : of ConvDecoder, 0 for none.
-    peer_steps : of the samplers of others, 0 for none.
+    training : Training
+        Of the networks.
+    slices : int
+        Per scan or volume.
+    samples : int
+        Posterior samples for the tables.
+    pictured : int
+        Posterior samples for the figures.
+    further : tuple of float
+        True accelerations beyond those of the training.
+    narrow : str
+        Calibration lines for accelerations from NARROW_FROM on.
+    acceleration : float
+        Of all other shifts.
+    decoder_iterations : int
+        Of ConvDecoder; 0 leaves it out.
+    peer_steps : int
+        Of the samplers of other libraries; 0 leaves them out.
     """
 
     training: Training
@@ -57,14 +66,18 @@ TINY = {
 
 @dataclass(frozen=True)
 class Presets:
-    """By name.
+    """Presets by name.
 
     Attributes
     ----------
-    default : two hours on two idle cores.
-    quick : a look in half an hour, on small images; the networks are hardly trained.
-    paper : a GPU for days.
-    smoke : what tests can bear.
+    default : Preset
+        Two hours on two idle cores.
+    quick : Preset
+        Half an hour, on small images with hardly trained networks.
+    paper : Preset
+        Days on a GPU.
+    smoke : Preset
+        For tests.
     """
 
     default: Preset = field(default_factory=lambda: Preset(Training(options=SMALL), slices=3))
@@ -106,7 +119,7 @@ class Presets:
 
 
 def find_preset(name: str) -> Preset:
-    """The preset of a name; InputError for an unknown one."""
+    """Return a preset by name; raise InputError for an unknown one."""
     presets = Presets()
     if not hasattr(presets, name):
         raise InputError(f"preset '{name}': expected one of {', '.join(vars(presets))}")

@@ -1,4 +1,4 @@
-"""What the rows say, as text: Markdown tables with their legends."""
+"""The report of a comparison: Markdown tables with legends."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def written(
     name: str,
     preset: Preset,
 ) -> Iterator[str]:
-    """The whole report, line by line."""
+    """Yield the report line by line."""
     size = preset.training
     factors = " or ".join(f"{factor:g}" for factor in size.accelerations)
     yield (
@@ -45,9 +45,9 @@ def written(
     )
     yield row_of(["network", "parameters", "steps", "minutes"])
     yield row_of(["---", "---:", "---:", "---:"])
-    for own in networks:
-        minutes = f"{own.seconds / 60:.1f}"
-        yield row_of([own.title, f"{own.parameters:,}", str(own.steps), minutes])
+    for net in networks:
+        minutes = f"{net.seconds / 60:.1f}"
+        yield row_of([net.title, f"{net.parameters:,}", str(net.steps), minutes])
     yield ""
     yield from tables(rows, methods)
     yield from drops(rows, methods)
@@ -61,7 +61,7 @@ def written(
 
 
 def tables(rows: Sequence[TrialScore], methods: Sequence[str]) -> Iterator[str]:
-    """A Markdown table for each score."""
+    """Yield a Markdown table for each score."""
     for score, title, form in SCORES:
         lines = table(rows, score, methods, POSTERIOR_MEAN)
         head = ["shift", "", "true R", "n", *methods]
@@ -79,15 +79,14 @@ def tables(rows: Sequence[TrialScore], methods: Sequence[str]) -> Iterator[str]:
 
 
 def drops(rows: Sequence[TrialScore], methods: Sequence[str]) -> Iterator[str]:
-    """How much PSNR each method loses by a shift at the R of training, less what ours loses.
+    """Yield the table of PSNR differences to the posterior mean, and their change by a shift.
 
-    The claim of the papers in one number: a method that is less robust than the posterior mean has
-    a negative one.
+    The change is negative for methods that are less robust than the posterior mean.
     """
     lines = table(rows, "psnr", methods, POSTERIOR_MEAN)
     inside = [line for line in lines if line.shift == "in distribution"]
     home = inside[-1] if inside else None
-    yield "**Lead over the posterior mean, in dB of PSNR, and what of it a shift takes away**\n"
+    yield "**PSNR difference to the posterior mean in dB, and its change by a shift**\n"
     yield row_of(["shift", "", *(m for m in methods if m != POSTERIOR_MEAN)])
     yield row_of(["---", "---", *["---:"] * (len(methods) - 1)])
     for line in lines:
@@ -97,35 +96,35 @@ def drops(rows: Sequence[TrialScore], methods: Sequence[str]) -> Iterator[str]:
 
 
 def peers(rows: Sequence[TrialScore]) -> Iterator[str]:
-    """Samplers side by side: evaluations, seconds, PSNR, CRPS, coverage."""
+    """Yield the table of samplers: evaluations, seconds, PSNR, CRPS, coverage."""
     yield row_of(["sampler", "trial", "n", "evaluations", "s", "PSNR", "CRPS x 1000", "90 % holds"])
     yield row_of(["---", "---", *["---:"] * 6])
     for method in dict.fromkeys(row.method for row in rows):
         for label in dict.fromkeys(row.label for row in rows):
-            own = [r for r in rows if (r.method, r.label) == (method, label) and not r.error]
-            if own:
+            group = [r for r in rows if (r.method, r.label) == (method, label) and not r.error]
+            if group:
                 yield row_of(
                     [
                         method,
                         label,
-                        str(len(own)),
-                        f"{_mean(own, 'evaluations'):.0f}",
-                        f"{_mean(own, 'seconds'):.1f}",
-                        f"{_mean(own, 'psnr'):.1f}",
-                        f"{1000 * _mean(own, 'crps'):.2f}",
-                        f"{100 * _mean(own, 'coverage_90'):.0f} %",
+                        str(len(group)),
+                        f"{_mean(group, 'evaluations'):.0f}",
+                        f"{_mean(group, 'seconds'):.1f}",
+                        f"{_mean(group, 'psnr'):.1f}",
+                        f"{1000 * _mean(group, 'crps'):.2f}",
+                        f"{100 * _mean(group, 'coverage_90'):.0f} %",
                     ]
                 )
     yield ""
 
 
 def row_of(cells: Sequence[str]) -> str:
-    """A line of a Markdown table."""
+    """Format a row of a Markdown table."""
     return "| " + " | ".join(cells) + " |"
 
 
 def _cell(cell: Cell | None, form: str) -> str:
-    """Mean, interval and star."""
+    """Format mean, interval and significance."""
     if cell is None:
         return ""
     reach = "" if math.isnan(cell.half_width) else f" ± {cell.half_width:{form}}"

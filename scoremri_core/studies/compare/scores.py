@@ -1,4 +1,4 @@
-"""Every method on every trial: a row each, kept on disk as it comes."""
+"""Scores of each method on each trial, stored on disk."""
 
 from __future__ import annotations
 
@@ -39,14 +39,21 @@ class TrialScore:
 
     Attributes
     ----------
-    shift, label, scan, slice : of the trial.
-    acceleration, true_acceleration : as asked for, and samples of the grid over samples taken.
-    method : its name in tables.
-    psnr, ssim : against the MVUE, `rss_...` against the root sum of squares of the full data, all
-        of magnitudes that are zero where the reference is under 5 % of its maximum.
-    crps, coverage_90, sd_to_error : of the magnitudes of samples, against the MVUE.
-    seconds, evaluations, note : of the reconstruction.
-    error : why there is none.
+    shift, label, scan, slice : str, str, str, int
+        Of the trial.
+    acceleration, true_acceleration : float
+        As requested, and samples received over samples kept.
+    method : str
+        Name in tables.
+    psnr, ssim, rss_psnr, rss_ssim : float or None
+        Against the MVUE, and against the root sum of squares of the full data. Magnitudes, zero
+        where the reference is below 5 % of its maximum.
+    crps, coverage_90, sd_to_error : float or None
+        Of the magnitudes of samples, against the MVUE.
+    seconds, evaluations, note : float or None, int or None, str
+        Of the reconstruction.
+    error : str
+        Reason of a failure.
     """
 
     shift: str
@@ -70,19 +77,21 @@ class TrialScore:
 
     @property
     def key(self) -> tuple[Any, ...]:
-        """What no two rows share."""
+        """Unique key of the row."""
         return self.shift, self.label, self.scan, self.slice, self.method
 
 
 @dataclass(frozen=True)
 class Undersampled:
-    """A problem with what it came from.
+    """A problem with its references.
 
     Attributes
     ----------
-    problem : what methods are given.
-    mvue, rss : references (y, x) of the full data.
-    true_acceleration : samples that were received over those kept.
+    problem : Problem
+    mvue, rss : array, (y, x)
+        References from the full data.
+    true_acceleration : float
+        Samples received over samples kept.
     """
 
     problem: Problem
@@ -92,12 +101,12 @@ class Undersampled:
 
     @classmethod
     def of(cls, kspace: NDArray[Any], trial: Trial, seed: int) -> Undersampled:
-        """Drop samples of a fully sampled slice, and estimate coil maps from what is left."""
+        """Undersample a fully sampled slice, and estimate coil maps from the samples kept."""
         received = measured(kspace)
         kept = kept_samples(
             received, trial.mask, trial.acceleration, trial.calibration, seed, trial.axis, True
         )
-        # those of the reference come from more lines than a narrow calibration block has
+        # the reference's maps use more lines than a narrow calibration region has
         centre = kept_samples(received, "equispaced", received.shape[0], REFERENCE_LINES)
         covariance = covariance_from_edges(kspace)
         full = estimate_coil_maps(kspace * centre, noise_covariance=covariance)[0]
@@ -108,46 +117,46 @@ class Undersampled:
 
 
 class Scores:
-    """Rows in a file of JSON lines; those that it has are not computed again.
+    """Scores in a file of JSON lines, which is resumed.
 
     Parameters
     ----------
-    path : of the file.
-    settings : what the rows depend on: the first line; another one is refused.
+    path : Path
+    settings : mapping
+        Settings of the scores, stored in the first line.
 
     Raises
     ------
-    InputError : the file is of other settings, or none of this command.
+    InputError
+        A file with other settings or of another command.
     """
 
     def __init__(self, path: Path, settings: Mapping[str, Any]) -> None:
         self.path = path
         self.rows: dict[tuple[Any, ...], TrialScore] = {}
-        told = json.loads(json.dumps({"settings": settings}))
+        header = json.loads(json.dumps({"settings": settings}))
         known = {field.name for field in fields(TrialScore)}
         if not path.exists():
-            self._append(told)
+            self._append(header)
             return
         lines = path.read_text().splitlines()
         for number, line in enumerate(lines, 1):
             try:
                 found = json.loads(line)
             except ValueError as error:
-                if number == len(lines):  # a write that was interrupted
+                if number == len(lines):  # an interrupted write
                     break
                 raise InputError(f"{path}, line {number}: expected JSON") from error
             if number == 1:
-                if found != told:
-                    raise InputError(
-                        f"{path}: of other settings: expected another folder for these"
-                    )
+                if found != header:
+                    raise InputError(f"{path}: has other settings: expected another folder")
             elif not isinstance(found, dict) or set(found) != known:
-                raise InputError(f"{path}, line {number}: expected a row of this command")
-            elif not found["error"]:  # what failed is tried again
+                raise InputError(f"{path}, line {number}: expected a score of this command")
+            elif not found["error"]:  # failures are repeated
                 self._keep(TrialScore(**found))
 
     def add(self, row: TrialScore) -> None:
-        """Keep a row, on disk at once."""
+        """Add a row, and write it to disk."""
         self._append(asdict(row))
         self._keep(row)
 
@@ -160,12 +169,19 @@ class Scores:
         before: Callable[[str], None] = lambda what: None,
         keep: Keep = lambda *answer: None,
     ) -> None:
-        """Score every method on every slice of every trial; a failure is a row that says why.
+        """Score each method on each slice of each trial; a failure is a row with its reason.
 
         Parameters
         ----------
-        before : called with what is about to be done
-        keep : called with every answer
+        scans : Scans
+        trials : iterable of Trial
+        methods : mapping of str to Method
+        seed : int
+            Of masks and samples.
+        before : callable, optional
+            Called with a description of the next reconstruction.
+        keep : callable, optional
+            Called with trial, slice, method, answer and the undersampled data.
         """
         for trial in trials:
             for index, kspace in scans.by_name[trial.scan].slices.items():
@@ -184,7 +200,7 @@ class Scores:
                         seconds = time.perf_counter() - begun
                         found = scored(answer, given) | {"seconds": seconds}
                         keep(trial, index, name, answer, given)
-                    # hours of other trials do not end with one
+                    # a failure must not end a run of hours
                     except Exception as error:
                         logger.warning("%s, %s, %s: %s", trial.scan, trial.label, name, error)
                         logger.debug("%s", name, exc_info=True)
@@ -201,7 +217,7 @@ class Scores:
 
 
 def scored(answer: Answer, given: Undersampled) -> dict[str, Any]:
-    """The scores of a row."""
+    """Return the scores of a row against both references."""
     ours, rss = (score(answer, Reference(image)) for image in (given.mvue, given.rss))
     return {
         "evaluations": answer.evaluations,

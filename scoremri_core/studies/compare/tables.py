@@ -19,11 +19,16 @@ class Cell:
 
     Attributes
     ----------
-    mean : over slices.
-    half_width : of the 95 % interval of the mean, Student's; NaN of one slice.
-    difference : mean of this less the posterior mean's on the same slices, None for itself.
-    p : of a two-sided paired t-test of that; NaN of fewer than two slices.
-    count : slices.
+    mean : float
+        Over slices.
+    half_width : float
+        Of the 95 % interval of the mean (Student's t); NaN for one slice.
+    difference : float or None
+        Mean difference to the posterior mean on the same slices; None for the posterior mean.
+    p : float
+        Of a two-sided paired t-test of the difference; NaN for fewer than two slices.
+    count : int
+        Number of slices.
     """
 
     mean: float
@@ -39,9 +44,12 @@ class Line:
 
     Attributes
     ----------
-    shift, label : of the trials.
-    true_acceleration : mean.
-    cells : by method.
+    shift, label : str
+        Of the trials.
+    true_acceleration : float
+        Mean over the trials.
+    cells : dict of str to Cell
+        By method.
     """
 
     shift: str
@@ -51,13 +59,21 @@ class Line:
 
 
 def table(rows: Sequence[TrialScore], score: str, methods: Sequence[str], ours: str) -> list[Line]:
-    """One line for each shift and label.
+    """Return one line for each shift and label.
 
     Parameters
     ----------
-    score : name of the score, such as "psnr"
-    methods : in the order of the columns
-    ours : the method that the others are tested against
+    rows : sequence of TrialScore
+    score : str
+        Name of the score, such as "psnr".
+    methods : sequence of str
+        In the order of the columns.
+    ours : str
+        The method that the others are tested against.
+
+    Returns
+    -------
+    list of Line
     """
     lines = []
     for shift in SHIFTS:
@@ -72,22 +88,24 @@ def table(rows: Sequence[TrialScore], score: str, methods: Sequence[str], ours: 
                 for method in methods
             }
             cells = {
-                method: _cell(own, None if method == ours else values.get(ours, {}))
-                for method, own in values.items()
-                if own
+                method: _cell(by_slice, None if method == ours else values.get(ours, {}))
+                for method, by_slice in values.items()
+                if by_slice
             }
             ratio = float(np.mean([row.true_acceleration for row in group]))
             lines.append(Line(shift, label, ratio, cells))
     return lines
 
 
-def _cell(own: dict[tuple[str, int], float], ours: dict[tuple[str, int], float] | None) -> Cell:
-    values = list(own.values())
-    apart = None if ours is None else [v - ours[key] for key, v in own.items() if key in ours]
+def _cell(
+    by_slice: dict[tuple[str, int], float], ours: dict[tuple[str, int], float] | None
+) -> Cell:
+    values = list(by_slice.values())
+    differences = [v - ours[key] for key, v in by_slice.items() if key in ours] if ours else []
     return Cell(
         float(np.mean(values)),
         interval(values),
-        float(np.mean(apart)) if apart else None,
-        paired_p(apart) if apart else math.nan,
+        float(np.mean(differences)) if differences else None,
+        paired_p(differences) if differences else math.nan,
         len(values),
     )

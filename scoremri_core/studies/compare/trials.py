@@ -1,4 +1,4 @@
-"""What is reconstructed: scans, and how each shift undersamples them."""
+"""Scans of the comparison, and their undersampling for each shift."""
 
 from __future__ import annotations
 
@@ -19,21 +19,27 @@ from scoremri_core.training.manifest import Source, find_sources
 from scoremri_core.training.slices import Slice, load_slices
 
 SHIFTS = ("in distribution", "acceleration", "mask", "contrast", "anatomy", "real scan")
-# how the papers' masks are drawn that no network was trained with
+# masks of the papers that differ from those of the training
 MASKS = (("equispaced", "readout"), ("uniform", "phase"), ("poisson", "phase"), ("poisson", "both"))
 NIFTI = (".nii", ".nii.gz")
 
 
 @dataclass(frozen=True)
 class Trial:
-    """One way to undersample a scan.
+    """One undersampling of a scan.
 
     Attributes
     ----------
-    shift : one of SHIFTS: in what it differs from the training.
-    scan : its name.
-    mask, axis, acceleration : see `kept_samples`; R is the true one.
-    calibration : share of the lines.
+    shift : str
+        One of SHIFTS: the difference to the training.
+    scan : str
+        Its name.
+    mask, axis : str
+        See `kept_samples`.
+    acceleration : float
+        True acceleration.
+    calibration : str
+        Fraction of the lines.
     """
 
     shift: str
@@ -45,7 +51,7 @@ class Trial:
 
     @property
     def label(self) -> str:
-        """What the rows of a table are told apart by, within a shift."""
+        """Label in tables, unique within a shift."""
         where = {"phase": "", "readout": ", horizontal", "both": ", 2D"}[self.axis]
         scan = "" if self.shift in SHIFTS[:3] else f"{self.scan}, "
         return f"{scan}{self.mask}{where}, R = {self.acceleration:g}"
@@ -53,14 +59,18 @@ class Trial:
 
 @dataclass(frozen=True)
 class Scans:
-    """The scans of an experiment by what they are for.
+    """The scans of an experiment.
 
     Attributes
     ----------
-    held_out : semi-synthetic scans of subjects that no network has seen, by contrast.
-    phantoms : simulated heads of the contrasts that no such subject has.
-    real : k-space of scanners.
-    anatomy : of other parts of the body.
+    held_out : list of FullScan
+        Semi-synthetic scans of subjects outside of the training, by contrast.
+    phantoms : list of FullScan
+        Simulated heads of the other contrasts.
+    real : list of FullScan
+        Scanner k-space.
+    anatomy : list of FullScan
+        Of other parts of the body.
     """
 
     held_out: list[FullScan]
@@ -70,7 +80,7 @@ class Scans:
 
     @property
     def by_name(self) -> dict[str, FullScan]:
-        """All of them."""
+        """All scans by name."""
         every = (*self.held_out, *self.phantoms, *self.real, *self.anatomy)
         return {scan.name: scan for scan in every}
 
@@ -83,19 +93,31 @@ def find_scans(
     cache: Path,
     seed: int,
 ) -> Scans:
-    """Read what the experiments need.
+    """Read or simulate the scans of the experiments.
 
     Parameters
     ----------
-    sources : volumes with their splits; those of "val" and "test" are scanned.
-    real : fully sampled scans of heads, files or folders.
-    anatomy : of other parts, or NIfTI volumes of them.
+    sources : sequence of Source
+        Volumes with their splits; scans of "val" and "test" are simulated.
+    real : sequence of Path
+        Fully sampled scans of heads, files or folders.
+    anatomy : sequence of Path
+        Fully sampled scans of other anatomy, or NIfTI volumes.
+    preset : Preset
+    cache : Path
+        See `load_slices`.
+    seed : int
+
+    Returns
+    -------
+    Scans
 
     Raises
     ------
-    InputError : a path that is not there, or without anything to read.
+    InputError
+        A missing path, or one without data.
     """
-    # tell of a wrong path before the volumes are read
+    # report a wrong path before the volumes are read
     volumes = [path for path in anatomy if path.name.lower().endswith(NIFTI)]
     for path in volumes:
         if not path.is_file():
@@ -121,15 +143,15 @@ def find_scans(
         for path in volumes
     }
     return Scans(
-        [_scanned(name, own, preset, seed) for name, own in held_out.items()],
+        [_scanned(name, slices, preset, seed) for name, slices in held_out.items()],
         [_phantom(name, preset, seed) for name in missing],
         read(files[0]),
-        read(files[1]) + [_scanned(name, own, preset, seed) for name, own in others.items()],
+        read(files[1]) + [_scanned(name, slices, preset, seed) for name, slices in others.items()],
     )
 
 
 def trials(scans: Scans, preset: Preset) -> Iterator[Trial]:
-    """Every trial once, in the order of SHIFTS."""
+    """Yield the trials in the order of SHIFTS."""
     trained, wide = preset.training.accelerations, preset.training.calibration
     inside, beyond, mask, contrast, anatomy, real = (
         Trial(shift, "", acceleration=preset.acceleration, calibration=wide) for shift in SHIFTS
@@ -152,27 +174,27 @@ def trials(scans: Scans, preset: Preset) -> Iterator[Trial]:
 
 
 def contrast_of(source: Source) -> str:
-    """T1, T2, FLAIR, ...: a manifest's T1W is T1."""
+    """Return the contrast of a source, T1 for T1W."""
     return source.contrast.upper().removesuffix("W") or "UNKNOWN"
 
 
 def _middle(slices: Sequence[Slice], count: int) -> list[Slice]:
-    """So many of a volume's slices, from its inner 70 %."""
+    """Return `count` slices from the inner 70 % of a volume."""
     at = np.linspace(0.15, 0.85, count + 2)[1:-1] * (len(slices) - 1)
     return [slices[round(i)] for i in at]
 
 
 def _scanned(name: str, slices: Sequence[Slice], preset: Preset, seed: int) -> FullScan:
     made: dict[int, Image] = {}
-    for index, own in enumerate(slices):
+    for index, source in enumerate(slices):
         rng = np.random.default_rng([seed, 2, zlib.crc32(name.encode()), index])
         size = preset.training
-        made[index] = simulated_kspace(own.image, size.side, size.coils, rng)
+        made[index] = simulated_kspace(source.image, size.side, size.coils, rng)
     return FullScan(name, made)
 
 
 def _phantom(contrast: str, preset: Preset, seed: int) -> FullScan:
-    """Slices of a simulated head, each of another one."""
+    """Simulate slices of different head phantoms."""
     size = preset.training
     made = {}
     for index in range(preset.slices):

@@ -1,4 +1,4 @@
-"""Small networks that several baselines are made of."""
+"""Building blocks of the baseline networks."""
 
 from __future__ import annotations
 
@@ -8,13 +8,15 @@ from torch import Tensor, nn
 
 
 class SmallUnet(nn.Module):
-    """A U-Net (Ronneberger et al. 2015) with residual output left to the caller.
+    """A U-Net (Ronneberger et al. 2015) without a residual connection.
 
     Parameters
     ----------
-    inputs, outputs : channels.
-    width : channels of the finest scale, doubled at each coarser one.
-    scales : how many.
+    inputs, outputs : int
+        Channels.
+    width : int
+        Channels of the finest scale, doubled at each coarser one.
+    scales : int, optional
     """
 
     def __init__(self, inputs: int, outputs: int, width: int, scales: int = 3) -> None:
@@ -30,7 +32,7 @@ class SmallUnet(nn.Module):
         self.tail = nn.Conv2d(width, outputs, 1)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(batch, inputs, y, x) to (batch, outputs, y, x), of any size."""
+        """Map (batch, inputs, y, x) to (batch, outputs, y, x), of any size."""
         ny, nx = x.shape[-2:]
         h = F.pad(x, (0, -nx % self.multiple, 0, -ny % self.multiple))
         kept = []
@@ -45,7 +47,7 @@ class SmallUnet(nn.Module):
 
 
 def double_conv(before: int, after: int) -> nn.Sequential:
-    """Two 3 x 3 convolutions, each with instance normalisation and a leaky ReLU."""
+    """Return two 3 x 3 convolutions, each with instance normalisation and a leaky ReLU."""
     layers: list[nn.Module] = []
     for first in (before, after):
         layers += [
@@ -57,10 +59,10 @@ def double_conv(before: int, after: int) -> nn.Sequential:
 
 
 def as_channels(x: Tensor) -> Tensor:
-    """Complex (batch, y, x) to real and imaginary parts (batch, 2, y, x)."""
+    """Convert complex (batch, y, x) to real and imaginary parts (batch, 2, y, x)."""
     return torch.view_as_real(x).permute(0, 3, 1, 2)
 
 
 def as_complex(x: Tensor) -> Tensor:
-    """The inverse of `as_channels`."""
+    """Invert `as_channels`."""
     return torch.view_as_complex(x.permute(0, 2, 3, 1).contiguous())

@@ -1,4 +1,4 @@
-"""ConvDecoder: an untrained network that is fitted to the measured lines alone.
+"""ConvDecoder: an untrained network fitted to the measured samples.
 
 Darestani & Heckel, "Accelerated MRI with un-trained neural networks", IEEE TCI 7:724-733 (2021).
 """
@@ -22,10 +22,14 @@ class ConvDecoder(nn.Module):
 
     Parameters
     ----------
-    shape : (y, x) of the image.
-    width : channels.
-    layers : upsamplings, from a coarse grid of random numbers.
-    coarsest : side of that grid in pixels.
+    shape : tuple of int, (y, x)
+        Of the image.
+    width : int, optional
+        Channels.
+    layers : int, optional
+        Upsamplings, from a coarse grid of random numbers.
+    coarsest : int, optional
+        Side of that grid in pixels.
     """
 
     seed_image: Tensor
@@ -48,7 +52,7 @@ class ConvDecoder(nn.Module):
         self.tail = nn.Conv2d(width, 2, 1)
 
     def forward(self) -> Tensor:
-        """The image, complex (1, y, x)."""
+        """Return the image, complex (1, y, x)."""
         h = self.seed_image
         for layer, size in zip(self.layers, self.sizes, strict=False):
             h = layer(F.interpolate(h, size))
@@ -63,11 +67,23 @@ def reconstruct(
     learning_rate: float = 8e-3,
     progress: Callable[[int], None] = lambda done: None,
 ) -> Answer:
-    """Fit a decoder to the data, argmin |P F S G(w) - y|^2, and put the measured samples back.
+    """Fit a decoder to the data, argmin |P F S G(w) - y|^2, and restore the measured samples.
 
     Parameters
     ----------
-    iterations : of Adam; too many fit the noise (the paper has 2,500 and more, of a wider network).
+    problem : Problem
+    device : torch.device
+    iterations : int, optional
+        Of Adam; too many fit the noise (the paper has 2,500 and more, for a wider network).
+    width : int, optional
+        Channels of the decoder.
+    learning_rate : float, optional
+    progress : callable, optional
+        Called after each iteration with the number done.
+
+    Returns
+    -------
+    Answer
     """
     kspace, maps, mask = problem.tensors(device)
     operator = SenseOperator(maps[:, None], mask)
@@ -77,8 +93,8 @@ def reconstruct(
         network = ConvDecoder((ny, nx), width).to(device)
         optimizer = torch.optim.Adam(network.parameters(), learning_rate)
         for step in range(iterations):
-            left = (operator.forward(network()[:, None, None])[:, 0] - kspace) * mask[:, None]
-            loss = torch.view_as_real(left).square().mean()
+            residual = (operator.forward(network()[:, None, None])[:, 0] - kspace) * mask[:, None]
+            loss = torch.view_as_real(residual).square().mean()
             optimizer.zero_grad(set_to_none=True)
             loss.backward()
             optimizer.step()

@@ -1,4 +1,4 @@
-"""What the networks are trained on: slices as scans of many coils, in distribution."""
+"""Training examples of the baseline networks: slices as simulated multi-coil scans."""
 
 from __future__ import annotations
 
@@ -17,21 +17,24 @@ from scoremri_core.simulation.simulation import loop_sensitivities
 from scoremri_core.training.augment import scanned_image
 from scoremri_core.training.slices import Slice
 
-HEAD = 210.0  # mm of the field of view, in which the coils stand
-NOISE = 0.01  # sd of each real component, of the image's 99th percentile
+HEAD = 210.0  # field of view in mm, around which the coils are placed
+NOISE = 0.01  # sd of each real component, over the image's 99th percentile
 
 Image = NDArray[np.complex64]
 
 
 @dataclass(frozen=True)
 class SimulatedSlice:
-    """A slice as a scanner would have seen it.
+    """A simulated scan of a slice.
 
     Attributes
     ----------
-    kspace : (coil, y, x), fully sampled, with noise.
-    maps : (coil, y, x), estimated from the calibration lines.
-    target : (y, x), the magnitude of the MVUE of all data with these maps.
+    kspace : complex64 array, (coil, y, x)
+        Fully sampled, with noise.
+    maps : complex64 array, (coil, y, x)
+        Estimated from the calibration lines.
+    target : float32 array, (y, x)
+        Magnitude of the MVUE of all data with these maps.
     """
 
     kspace: Image
@@ -42,9 +45,23 @@ class SimulatedSlice:
 def simulated_kspace(
     image: NDArray[Any], side: int, coils: int, rng: np.random.Generator, noise: float = NOISE
 ) -> Image:
-    """K-space (coil, side, side) of a slice seen by loops around the head, with white noise.
+    """Simulate k-space of a slice with loop coils around the head and white noise.
 
-    Where the coils stand, how large the head is in them and their phases are random.
+    Position and phase of the coils and the size of the head are random.
+
+    Parameters
+    ----------
+    image : real or complex array, (y, x)
+    side : int
+        Matrix size.
+    coils : int
+    rng : numpy.random.Generator
+    noise : float, optional
+        Sd of each real component, over the image's 99th percentile.
+
+    Returns
+    -------
+    complex64 array, (coil, side, side)
     """
     x = scanned_image(image, side, rng)
     middle = rng.uniform(-10, 10, 2)
@@ -59,15 +76,21 @@ def simulated_kspace(
 
 
 class Examples:
-    """A pool of scanned slices, each made when it is first asked for and then kept in memory.
+    """A pool of simulated scans, created on first use and kept in memory.
 
     Parameters
     ----------
-    slices : to choose from.
-    count : of the pool.
-    side, coils : of the matrix and of the receiver.
-    calibration, accelerations : see `kept_samples`; the latter are true ones.
-    seed : the same seed makes the same pool.
+    slices : sequence of Slice
+    count : int
+        Size of the pool.
+    side, coils : int
+        Matrix size and receive coils.
+    calibration : str
+        See `kept_samples`.
+    accelerations : sequence of float
+        True accelerations.
+    seed : int
+        Determines the pool.
     """
 
     def __init__(
@@ -85,13 +108,13 @@ class Examples:
         self._made: dict[int, SimulatedSlice] = {}
 
     def __getitem__(self, index: int) -> SimulatedSlice:
-        """One of `count`."""
+        """Return one of `count` examples."""
         if index not in self._made:
             self._made[index] = self._make(index)
         return self._made[index]
 
     def drawn(self, step: int) -> tuple[SimulatedSlice, NDArray[np.bool_]]:
-        """An example and a mask (y, x), which depend on the seed and the step alone."""
+        """Draw an example and a mask (y, x), determined by the seed and the step."""
         rng = np.random.default_rng([self.seed, 1, step])
         example = self[int(rng.integers(self.count))]
         factor = self.accelerations[int(rng.integers(len(self.accelerations)))]
@@ -100,8 +123,8 @@ class Examples:
 
     def _make(self, index: int) -> SimulatedSlice:
         rng = np.random.default_rng([self.seed, 0, index])
-        own = self.slices[int(rng.integers(len(self.slices)))]
-        kspace = simulated_kspace(own.image, self.side, self.coils, rng)
+        drawn = self.slices[int(rng.integers(len(self.slices)))]
+        kspace = simulated_kspace(drawn.image, self.side, self.coils, rng)
         all_lines = np.ones((self.side, self.side), bool)
         factor = max(self.accelerations)
         lines = kept_samples(all_lines, "equispaced", factor, self.calibration, true=True)

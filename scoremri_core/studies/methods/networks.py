@@ -1,4 +1,4 @@
-"""The networks trained end to end: how each is built, trained, kept and run."""
+"""The networks trained end to end: building, training, storage and reconstruction."""
 
 from __future__ import annotations
 
@@ -35,16 +35,24 @@ CLASSES = {
 
 @dataclass(frozen=True)
 class Training:
-    """How the networks are trained; the same for each.
+    """Training settings, the same for each network.
 
     Attributes
     ----------
-    steps, minutes : whichever ends first; the steps of one example each.
-    side, coils, pool : of the examples.
-    calibration, accelerations : see `kept_samples`; the latter are true ones, drawn evenly.
-    learning_rate : of Adam, from which a cosine falls to a hundredth.
-    options : of each network by its name.
-    seed : of weights, examples and order.
+    steps, minutes : int, float
+        Training ends at the first limit reached; a step takes one example.
+    side, coils, pool : int
+        Matrix size, receive coils and number of the examples.
+    calibration : str
+        See `kept_samples`.
+    accelerations : tuple of float
+        True accelerations, drawn uniformly.
+    learning_rate : float
+        Of Adam, decreasing as a cosine to 1 %.
+    options : dict
+        Of each network by its name.
+    seed : int
+        Of weights, examples and order.
     """
 
     steps: int = 20000
@@ -65,10 +73,13 @@ class Trained:
 
     Attributes
     ----------
-    name, title : one of NETWORKS, and what it is called in tables.
-    model : it.
-    parameters : how many.
-    steps, seconds : of its training.
+    name, title : str
+        One of NETWORKS, and its name in tables.
+    model : nn.Module
+    parameters : int
+        Number of parameters.
+    steps, seconds : int, float
+        Of its training.
     """
 
     name: str
@@ -80,23 +91,23 @@ class Trained:
 
     @torch.no_grad()
     def reconstruct(self, problem: Problem, device: torch.device) -> Answer:
-        """The image of one slice, as the network was trained to give it."""
+        """Reconstruct one slice."""
         image = self.model.to(device)(*problem.tensors(device))[0]
         return Answer(image.cpu().numpy() * problem.scale, evaluations=1)
 
 
 def title(name: str) -> str:
-    """What a network is called in tables."""
+    """Return the name of a network in tables."""
     return CLASSES[name][2]
 
 
 def build(name: str, options: dict[str, int], seed: int = 0) -> nn.Module:
-    """A network with random weights; InputError where a package is missing."""
-    module, class_name, _ = CLASSES[name]
-    own = getattr(importlib.import_module(f"scoremri_core.studies.methods.{module}"), class_name)
+    """Build a network with random weights; raise InputError if a package is missing."""
+    module, name, _ = CLASSES[name]
+    network = getattr(importlib.import_module(f"scoremri_core.studies.methods.{module}"), name)
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        model: nn.Module = own(**options)
+        model: nn.Module = network(**options)
     return model
 
 
@@ -108,27 +119,39 @@ def train(
     device: torch.device,
     progress: Callable[[float, str], None] = lambda done, note: None,
 ) -> Trained:
-    """Train a network against |MVUE|, or read the one that the folder has.
+    """Train a network against |MVUE|, or load it if it is trained.
 
-    A checkpoint is kept every minute, and resumed; the loss is the mean absolute error of the
-    magnitude, over the scale that the network sees.
+    A checkpoint is written every minute and resumed. The loss is the mean absolute error of the
+    magnitude, over the scale of the problem.
 
     Parameters
     ----------
-    examples : makes them, where they are needed.
-    folder : of the weights, NAME.pt, that depend on the settings and the data alone.
-    progress : called with the share of the work that is done, and the loss.
+    name : str
+        One of NETWORKS.
+    examples : callable
+        Returns the examples; not called for a trained network.
+    settings : Training
+    folder : Path
+        Of the weights, NAME.pt.
+    device : torch.device
+    progress : callable, optional
+        Called with the fraction done and a note with the loss.
+
+    Returns
+    -------
+    Trained
 
     Raises
     ------
-    InputError : the folder's network was trained otherwise; the loss is no longer finite.
+    InputError
+        A network trained with other settings; a loss that is not finite.
     """
     path = folder / f"{name}.pt"
     options = settings.options.get(name, {})
     model = build(name, options, settings.seed).to(device)
     optimizer = torch.optim.Adam(model.parameters(), settings.learning_rate)
-    told = json.dumps(asdict(settings) | {"options": options})
-    step, seconds, done = _resume(path, told, model, optimizer, device)
+    stored = json.dumps(asdict(settings) | {"options": options})
+    step, seconds, done = _resume(path, stored, model, optimizer, device)
     pool = None if done else examples()
     clock, saved, smooth = time.perf_counter() - seconds, seconds, math.nan
     while not done:
@@ -139,7 +162,10 @@ def train(
         loss = _loss(model, *_tensors(pool, step, device))
         value = float(loss.detach())
         if not math.isfinite(value):
-            raise InputError(f"{name}, step {step}: the loss is {value}: expected a lower rate")
+            raise InputError(
+                f"{name}, step {step}: the loss is {value}: expected a lower learning_rate than "
+                f"{settings.learning_rate:g}"
+            )
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
@@ -154,7 +180,7 @@ def train(
                 "model": model.state_dict(),
                 "optimizer": optimizer.state_dict(),
             }
-            state |= {"step": step, "seconds": seconds, "done": done, "settings": told}
+            state |= {"step": step, "seconds": seconds, "done": done, "settings": stored}
             folder.mkdir(parents=True, exist_ok=True)
             with replacing(path) as partial:
                 torch.save(state, partial)
@@ -189,7 +215,7 @@ def train_all(
 def _tensors(
     examples: Examples, step: int, device: torch.device
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """K-space, maps and mask of an example as a problem has them, and the target over the scale."""
+    """Return k-space, maps and mask of an example, and the target over the problem's scale."""
     example, mask = examples.drawn(step)
     problem = Problem((example.kspace * mask).astype(np.complex64), example.maps)
     target = torch.from_numpy(example.target / np.float32(problem.scale))[None].to(device)
@@ -201,18 +227,16 @@ def _loss(model: nn.Module, kspace: Tensor, maps: Tensor, mask: Tensor, target: 
 
 
 def _resume(
-    path: Path, told: str, model: nn.Module, optimizer: Any, device: torch.device
+    path: Path, settings: str, model: nn.Module, optimizer: Any, device: torch.device
 ) -> tuple[int, float, bool]:
     if not path.is_file():
         return 0, 0.0, False
     try:
         state = torch.load(path, map_location=device, weights_only=True)
-        if state["settings"] != told:
-            raise InputError(
-                f"{path}: trained with other settings: expected another folder, or no such file"
-            )
+        if state["settings"] != settings:
+            raise InputError(f"{path}: trained with other settings: expected another folder")
         model.load_state_dict(state["model"])
         optimizer.load_state_dict(state["optimizer"])
     except (RuntimeError, KeyError, OSError, EOFError, pickle.UnpicklingError) as error:
-        raise InputError(f"{path}: no network of this command") from error
+        raise InputError(f"{path}: expected a network trained by this command") from error
     return int(state["step"]), float(state["seconds"]), bool(state["done"])

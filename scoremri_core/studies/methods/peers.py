@@ -1,8 +1,8 @@
-"""Samplers of other libraries with our prior behind their interface of a denoiser.
+"""Samplers of other libraries with a scoremri prior as the denoiser.
 
-DPS (Chung et al., ICLR 2023) and DiffPIR (Zhu et al., CVPR Workshops 2023), both DeepInverse's.
-DDRM (Kawar et al., NeurIPS 2022) needs the singular vectors of the forward operator, which that of
-several coils does not have in closed form; and BART's `sample` came after release 0.8.
+DPS (Chung et al., ICLR 2023) and DiffPIR (Zhu et al., CVPR Workshops 2023) of DeepInverse. DDRM
+(Kawar et al., NeurIPS 2022) needs the singular vectors of the forward operator, which have no
+closed form for several coils; `sample` of BART needs a release after 0.8.
 """
 
 from __future__ import annotations
@@ -31,11 +31,11 @@ from scoremri_core.studies.methods.blocks import as_channels, as_complex
 from scoremri_core.studies.methods.problem import Problem
 
 MARGIN = 1.2  # over the largest magnitude of the zero-filled image
-LEAST_NOISE = 0.005  # of the 99th percentile: maps err too
-# Chosen by CRPS on a brain that is for tuning, cropped, at R = 4 and 60 steps.  The original
-# guidance of DPS, the norm of the residual, was worse by 4 dB or more with weights of 1, 10 and
-# 100; a weight of 10 of the annealed one diverges.  With zeta = 1 all noise of DiffPIR is new, as
-# its authors have it for missing pixels; lambda is half of theirs, within what they recommend.
+LEAST_NOISE = 0.005  # over the 99th percentile, for errors of the coil maps
+# Tuned by CRPS on a cropped brain at R = 4 and 60 steps. The original guidance of DPS, the norm of
+# the residual, was worse by 4 dB or more with weights of 1, 10 and 100; annealed guidance diverges
+# with a weight of 10. zeta = 1 makes all noise of DiffPIR new, the authors' choice for missing
+# pixels; lambda is half of theirs, within their recommended range.
 DPS = {"guidance": "annealed", "weight": 3.0}
 DIFFPIR = {"lambda_": 2.0, "zeta": 1.0}
 
@@ -43,23 +43,37 @@ NAMES = ("DPS", "DiffPIR")
 
 
 def missing() -> Iterator[str]:
-    """A sentence for each peer that cannot be run here."""
+    """Yield the reason for each sampler that cannot be run."""
     try:
         _deepinv()
     except (ImportError, RuntimeError) as error:
         yield (
-            "DPS and DiffPIR need DeepInverse, of the extra `peers`, which cannot be "
-            f"imported here ({' '.join(str(error).split())})."
+            "DPS and DiffPIR need DeepInverse (extra `peers`), which cannot be imported "
+            f"({' '.join(str(error).split())})."
         )
     yield (
-        "DDRM needs the singular vectors of the forward operator, which that of several coils does "
-        "not have in closed form."
+        "DDRM needs the singular vectors of the forward operator, which have no closed form for "
+        "several coils."
     )
     yield _about_bart()
 
 
 def samplers(prior: Denoiser, samples: int, steps: int, device: torch.device) -> dict[str, Any]:
-    """Methods by name: those that are installed."""
+    """Return the installed samplers by name.
+
+    Parameters
+    ----------
+    prior : Denoiser
+    samples : int
+        Posterior samples.
+    steps : int
+        Of the sampler.
+    device : torch.device
+
+    Returns
+    -------
+    dict of str to Method
+    """
     try:
         _deepinv()
     except (ImportError, RuntimeError):
@@ -73,15 +87,15 @@ def samplers(prior: Denoiser, samples: int, steps: int, device: torch.device) ->
 
 
 def _deepinv() -> Any:
-    """DeepInverse, which begins with torchvision, and uses what of that is written in Python.
+    """Import DeepInverse, which imports torchvision but uses only its Python part.
 
-    The package index has torchvision for CUDA alone.  Beside torch's CPU build its compiled part is
-    not loaded, and the import stops where it describes two operators of that part to torch.  Here
-    they get a name and nothing behind it, and it goes on; torch refuses to call them.
+    With torch's CPU build the compiled part of torchvision (for CUDA on PyPI) is not loaded, and
+    its import fails at two operators. They are declared without an implementation.
 
     Raises
     ------
-    ImportError, RuntimeError : one of them is not installed, or of another torch.
+    ImportError, RuntimeError
+        Not installed, or built for another version of torch.
     """
     try:
         importlib.import_module("torchvision")
@@ -95,16 +109,17 @@ def _deepinv() -> Any:
 
 
 class CountingDenoiser(torch.nn.Module):
-    """A prior as DeepInverse calls it: x (batch, 2, y, x) in 0 to 1, sigma of each component.
+    """A prior with DeepInverse's interface that counts its evaluations.
 
     Parameters
     ----------
-    prior : the prior.
-    reach : see `to_unit`.
+    prior : Denoiser
+    reach : float
+        See `to_unit`.
 
     Attributes
     ----------
-    evaluations : so far.
+    evaluations : int
     """
 
     def __init__(self, prior: Denoiser, reach: float) -> None:
@@ -114,7 +129,7 @@ class CountingDenoiser(torch.nn.Module):
         self.evaluations = 0
 
     def forward(self, x: Tensor, sigma: Any, *_: Any, **__: Any) -> Tensor:
-        """Denoise."""
+        """Denoise x, (batch, 2, y, x) in 0 to 1, with noise of sd sigma in each component."""
         self.evaluations += 1
         planes = x.to(torch.float32)
         level = torch.as_tensor(sigma, dtype=torch.float32, device=x.device).reshape(-1)
@@ -129,12 +144,12 @@ class CountingDenoiser(torch.nn.Module):
         power = self.prior.image_spectrum((ny, nx))
         highest = self.prior.card.get("sigma_range", (0, math.inf))[1]
         if power is not None and float(sigma.max()) > highest:
-            # they begin far above what networks for MR images are trained for
+            # Wiener filter above the noise levels of the network's training
             gain = power / (power + sigma.view(-1, 1, 1) ** 2)
             return to_image(gain * to_kspace(image))
         if not image.requires_grad:
             return self.prior.denoise(image, sigma)
-        # the prior itself keeps no gradients, which DPS needs
+        # DPS needs gradients, which the prior does not compute
         model = self.prior.model
         pad = (0, -nx % model.multiple, 0, -ny % model.multiple)
         denoised = model(F.pad(as_channels(image), pad, mode="replicate"), sigma)[0]
@@ -142,17 +157,17 @@ class CountingDenoiser(torch.nn.Module):
 
 
 def to_unit(image: Tensor, reach: float) -> Tensor:
-    """Complex (batch, y, x), parts within -reach to reach, to channels (batch, 2, y, x), 0 to 1."""
+    """Map complex (batch, y, x), components in [-reach, reach], to (batch, 2, y, x) in [0, 1]."""
     return as_channels(image) / (2 * reach) + 0.5
 
 
 def from_unit(planes: Tensor, reach: float) -> Tensor:
-    """The inverse of `to_unit`."""
+    """Invert `to_unit`."""
     return as_complex((planes - 0.5) * (2 * reach))
 
 
 def linear_physics(operator: SenseOperator, sigma: float) -> Any:
-    """The forward operator as DeepInverse's, on channels, without the shift of `to_unit`."""
+    """Return the forward operator as DeepInverse's, on channels, without the shift of `to_unit`."""
     physics = _deepinv().physics
 
     class Sense(physics.LinearPhysics):  # type: ignore[name-defined]
@@ -177,7 +192,7 @@ def _reconstruct(
 ) -> Answer:
     deepinv = _deepinv()
     if name == "DPS" and not isinstance(prior, NetworkPrior):
-        raise InputError("DPS: needs the gradient of the denoiser: expected a U-Net prior")
+        raise InputError("DPS needs the gradient of the denoiser: expected a U-Net prior")
     if hasattr(prior, "to"):
         prior = prior.to(device)
     kspace, maps, mask = problem.tensors(device)
@@ -196,7 +211,7 @@ def _reconstruct(
             num_steps=steps,
             device=device,
             dtype=torch.float32,
-            rng=torch.Generator(device),  # without one it takes no seed
+            rng=torch.Generator(device),  # required for a seed
             **DPS,
         )
 
@@ -224,7 +239,7 @@ def _about_bart() -> str:
     program = shutil.which("bart")
     if program is None:
         return "BART is not installed: its `sample` cannot be run."
-    told = subprocess.run([program, "sample", "-h"], capture_output=True, text=True, check=False)
-    if told.returncode:
-        return "The installed BART has no `sample`, which came after release 0.8."
-    return "The installed BART has `sample`, which takes a network of its own, not a prior of ours."
+    result = subprocess.run([program, "sample", "-h"], capture_output=True, text=True, check=False)
+    if result.returncode:
+        return "The installed BART has no `sample`, which needs a release after 0.8."
+    return "The `sample` of the installed BART takes BART networks only."

@@ -22,9 +22,12 @@ class UpdNet(nn.Module):
 
     Parameters
     ----------
-    width : channels of the U-Net's finest scale.
-    turns : N; each has networks of its own.
-    memory : complex images that are kept from turn to turn, the first of them being x.
+    width : int, optional
+        Channels of the U-Net's finest scale.
+    turns : int, optional
+        N, each with separate networks.
+    memory : int, optional
+        Complex images passed between iterations, x the first of them.
     """
 
     def __init__(self, width: int = 16, turns: int = 4, memory: int = 2) -> None:
@@ -48,7 +51,7 @@ class UpdNet(nn.Module):
             nn.init.zeros_(last.bias)
 
     def forward(self, kspace: Tensor, maps: Tensor, mask: Tensor) -> Tensor:
-        """Image (batch, y, x) of k-space and maps (batch, coil, y, x) and mask (batch, y, x)."""
+        """Map k-space and maps (batch, coil, y, x) and mask (batch, y, x) to (batch, y, x)."""
         operator = SenseOperator(maps[:, None], mask)
         batch, coils, ny, nx = kspace.shape
         measured = mask[:, None]

@@ -1,4 +1,4 @@
-"""E2E-VarNet, MONAI's: coil maps and image from one network.
+"""E2E-VarNet of MONAI: coil maps and image from one network.
 
 Sriram et al., "End-to-end variational networks for accelerated MRI reconstruction", MICCAI 2020.
 """
@@ -17,18 +17,19 @@ from scoremri_core.studies.methods import EXTRA
 
 
 class VarNet(nn.Module):
-    """MONAI's network for masks of any direction; its image is the coils' root sum of squares.
-
-    MONAI's own finds the calibration lines along the last axis alone; here they are told it.
+    """MONAI's network with calibration lines along any axis; returns the root sum of squares.
 
     Parameters
     ----------
-    width : channels of the U-Nets' finest scale.
-    cascades : of data consistency and U-Net.
+    width : int, optional
+        Channels of the U-Nets' finest scale.
+    cascades : int, optional
+        Of data consistency and U-Net.
 
     Raises
     ------
-    InputError : MONAI is not installed.
+    InputError
+        MONAI is not installed.
     """
 
     def __init__(self, width: int = 8, cascades: int = 4) -> None:
@@ -47,7 +48,7 @@ class VarNet(nn.Module):
         self.cascades = nn.ModuleList(VarNetBlock(unet(width)) for _ in range(cascades))
 
     def forward(self, kspace: Tensor, maps: Tensor, mask: Tensor) -> Tensor:
-        """Magnitude (batch, y, x); the maps are not used but for the size of their calibration."""
+        """Return the magnitude, (batch, y, x); the coil maps are estimated by the network."""
         data = torch.view_as_real(kspace)
         sampled = mask[:, None, :, :, None]
         coil_maps = self._coil_maps(kspace, mask)
@@ -59,7 +60,7 @@ class VarNet(nn.Module):
         return (power + 1e-12).sqrt()
 
     def _coil_maps(self, kspace: Tensor, mask: Tensor) -> Tensor:
-        """Maps (batch, coil, y, x, 2) of the calibration lines (Sriram et al. 2020, Eq. 12)."""
+        """Estimate maps (batch, coil, y, x, 2) from the calibration lines (Sriram, Eq. 12)."""
         centre = torch.zeros_like(kspace)
         for i, sampled in enumerate(mask.cpu().numpy()):
             rows, columns = calibration_extent(sampled)

@@ -67,12 +67,12 @@ def test_slices_follow_the_manifest(folder):
     [
         ([["a.nii", "s"]], "file,subject", "column 'split' is missing"),
         ([["a.nii", "s", "dev"]], "file,subject,split", "line 2: split 'dev'"),
-        ([["b.nii", "s", "val"]], "file,subject,split", "line 2: 'b.nii' is no"),
+        ([["b.nii", "s", "val"]], "file,subject,split", "line 2: 'b.nii': expected"),
         ([["a.nii", "s", "val", "3"]], "file,subject,split,slice_axis", "slice_axis '3'"),
         (
             [["a.nii", "s", "val"], ["a.nii", "s", "train"]],
             "file,subject,split",
-            "line 3: the subject is in two splits",
+            "line 3: subject 's' is in two splits",
         ),
     ],
 )
@@ -291,7 +291,7 @@ def test_slices_are_prepared_once(folder, monkeypatch):
 
 def test_files_with_nothing_in_them_are_refused(tmp_path):
     empty = save_nifti(tmp_path / "empty.nii", np.zeros((8, 8, 8), np.float32))
-    with pytest.raises(InputError, match=r"empty\.nii: no slice with anything in it"):
+    with pytest.raises(InputError, match=r"empty\.nii: all slices are empty"):
         load_slices([Source(empty, "s", "train")], tmp_path / "cache")
 
 

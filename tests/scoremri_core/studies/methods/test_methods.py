@@ -163,7 +163,7 @@ def test_training_is_resumed_and_kept(examples, tmp_path):
     with pytest.raises(InputError, match="other settings"):
         trained(tmp_path / "a", 7)
     (tmp_path / "a" / "modl.pt").write_text("nothing")
-    with pytest.raises(InputError, match=r"modl\.pt: no network"):
+    with pytest.raises(InputError, match=r"modl\.pt: expected a network"):
         trained(tmp_path / "a", 6)
 
 
