@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import scoremri_core.reports
 from gadgets.stages.observer import ScanObserver
-from scoremri_core.reports.frame import Shown, section
+from scoremri_core.reports.frame import ReportFrame, section
 from scoremri_core.reports.geometry import Geometry
 from scoremri_core.reports.page import page
 from scoremri_core.reports.result import shown
@@ -98,7 +98,7 @@ class Page:
             self._closed = True
             self._changed.notify_all()
 
-    def add(self, frame: Shown) -> None:
+    def add(self, frame: ReportFrame) -> None:
         """Show a frame."""
         with self._changed:
             self._shown += 1
@@ -200,7 +200,7 @@ class Scan(ScanObserver):
         self._page.ended(self)
 
 
-def _shown(scan: str, frame: Frame, result: Reconstruction, header: Any) -> Shown:
+def _shown(scan: str, frame: Frame, result: Reconstruction, header: Any) -> ReportFrame:
     """A frame as a report shows it; of a volume, the partition in the middle."""
     head, z = frame.header, len(result.mean) // 2
     names = [f"slice {head.idx.slice}"]
