@@ -44,8 +44,8 @@ def section(name: str, card: Mapping[str, Any] | None) -> str:
     digest = escape(str(card.get("sha256", "unknown"))[:16])
     return (
         f"{head}<p>{escape(str(card.get('description', '')))}</p>{notes}{table}"
-        f"<p><small>Card of the prior of this name on the computer that wrote this page; SHA-256 of "
-        f"the weights {digest}...</small></p></section>"
+        f"<p><small>Card of the prior of this name on the computer that wrote this page; SHA-256 "
+        f"of the weights {digest}...</small></p></section>"
     )
 
 
