@@ -1,4 +1,4 @@
-"""Scans of which the coil maps are known, or known to fold."""
+"""Scans with known coil maps, and small scans."""
 
 import numpy as np
 
@@ -17,7 +17,7 @@ FULLY_SAMPLED = [
 
 
 def simulated_coils(coils, ny, nx):
-    """Smooth complex coil maps (coil, y, x) with sum |S|^2 = 1, and an ellipse to image."""
+    """Return smooth complex coil maps (coil, y, x), sum |S|^2 = 1, and the image of an ellipse."""
     y = ((np.arange(ny) - ny // 2) / ny)[:, None]
     x = (np.arange(nx) - nx // 2) / nx
     angles = 2 * np.pi * np.arange(coils)[:, None, None] / coils
@@ -40,13 +40,13 @@ def similarity(a, b):
     return np.abs(np.sum(a.conj() * b, axis=0))
 
 
-def folded(kspace, rows):
-    """The k-space of a field of view of fewer rows, onto which the image folds."""
+def aliased(kspace, rows):
+    """Return the k-space of a field of view of fewer rows, in which the image aliases."""
     image = to_image(kspace)
-    short = np.zeros((len(image), rows, image.shape[2]), complex)
+    small = np.zeros((len(image), rows, image.shape[2]), complex)
     onto = (np.arange(image.shape[1]) - image.shape[1] // 2 + rows // 2) % rows
-    np.add.at(short, (slice(None), onto), image)
-    return to_kspace(short).astype(np.complex64)
+    np.add.at(small, (slice(None), onto), image)
+    return to_kspace(small).astype(np.complex64)
 
 
 def object_of(kspace):

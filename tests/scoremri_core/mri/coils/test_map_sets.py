@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from coil_scans import FULLY_SAMPLED, central_lines, folded, similarity, simulated_coils
+from coil_scans import FULLY_SAMPLED, aliased, central_lines, similarity, simulated_coils
 
 from scoremri_core.mri.coils.maps import estimate_coil_maps
 from scoremri_core.mri.fourier import to_image, to_kspace
@@ -13,7 +13,7 @@ from scoremri_core.scans.gridding import fully_sampled_kspace
 def test_second_set_describes_a_field_of_view_that_folds():
     wide, image = simulated_coils(8, 96, 48)
     # A field of view of 64 of the 96 rows: the ends of the object fold onto each other.
-    kspace = folded(to_kspace(wide * image), 64)
+    kspace = aliased(to_kspace(wide * image), 64)
     maps = estimate_coil_maps(central_lines(kspace, 24), sets=2)
     coils = to_image(kspace)
     signal = np.linalg.norm(coils, axis=0)
@@ -34,7 +34,7 @@ def test_second_set_describes_a_field_of_view_that_folds():
 
 def test_two_sets_change_smoothly_where_their_eigenvalues_are_alike():
     wide, image = simulated_coils(8, 96, 48)
-    kspace = folded(to_kspace(wide * image), 64)
+    kspace = aliased(to_kspace(wide * image), 64)
     noise = np.random.default_rng(4).normal(size=(2, *kspace.shape)) * 0.05
     kspace = central_lines(kspace + noise[0] + 1j * noise[1], 24)
     maps = estimate_coil_maps(kspace, sets=2)
@@ -47,7 +47,7 @@ def test_two_sets_change_smoothly_where_their_eigenvalues_are_alike():
 def test_auto_gives_a_second_set_to_the_slices_that_fold():
     truth, image = simulated_coils(6, 96, 48)
     unfolding = to_kspace(truth * np.pad(image[::2], ((24, 24), (0, 0))))
-    stack = np.stack([folded(to_kspace(truth * image), 64), folded(unfolding, 64)])
+    stack = np.stack([aliased(to_kspace(truth * image), 64), aliased(unfolding, 64)])
     stack = np.stack([central_lines(kspace, 24) for kspace in stack])
     maps = estimate_coil_maps(stack, "auto")
     assert maps.shape == (2, 2, 6, 64, 48)
@@ -64,7 +64,7 @@ def test_auto_tells_whether_a_real_scan_folds(raw_data, lines, white):
     # The abdomen is not among them: it runs through the upper and lower edge of its image.
     for scan in (name for name in FULLY_SAMPLED if not name.startswith("abdomen")):
         full = fully_sampled_kspace(raw_data / scan)[-1]
-        half = folded(full, full.shape[1] // 2)
+        half = aliased(full, full.shape[1] // 2)
         for kspace, sets in ((full, 1), (half, 1 if len(full) == 1 else 2)):
             covariance = covariance_from_edges(kspace) if white else None
             maps = estimate_coil_maps(central_lines(kspace, lines), "auto", covariance)
