@@ -146,17 +146,24 @@ def written(output: Path, keep: bool) -> Iterator[Path]:
 
 @dataclass
 class ReplayProgress(ScanObserver):
-    """How far a replay is, which the threads that send, compute and receive tell.
+    """Progress of a replay, updated by the threads that send, compute and receive.
 
     Attributes
     ----------
-    advance : see `progress`; in frames.
-    readouts : of the scan.
-    sent : of these.
-    frames : of which an image has come back.
-    made : frames that were computed, in this process.
-    part : frames' worth of those that are being sampled.
-    level : which noise level they have reached.
+    advance : callable
+        Reports the frames done and a note; see `progress`.
+    readouts : int
+        Readouts of the scan.
+    sent : int
+        Readouts sent.
+    frames : int
+        Frames with an image received.
+    made : int
+        Frames reconstructed in this process.
+    part : float
+        Progress of the batch that is being sampled, in frames.
+    level : str
+        Its noise level.
     """
 
     advance: Callable[[float, str], None]
@@ -168,14 +175,14 @@ class ReplayProgress(ScanObserver):
     level: str = ""
 
     def sending(self, items: Iterable[Any]) -> Iterator[Any]:
-        """The readouts, counted as they go."""
+        """Yield the readouts and count them."""
         for item in items:
             yield item
             self.sent += 1
             self._show()
 
     def receiving(self, items: Iterable[Any]) -> Iterator[Any]:
-        """What comes back; the first of the series has one image a frame."""
+        """Yield the items received and count the frames by the images of the first series."""
         first = None
         for item in items:
             series = getattr(item, "image_series_index", None)
@@ -186,13 +193,13 @@ class ReplayProgress(ScanObserver):
             yield item
 
     def level_sampled(self, frames: int, progress: Progress) -> None:
-        """So many frames are sampled together; a server elsewhere does not tell."""
+        """Report the noise level of a batch; a remote server does not."""
         self.part = frames * progress.done
         self.level = f"noise level {progress.level} of {progress.levels}"
         self._show()
 
     def frame_reconstructed(self, frame: Frame, result: Reconstruction) -> None:
-        """A frame has its image, which is under way."""
+        """Count a frame whose image is about to be received."""
         self.made += 1
         self.part, self.level = max(self.part - 1, 0.0), ""
 

@@ -8,7 +8,9 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from html import escape
 from importlib.resources import files
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from ismrmrd.xsd import ismrmrdHeader
 
 import scoremri_core.reports
 from gadgets.stages.observer import ScanObserver
@@ -112,7 +114,7 @@ class Page:
             self._open.pop(scan.number, None)
             self._changed.notify_all()
 
-    def named(self, header: Any) -> str:
+    def named(self, header: ismrmrdHeader) -> str:
         """What a header says of who and what is scanned, if that may be shown."""
         if not self._show_names:
             return ""
@@ -173,14 +175,14 @@ class Scan(ScanObserver):
         self.name = f"scan {number}"
         self.done = self._arrived = 0  # each counted by one thread
         self._page = page
-        self._header: Any = None
+        self._header: ismrmrdHeader | None = None
 
     @property
     def waiting(self) -> int:
         """Frames that were read and are not reconstructed yet."""
         return self._arrived - self.done
 
-    def scan_started(self, header: Any) -> None:
+    def scan_started(self, header: ismrmrdHeader) -> None:
         """Take its name, if names may be shown, and which way its images run."""
         self._header = header
         if words := self._page.named(header):
@@ -200,7 +202,9 @@ class Scan(ScanObserver):
         self._page.ended(self)
 
 
-def _shown(scan: str, frame: Frame, result: Reconstruction, header: Any) -> ReportFrame:
+def _shown(
+    scan: str, frame: Frame, result: Reconstruction, header: ismrmrdHeader | None
+) -> ReportFrame:
     """A frame as a report shows it; of a volume, the partition in the middle."""
     head, z = frame.header, len(result.mean) // 2
     names = [f"slice {head.idx.slice}"]

@@ -68,7 +68,7 @@ class Facts:
     def _acceleration(self) -> str:
         if not math.isfinite(self.acceleration):
             return "unknown"
-        return f"{self.acceleration:.2f} (samples of the full matrix over those acquired)"
+        return f"{self.acceleration:.2f}: samples of the full matrix over those acquired"
 
     def _unsampled(self) -> str:
         if not math.isfinite(self.unsampled_fraction):
