@@ -105,7 +105,16 @@ def dicom_folder(output: Path) -> Path:
 
 
 def parse_formats(text: str) -> tuple[str, ...]:
-    """Parse a comma-separated list of formats, which may include h5.
+    """Parse a list of formats.
+
+    Parameters
+    ----------
+    text : str
+        Comma-separated, of "h5" and FORMATS.
+
+    Returns
+    -------
+    tuple of str
 
     Raises
     ------

@@ -195,7 +195,19 @@ def series_of(groups: Sequence[tuple[str, Sequence[Picture]]]) -> list[Series]:
 
 
 def picture_of(image: ismrmrd.Image, scan: ismrmrdHeader | None = None) -> Picture:
-    """Make a picture of an ISMRMRD image; several channels are combined as root sum of squares."""
+    """Make a picture of an ISMRMRD image.
+
+    Parameters
+    ----------
+    image : ismrmrd.Image
+        Several channels are combined as root sum of squares.
+    scan : ismrmrdHeader, optional
+        Of the scan.
+
+    Returns
+    -------
+    Picture
+    """
     data = np.asarray(image.data)
     if np.iscomplexobj(data) or len(data) > 1:
         data = np.sqrt((np.abs(data.astype(np.complex128)) ** 2).sum(axis=0, keepdims=True))

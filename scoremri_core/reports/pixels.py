@@ -61,7 +61,19 @@ def bar(coloured: bool) -> str:
 
 
 def brightest(pixels: NDArray[Any], percentile: float = 99.8) -> float:
-    """Return the positive value to show as the brightest."""
+    """Return the value to show as the brightest.
+
+    Parameters
+    ----------
+    pixels : float array
+    percentile : float, optional
+        Of the finite magnitudes.
+
+    Returns
+    -------
+    float
+        Positive.
+    """
     known = np.abs(pixels[np.isfinite(pixels)])
     return (float(np.percentile(known, percentile)) if known.size else 0.0) or 1.0
 
