@@ -15,7 +15,13 @@ _CONTEXT: ContextVar[str] = ContextVar("log context", default="")
 
 @contextmanager
 def log_context(name: str) -> Iterator[None]:
-    """Prefix log lines with `name`, including those of threads started in this context."""
+    """Prefix log lines in this context and in threads that it starts.
+
+    Parameters
+    ----------
+    name : str
+        Connection or measurement.
+    """
     token = _CONTEXT.set(name)
     try:
         yield
@@ -24,7 +30,20 @@ def log_context(name: str) -> Iterator[None]:
 
 
 def start(function: Callable[..., None], *arguments: Any, name: str = "") -> threading.Thread:
-    """Run a function in a daemon thread with the log context of this one."""
+    """Run a function in a daemon thread with the log context of this one.
+
+    Parameters
+    ----------
+    function : callable
+    *arguments
+        Of the function.
+    name : str, optional
+        Of the thread.
+
+    Returns
+    -------
+    threading.Thread
+    """
     run = copy_context().run
     thread = threading.Thread(
         target=run, args=(function, *arguments), name=name or None, daemon=True

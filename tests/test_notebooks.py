@@ -44,7 +44,7 @@ def test_an_array_becomes_a_report(tmp_path):
     space = executed("from_array_to_report", size=64, samples=2, steps=4, folder=str(tmp_path))
     text = (tmp_path / "report.html").read_text()
     assert text.count("<figcaption>") == 6
-    assert "What the prior has seen: default" in text
+    assert "Training data of the prior default" in text
     assert space["gain"] > 3
 
 

@@ -15,7 +15,7 @@ import numpy as np
 
 from scoremri_core.errors import InputError
 from scoremri_core.reports.facts import Facts
-from scoremri_core.reports.frame import Shown
+from scoremri_core.reports.frame import ReportFrame
 from scoremri_core.reports.geometry import Geometry, Vector
 from scoremri_core.scans.directions import image_directions
 from scoremri_core.scans.files import open_hdf5
@@ -52,7 +52,7 @@ class _Frame:
         return self.images["mean"][0]
 
 
-def read_frames(path: Path, group: str, most: int) -> tuple[list[Shown], int]:
+def read_frames(path: Path, group: str, most: int) -> tuple[list[ReportFrame], int]:
     """Read at most `most` frames of a file of images, evenly spaced.
 
     Parameters
@@ -148,7 +148,7 @@ def _meta(text: Any, name: str) -> dict[str, Any]:
         raise InputError(f"{name}: invalid ISMRMRD attributes ({error})") from error
 
 
-def _shown(frame: _Frame, z: int, *, varying: list[str]) -> Shown:
+def _shown(frame: _Frame, z: int, *, varying: list[str]) -> ReportFrame:
     mean = frame.mean
     names = [f"{name} {int(mean.head[name])}" for name in varying]
     partitions = mean.data.shape[2]
@@ -160,12 +160,12 @@ def _shown(frame: _Frame, z: int, *, varying: list[str]) -> Shown:
         return [image.pixels()[z] for image in images[output]]
 
     std = pixels("std")
-    return Shown(
+    return ReportFrame(
         name=", ".join(names) or "Image",
         mean=mean.pixels()[z],
         std=std[0] if std else None,
         samples=tuple(pixels("samples")),
-        beside={title: pixels(name)[0] for name, title in REFERENCES.items() if images[name]},
+        reference_images={t: pixels(name)[0] for name, t in REFERENCES.items() if images[name]},
         geometry=_geometry(mean, partitions),
         facts=_facts(mean.meta),
     )
@@ -193,7 +193,6 @@ def _facts(meta: dict[str, Any]) -> Facts:
             "sigma_n",
             "misfit",
             "inconsistent_lines",
-            "unacquired",
             "acceleration",
         )
     }
@@ -204,6 +203,7 @@ def _facts(meta: dict[str, Any]) -> Facts:
         evaluations=int(np.nan_to_num(_number(meta.get("evaluations")))),
         prior=str(meta.get("prior", "")),
         seed=str(meta.get("seed", "")),
+        unsampled_fraction=_number(meta.get("unacquired")),
         fallback=str(meta.get("fallback", "")),
         factor=factor if np.isfinite(factor) else 1.0,
         **numbers,

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, cast
 
 import ismrmrd
+from ismrmrd.xsd import ismrmrdHeader
 
 from gadgets.protocol.gadgetron import wire
 from gadgets.protocol.gadgetron.chain import Chain
@@ -30,7 +31,7 @@ PREFIX = "scan_"  # of folder names
 PROMISE, IMAGES, FETCHED = "promise.json", "images.mrd", "fetched"
 
 
-def measurement_id(header: Any) -> str:
+def measurement_id(header: ismrmrdHeader) -> str:
     """Return the measurementID of an ISMRMRD header, empty if missing."""
     information = header.measurementInformation
     return ((information and information.measurementID) or "").strip()

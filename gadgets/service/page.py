@@ -9,11 +9,13 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from html import escape
 from importlib.resources import files
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from ismrmrd.xsd import ismrmrdHeader
 
 import scoremri_core.reports
 from gadgets.stages.observer import ScanObserver
-from scoremri_core.reports.frame import Shown, section
+from scoremri_core.reports.frame import ReportFrame, section
 from scoremri_core.reports.geometry import Geometry
 from scoremri_core.reports.page import page
 from scoremri_core.reports.result import shown
@@ -102,7 +104,7 @@ class Page:
             self._closed = True
             self._changed.notify_all()
 
-    def add(self, frame: Shown) -> None:
+    def add(self, frame: ReportFrame) -> None:
         """Add a frame."""
         with self._changed:
             self._shown += 1
@@ -118,7 +120,7 @@ class Page:
             self._open.pop(scan.number, None)
             self._changed.notify_all()
 
-    def named(self, header: Any) -> str:
+    def named(self, header: ismrmrdHeader) -> str:
         """Return patient name and protocol of a header, if they may be shown."""
         if not self._show_names:
             return ""
@@ -179,14 +181,14 @@ class Scan(ScanObserver):
         self.name = f"scan {number}"
         self.done = self._arrived = 0  # each modified by one thread
         self._page = page
-        self._header: Any = None
+        self._header: ismrmrdHeader | None = None
 
     @property
     def waiting(self) -> int:
         """Number of frames waiting to be reconstructed."""
         return self._arrived - self.done
 
-    def scan_started(self, header: Any) -> None:
+    def scan_started(self, header: ismrmrdHeader) -> None:
         """Take the header of the scan."""
         self._header = header
         if names := self._page.named(header):
@@ -206,7 +208,9 @@ class Scan(ScanObserver):
         self._page.ended(self)
 
 
-def _shown(scan: str, frame: Frame, result: Reconstruction, header: Any) -> Shown:
+def _shown(
+    scan: str, frame: Frame, result: Reconstruction, header: ismrmrdHeader | None
+) -> ReportFrame:
     """Return a frame for a report; the middle partition of a volume."""
     head, z = frame.header, len(result.mean) // 2
     names = [f"slice {head.idx.slice}"]

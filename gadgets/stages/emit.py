@@ -118,7 +118,18 @@ def _pixels(result: Reconstruction, output: str, number: int) -> Iterator[tuple[
 
 
 def series_indices(properties: Properties) -> dict[str, int]:
-    """Return the series index of each output."""
+    """Number the series of the outputs.
+
+    Parameters
+    ----------
+    properties : Properties
+        Of the node.
+
+    Returns
+    -------
+    dict of str to int
+        Series index by output, also of mean and std if these are not outputs.
+    """
     rest = [name for name in properties.outputs if name not in ("mean", "std")]
     return {name: properties.series + i for i, name in enumerate(("mean", "std", *rest))}
 

@@ -1,3 +1,3 @@
-"""Images as they are carried away: series of them, where they lie in space, DICOM and NIfTI."""
+"""Image series: reading, geometry, export to DICOM and NIfTI."""
 
 RESEARCH_ONLY = "For research use only, not for diagnosis."

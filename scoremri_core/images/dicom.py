@@ -1,7 +1,7 @@
-"""Images as DICOM: for each output, the standard deviation too, a series of MR images.
+"""DICOM export: a series of MR images per output.
 
-A Parametric Map would name the units of a standard deviation, but few viewers show it, and
-dcm2niix reads its stored values; every viewer shows MR images in their units.
+Standard deviations are MR images too, as few viewers show Parametric Maps and dcm2niix ignores
+their units.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from ismrmrd.xsd import ismrmrdHeader
 
 from scoremri_core.errors import InputError
 from scoremri_core.images import RESEARCH_ONLY
@@ -22,44 +23,56 @@ from scoremri_core.images.dicom_values import code, date, number, person, text, 
 from scoremri_core.images.series import Picture, Series
 from scoremri_core.paths import PathLike
 
-TOP = 65_535  # of 16 bits
+MAX_VALUE = 65_535  # 16 bits
 MANUFACTURER = "scoremri"
 
 
 def check_dicom(path: PathLike) -> None:
-    """Refuse, with InputError, where pydicom is missing: before the work."""
+    """Raise InputError if pydicom is missing."""
     try:
         import pydicom
     except ImportError as error:
-        raise InputError(f"{path}: DICOM needs pydicom, of the extra `export`") from error
+        raise InputError(f"{path}: DICOM needs pydicom: pip install 'scoremri[export]'") from error
     del pydicom
 
 
-def write_series(folder: Path, series: Sequence[Series], header: Any = None) -> None:
-    """Write a folder for each series, in the new folder `folder`.
+def write_series(
+    folder: Path, series: Sequence[Series], header: ismrmrdHeader | None = None
+) -> None:
+    """Write series to a new folder, one folder each.
 
-    A magnitude is a stored value times one slope, the same for all series, so that mean and
-    standard deviation compare in any viewer.  UIDs follow from what was scanned and from the
-    pixels, so that the same images get the same ones.
+    All magnitudes have the same slope, so that mean and standard deviation can be compared in any
+    viewer. UIDs are derived from scan and pixels, so that the same images have the same UIDs.
 
     Parameters
     ----------
-    series : of one scan
-    header : its ISMRMRD header, which knows patient and study; None leaves them empty
+    folder : Path
+        New folder.
+    series : sequence of Series
+        Of one scan.
+    header : ismrmrdHeader, optional
+        With patient and study. Default: these are empty.
+
+    Raises
+    ------
+    InputError
+        pydicom is missing.
     """
     check_dicom(folder)
     scan = _Scan(series, header)
     folder.mkdir()
-    for own in series:
-        inside = folder / f"{own.index:03d}_{own.name}"
-        inside.mkdir()
-        for dataset in scan.images(own):
-            dataset.save_as(inside / f"{dataset.InstanceNumber:05d}.dcm", enforce_file_format=True)
+    for each in series:
+        subfolder = folder / f"{each.index:03d}_{each.name}"
+        subfolder.mkdir()
+        for dataset in scan.images(each):
+            dataset.save_as(
+                subfolder / f"{dataset.InstanceNumber:05d}.dcm", enforce_file_format=True
+            )
 
 
 @dataclass(frozen=True)
 class _Scale:
-    """How the stored values of a series become its values, and which of these are shown."""
+    """Rescaling of stored values, and window of a series."""
 
     slope: float
     intercept: float
@@ -67,46 +80,46 @@ class _Scale:
     width: float
 
     def stored(self, values: npt.NDArray[Any]) -> npt.NDArray[np.uint16]:
-        """Whole numbers of 16 bits; of what is not finite, that of zero."""
-        known = np.nan_to_num(values, nan=0, posinf=0, neginf=0)
-        return np.clip(np.rint((known - self.intercept) / self.slope), 0, TOP).astype("<u2")
+        """Convert values to 16-bit integers; non-finite values as zero."""
+        finite = np.nan_to_num(values, nan=0, posinf=0, neginf=0)
+        return np.clip(np.rint((finite - self.intercept) / self.slope), 0, MAX_VALUE).astype("<u2")
 
 
 class _Scan:
-    """What the series of a scan share: who was scanned, which study it is, one slope."""
+    """Identity, study and slope of the series of a scan."""
 
-    def __init__(self, series: Sequence[Series], header: Any) -> None:
+    def __init__(self, series: Sequence[Series], header: ismrmrdHeader | None) -> None:
         self.header = header
         magnitudes = [
             float(np.nanmax(picture.pixels, initial=0, where=np.isfinite(picture.pixels)))
-            for own in series
-            if not own.is_phase
-            for picture in own.pictures
+            for each in series
+            if not each.is_phase
+            for picture in each.pictures
         ]
-        # at most 16 characters, as DICOM has them, and no value above the top
-        self.slope = float(f"{(max(magnitudes, default=0) or 1) / TOP * 1.000001:.8e}")
+        # at most 16 characters, and no stored value above the maximum
+        self.slope = float(f"{(max(magnitudes, default=0) or 1) / MAX_VALUE * 1.000001:.8e}")
         digest = hashlib.sha256()
-        for own in series:
-            for picture in own.pictures:
+        for each in series:
+            for picture in each.pictures:
                 digest.update(np.ascontiguousarray(picture.pixels).tobytes())
         self.pixels = digest.hexdigest()
-        place = uid(self._value("measurementInformation", "frameOfReferenceUID"))
-        # scanners count measurements from 1 on: alone, the number is that of other scans too
+        reference = uid(self._value("measurementInformation", "frameOfReferenceUID"))
+        # scanners number measurements from 1, so that the number alone is not unique
         measurement = self._value("measurementInformation", "measurementID")
-        self.identity = f"{measurement} {place}" if measurement and place else self.pixels
+        self.identity = f"{measurement} {reference}" if measurement and reference else self.pixels
         self.study = uid(self._value("studyInformation", "studyInstanceUID")) or self.uid("study")
-        self.reference = place or self.uid("place")
+        self.reference = reference or self.uid("place")
 
     def uid(self, *of: Any) -> str:
-        """A UID that the scan and what it is of determine."""
+        """Derive a UID from the scan and further values."""
         from pydicom.uid import generate_uid
 
         return str(generate_uid(entropy_srcs=[str(self.identity), *map(str, of)]))
 
     def scale(self, series: Series) -> _Scale:
-        """One for all images of a series."""
+        """Return the scale of all images of a series."""
         if series.is_phase:
-            slope, intercept = round(2 * np.pi / TOP, 10), round(-np.pi, 10)
+            slope, intercept = round(2 * np.pi / MAX_VALUE, 10), round(-np.pi, 10)
             return _Scale(slope, intercept, 0.0, round(2 * np.pi, 6))
         pixels = np.concatenate([picture.pixels.ravel() for picture in series.pictures])
         pixels = pixels[np.isfinite(pixels)]
@@ -115,7 +128,7 @@ class _Scan:
         return _Scale(self.slope, 0.0, width / 2, width)
 
     def images(self, series: Series) -> Iterator[Any]:
-        """An MR image of each slice of a series."""
+        """Yield an MR image per slice of a series."""
         scale = self.scale(series)
         slices = (
             (volume, picture, z)
@@ -146,9 +159,9 @@ class _Scan:
         return dataset
 
     def _value(self, section: str, name: str) -> Any:
-        """A value of the ISMRMRD header, None where it has none."""
+        """Return a value of the ISMRMRD header, or None."""
         value = getattr(getattr(self.header, section, None), name, None)
-        return getattr(value, "value", value)  # of an enumeration
+        return getattr(value, "value", value)  # enumeration
 
     def _patient_and_study(self, dataset: Any) -> None:
         def subject(name: str) -> Any:
@@ -184,7 +197,7 @@ class _Scan:
         model = self._value("acquisitionSystemInformation", "systemModel")
         dataset.ManufacturerModelName = text(model)
         dataset.SoftwareVersions = text(version("scoremri"))
-        # values 3 and 4 are read as magnitude and phase by those who look for them
+        # some readers recognise magnitude and phase by values 3 and 4
         kind = ("PHASE MAP", "P") if series.is_phase else ("OTHER", "M")
         dataset.ImageType = ["DERIVED", "PRIMARY", *kind, code(series.name)]
         comment = series.attribute("ImageComment")
@@ -213,7 +226,7 @@ class _Scan:
 
 
 def _plane(dataset: Any, affine: npt.NDArray[np.float64], z: int) -> None:
-    """Where a slice lies: column numbers grow along the first direction, row numbers the second."""
+    """Set the geometry of a slice: columns increase along the first direction, rows the second."""
     sides = np.linalg.norm(affine[:3, :3], axis=0)
     across, down, _ = (affine[:3, :3] / sides).T
     dataset.SliceThickness = number(sides[2])
@@ -232,5 +245,5 @@ def _pixels(dataset: Any, scale: _Scale, values: npt.NDArray[Any]) -> None:
     dataset.RescaleSlope, dataset.RescaleIntercept = number(scale.slope), number(scale.intercept)
     dataset.RescaleType = "US"
     dataset.WindowCenter, dataset.WindowWidth = number(scale.center), number(scale.width)
-    dataset.VOILUTFunction = "LINEAR_EXACT"  # LINEAR is for whole numbers: no window is below 1
+    dataset.VOILUTFunction = "LINEAR_EXACT"  # LINEAR requires a width of at least 1
     dataset.PixelData = scale.stored(values).tobytes()

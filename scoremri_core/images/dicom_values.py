@@ -1,4 +1,4 @@
-"""Values as DICOM's value representations take them, of texts that may be anything (PS3.5, 6.2)."""
+"""Conversion of arbitrary values to DICOM value representations (PS3.5, 6.2)."""
 
 from __future__ import annotations
 
@@ -13,11 +13,17 @@ TIME = re.compile(r"([01][0-9]|2[0-3]):?([0-5][0-9]):?([0-5][0-9])(\.[0-9]{1,6})
 
 
 def text(value: Any, limit: int = 64) -> str:
-    """One value of text (LO, SH, ST, LT): no backslash, no control characters, within the limit.
+    """Convert to text (LO, SH, ST, LT), without backslash and control characters.
 
     Parameters
     ----------
-    limit : of its length in bytes, which is at most what DICOM counts in characters
+    value : object
+    limit : int, optional
+        Maximal number of bytes, which is stricter than DICOM's characters.
+
+    Returns
+    -------
+    str
     """
     plain = str("" if value is None else value).replace("\\", "/")
     plain = "".join(" " if unicodedata.category(one) == "Cc" else one for one in plain)
@@ -25,20 +31,20 @@ def text(value: Any, limit: int = 64) -> str:
 
 
 def person(value: Any) -> str:
-    """A person's name (PN): up to three groups, of up to five components and 64 bytes each."""
+    """Convert to a person name (PN): up to three groups of five components and 64 bytes."""
     groups = text(value, limit=1024).split("=")[:3]
-    kept = (text("^".join(group.split("^")[:5])) for group in groups)
-    return "=".join(kept).rstrip("=")
+    limited = (text("^".join(group.split("^")[:5])) for group in groups)
+    return "=".join(limited).rstrip("=")
 
 
 def date(value: Any) -> str:
-    """A date (DA), as 20190314; empty where it is none."""
+    """Convert to a date (DA) such as 20190314; empty if invalid."""
     found = DATE.match(str(value))
     return "".join(found.groups()) if found else ""
 
 
 def time(value: Any) -> str:
-    """A time (TM), as 235959.5; empty where it is none.  A time zone is left out."""
+    """Convert to a time (TM) such as 235959.5, without time zone; empty if invalid."""
     found = TIME.match(str(value))
     if found is None:
         return ""
@@ -47,19 +53,19 @@ def time(value: Any) -> str:
 
 
 def uid(value: Any) -> str:
-    """A unique identifier (UI); empty where it is none."""
+    """Convert to a unique identifier (UI); empty if invalid."""
     plain = str(value).strip()
     return plain if len(plain) <= 64 and UID.fullmatch(plain) else ""
 
 
 def code(value: Any) -> str:
-    """A code string (CS): at most 16 upper-case letters, digits, spaces and underscores."""
+    """Convert to a code string (CS): 16 upper-case letters, digits, spaces and underscores."""
     return re.sub(r"[^A-Z0-9_ ]", "_", str(value).upper())[:16].strip()
 
 
 def number(value: float) -> str:
-    """A decimal string (DS) of at most 16 characters; empty where it is not finite."""
+    """Convert to a decimal string (DS) of at most 16 characters; empty if not finite."""
     if not math.isfinite(value):
         return ""
-    value = float(value) + 0.0  # no zero has a sign
+    value = float(value) + 0.0  # no negative zero
     return f"{value:.9g}" if value >= 0 else f"{value:.8g}"

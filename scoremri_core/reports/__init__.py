@@ -1,1 +1,1 @@
-"""Pages of images and facts, for a file and for a running server."""
+"""HTML reports of reconstructions, for files and for a running server."""

@@ -1,4 +1,4 @@
-"""What a prior was trained on, as its card says."""
+"""Training data of a prior, from its card."""
 
 from __future__ import annotations
 
@@ -8,21 +8,27 @@ from typing import Any
 
 
 def section(name: str, card: Mapping[str, Any] | None) -> str:
-    """The card of a prior as HTML.
+    """Format the card of a prior as HTML.
 
     Parameters
     ----------
-    name : of the prior, as the images give it.
-    card : None where it is not at hand.
+    name : str
+        Of the prior.
+    card : mapping or None
+        None: not available.
+
+    Returns
+    -------
+    str
     """
-    head = f'<section id="prior"><h2>What the prior has seen: {escape(name)}</h2>'
+    head = f'<section id="prior"><h2>Training data of the prior {escape(name)}</h2>'
     if card is None:
         return (
-            f"{head}<p>Its card is not at hand here, so that what it was trained on is not known "
-            "(<code>--prior PATH</code> reads it).</p></section>"
+            f"{head}<p>Unknown: its card is not available (give <code>--prior PATH</code>).</p>"
+            "</section>"
         )
     limits = [escape(str(each)) for each in card.get("limits", ())]
-    told = f"<ul>{''.join(f'<li>{each}</li>' for each in limits)}</ul>" if limits else ""
+    notes = f"<ul>{''.join(f'<li>{each}</li>' for each in limits)}</ul>" if limits else ""
     data = card.get("training_data", [])
     rows = "".join(
         "<tr>" + "".join(f"<td>{escape(value)}</td>" for value in row) + "</tr>"
@@ -33,18 +39,18 @@ def section(name: str, card: Mapping[str, Any] | None) -> str:
         '<div class="wide"><table><thead><tr><th>subject</th><th>contrasts</th><th>licence</th>'
         f"</tr></thead><tbody>{rows}</tbody></table></div></details>"
         if rows
-        else "<p>The card does not say what it was trained on.</p>"
+        else "<p>The card has no training data.</p>"
     )
-    digest = escape(str(card.get("sha256", "not known"))[:16])
+    digest = escape(str(card.get("sha256", "unknown"))[:16])
     return (
-        f"{head}<p>{escape(str(card.get('description', '')))}</p>{told}{table}"
-        f"<p><small>Card of the prior of this name on the machine that made this page; weights "
-        f"with SHA-256 {digest}...</small></p></section>"
+        f"{head}<p>{escape(str(card.get('description', '')))}</p>{notes}{table}"
+        f"<p><small>Card of the prior of this name on the computer that wrote this page; SHA-256 "
+        f"of the weights {digest}...</small></p></section>"
     )
 
 
 def _grouped(data: list[Mapping[str, Any]]) -> list[tuple[str, str, str]]:
-    """One row for each subject and licence, each contrast once."""
+    """Return one row per subject and licence, with each contrast once."""
     kinds: dict[tuple[str, str], dict[str, None]] = {}
     for entry in data:
         key = str(entry.get("subject", "")), str(entry.get("licence", ""))

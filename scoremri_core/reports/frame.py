@@ -1,4 +1,4 @@
-"""One frame of a report: its pictures beside one another, and what is known of it."""
+"""One frame of a report: its images, parameters and quality."""
 
 from __future__ import annotations
 
@@ -17,60 +17,72 @@ from scoremri_core.reports.panel import figure, panel, scale
 
 Image = NDArray[Any]
 
-SIGNAL = 0.1  # of the brightest, from which a relative deviation is shown
+MIN_SIGNAL = 0.1  # of the brightest pixels, for a relative standard deviation
 OF_MAGNITUDE = "of the magnitude"
 
 
 @dataclass(frozen=True)
-class Shown:
-    """A frame as a report shows it.
+class ReportFrame:
+    """Frame of a report.
 
     Attributes
     ----------
-    name : which frame it is.
-    mean : (y, x) magnitude.
-    std : (y, x) posterior standard deviation of the magnitude; None where it is not known.
-    samples : (y, x) magnitudes.
-    beside : images without a prior by their titles.
-    geometry, facts : what is known of it.
+    name : str
+        Title.
+    mean : float array, (y, x)
+        Magnitude.
+    std : float array, (y, x), or None
+        Posterior standard deviation of the magnitude.
+    samples : tuple of float array, (y, x)
+        Magnitudes.
+    reference_images : dict of str to float array, (y, x)
+        Magnitudes of images without a prior, by title.
+    geometry : Geometry
+    facts : Facts
     """
 
     name: str
     mean: Image
     std: Image | None = None
     samples: tuple[Image, ...] = ()
-    beside: dict[str, Image] = field(default_factory=dict)
+    reference_images: dict[str, Image] = field(default_factory=dict)
     geometry: Geometry = field(default_factory=Geometry)
     facts: Facts = field(default_factory=Facts)
 
     @cached_property
     def top(self) -> float:
-        """The value that is shown white."""
+        """Value of the pixels that are shown white."""
         return pixels.brightest(self.mean)
 
     @cached_property
     def relative(self) -> Image | None:
-        """Standard deviation over the mean; NaN where there is no signal to speak of."""
+        """Standard deviation over mean; NaN without signal."""
         if self.std is None:
             return None
         mean = np.asarray(self.mean, float)
-        known = mean > SIGNAL * self.top
+        known = mean > MIN_SIGNAL * self.top
         return np.where(known, self.std / np.where(known, mean, 1), np.nan)
 
     @property
     def median_relative(self) -> str:
-        """The median of `relative`, in percent."""
+        """Median of `relative`, in percent."""
         if self.relative is None or not np.isfinite(self.relative).any():
-            return "not known"
+            return "unknown"
         return f"{np.nanmedian(self.relative):.1%}"
 
 
-def section(shown: Shown, anchor: str) -> str:
-    """A frame as HTML.
+def section(shown: ReportFrame, anchor: str) -> str:
+    """Format a frame as HTML.
 
     Parameters
     ----------
-    anchor : id of the section, which must be one word.
+    shown : ReportFrame
+    anchor : str
+        Id of the section, one word.
+
+    Returns
+    -------
+    str
     """
     facts = shown.facts
     words = {
@@ -78,19 +90,29 @@ def section(shown: Shown, anchor: str) -> str:
         **_grid(shown),
         **facts.in_words(),
         "Relative sd": f"{shown.median_relative}: median where the mean is above "
-        f"{SIGNAL:.0%} of the brightest",
+        f"{MIN_SIGNAL:.0%} of the brightest",
     }
     rows = "".join(f"<dt>{escape(k)}</dt><dd>{escape(v)}</dd>" for k, v in words.items())
     notice = facts.notice()
-    told = f'<p class="notice">{escape(notice)}</p>' if notice else ""
+    warning = f'<p class="notice">{escape(notice)}</p>' if notice else ""
     return (
-        f'<section id="{escape(anchor)}"><h2>{escape(shown.name)}</h2>{told}'
+        f'<section id="{escape(anchor)}"><h2>{escape(shown.name)}</h2>{warning}'
         f'<div class="figures">{"".join(figures(shown))}</div><dl>{rows}</dl></section>'
     )
 
 
-def figures(shown: Shown) -> list[str]:
-    """Mean, standard deviation (absolute and relative), samples, and what is beside."""
+def figures(shown: ReportFrame) -> list[str]:
+    """Draw mean, standard deviation (absolute and relative), samples and reference images.
+
+    Parameters
+    ----------
+    shown : ReportFrame
+
+    Returns
+    -------
+    list of str
+        HTML figures.
+    """
     view, facts = shown.geometry.view(), shown.facts
     title = "Posterior mean" if facts.sampled else "Classical image"
     drawn = [_greys(title, [shown.mean], shown, view)]
@@ -101,17 +123,17 @@ def figures(shown: Shown) -> list[str]:
         )
         assert shown.relative is not None
         share = min(pixels.brightest(100 * shown.relative), 100.0)
-        note = f"grey: mean below {SIGNAL:.0%} of the brightest"
+        note = f"grey: mean below {MIN_SIGNAL:.0%} of the brightest"
         percent = 100 * shown.relative
         drawn.append(_colours("Relative sd", shown, percent, share, view, "% of the mean", note))
     if shown.samples:
         drawn.append(_greys("Posterior samples", list(shown.samples), shown, view))
-    drawn += [_greys(name, [image], shown, view) for name, image in shown.beside.items()]
+    drawn += [_greys(name, [image], shown, view) for name, image in shown.reference_images.items()]
     return drawn
 
 
-def _greys(title: str, images: list[Image], shown: Shown, view: View) -> str:
-    """All in the window of the mean."""
+def _greys(title: str, images: list[Image], shown: ReportFrame, view: View) -> str:
+    """Draw images in the window of the mean."""
     count = len(images)
     panels = [
         panel(
@@ -127,13 +149,13 @@ def _greys(title: str, images: list[Image], shown: Shown, view: View) -> str:
 
 
 def _colours(
-    title: str, shown: Shown, values: Image, top: float, view: View, unit: str, note: str
+    title: str, shown: ReportFrame, values: Image, top: float, view: View, unit: str, note: str
 ) -> str:
     picture = panel(pixels.colour(view.of(values), top), view, f"{title}, {shown.name}")
     return figure(title, [picture], scale(pixels.bar(True), top, unit), note)
 
 
-def _grid(shown: Shown) -> dict[str, str]:
+def _grid(shown: ReportFrame) -> dict[str, str]:
     ny, nx = shown.mean.shape
     fx, fy, fz = shown.geometry.field_of_view
     words = {

@@ -1,4 +1,4 @@
-"""How an image lies in the patient, and how it is turned to be looked at."""
+"""Orientation of an image in the patient and on the screen."""
 
 from __future__ import annotations
 
@@ -10,27 +10,29 @@ from numpy.typing import NDArray
 
 Vector = tuple[float, float, float]
 
-# Patient coordinates of ISMRMRD and DICOM: x grows to the left, y to the back, z to the head.
+# Patient coordinates of ISMRMRD and DICOM (LPS): x to the left, y to the back, z to the head.
 LETTERS = (("L", "R"), ("P", "A"), ("H", "F"))
-PLANES = ("sagittal", "coronal", "axial")  # by the axis that is nearest to their normal
-# What a viewer puts to the right of such a plane and below it: right is left as one looks at
-# a patient's feet or face, sagittal planes are seen from the left.
-SHOWN = (((0, 1, 0), (0, 0, -1)), ((1, 0, 0), (0, 0, -1)), ((1, 0, 0), (0, 1, 0)))
-SECOND = 0.25  # share of a direction along another axis from which that is named too
+PLANES = ("sagittal", "coronal", "axial")  # by the nearest axis of the normal
+# Directions (right, down) on the screen in radiological convention: axial planes from the feet,
+# coronal planes from the front, sagittal planes from the left.
+DISPLAY = (((0, 1, 0), (0, 0, -1)), ((1, 0, 0), (0, 0, -1)), ((1, 0, 0), (0, 1, 0)))
+SECOND = 0.25  # component of a direction along another axis from which its letter is added
 LENGTHS = (1, 2, 5, 10, 20, 50, 100, 200)  # mm, of scale bars
 UNKNOWN: Vector = (0.0, 0.0, 0.0)
 
 
 @dataclass(frozen=True)
 class Geometry:
-    """Where the pixels of an image (y, x) are.
+    """Geometry of an image (y, x) in patient coordinates.
 
     Attributes
     ----------
-    field_of_view : (x, y, z), mm; z is the thickness of a slice.
-    read_dir, phase_dir : unit vectors along which x and y grow, in patient coordinates; zeros
-        where they are not known.
-    position : of the centre, mm, in patient coordinates; None where it is not known.
+    field_of_view : tuple of float
+        (x, y, z) in mm; z is the slice thickness.
+    read_dir, phase_dir : tuple of float
+        Unit vectors of x and y; zeros: unknown.
+    position : tuple of float or None
+        Centre in mm; None: unknown.
     """
 
     field_of_view: Vector = (1.0, 1.0, 1.0)
@@ -40,15 +42,15 @@ class Geometry:
 
     @property
     def known(self) -> bool:
-        """Whether the directions are two unit vectors at right angles."""
+        """Whether the directions are orthogonal unit vectors."""
         axes = np.array([self.read_dir, self.phase_dir], float)
         return bool(np.allclose(axes @ axes.T, np.eye(2), atol=0.01))
 
     @property
     def plane(self) -> str:
-        """Such as "axial, tilted by 12 degrees"."""
+        """Name of the plane, such as "axial, tilted by 12 degrees"."""
         if not self.known:
-            return "not known: the scan does not say how it lies in the patient"
+            return "unknown: the scan has no orientation"
         normal = np.abs(self._normal)
         name = PLANES[int(normal.argmax())]
         tilt = float(np.degrees(np.arccos(min(normal.max(), 1.0))))
@@ -59,12 +61,12 @@ class Geometry:
         return np.cross(self.read_dir, self.phase_dir)
 
     def view(self) -> View:
-        """As radiologists look at this plane; as it is where its directions are not known."""
+        """Return the view in radiological convention; unchanged if the directions are unknown."""
         width, height, _ = self.field_of_view
         if not self.known:
             return View(False, False, False, None, None, (width, height))
         read, phase = np.array(self.read_dir), np.array(self.phase_dir)
-        right, down = (np.array(v) for v in SHOWN[int(np.abs(self._normal).argmax())])
+        right, down = (np.array(v) for v in DISPLAY[int(np.abs(self._normal).argmax())])
         transposed = bool(abs(phase @ right) > abs(read @ right))
         across, along = (phase, read) if transposed else (read, phase)
         left_right, up_down = bool(across @ right < 0), bool(along @ down < 0)
@@ -80,13 +82,16 @@ class Geometry:
 
 @dataclass(frozen=True)
 class View:
-    """An image as it is shown.
+    """View of an image on the screen.
 
     Attributes
     ----------
-    transposed, left_right, up_down : what is done to (y, x), one after the other.
-    right, down : directions of the shown image in patient coordinates; None where not known.
-    size : (width, height), mm.
+    transposed, left_right, up_down : bool
+        Transposition and flips of (y, x), in this order.
+    right, down : tuple of float or None
+        Directions on the screen in patient coordinates; None: unknown.
+    size : tuple of float
+        (width, height) in mm.
     """
 
     transposed: bool
@@ -97,14 +102,14 @@ class View:
     size: tuple[float, float]
 
     def of(self, pixels: NDArray[Any]) -> NDArray[Any]:
-        """The image (y, x), turned."""
+        """Transpose and flip an image (y, x)."""
         shown = pixels.T if self.transposed else pixels
         shown = shown[:, ::-1] if self.left_right else shown
         return shown[::-1] if self.up_down else shown
 
     @property
     def edges(self) -> dict[str, str]:
-        """Letters at the left, right, top and bottom edge; none where they are not known."""
+        """Letters of the left, right, top and bottom edges; empty if unknown."""
         if self.right is None or self.down is None:
             return {}
         return {
@@ -116,19 +121,19 @@ class View:
 
     @property
     def phase_encode(self) -> tuple[int, int]:
-        """(right, down) of the direction in which phase encoding counts up."""
+        """Direction (right, down) of increasing phase-encode steps."""
         if self.transposed:
             return (-1 if self.left_right else 1, 0)
         return (0, -1 if self.up_down else 1)
 
     @property
     def bar(self) -> int:
-        """Length of a scale bar, mm: at most a third of the width."""
+        """Length of a scale bar in mm, at most a third of the width."""
         return max((n for n in LENGTHS if n <= self.size[0] / 3), default=LENGTHS[0])
 
 
 def letters(direction: Vector) -> str:
-    """Where a direction leads, as DICOM's PatientOrientation says it: "L", or "LA" if oblique."""
+    """Return the letters of a direction as in PatientOrientation: "L", or "LA" if oblique."""
     order = sorted(range(3), key=lambda axis: -abs(direction[axis]))
     named = [axis for axis in order if abs(direction[axis]) > SECOND]
     return "".join(LETTERS[axis][int(direction[axis] < 0)] for axis in named)

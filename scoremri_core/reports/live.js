@@ -1,8 +1,8 @@
-// Keeps the page of a server as the server is: its queue, and its last frames, the newest first.
+// Updates the page of a server: its queue and its last frames, newest first.
 const events = new EventSource("events");
 const state = (words) => { document.querySelector("#state").textContent = words; };
 events.addEventListener("open", () => state(""));
-events.addEventListener("error", () => state("The server does not answer; what is below is old."));
+events.addEventListener("error", () => state("The server does not respond; the page is outdated."));
 events.addEventListener("queue", (event) => {
   document.querySelector("#queue").innerHTML = event.data;
 });

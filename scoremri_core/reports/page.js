@@ -1,8 +1,8 @@
-// Sets the grey window of all frames: shares of what each shows white at first.
+// Sets the grey window of all frames, relative to the initial white value of each.
 const ends = [...document.querySelectorAll(".window input")];
 const setWindow = () => {
   const [low, high] = ends.map((end) => end.value / 100);
-  // (x - low) / (high - low), of the two filters that make it
+  // (x - low) / (high - low) as two CSS filters
   const slope = 1 / (high - low), contrast = 1 + 2 * low * slope;
   document.documentElement.style.setProperty(
     "--window", `brightness(${slope / contrast}) contrast(${contrast})`);
@@ -17,14 +17,14 @@ document.addEventListener("input", (event) => {
   const moved = event.target;
   if (ends.includes(moved)) {
     const [black, white] = ends;
-    if (black.valueAsNumber >= white.valueAsNumber) {  // the other gives way
+    if (black.valueAsNumber >= white.valueAsNumber) {  // move the other
       if (moved === black) white.value = black.valueAsNumber + 1;
       else black.value = white.valueAsNumber - 1;
     }
     setWindow();
     return;
   }
-  // Flips through the samples of a figure as its slider is moved.
+  // Shows the sample of the slider of a figure.
   const figure = moved.closest("figure");
   if (!figure || moved.type !== "range") return;
   figure.querySelector("output").value = moved.value;

@@ -1,4 +1,4 @@
-"""The page around it all: one document that needs nothing from elsewhere."""
+"""Self-contained HTML page of a report."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from html import escape
 from importlib.resources import files
 
-from scoremri_core.reports.frame import Shown
+from scoremri_core.reports.frame import ReportFrame
 
 CAUTION = "For research only. Not a medical device; nothing here has been validated for diagnosis."
 WINDOW = (
@@ -16,27 +16,33 @@ WINDOW = (
     '<input type="range" min="0" max="99" value="0" aria-label="black"></label>'
     "<label>white <output>100</output> %"
     '<input type="range" min="1" max="100" value="100" aria-label="white"></label></p>'
-)  # of all frames at once, in shares of what each shows white at first
+)  # of all frames, relative to the initial white value of each
 
 
 def page(title: str, about: str, body: Iterable[str], scripts: Sequence[str] = ()) -> str:
-    """A whole document of sections.
+    """Make an HTML document.
 
-    Its policy lets it load nothing and run no script but its own, whatever a file says.
+    Its content security policy forbids to load anything and to run other scripts.
 
     Parameters
     ----------
-    title, about : plain text.
-    body : HTML.
-    scripts : besides the one that flips through samples and sets the grey window; one may connect
-        to the page's server.
+    title, about : str
+        Plain text.
+    body : iterable of str
+        HTML sections.
+    scripts : sequence of str, optional
+        In addition to that of the sample slider and grey window; may connect to the server.
+
+    Returns
+    -------
+    str
     """
     style, script = (
         files(__package__).joinpath(name).read_text() for name in ("page.css", "page.js")
     )
-    own = [script, *scripts]
-    hashes = " ".join(f"'sha256-{_digest(script)}'" for script in own)
-    connect = " connect-src 'self';" if scripts else ""
+    scripts = [script, *scripts]
+    hashes = " ".join(f"'sha256-{_digest(script)}'" for script in scripts)
+    connect = " connect-src 'self';" if len(scripts) > 1 else ""
     policy = (
         "default-src 'none'; img-src data:; style-src 'unsafe-inline'; "
         f"script-src {hashes};{connect}"
@@ -47,18 +53,23 @@ def page(title: str, about: str, body: Iterable[str], scripts: Sequence[str] = (
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
         f"<title>{escape(title)}</title><style>{style}</style></head><body>"
         f'<header><h1>{escape(title)}</h1><p class="notice">{CAUTION}</p>'
-        f"<p>{escape(about)}</p></header>\n{WINDOW}{_joined(body)}"
-        + "".join(f"<script>{script}</script>" for script in own)
+        f"<p>{escape(about)}</p></header>\n{WINDOW}{_join(body)}"
+        + "".join(f"<script>{script}</script>" for script in scripts)
         + "</body></html>\n"
     )
 
 
-def table(frames: Sequence[tuple[str, Shown]]) -> str:
-    """All frames at a glance, each leading to its section.
+def table(frames: Sequence[tuple[str, ReportFrame]]) -> str:
+    """Make a table of the frames with links to their sections.
 
     Parameters
     ----------
-    frames : the anchor of each, and the frame.
+    frames : sequence of (str, ReportFrame)
+        Anchor and frame.
+
+    Returns
+    -------
+    str
     """
     heads = ("frame", "R", "noise, used / thermal", "misfit", "median relative sd")
     rows = []
@@ -87,7 +98,7 @@ def _number(value: float) -> str:
     return f"{value:.3g}" if value == value else "-"
 
 
-def _joined(parts: Iterable[str]) -> str:
+def _join(parts: Iterable[str]) -> str:
     return "\n".join(parts)
 
 

@@ -1,4 +1,4 @@
-"""A picture with what a viewer writes around it: letters, scale, phase-encode direction."""
+"""Image with orientation letters, scale bar and phase-encode direction."""
 
 from __future__ import annotations
 
@@ -7,20 +7,28 @@ from html import escape
 
 from scoremri_core.reports.geometry import View
 
-MARGIN = 0.03  # of the letters from the edge, over the larger side
-LETTER = 0.05  # size of the letters
-ARROW = 0.11  # length of the arrow
+# relative to the larger side
+MARGIN = 0.03  # of letters
+LETTER = 0.05  # font size
+ARROW = 0.11  # length
 
 
 def panel(uri: str, view: View, label: str, shown: bool = True) -> str:
-    """An SVG in mm, so that its scale bar is right at any size.
+    """Draw an SVG in mm, whose scale bar is correct at any size.
 
     Parameters
     ----------
-    uri : of the turned picture.
-    view : how it was turned.
-    label : what a reader who does not see it is told.
-    shown : whether it is the one to be seen, of several to flip through.
+    uri : str
+        Of the transposed and flipped image.
+    view : View
+    label : str
+        For screen readers.
+    shown : bool, optional
+        Whether it is visible, of several images of a slider.
+
+    Returns
+    -------
+    str
     """
     width, height = view.size
     side = max(width, height)
@@ -38,13 +46,20 @@ def panel(uri: str, view: View, label: str, shown: bool = True) -> str:
 
 
 def figure(title: str, panels: Sequence[str], legend: str, note: str = "") -> str:
-    """A picture, or several to flip through, with its title and what its grey or colours mean.
+    """Make a figure of an image, or of several with a slider.
 
     Parameters
     ----------
-    title, note : plain text.
-    panels : of `panel`.
-    legend : of `scale`.
+    title, note : str
+        Plain text.
+    panels : sequence of str
+        From `panel`.
+    legend : str
+        From `scale`.
+
+    Returns
+    -------
+    str
     """
     flip = ""
     if len(panels) > 1:
@@ -53,19 +68,29 @@ def figure(title: str, panels: Sequence[str], legend: str, note: str = "") -> st
             f'<label class="flip">sample <output>1</output> of {last}'
             f'<input type="range" min="1" max="{last}" value="1" aria-label="sample"></label>'
         )
-    told = f"<small>{escape(note)}</small>" if note else ""
+    caption = f"<small>{escape(note)}</small>" if note else ""
     return (
         f'<figure><div class="pictures">{"".join(panels)}</div>'
-        f"<figcaption><b>{escape(title)}</b>{legend}{told}</figcaption>{flip}</figure>"
+        f"<figcaption><b>{escape(title)}</b>{legend}{caption}</figcaption>{flip}</figure>"
     )
 
 
 def scale(bar: str, top: float, unit: str, window: bool = False) -> str:
-    """A legend: the colours of `pixels.bar` from 0 to `top`.
+    """Make a legend from 0 to `top`.
 
     Parameters
     ----------
-    window : whether the page's grey window is that of this figure, too.
+    bar : str
+        CSS background from `pixels.bar`.
+    top : float
+        Maximal value.
+    unit : str
+    window : bool, optional
+        Whether the grey window of the page applies.
+
+    Returns
+    -------
+    str
     """
     ends = f' data-top="{top:.6g}"' if window else ""
     return (
@@ -99,7 +124,7 @@ def _bar(view: View, side: float) -> list[str]:
 
 
 def _arrow(view: View, side: float) -> list[str]:
-    """From the lower right corner, where neither letters nor bar are."""
+    """Draw the phase-encode arrow in the lower right corner."""
     (right, down), length, tip = view.phase_encode, ARROW * side, 0.022 * side
     edge = MARGIN * side + tip
     x = view.size[0] - edge - (length if right > 0 else 0)

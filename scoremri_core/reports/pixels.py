@@ -1,4 +1,4 @@
-"""Images to PNG, as text that a page can hold."""
+"""Images as PNG data URIs."""
 
 from __future__ import annotations
 
@@ -10,24 +10,48 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-COLOURS = "inferno"  # its lightness grows evenly, in grey print as well
-GAP = 255  # index of what has no value
+COLOURS = "inferno"  # perceptually uniform, also in grey print
+GAP = 255  # palette index of missing values
 GAP_GREY = 70
 
 
 def grey(pixels: NDArray[Any], top: float) -> str:
-    """An image (y, x) from black at 0 to white at `top`, as a data URI."""
+    """Encode an image in grey.
+
+    Parameters
+    ----------
+    pixels : float array, (y, x)
+    top : float
+        White; 0 is black.
+
+    Returns
+    -------
+    str
+        Data URI.
+    """
     return _uri(_levels(pixels, top, 255))
 
 
 def colour(values: NDArray[Any], top: float) -> str:
-    """A map (y, x) in colours from 0 to `top`, as a data URI; what is not finite is grey."""
+    """Encode a map in colours; non-finite values are grey.
+
+    Parameters
+    ----------
+    values : float array, (y, x)
+    top : float
+        Brightest colour; 0 is the darkest.
+
+    Returns
+    -------
+    str
+        Data URI.
+    """
     indices = np.where(np.isfinite(values), _levels(values, top, GAP - 1), GAP)
     return _uri(indices.astype(np.uint8), _palette())
 
 
 def bar(coloured: bool) -> str:
-    """What the values of a picture look like from the lowest to the highest, as CSS."""
+    """Return the grey or colour scale as a CSS background."""
     if not coloured:
         return "linear-gradient(to right, #000, #fff)"
     levels = np.linspace(0, GAP - 1, 12).astype(int)
@@ -37,7 +61,19 @@ def bar(coloured: bool) -> str:
 
 
 def brightest(pixels: NDArray[Any], percentile: float = 99.8) -> float:
-    """The value to show as the highest; above 0."""
+    """Return the value to show as the brightest.
+
+    Parameters
+    ----------
+    pixels : float array
+    percentile : float, optional
+        Of the finite magnitudes.
+
+    Returns
+    -------
+    float
+        Positive.
+    """
     known = np.abs(pixels[np.isfinite(pixels)])
     return (float(np.percentile(known, percentile)) if known.size else 0.0) or 1.0
 

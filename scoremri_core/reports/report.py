@@ -1,4 +1,4 @@
-"""A report: frames, a table of them where there are several, and what their priors have seen."""
+"""Report: frames, a table of several, and the training data of the priors."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 from scoremri_core.errors import InputError
 from scoremri_core.priors.storage import read_card
 from scoremri_core.reports import card, frame
-from scoremri_core.reports.frame import Shown
+from scoremri_core.reports.frame import ReportFrame
 from scoremri_core.reports.page import page, table
 
 TITLE = "MRI reconstruction with uncertainty"
@@ -17,12 +17,22 @@ Card = Mapping[str, Any] | None
 
 
 def card_at_hand(name: str) -> Card:
-    """The card of a prior by name or by path; None where there is none of that name here.
+    """Read the card of a prior.
+
+    Parameters
+    ----------
+    name : str
+        Name or path of the prior.
+
+    Returns
+    -------
+    mapping or None
+        None: unknown name.
 
     Raises
     ------
     InputError
-        Where the card of a path is missing or unreadable.
+        The card of a path is missing or unreadable.
     """
     try:
         return read_card(name)
@@ -33,15 +43,21 @@ def card_at_hand(name: str) -> Card:
 
 
 def report(
-    frames: Sequence[Shown], about: str = "", find_card: Callable[[str], Card] = card_at_hand
+    frames: Sequence[ReportFrame], about: str = "", find_card: Callable[[str], Card] = card_at_hand
 ) -> str:
-    """The page, as HTML that needs nothing from elsewhere.
+    """Make a self-contained HTML page.
 
     Parameters
     ----------
-    frames : in their order.
-    about : what they are, in plain text.
-    find_card : gives the card of a prior by its name.
+    frames : sequence of ReportFrame
+    about : str, optional
+        Description, plain text.
+    find_card : callable, optional
+        Returns the card of a prior by name.
+
+    Returns
+    -------
+    str
     """
     anchored = [(f"frame-{i}", each) for i, each in enumerate(frames, start=1)]
     body = [table(anchored)] if len(anchored) > 1 else []

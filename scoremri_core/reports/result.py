@@ -1,4 +1,4 @@
-"""A slice of a reconstruction as a report shows it."""
+"""Report frames from reconstructions."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import numpy as np
 
 from scoremri_core.recon.result import Reconstruction
 from scoremri_core.reports.facts import Facts
-from scoremri_core.reports.frame import Shown
+from scoremri_core.reports.frame import ReportFrame
 from scoremri_core.reports.geometry import Geometry
 
 
@@ -17,21 +17,30 @@ def shown(
     name: str = "Image",
     geometry: Geometry | None = None,
     acceleration: float = float("nan"),
-) -> Shown:
-    """One slice, with what the reconstruction says of it.
+) -> ReportFrame:
+    """Make a report frame of a slice of a reconstruction.
 
     Parameters
     ----------
-    index : of the slice, or of the partition of a volume.
-    name : what it is called.
-    geometry : where it lies; None where that is not known, and pixels count as 1 mm.
-    acceleration : samples of the whole matrix over those measured.
+    result : Reconstruction
+    index : int, optional
+        Of the slice or partition.
+    name : str, optional
+        Title.
+    geometry : Geometry, optional
+        Default: unknown, pixels of 1 mm.
+    acceleration : float, optional
+        Samples of the full matrix over those acquired.
+
+    Returns
+    -------
+    ReportFrame
     """
     info = result.info
     fallback = info.fallback[index] if index < len(info.fallback) else info.reason
     sampled = info.samples > 0 and not fallback
     ny, nx = result.mean.shape[-2:]
-    return Shown(
+    return ReportFrame(
         name=name,
         mean=np.abs(result.mean[index]),
         std=result.magnitude_std[index] if sampled and info.samples > 1 else None,
@@ -43,17 +52,17 @@ def shown(
             evaluations=info.evaluations,
             prior=info.prior,
             seed=str(info.seed),
-            sigma_thermal=_own(info.sigma_thermal, index),
-            sigma_n=_own(info.sigma_n, index),
-            misfit=_own(info.misfit, index),
-            inconsistent_lines=_own(info.inconsistent_lines, index),
-            unacquired=_own(info.unsampled_fraction, index),
+            sigma_thermal=_of_slice(info.sigma_thermal, index),
+            sigma_n=_of_slice(info.sigma_n, index),
+            misfit=_of_slice(info.misfit, index),
+            inconsistent_lines=_of_slice(info.inconsistent_lines, index),
+            unsampled_fraction=_of_slice(info.unsampled_fraction, index),
             acceleration=acceleration,
             fallback=fallback or "",
         ),
     )
 
 
-def _own(values: tuple[float, ...], index: int) -> float:
-    """That of a slice; the positions of a volume share one."""
+def _of_slice(values: tuple[float, ...], index: int) -> float:
+    """Return the value of a slice; the partitions of a volume share one."""
     return float(values[index] if index < len(values) else np.mean(values or np.nan))

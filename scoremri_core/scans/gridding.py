@@ -286,7 +286,22 @@ def gridded(scan: Readable) -> list[KSpace]:
 
 
 def zero_filled_kspace(scan: Readable) -> Complex:
-    """Grid a 2D scan into zero-filled k-space (slice, coil, y, x); see `gridded`."""
+    """Grid a 2D scan into zero-filled k-space.
+
+    Parameters
+    ----------
+    scan : Readable
+
+    Returns
+    -------
+    complex64 array, (slice, coil, y, x)
+        As from `gridded`.
+
+    Raises
+    ------
+    InputError
+        As `gridded`.
+    """
     return np.stack([kspace.array for kspace in gridded(scan)])
 
 

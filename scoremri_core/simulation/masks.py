@@ -158,8 +158,8 @@ def _count_outside(region: Bools, acceleration: float) -> float:
     count = region.size / acceleration - block
     if count < 1:
         raise InputError(
-            f"acceleration {acceleration:g}: 1/{acceleration:g} of {region.size} steps is less "
-            f"than the calibration block of {block} and one more step"
+            f"acceleration {acceleration:g}: expected less, for a calibration block of {block} of "
+            f"{region.size} steps"
         )
     return count
 

@@ -1,6 +1,4 @@
-"""Gadgetron's own programs, where they are on the PATH: its client with our server, its server with
-our chain.
-"""
+"""Gadgetron's client with our server, and its server with our chain, if they are installed."""
 
 import os
 import shutil

@@ -1,11 +1,11 @@
-"""Counts scans with later=true while clients, nodes and servers are killed at random moments.
+"""Count deferred scans while clients, nodes and servers are killed at random moments.
 
     python tests/helpers/deferred.py [SCANS [SEED [FOLDER]]]
 
-Each scan goes to `scoremri serve`, again until its images are promised, and is then fetched, again
-until they are there.  Meanwhile servers are killed (SIGKILL) and started anew, clients are killed
-as they scan and as they fetch, and the node of every third scan vanishes now and then.  Prints how
-many were retrieved, how many came twice or wrong, and what was lost, with what was said of it.
+Each scan is sent to `scoremri serve` until its images are promised, and then fetched until they
+are complete. Meanwhile servers are killed (SIGKILL) and restarted, clients are killed while they
+send and fetch, and the node of every third scan sometimes disconnects. Prints the numbers of scans
+that were retrieved, duplicated, wrong or lost, with the messages of lost ones.
 """
 
 import contextlib
@@ -31,10 +31,10 @@ from synthetic import acquisitions, header, letter
 SHAPE = (24, 20)
 OUTPUTS = 2  # images of a scan: one series of two slices
 CLIENTS = 4  # at once
-KILLED = 0.25  # of the clients
-VANISHES = 0.2  # of the nodes that do
-SERVER_SECONDS = 3.0  # that a server serves, on average
-MOST = 60  # times that a client is sent out for one scan
+KILLED = 0.25  # fraction of clients
+VANISHES = 0.2  # fraction of those nodes
+SERVER_SECONDS = 3.0  # mean lifetime of a server
+MAX_ATTEMPTS = 60  # per scan
 
 
 def named(number):
@@ -46,7 +46,7 @@ def named(number):
 
 
 def scan(number):
-    """No two are alike."""
+    """Return the readouts of a scan that depends on its number."""
     image = (1 + number) * letter(*SHAPE)
     options = {"coils": 2, "noise": 0.01, "seed": number}
     return [r for slice in range(2) for r in acquisitions(image, slice=slice, **options)]
@@ -64,7 +64,7 @@ def chain(number, **properties):
 
 
 def reconstruct_acquisitions(connection):
-    """The node of the package, killed now and then in the midst of its scan."""
+    """Run the node, which sometimes disconnects within its scan."""
     from gadgets import score_recon
 
     if random.random() < VANISHES:
@@ -75,7 +75,7 @@ def reconstruct_acquisitions(connection):
 
 
 def serve(port, folder):
-    """The process of a server."""
+    """Run a server in this process."""
     os.setsid()
     random.seed()
     sys.path.insert(0, str(Path(__file__).parent))
@@ -92,7 +92,7 @@ def serve(port, folder):
 
 
 def client(port, number, fetches, verdict):
-    """The process of a client; what became of its scan is in the file `verdict`."""
+    """Run a client in this process and write the result to the file `verdict`."""
     from gadgets.service.client import run_remote
     from gadgets.service.host import run_chain
     from scoremri_core.errors import InputError
@@ -108,13 +108,13 @@ def client(port, number, fetches, verdict):
             os._exit(0)
         images = list(run_remote(address, "score_recon_fetch", named(number), []))
     except InputError as error:
-        said = str(error)
-        lost = fetches and ("no images of" in said or f"measurement 'scan {number}':" in said)
-        if not lost or "ask again" in said:
+        message = str(error)
+        known = ("no images of", f"measurement 'scan {number}':")
+        if not fetches or not any(k in message for k in known) or "ask again" in message:
             os._exit(1)
-        found = {"lost": said}
+        found = {"lost": message}
     else:
-        whole = chain(1, later="false").without("later")  # of a node that stays
+        whole = chain(1, later="false").without("later")  # of a node that stays connected
         expected = list(run_chain(whole, named(number), scan(number)))
         same = [
             len(images) == len(expected)
@@ -130,7 +130,7 @@ def client(port, number, fetches, verdict):
 
 
 class Site:
-    """A server that is killed and started anew, and clients that are killed too."""
+    """Server that is killed and restarted, and clients that are killed."""
 
     def __init__(self, folder, seed, kills):
         self.folder = folder
@@ -170,7 +170,7 @@ class Site:
         return True
 
     def send_out(self, number, fetches, verdict):
-        """The exit code of a client, None where it was killed."""
+        """Run a client and return its exit code, None if it was killed."""
         process = FORKS.Process(target=client, args=(self.port, number, fetches, verdict))
         process.start()
         self.counts["clients"] += 1
@@ -183,15 +183,15 @@ class Site:
         return None if process.exitcode == -signal.SIGKILL else process.exitcode
 
     def retrieve(self, number):
-        """What became of a scan."""
+        """Send and fetch a scan and return the result."""
         verdict = self.folder / f"verdict_{number}.json"
         for fetches in (False, True):
-            for _ in range(MOST):
+            for _ in range(MAX_ATTEMPTS):
                 if self.send_out(number, fetches, verdict) == 0:
                     break
                 time.sleep(0.2)
         if not verdict.exists():
-            return {"lost": "nothing came, and nothing was said"}
+            return {"lost": "no images and no message"}
         return json.loads(verdict.read_text())
 
     def close(self):
@@ -201,8 +201,8 @@ class Site:
         self.server.join(60)
 
 
-def count(scans, seed=0, folder=None, kills=math.inf, say=sys.stdout.write):
-    """Send so many scans; returns counts, and what was said of each that was lost."""
+def count(scans, seed=0, folder=None, kills=math.inf, report=sys.stdout.write):
+    """Send scans and return counts and the messages of lost scans."""
     with contextlib.ExitStack() as ends:
         folder = folder or Path(ends.enter_context(tempfile.TemporaryDirectory()))
         site = Site(Path(folder), seed, kills)
@@ -211,7 +211,7 @@ def count(scans, seed=0, folder=None, kills=math.inf, say=sys.stdout.write):
             for number, verdict in enumerate(pool.map(site.retrieve, range(scans))):
                 found[number] = verdict
                 if (number + 1) % 20 == 0:
-                    say(f"{number + 1} scans, {dict(site.counts)}\n")
+                    report(f"{number + 1} scans, {dict(site.counts)}\n")
         log = (site.folder / "server.log").read_text()
         left = len(list((site.folder / "later").glob("scan_*/*.partial.h5")))
     counts = site.counts
@@ -232,8 +232,8 @@ def main(scans=480, seed=0, folder=None):
     counts, lost = count(int(scans), int(seed), folder)
     for name, number in counts.items():
         sys.stdout.write(f"{name}: {number}\n")
-    for number, said in lost.items():
-        sys.stdout.write(f"scan {number} is lost: {said}\n")
+    for number, message in lost.items():
+        sys.stdout.write(f"scan {number} is lost: {message}\n")
     sys.stdout.write(f"{time.monotonic() - begin:.0f} s\n")
 
 

@@ -1,7 +1,6 @@
-"""Commands in processes of their own that need not load torch, which takes seconds.
+"""Commands in forked processes, which need not import torch.
 
-They are forked from a process that has loaded it and does nothing else, the fork server of
-multiprocessing; their limits, pipes and signals are their own.
+The fork server of multiprocessing has imported it. Limits, pipes and signals are separate.
 """
 
 import contextlib
@@ -12,7 +11,7 @@ import sys
 from concurrent.futures import ThreadPoolExecutor
 from subprocess import CompletedProcess
 
-PATIENCE = 100  # seconds, of a process that should have ended
+PATIENCE = 100  # seconds until a process is killed
 FORKS = multiprocessing.get_context("forkserver")
 FORKS.set_forkserver_preload(
     [
@@ -23,13 +22,20 @@ FORKS.set_forkserver_preload(
 
 
 def run_forked(*command, data=b"", limit=None):
-    """Run a command line to its end, as `subprocess.run` does with pipes.
+    """Run a command line as `subprocess.run` with pipes.
 
     Parameters
     ----------
-    command : the command line without the program's name
-    data : for its standard input
-    limit : on the size of the files that it writes, in bytes
+    command : str
+        Arguments of `scoremri`.
+    data : bytes, optional
+        Standard input.
+    limit : int, optional
+        Maximal size of written files in bytes.
+
+    Returns
+    -------
+    CompletedProcess
     """
     inputs, *outputs = [FORKS.Pipe(duplex=False) for _ in range(3)]
     theirs = [inputs[0], *(sink for _, sink in outputs)]
@@ -67,11 +73,11 @@ def _command(arguments, streams, limit):
     sys.stdin, sys.stdout = os.fdopen(0), os.fdopen(1, "w")
     sys.stderr = os.fdopen(2, "w", buffering=1)
     os.environ["COLUMNS"] = "200"
-    signal.signal(signal.SIGINT, signal.default_int_handler)  # whoever started the tests
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # whatever the tests inherited
     if limit is not None:
         import resource
 
-        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)  # it sees an error of writing instead
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)  # writing raises instead
         resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
     from gadgets.commands import main
 

@@ -1,10 +1,10 @@
-"""Bytes that no peer should send, and what the readers make of them.
+"""Fuzzing of the readers of streams.
 
     python tests/helpers/fuzz.py MINUTES
 
-mutates valid streams for so long and prints, as corpus.txt keeps them, the shortest bytes found for
-each way in which reading them ends.  Any other way than a sentence is a failure, and so is memory
-beyond what has been read.
+mutates valid streams and prints, in the format of corpus.txt, the shortest bytes for each way in
+which reading ends. Exceptions other than InputError and StreamEnded are failures, as is memory out
+of proportion to the bytes read.
 """
 
 import logging
@@ -33,12 +33,12 @@ from gadgets.service.shared import Shared
 from gadgets.stages.buffers import read_recon_data
 from scoremri_core.errors import InputError
 
-AHEAD = 1 << 22  # bytes that may be allocated, besides a few times what was read
+AHEAD = 1 << 22  # bytes that may be allocated in addition to a multiple of those read
 NUMBERS = (0, 1, 2, 127, 128, 255, 256, 2**15, 2**16 - 1, 2**31, 2**32 - 1, 2**63, 2**64 - 1)
 
 
 class Memory:
-    """A socket whose peer has sent `data` and gone."""
+    """Socket whose peer has sent `data` and disconnected."""
 
     def __init__(self, data):
         self.data = data
@@ -80,7 +80,7 @@ def small_items():
 
 
 def stream():
-    """Every kind of message that a node reads."""
+    """Return one message of each kind that a node reads."""
     readout, waveform, image = small_items()
     buffers = peer.recon_data(peer.buffer_of(acquisitions(letter(4, 4), coils=1), 4, 2))
     return [
@@ -95,7 +95,7 @@ def stream():
 
 
 def scan():
-    """A scan as a client sends it."""
+    """Return the messages of a scan as from a client."""
     chain = Chain.load("score_recon.xml")
     lines = acquisitions(letter(8, 8), coils=2, noise=0.01)
     return [
@@ -107,7 +107,7 @@ def scan():
 
 
 def mutated(messages, chance):
-    """Messages dropped, repeated and swapped; numbers written over; bytes cut out or put in."""
+    """Drop, repeat and swap messages; overwrite numbers; remove or insert bytes."""
     messages = list(messages)
     for _ in range(chance.choice((0, 0, 1, 3))):
         i, j = chance.randrange(len(messages)), chance.randrange(len(messages))
@@ -156,9 +156,10 @@ def serve(memory):
 
 
 def ending(read, data):
-    """How reading ends, whatever the numbers in the sentence, and how many bytes it took.
+    """Read and return how it ends, with numbers as N, and the number of bytes read.
 
-    Raises whatever is no sentence, and AssertionError for memory that the bytes do not explain.
+    Raises other exceptions than InputError and StreamEnded, and AssertionError for memory out of
+    proportion to the bytes read.
     """
     tracemalloc.start()
     try:
@@ -176,7 +177,7 @@ def ending(read, data):
 
 
 class Unexpected(logging.Handler):
-    """Keeps what a scan fails with, other than a sentence."""
+    """Handler that keeps unexpected exceptions of scans."""
 
     def __init__(self):
         super().__init__()
@@ -199,7 +200,7 @@ def main(minutes, seed=0):
         for read in (read_as_client, read_as_node):
             try:
                 end, taken = ending(read, data)
-            except Exception as error:  # noqa: BLE001  (this is what is looked for)
+            except Exception as error:  # noqa: BLE001  (the subject of the search)
                 end, taken = f"FAILURE {type(error).__name__}: {error}", len(data)
                 counts["FAILURES"] += 1
             key = f"{read.__name__}\t{end}"
@@ -210,7 +211,7 @@ def main(minutes, seed=0):
             counts["scans"] += 1
     for key, data in sorted(shortest.items()):
         sys.stdout.write(f"{key}\t{data.hex()}\n")
-    sys.stderr.write(f"{dict(counts)}\n{unexpected.kept or 'no scan failed without a sentence'}\n")
+    sys.stderr.write(f"{dict(counts)}\n{unexpected.kept or 'no unexpected exception'}\n")
 
 
 if __name__ == "__main__":

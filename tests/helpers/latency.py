@@ -1,10 +1,10 @@
-"""Streams frames at a steady load and tells how long after its last line each image comes.
+"""Measure the latency of images, from the last line of their frame, at a steady load.
 
     python tests/helpers/latency.py [SIDE [COILS [SECONDS_BETWEEN_FRAMES ...]]]
 
-spawns the node as Gadgetron does, with its default sampler.  Frames of SIDE x SIDE (R = 4) come
-every SECONDS_BETWEEN_FRAMES, by default from two to a half of what one frame takes; where frames
-come faster than they are sampled, the latency grows from frame to frame.
+spawns the node as Gadgetron does, with the default sampler. Frames of SIDE x SIDE (R = 4) are sent
+every SECONDS_BETWEEN_FRAMES, by default 2 to 0.5 times the time of one frame. The latency grows if
+frames are sent faster than they are sampled.
 """
 
 import sys
@@ -20,7 +20,7 @@ FRAMES = 10
 
 
 def latencies(side, coils, pause, frames=FRAMES):
-    """Seconds from the last line of each frame to its first image."""
+    """Return the seconds from the last line of each frame to its first image."""
     readouts = acquisitions(letter(side, side), coils=coils, noise=0.01)
     middle = side // 2
     kept = [
@@ -59,7 +59,7 @@ def latencies(side, coils, pause, frames=FRAMES):
 
 def main(side=128, coils=8, *pauses):
     cold = latencies(side, coils, 0.0, 1)[0]
-    sys.stdout.write(f"alone: {cold:.2f} s with the start of the node\n")
+    sys.stdout.write(f"single frame: {cold:.2f} s, with the start of the node\n")
     for pause in pauses or [cold * factor for factor in (2, 1, 0.75, 0.5)]:
         found = latencies(side, coils, pause)
         sys.stdout.write(

@@ -1,4 +1,4 @@
-"""Scans as MRD streams of both versions, written by the libraries of each, and images read so."""
+"""MRD streams of both versions, written and read by the libraries of each."""
 
 import io
 
@@ -15,7 +15,7 @@ mrd = pytest.importorskip("mrd", reason="mrd-python is not installed")
 
 
 def simulated(folder):
-    """The file of a simulated scan with its noise scan, two waveforms and a subject."""
+    """Write a simulated scan with a noise scan, two waveforms and a subject; return its path."""
     simulate(folder / "bare.h5", matrix="32", coils=3, acceleration=2.0, calibration=12)
     with open_scan(folder / "bare.h5") as scan:
         header, readouts = scan.header, list(scan)
@@ -37,7 +37,7 @@ def simulated(folder):
 
 
 def contents(path):
-    """Header and items of a scan, waveforms where the times of all say."""
+    """Return header and items of a scan in order of time."""
     with open_scan(path) as scan:
         items = sorted(
             [*scan, *scan.waveforms()],
@@ -51,7 +51,7 @@ def contents(path):
 
 
 def version_1(path, *configurations):
-    """The scan as ISMRMRD's own serializer writes it."""
+    """Serialize a scan with ismrmrd."""
     header, items = contents(path)
     stream = io.BytesIO()
     with ProtocolSerializer(stream) as serializer:
@@ -61,7 +61,7 @@ def version_1(path, *configurations):
 
 
 def version_2(path):
-    """The scan as mrd's own writer writes it, each field set by its name."""
+    """Serialize a scan with mrd, each field set by name."""
     header, items = contents(path)
     stream = io.BytesIO()
     with mrd.BinaryMrdWriter(stream) as writer:
@@ -116,7 +116,7 @@ def header_2(header):
 
 
 def set_time(item, name, ticks):
-    """mrd-python 2.1 counts ticks, of a millisecond as its tools have it; 2.2 nanoseconds."""
+    """Set a time: ticks of 1 ms in mrd-python 2.1, nanoseconds in 2.2."""
     if hasattr(item, name):
         setattr(item, name, ticks)
     else:
@@ -152,7 +152,7 @@ STREAMS = {"v1": version_1, "v2": version_2}
 def images_1(data):
     stream = io.BytesIO(data)
     items = list(ProtocolDeserializer(stream).deserialize())
-    assert not stream.read(), "something comes after CLOSE"
+    assert not stream.read(), "data after CLOSE"
     return items
 
 

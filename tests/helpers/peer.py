@@ -1,4 +1,4 @@
-"""Gadgetron's side of a node's connection, in raw bytes and with no code of the package."""
+"""Gadgetron's side of the connection of a node, in raw bytes, without code of the package."""
 
 import ctypes
 import os
@@ -20,7 +20,7 @@ def configuration(**properties):
 
 
 class Peer:
-    """Talks to a node or to a server, message by message."""
+    """Peer of a node or server, message by message."""
 
     def __init__(self, connected):
         self.socket = connected
@@ -50,7 +50,7 @@ class Peer:
         parts = b""
         while len(parts) < count:
             part = self.socket.recv(count - len(parts))
-            assert part, "the other side closed its connection without CLOSE"
+            assert part, "the connection was closed without CLOSE"
             parts += part
         return parts
 
@@ -61,13 +61,13 @@ class Peer:
         except TimeoutError:
             self.socket.settimeout(120)
         else:
-            raise AssertionError(f"{early!r} came while input flows")
+            raise AssertionError(f"{early!r} received during the input")
 
     def unpack(self, form):
         return struct.unpack(form, self.read(struct.calcsize(form)))
 
     def receive(self):
-        """Everything until CLOSE, as (id, item), and the end of file after it."""
+        """Receive (id, item) until CLOSE and the end of the stream."""
         received = []
         while (number := self.unpack("<H")[0]) != CLOSE:
             if number == IMAGE:
@@ -87,7 +87,7 @@ class Peer:
                 received.append((number, ismrmrd.Waveform.deserialize_from(self.read)))
             else:
                 raise AssertionError(f"message id {number}")
-        assert self.socket.recv(1) == b"", "something came after CLOSE"
+        assert self.socket.recv(1) == b"", "data after CLOSE"
         return received
 
     def images(self):
@@ -97,7 +97,7 @@ class Peer:
 
 
 class Server(Peer):
-    """Listens, spawns the node's process as Gadgetron does, and talks to it."""
+    """Peer that spawns the process of the node as Gadgetron does."""
 
     def __init__(self, target, module="gadgets.score_recon"):
         with socket.create_server(("127.0.0.1", 0)) as listener:
@@ -118,13 +118,13 @@ class Server(Peer):
 
 
 def shows_that_threads_sleep(words):
-    """What a process says that began with OMP_DISPLAY_ENV, if its OpenMP is one that does."""
+    """Check the output of a process with OMP_DISPLAY_ENV, if its OpenMP supports it."""
     if "OPENMP DISPLAY ENVIRONMENT" in words:
         assert "OMP_WAIT_POLICY = 'PASSIVE'" in words
 
 
 def recon_buffer(data, headers, limits):
-    """Bytes of a buffer: data [E0, E1, E2, CHA, N, S, LOC], headers [E1, E2, N, S, LOC]."""
+    """Serialize a buffer: data [E0, E1, E2, CHA, N, S, LOC], headers [E1, E2, N, S, LOC]."""
     parts = [struct.pack("<Q", data.ndim), np.array(data.shape, "<u8").tobytes()]
     parts.append(data.astype("<c8").tobytes(order="F"))
     parts.append(b"\0\0")  # neither trajectory nor density
@@ -133,17 +133,17 @@ def recon_buffer(data, headers, limits):
     sampling = struct.pack("<6f", 1, 1, 1, 1, 1, 1) + struct.pack("<6H", 1, 1, 1, 1, 1, 1)
     sampling += b"".join(struct.pack("<3H", *limit) for limit in limits)
     assert len(sampling) == 54
-    # The structure has a float's alignment: two bytes of padding.
+    # two bytes of padding, as the structure is aligned to floats
     return b"".join([*parts, sampling, b"\0\0"])
 
 
 def empty_buffer():
-    """A buffer that was never filled: arrays without axes."""
+    """Serialize an empty buffer: arrays without axes."""
     return struct.pack("<Q", 0) + b"\0\0" + struct.pack("<Q", 0) + bytes(56)
 
 
 def buffer_of(lines, ny, center):
-    """A buffer as BucketToBufferGadget fills it: lines on the encoded matrix, DC at ny // 2."""
+    """Serialize a buffer as of BucketToBufferGadget: the encoded matrix, DC at ny // 2."""
     channels, nx = lines[0].data.shape
     data = np.zeros((nx, ny, 1, channels, 1, 1, 1), np.complex64)
     headers = np.empty((ny, 1, 1, 1, 1), object)
@@ -158,6 +158,6 @@ def buffer_of(lines, ny, center):
 
 
 def recon_data(data, reference=None):
-    """Payload of a ReconData message with one entry."""
+    """Return the payload of a ReconData message with one entry."""
     present = b"\0" if reference is None else b"\1" + reference
     return struct.pack("<Q", 1) + data + present

@@ -1,4 +1,4 @@
-"""A server in a thread, and what its tests send."""
+"""Server in a thread, and scans for its tests."""
 
 import socket
 import struct
@@ -27,7 +27,7 @@ def text(number, xml):
 
 
 class Served:
-    """A server in a thread, and clients of it."""
+    """Server in a thread, and its clients."""
 
     def __init__(self, shared=None, **options):
         self.server = Server(port=0, stall=STALL, **options)

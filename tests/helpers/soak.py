@@ -1,10 +1,9 @@
-"""Streams frames to a node or to a server for a long time and watches its memory.
+"""Monitor the memory of a node or server during a long stream of frames.
 
     python tests/helpers/soak.py MINUTES [HOST:PORT PID]
 
-spawns the node as Gadgetron does, or speaks to a server that runs; no sampler, so that what is
-measured is the stream.  Prints frames and resident memory, and how the memory grew from the first
-third to the last.
+spawns the node as Gadgetron does, or connects to a running server; without a sampler, to measure
+the stream only. Prints frames and resident memory, and the memory of the middle and last thirds.
 """
 
 import socket
@@ -18,7 +17,7 @@ from peer import CLOSE, IMAGE, WAVEFORM, Peer, Server
 from synthetic import acquisitions, header, letter, noise_readout
 
 SHAPE, COILS = (32, 32), 4
-EVERY = 5.0  # seconds between lines
+INTERVAL = 5.0  # seconds between lines
 
 
 def resident(pid):
@@ -27,7 +26,7 @@ def resident(pid):
 
 
 def feed(peer, deadline, sent):
-    """A dynamic scan that goes on: repetitions of two slices, with a waveform between frames."""
+    """Send a dynamic scan: repetitions of two slices, with a waveform between frames."""
     frames = [acquisitions(letter(*SHAPE), coils=COILS, noise=0.01, slice=s) for s in range(2)]
     waveform = ismrmrd.Waveform.from_array(np.zeros((5, 40), np.uint32))
     peer.send_acquisitions([noise_readout(0.01, coils=COILS)])
@@ -54,8 +53,8 @@ def drain(peer, received):
             received[0] += 1
 
 
-def soak(peer, pid, minutes, say=sys.stdout.write):
-    """Stream; returns frames sent, images received and the memory (MiB) at each line."""
+def soak(peer, pid, minutes, report=sys.stdout.write):
+    """Stream and return frames sent, images received and the memory (MiB) per line."""
     begin = time.monotonic()
     sent, received, memory = [0], [0], []
     feeding = threading.Thread(target=feed, args=(peer, begin + 60 * minutes, sent))
@@ -63,10 +62,10 @@ def soak(peer, pid, minutes, say=sys.stdout.write):
     feeding.start()
     draining.start()
     while draining.is_alive():
-        draining.join(EVERY)
+        draining.join(INTERVAL)
         if feeding.is_alive():
             memory.append(resident(pid))
-            say(
+            report(
                 f"{time.monotonic() - begin:6.0f} s {sent[0]:7d} frames sent "
                 f"{received[0]:7d} images {memory[-1]:7.1f} MiB\n"
             )
@@ -81,7 +80,7 @@ def main(minutes, address=None, pid=None):
     else:
         host, _, port = address.rpartition(":")
         peer = Peer(socket.create_connection((host, int(port))))
-    peer.start(header(*SHAPE), sampler="none")  # to a server: as a node of Gadgetron's
+    peer.start(header(*SHAPE), sampler="none")  # a server acts as a node
     with peer:
         sent, received, memory = soak(peer, pid, minutes)
     third = len(memory) // 3

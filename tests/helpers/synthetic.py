@@ -1,4 +1,4 @@
-"""Small scans whose k-space is a plain sum over pixels, with no FFT and no code of the package."""
+"""Small scans whose k-space is a sum over pixels, without FFT or code of the package."""
 
 import ismrmrd
 import numpy as np
@@ -38,7 +38,7 @@ PARALLEL = """<parallelImaging><accelerationFactor>
 
 
 def header(ny, nx, *, oversampling=1, last=None, center=None, averages=1, mode=None, **other):
-    """ISMRMRD header of pixels of 2 x 3 mm (y, x)."""
+    """Return an ISMRMRD header with pixels of 2 x 3 mm (y, x)."""
     values = {
         "ex": nx * oversampling,
         "ey": ny,
@@ -63,7 +63,7 @@ def parsed(xml):
 
 
 def letter(ny, nx):
-    """An L in the corner of low y and low x, on a faint ellipse that fills the middle."""
+    """Return the image of an L at low y and low x on a faint ellipse."""
     y, x = np.mgrid[:ny, :nx]
     image = 0.3 * (((y - ny / 2) / (0.45 * ny)) ** 2 + ((x - nx / 2) / (0.45 * nx)) ** 2 < 1)
     image[ny // 8 : ny // 2, nx // 8 : nx // 8 + nx // 12 + 1] = 1
@@ -72,7 +72,7 @@ def letter(ny, nx):
 
 
 def coil_maps(coils, ny, nx):
-    """Smooth complex maps (coil, y, x), sum of squares 1."""
+    """Return smooth complex maps (coil, y, x) with sum of squares 1."""
     y, x = np.mgrid[:ny, :nx]
     angle = 2 * np.pi * np.arange(coils) / coils
     cy, cx = ny / 2 * (1 + 1.1 * np.sin(angle)), nx / 2 * (1 + 1.1 * np.cos(angle))
@@ -82,17 +82,17 @@ def coil_maps(coils, ny, nx):
 
 
 def kspace(image, ky, kx, oversampling=1):
-    """Samples (..., ky, kx) at integer spatial frequencies of the encoded field of view."""
+    """Compute samples (..., ky, kx) at integer frequencies of the encoded field of view."""
     ny, nx = image.shape[-2:]
     y, x = np.arange(ny) - ny // 2, np.arange(nx) - nx // 2
-    y_contiguous = np.exp(-2j * np.pi * np.outer(ky, y) / ny) / np.sqrt(ny)
+    along_y = np.exp(-2j * np.pi * np.outer(ky, y) / ny) / np.sqrt(ny)
     width = nx * oversampling
     along_x = np.exp(-2j * np.pi * np.outer(x, kx) / width) / np.sqrt(width)
-    return (y_contiguous @ image @ along_x).astype(np.complex64)
+    return (along_y @ image @ along_x).astype(np.complex64)
 
 
 def expected(image, ky=None, coils=4):
-    """k-space (coil, y, x) without oversampling, DC at n // 2, by summing over pixels."""
+    """Compute centred k-space (coil, y, x) without oversampling by a sum over pixels."""
     ny, nx = image.shape
     maps = coil_maps(coils, ny, nx)
     ksp = kspace(maps * image, np.arange(ny) - ny // 2, np.arange(nx) - nx // 2)
@@ -116,7 +116,7 @@ def acquisitions(
     last=True,
     **counters,
 ):
-    """Readouts of a slice in the order of `steps` (encode step 1), the last one flagged."""
+    """Return the readouts of a slice in the order of `steps` (encode step 1)."""
     ny, nx = image.shape
     center = ny // 2 if center is None else center
     steps = np.arange(ny) if steps is None else np.asarray(steps)
@@ -152,7 +152,7 @@ def acquisitions(
 
 
 def noise_readout(sigma, coils=4, samples=2048, dwell=5.0, seed=1):
-    """A noise measurement, each real component of standard deviation `sigma`."""
+    """Return a noise readout with standard deviation `sigma` of each real component."""
     rng = np.random.default_rng(seed)
     data = sigma * (rng.normal(size=(coils, samples)) + 1j * rng.normal(size=(coils, samples)))
     readout = ismrmrd.Acquisition.from_array(data.astype(np.complex64))
@@ -162,5 +162,5 @@ def noise_readout(sigma, coils=4, samples=2048, dwell=5.0, seed=1):
 
 
 def measured_noise(frame):
-    """Noise covariance (coil, coil) of a frame in the units in which it was measured."""
+    """Return the noise covariance (coil, coil) of a frame in the units of its input."""
     return frame.kspace.noise_covariance * frame.kspace.unit**2

@@ -5,7 +5,7 @@ from gadgets.protocol.gadgetron.wire import Endpoint
 
 
 def double(connection):
-    """Pass acquisitions on at twice the amplitude, as a plain gadgetron-python node would."""
+    """Double the amplitude of acquisitions, as a plain gadgetron-python node."""
     for acquisition in connection:
         acquisition.data[:] *= 2
         connection.send(acquisition)

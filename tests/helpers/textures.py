@@ -1,4 +1,4 @@
-"""Slices that cost nothing to make, for training."""
+"""Synthetic slices for training."""
 
 import numpy as np
 

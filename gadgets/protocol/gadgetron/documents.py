@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+
+from ismrmrd.xsd import ismrmrdHeader
 
 from scoremri_core.errors import InputError
 from scoremri_core.scans.header import parse_header
@@ -12,7 +13,7 @@ MAX_SIDE = 8192  # of a matrix
 MAX_POINTS = 1 << 28  # of a matrix; arrays have this size per coil
 
 
-def read_header(xml: str) -> Any:
+def read_header(xml: str) -> ismrmrdHeader:
     """Parse an ISMRMRD header and check its matrices.
 
     Raises
@@ -25,7 +26,7 @@ def read_header(xml: str) -> Any:
     return header
 
 
-def check_matrices(header: Any) -> None:
+def check_matrices(header: ismrmrdHeader) -> None:
     """Raise InputError for a header with too large matrices."""
     for number, encoding in enumerate(header.encoding):
         for field in ("encodedSpace", "reconSpace"):

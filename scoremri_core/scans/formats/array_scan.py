@@ -167,10 +167,10 @@ def pattern(acquired: npt.NDArray[np.bool_]) -> tuple[npt.NDArray[np.bool_], tup
     box = np.ix_(_span(rows), _span(columns))
     if acquired[box].all():
         return calibration, (1, 1)
-    y_contiguous, along_z = _run(acquired[nz // 2], ny // 2), _run(acquired[:, ny // 2], nz // 2)
-    block = acquired[along_z, y_contiguous]
+    along_y, along_z = _run(acquired[nz // 2], ny // 2), _run(acquired[:, ny // 2], nz // 2)
+    block = acquired[along_z, along_y]
     if block.size and block.all() and block.shape[1] >= MIN_CALIBRATION:
-        calibration[along_z, y_contiguous] = True
+        calibration[along_z, along_y] = True
     outside = ~calibration[box]
     factor = max(1, round(outside.sum() / max(1, (acquired[box] & outside).sum())))
     if nz == 1 or rows[_span(rows)].mean() == columns[_span(columns)].mean() == 1:

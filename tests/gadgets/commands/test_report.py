@@ -44,7 +44,7 @@ def told(text, title):
 def test_a_replay_makes_a_page_of_all_it_knows(folder):
     text = (folder / "page.html").read_text()
     assert re.findall("<h2>(.*?)</h2>", text) == [
-        "All frames", "slice 0", "slice 1", "What the prior has seen: default",
+        "All frames", "slice 0", "slice 1", "Training data of the prior default",
     ]  # fmt: skip
     titles = ["Posterior mean", "Posterior sd", "Relative sd", "Posterior samples", "Zero-filled"]
     assert re.findall("<figcaption><b>(.*?)</b>", text) == 2 * [
@@ -134,14 +134,14 @@ def test_a_classical_frame_says_why(run, folder, tmp_path):
     asked = ("-o", tmp_path / "out.h5", "--report", tmp_path / "page.html")
     assert run("replay", tmp_path / "scan.h5", *asked, "-p", "sampler=none")[0] == 0
     text = (tmp_path / "page.html").read_text()
-    assert "Not a posterior mean." in text
+    assert "Not a posterior mean:" in text
     assert "because: " in text
     assert re.findall("<figcaption><b>(.*?)</b>", text) == [
         "Classical image",
         "Zero-filled",
         "Classical (regularised SENSE)",
     ]
-    assert "What the prior has seen" not in text
+    assert "Training data of the prior" not in text
 
 
 # What a page of the width asks: does it fit, are its pictures there, does the slider flip them?

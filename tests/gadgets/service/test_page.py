@@ -21,7 +21,7 @@ from gadgets.service.page import LAST, Page
 from gadgets.service.shared import Shared
 from gadgets.service.status import Status
 from scoremri_core import reconstruct
-from scoremri_core.reports.frame import Shown
+from scoremri_core.reports.frame import ReportFrame
 
 pytest.importorskip("prometheus_client")
 
@@ -160,7 +160,7 @@ def test_old_frames_are_forgotten_and_readers_are_few(monkeypatch):
     server = SimpleNamespace(state="ready", scans_open=0, scans_waiting=0, scans_done={})
     own = Page(server)
     for number in range(LAST + 3):
-        own.add(Shown(f"frame number {number}", SHAPE_OF_ONE))
+        own.add(ReportFrame(f"frame number {number}", SHAPE_OF_ONE))
     queue, *shown = told(own)
     assert queue.startswith("event: queue")
     assert [int(re.search(r"frame number (\d+)<", each)[1]) for each in shown] == [
@@ -222,7 +222,7 @@ class Delayed(BaseHTTPRequestHandler):
 def test_a_browser_shows_what_comes(tmp_path):
     server = SimpleNamespace(state="ready", scans_open=0, scans_waiting=0, scans_done={"failed": 3})
     Delayed.own = own = Page(server)
-    own.add(Shown("a frame that came", SHAPE_OF_ONE))
+    own.add(ReportFrame("a frame that came", SHAPE_OF_ONE))
     with ThreadingHTTPServer(("127.0.0.1", 0), Delayed) as http:
         threading.Thread(target=http.serve_forever, daemon=True).start()
         done = subprocess.run(

@@ -1,4 +1,4 @@
-"""What archives accept: DICOM as dciodvfy and dcm2niix, which are not ours, read it."""
+"""Validity of DICOM for dciodvfy and dcm2niix."""
 
 import shutil
 import subprocess
@@ -27,7 +27,7 @@ SIEMENS.acquisitionSystemInformation.systemVendor = "SIEMENS"
 
 
 def series_of(shape=(1, 6, 5), slices=1, frames=1, unit=1.0, scan=None):
-    """Every output of a scan of so many contrasts and repetitions, pixels up to `unit`."""
+    """Return all outputs of a scan with several contrasts and repetitions, pixels up to `unit`."""
     rng = np.random.default_rng(0)
     made = []
     for index, (output, factor) in enumerate(OUTPUTS.items(), start=1):
@@ -53,7 +53,7 @@ def series_of(shape=(1, 6, 5), slices=1, frames=1, unit=1.0, scan=None):
 
 
 def written(folder, series, header=None):
-    """The datasets of all outputs, by their folder."""
+    """Write all outputs and return their datasets by folder."""
     write_series(folder, series, header)
     return {
         each.name: [pydicom.dcmread(path) for path in sorted(each.iterdir())]
@@ -62,7 +62,7 @@ def written(folder, series, header=None):
 
 
 def errors(folder):
-    """What dciodvfy finds wrong with the files of a folder."""
+    """Return the errors of dciodvfy for the files of a folder."""
     found = set()
     for path in sorted(folder.rglob("*.dcm")):
         checked = subprocess.run(
@@ -95,7 +95,7 @@ def test_every_kind_of_output_is_valid(tmp_path, kind):
 
 
 @validator
-def test_what_is_no_number_does_not_reach_the_archive(tmp_path):
+def test_nonfinite_pixels_are_zero(tmp_path):
     series = series_of()[:1]
     (picture,) = series[0].pictures
     picture.pixels[0, 0, :3] = np.nan, np.inf, -np.inf
@@ -113,46 +113,46 @@ def test_every_output_is_an_image_in_its_units_with_a_window(tmp_path, unit):
 
     series = series_of(unit=unit, shape=(2, 6, 5))
     slopes = set()
-    for own, datasets in zip(series, written(tmp_path / "dicom", series).values(), strict=True):
+    for each, datasets in zip(series, written(tmp_path / "dicom", series).values(), strict=True):
         first = datasets[0]
-        truth = np.concatenate([picture.pixels for picture in own.pictures])
+        truth = np.concatenate([picture.pixels for picture in each.pictures])
         values = np.array([apply_modality_lut(one.pixel_array, one) for one in datasets])
         slope = float(first.RescaleSlope)
         np.testing.assert_allclose(values, truth, atol=0.51 * slope)
-        assert slope < (1e-4 if own.is_phase else 2e-5 * unit)
+        assert slope < (1e-4 if each.is_phase else 2e-5 * unit)
         assert {one.SOPClassUID.name for one in datasets} == {"MR Image Storage"}
-        assert first.ImageType[3:] == ["P" if own.is_phase else "M", own.name.upper()]
+        assert first.ImageType[3:] == ["P" if each.is_phase else "M", each.name.upper()]
         grey = apply_voi_lut(values[0], first)
         low = float(first.WindowCenter) - float(first.WindowWidth) / 2
         shown = np.clip((values[0] - low) / float(first.WindowWidth), 0, 1)
         assert np.corrcoef(grey.ravel(), shown.ravel())[0, 1] > 1 - 1e-9
-        slopes |= set() if own.is_phase else {slope}
+        slopes |= set() if each.is_phase else {slope}
     assert len(slopes) == 1
 
 
 @converter
 @pytest.mark.parametrize("kind", ["slice", "stack", "volume", "vendor units", "large"])
-def test_dcm2niix_has_the_values_and_places_of_our_nifti(tmp_path, kind):
+def test_dcm2niix_gives_the_values_and_geometry_of_the_nifti_export(tmp_path, kind):
     nibabel = pytest.importorskip("nibabel")
     series = series_of(**KINDS[kind])
     write_series(tmp_path / "dicom", series)
     command = ["dcm2niix", "-b", "n", "-z", "n", "-f", "%s", "-o", tmp_path, tmp_path / "dicom"]
     subprocess.run(command, check=True, capture_output=True)
-    for own in series:
-        array, affine = stacked(own)
-        (path,) = tmp_path.glob(f"{own.index}*.nii")
+    for each in series:
+        array, affine = stacked(each)
+        (path,) = tmp_path.glob(f"{each.index}*.nii")
         theirs = nibabel.load(path)
         ours = nibabel.Nifti1Image(array, RAS_OF_LPS @ affine)
         turn = nibabel.orientations.ornt_transform(
             nibabel.io_orientation(theirs.affine), nibabel.io_orientation(ours.affine)
         )
         turned = theirs.as_reoriented(turn)
-        if array.shape[2] > 1:  # the distance to the next slice, which a single one has not
+        if array.shape[2] > 1:  # a single slice has no spacing
             np.testing.assert_allclose(turned.affine, ours.affine, atol=2e-3)
         np.testing.assert_allclose(
             turned.affine[:, [0, 1, 3]], ours.affine[:, [0, 1, 3]], atol=2e-3
         )
-        top = np.pi if own.is_phase else KINDS[kind].get("unit", 1.0)
+        top = np.pi if each.is_phase else KINDS[kind].get("unit", 1.0)
         np.testing.assert_allclose(turned.get_fdata(), array, atol=2e-5 * top)
 
 
@@ -173,7 +173,7 @@ HEADERS = {
 
 
 def header_with(fields):
-    """An ISMRMRD header with these fields, wherever they belong."""
+    """Return an ISMRMRD header with these fields in their sections."""
     header = SimulatedScan((16, 16), 1).header
     header.subjectInformation = xsd.subjectInformationType()
     header.studyInformation = xsd.studyInformationType()
@@ -184,20 +184,20 @@ def header_with(fields):
         "acquisitionSystemInformation",
     )
     for name, value in fields.items():
-        (section,) = (own for own in sections if hasattr(getattr(header, own), name))
+        (section,) = (s for s in sections if hasattr(getattr(header, s), name))
         setattr(getattr(header, section), name, value)
     return header
 
 
 @validator
 @pytest.mark.parametrize("name", HEADERS)
-def test_whatever_the_header_says_is_valid(tmp_path, name):
+def test_dicom_is_valid_for_any_header(tmp_path, name):
     write_series(tmp_path / "dicom", series_of()[:1], header_with(HEADERS[name]))
     assert errors(tmp_path / "dicom") == set()
 
 
-def test_the_header_is_kept_as_far_as_dicom_can_hold_it(tmp_path):
-    fields = {key: value for own in HEADERS.values() for key, value in own.items()}
+def test_header_values_are_kept_if_dicom_allows(tmp_path):
+    fields = {key: value for group in HEADERS.values() for key, value in group.items()}
     fields |= {"patientBirthdate": XmlDate(1970, 1, 2), "patientName": "Müller^Jörg"}
     (one,) = written(tmp_path / "dicom", series_of()[:1], header_with(fields))["001_mean"]
     assert (one.PatientName, one.PatientBirthDate) == ("Müller^Jörg", "19700102")
@@ -206,12 +206,12 @@ def test_the_header_is_kept_as_far_as_dicom_can_hold_it(tmp_path):
     assert one.FrameOfReferenceUID.is_valid
 
 
-def test_texts_become_values_that_dicom_has():
+def test_texts_become_valid_values():
     values = dicom_values
     assert values.text("A\\B\n\x1b") == "A/B"
     assert values.text(None) == ""
     cut = values.text("x" + "ä" * 40)
-    assert cut == "x" + "ä" * 31  # 63 bytes: half a letter is none
+    assert cut == "x" + "ä" * 31  # 63 bytes: no partial characters
     assert values.person("a^b^c^d^e^f=g=h=i") == "a^b^c^d^e=g=h"
     assert values.person("x" * 90) == "x" * 64
     assert values.time("23:59:59.500") == "235959.5"

@@ -1,4 +1,4 @@
-"""A point of an oblique scan, found where it is by readers of NIfTI and DICOM that are not ours."""
+"""Position of a point of an oblique scan in NIfTI and DICOM, by external readers."""
 
 import shutil
 import subprocess
@@ -19,26 +19,26 @@ nibabel = pytest.importorskip("nibabel")
 pydicom = pytest.importorskip("pydicom")
 
 SHAPE = (3, 12, 10)  # slices, y, x
-SIDES = np.array([2.0, 3.0, 4.0])  # of a pixel along x and y, and between slices
+SIDES = np.array([2.0, 3.0, 4.0])  # pixel size along x and y, slice spacing
 CENTER = np.array([11.0, -23.0, 37.0])
 POINT = (7, 2, 2)  # x, y and slice of the bright pixel
 SD_OF_MEAN = 0.05
 
 
 def rotation():
-    """An oblique, left-handed set of directions: read, phase and slice as columns."""
+    """Return oblique, left-handed directions: read, phase and slice as columns."""
     matrix, _ = np.linalg.qr(np.random.default_rng(4).normal(size=(3, 3)))
     return matrix if np.linalg.det(matrix) < 0 else -matrix
 
 
 AXES = rotation()
-# pixel n // 2 of each axis is where the position says; slice 1 is the middle one
+# pixel n // 2 of each axis is at the position; slice 1 is the middle one
 TRUTH = CENTER + AXES @ (SIDES * (np.array(POINT) - [10 // 2, 12 // 2, 1]))
 
 
 @pytest.fixture
 def images(tmp_path):
-    """Mean and sd of three slices, not in their order, in an ISMRMRD file."""
+    """Write mean and sd of three unordered slices to an ISMRMRD file."""
     path = tmp_path / "images.h5"
     _, ny, nx = SHAPE
     with ismrmrd.Dataset(str(path), "dataset") as dataset:
@@ -74,13 +74,13 @@ def images(tmp_path):
 
 
 def world(image):
-    """Where the brightest voxel of a NIfTI image lies, in LPS."""
+    """Return the LPS position of the brightest voxel of a NIfTI image."""
     array = np.asarray(image.dataobj)
     index = np.unravel_index(array.argmax(), array.shape)
     return np.diag([-1, -1, 1]) @ (image.affine @ [*index, 1])[:3]
 
 
-def test_nifti_has_the_point_where_it_is(images, tmp_path):
+def test_nifti_has_the_position_of_the_point(images, tmp_path):
     paths = export(tmp_path / "out.h5", read_series(images), ["nifti"])
     assert [path.name for path in paths] == [
         "out_mean.json", "out_mean.nii.gz", "out_std.json", "out_std.nii.gz",
@@ -95,11 +95,11 @@ def test_nifti_has_the_point_where_it_is(images, tmp_path):
     assert b"research" in mean.header["descrip"].tobytes()
 
 
-def test_dicom_has_the_point_where_it_is_and_one_scale(images, tmp_path):
+def test_dicom_has_the_position_of_the_point_and_one_scale(images, tmp_path):
     export(tmp_path / "out.h5", read_series(images), ["dicom"], None)
     files = sorted((tmp_path / "out_dicom" / "001_mean").iterdir())
     datasets = [pydicom.dcmread(path) for path in files]
-    brightest = max(datasets, key=lambda own: own.pixel_array.max())
+    brightest = max(datasets, key=lambda dataset: dataset.pixel_array.max())
     row, column = np.unravel_index(brightest.pixel_array.argmax(), brightest.pixel_array.shape)
     along = np.array(brightest.ImageOrientationPatient, float)
     spacing = np.array(brightest.PixelSpacing, float)
@@ -116,31 +116,31 @@ def test_dicom_has_the_point_where_it_is_and_one_scale(images, tmp_path):
     deviations = [
         pydicom.dcmread(path) for path in sorted((tmp_path / "out_dicom" / "002_std").iterdir())
     ]
-    sd = max(deviations, key=lambda own: own.pixel_array.max())
+    sd = max(deviations, key=lambda dataset: dataset.pixel_array.max())
     assert sd.SOPClassUID == brightest.SOPClassUID
     assert float(sd.RescaleSlope) == slope
     assert sd.pixel_array.max() * slope == pytest.approx(3 * SD_OF_MEAN, abs=slope)
     assert sd.ImagePositionPatient == brightest.ImagePositionPatient
     assert sd.ImageOrientationPatient == brightest.ImageOrientationPatient
-    for own in (*datasets, *deviations):
-        assert "research use only" in own.ImageComments.lower()
-        assert own.FrameOfReferenceUID == sd.FrameOfReferenceUID
-        assert own.StudyInstanceUID == sd.StudyInstanceUID
-    uids = [own.SOPInstanceUID for own in (*datasets, *deviations)]
+    for dataset in (*datasets, *deviations):
+        assert "research use only" in dataset.ImageComments.lower()
+        assert dataset.FrameOfReferenceUID == sd.FrameOfReferenceUID
+        assert dataset.StudyInstanceUID == sd.StudyInstanceUID
+    uids = [dataset.SOPInstanceUID for dataset in (*datasets, *deviations)]
     assert all(uid.is_valid for uid in uids)
     assert len(set(uids)) == 6
-    assert len({own.SeriesInstanceUID for own in (*datasets, sd)}) == 2
-    assert len({float(own.WindowWidth) for own in datasets}) == 1
+    assert len({dataset.SeriesInstanceUID for dataset in (*datasets, sd)}) == 2
+    assert len({float(dataset.WindowWidth) for dataset in datasets}) == 1
 
     again = tmp_path / "again"
     again.mkdir()
     export(again / "out.h5", read_series(images), ["dicom"])
     same = [pydicom.dcmread(path) for path in sorted((again / "out_dicom/001_mean").iterdir())]
-    assert [own.SOPInstanceUID for own in same] == uids[:3]
+    assert [dataset.SOPInstanceUID for dataset in same] == uids[:3]
 
 
 @pytest.mark.skipif(shutil.which("dcm2niix") is None, reason="no dcm2niix")
-def test_dcm2niix_has_the_point_where_it_is(images, tmp_path):
+def test_dcm2niix_has_the_position_of_the_point(images, tmp_path):
     export(tmp_path / "out.h5", read_series(images), ["dicom"])
     for folder in ("001_mean", "002_std"):
         subprocess.run(
@@ -153,22 +153,22 @@ def test_dcm2niix_has_the_point_where_it_is(images, tmp_path):
         )
 
 
-def test_the_header_of_the_scan_tells_patient_and_study(images, tmp_path):
+def test_header_of_the_scan_gives_patient_and_study(images, tmp_path):
     header = SimulatedScan((16, 16), 1).header
     header.subjectInformation.patientName = "Müller^A"
     header.studyInformation = xsd.studyInformationType(studyInstanceUID="1.2.3.4")
     export(tmp_path / "out.h5", read_series(images), ["dicom"], header)
-    own = pydicom.dcmread(tmp_path / "out_dicom" / "001_mean" / "00001.dcm")
-    assert (str(own.PatientName), own.PatientID) == ("Müller^A", "phantom0")
-    assert (own.StudyInstanceUID, own.PatientPosition) == ("1.2.3.4", "HFS")
+    dataset = pydicom.dcmread(tmp_path / "out_dicom" / "001_mean" / "00001.dcm")
+    assert (str(dataset.PatientName), dataset.PatientID) == ("Müller^A", "phantom0")
+    assert (dataset.StudyInstanceUID, dataset.PatientPosition) == ("1.2.3.4", "HFS")
 
 
-def test_scans_of_the_same_number_are_not_one_study(images, tmp_path):
+def test_scans_with_equal_numbers_are_separate_studies(images, tmp_path):
     series, header = read_series(images), SimulatedScan((16, 16), 1).header
-    other = [replace(own, pictures=[brighter(p) for p in own.pictures]) for own in series]
+    other = [replace(each, pictures=[brighter(p) for p in each.pictures]) for each in series]
     studies = []
-    for name, own in (("one", series), ("same", series), ("other", other)):
-        export(tmp_path / f"{name}.h5", own, ["dicom"], header)
+    for name, exported in (("one", series), ("same", series), ("other", other)):
+        export(tmp_path / f"{name}.h5", exported, ["dicom"], header)
         read = pydicom.dcmread(tmp_path / f"{name}_dicom" / "001_mean" / "00001.dcm")
         studies.append(read.StudyInstanceUID)
     assert studies[0] == studies[1] != studies[2]
@@ -178,7 +178,7 @@ def brighter(picture):
     return replace(picture, pixels=2 * picture.pixels)
 
 
-def test_what_is_there_is_kept(images, tmp_path):
+def test_existing_files_are_kept(images, tmp_path):
     export(tmp_path / "out.h5", read_series(images), ["nifti", "dicom"])
     for name in ("nifti", "dicom"):
         with pytest.raises(InputError, match="already exists; --overwrite"):
@@ -187,21 +187,21 @@ def test_what_is_there_is_kept(images, tmp_path):
     before = sorted(tmp_path.iterdir())
     export(tmp_path / "out.h5", read_series(images), ["nifti", "dicom"])
     assert sorted(tmp_path.iterdir()) == before
-    with pytest.raises(InputError, match="format 'gif': expected a comma list of h5, nifti, dicom"):
+    with pytest.raises(InputError, match="format 'gif': expected a comma-separated list of h5"):
         parse_formats("h5,gif")
 
 
-def test_a_kind_of_image_names_a_file_and_no_other_folder(images):
+def test_output_names_are_safe_file_names(images):
     (picture, *_) = read_series(images)[0].pictures
     kind = {"SequenceDescriptionAdditional": "scoremri_../../mean"}
     (series,) = series_of([("image_1", [replace(picture, attributes=kind)])])
     assert series.name == ".._.._mean"
 
 
-def test_uneven_slices_are_refused_by_nifti_and_leave_nothing(images, tmp_path):
+def test_uneven_slices_are_refused_by_nifti_without_a_file(images, tmp_path):
     series = read_series(images)
     series[1].pictures[0].header.position[0] += 1
-    with pytest.raises(InputError, match="not parallel and evenly spaced, as NIfTI needs"):
+    with pytest.raises(InputError, match="not parallel and evenly spaced, as NIfTI requires"):
         export(tmp_path / "out.h5", series, ["nifti"])
     assert [path.name for path in tmp_path.iterdir()] == ["images.h5"]
 
@@ -219,13 +219,13 @@ def frames():
 
 
 class Unit:
-    """The denoiser of images of unit variance."""
+    """Denoiser of images of unit variance."""
 
     def denoise(self, x, sigma):
         return x / (1 + sigma[:, None, None] ** 2)
 
 
-def test_a_reconstructor_does_as_reconstruct(frames):
+def test_reconstructor_equals_reconstruct(frames):
     options = {"samples": 2, "steps": 2, "maps": 1, "prior": Unit()}
     keeping = Reconstructor(**options)
     for frame in frames:
@@ -239,7 +239,7 @@ def test_a_reconstructor_does_as_reconstruct(frames):
         )
 
 
-def test_a_reconstruction_is_drawn_and_written(frames, tmp_path):
+def test_reconstruction_is_plotted_and_written(frames, tmp_path):
     result = reconstruct(frames[0], sampler="none")
     assert isinstance(result, Reconstruction)
     figure = result.plot()

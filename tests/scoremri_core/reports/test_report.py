@@ -1,4 +1,4 @@
-"""Reports: where pixels are in the patient, what colours mean, what a page may not do."""
+"""Reports: orientation, colours, words, and security of the page."""
 
 import base64
 import hashlib
@@ -14,7 +14,7 @@ from PIL import Image
 from scoremri_core.priors.storage import read_card
 from scoremri_core.reports import card, pixels
 from scoremri_core.reports.facts import Facts
-from scoremri_core.reports.frame import Shown, section
+from scoremri_core.reports.frame import ReportFrame, section
 from scoremri_core.reports.geometry import Geometry, letters
 from scoremri_core.reports.page import page, table
 from scoremri_core.reports.panel import panel
@@ -33,13 +33,13 @@ def planes():
 
 
 @pytest.mark.parametrize(("plane", "read", "phase"), list(planes()))
-def test_every_way_to_scan_a_plane_is_shown_the_same_way(plane, read, phase):
+def test_display_of_a_plane_does_not_depend_on_encoding_directions(plane, read, phase):
     geometry = Geometry((120.0, 80.0, 5.0), tuple(read), tuple(phase))
     assert geometry.plane == plane
     view = geometry.view()
     right, bottom = WANTED[plane]
     assert (view.edges["right"], view.edges["bottom"]) == (right, bottom)
-    # A pixel's place in the patient, from the axes of the scan and from those of the view.
+    # position of a pixel from the axes of the scan and from those of the view
     ny, nx = 4, 6
     index = np.arange(ny * nx).reshape(ny, nx)
     at = lambda y, x: (x - 2.5) * 20 * read + (y - 1.5) * 20 * phase  # noqa: E731
@@ -51,27 +51,27 @@ def test_every_way_to_scan_a_plane_is_shown_the_same_way(plane, read, phase):
         here = (column - (columns - 1) / 2) * 20 * AXES[right]
         here = here + (row - (rows - 1) / 2) * 20 * AXES[bottom]
         np.testing.assert_allclose(here, at(y, x))
-    # The arrow leads where y grows.
+    # the arrow points to increasing y
     across, along = view.phase_encode
     y_of = view.of(np.arange(ny)[:, None] * np.ones((1, nx)))
     slope = np.gradient(y_of)
     assert (np.sign(slope[1].mean()), np.sign(slope[0].mean())) == (across, along)
 
 
-def test_oblique_planes_name_both_letters_and_their_tilt():
-    turn = math.radians(30)
-    read = (math.cos(turn), math.sin(turn), 0.0)
+def test_oblique_planes_have_two_letters_and_a_tilt():
+    tilt = math.radians(30)
+    read = (math.cos(tilt), math.sin(tilt), 0.0)
     assert letters(read) == "LP"
     assert letters(tuple(-np.array(read))) == "RA"
     assert letters((0.99, 0.0, -0.14)) == "L"
-    phase = (0.0, math.cos(turn), math.sin(turn))
+    phase = (0.0, math.cos(tilt), math.sin(tilt))
     assert Geometry((1, 1, 1), (1, 0, 0), phase).plane == "axial, tilted by 30 degrees"
 
 
 @pytest.mark.parametrize("read", [(0, 0, 0), (0, 1, 0), (2, 0, 0), (math.nan, 0, 0)])
-def test_directions_that_are_none_are_not_made_up(read):
+def test_invalid_directions_are_unknown(read):
     geometry = Geometry((30.0, 20.0, 5.0), read, (0, 1, 0))
-    assert geometry.plane.startswith("not known")
+    assert geometry.plane.startswith("unknown")
     view = geometry.view()
     assert view.edges == {}
     image = np.arange(6).reshape(2, 3)
@@ -84,7 +84,7 @@ def decoded(uri):
     return Image.open(io.BytesIO(base64.b64decode(data)))
 
 
-def test_greys_are_values_and_colours_say_what_is_not_known():
+def test_greys_are_linear_and_missing_values_grey():
     values = np.array([[0.0, 1.0, 2.0], [4.0, 8.0, np.nan]])
     grey = np.asarray(decoded(pixels.grey(values, 4)))
     np.testing.assert_array_equal(grey, [[0, 64, 128], [255, 255, 0]])
@@ -98,7 +98,7 @@ def test_greys_are_values_and_colours_say_what_is_not_known():
     assert ends[-1] == "#{:02x}{:02x}{:02x}".format(*rgb[1, 0])
 
 
-def test_the_bar_is_as_long_as_it_says():
+def test_length_of_the_scale_bar():
     view = Geometry((220.0, 180.0, 5.0), tuple(X), tuple(Y)).view()
     drawn = panel("data:,", view, "a label")
     assert 'viewBox="0 0 220 180"' in drawn
@@ -107,36 +107,36 @@ def test_the_bar_is_as_long_as_it_says():
     assert 20 <= view.bar <= 220 / 3
 
 
-def test_facts_are_told_in_words():
+def test_facts_in_words():
     good = Facts("posterior", 8, 11, "default", "3", 0.02, 0.02, 1.1, 0.0, 0.0, 3.1)
     words = good.in_words()
     assert "raised" not in words["Noise"]
-    assert words["Misfit"].startswith("1.10: the thermal noise explains")
-    assert words["Never acquired"].startswith("none")
+    assert words["Misfit"].startswith("1.10: the residual is explained by thermal noise")
+    assert words["Unsampled"].startswith("none")
     assert words["Sampling"] == "8 samples by posterior, 11 denoiser evaluations each, seed 3"
     assert good.notice() == ""
     bad = Facts("posterior", 8, 11, "default", "3", 0.02, 0.03, 2.5, 0.0, 0.25, 3.1, factor=100)
     words = bad.in_words()
     assert "raised by 50%" in words["Noise"]
-    assert "more of the data than the thermal noise explains" in words["Misfit"]
-    assert words["Never acquired"].startswith("25% of k-space has no sample near")
+    assert "residual exceeds thermal noise" in words["Misfit"]
+    assert words["Unsampled"].startswith("25% of k-space is far from any sample")
     assert bad.unit == "units of k-space x 100"
     fallen = Facts("none", fallback="no calibration lines")
     assert "because: no calibration lines" in fallen.notice()
-    assert set(fallen.in_words().values()) >= {"not known"}
+    assert set(fallen.in_words().values()) >= {"unknown"}
     assert "sampler 'none'" in Facts("none").notice()
 
 
-def test_the_relative_deviation_is_of_places_with_signal():
+def test_relative_deviation_is_limited_to_signal():
     mean = np.array([[1.0, 0.5], [0.05, 0.0]])
-    shown = Shown("one", mean, std=np.full((2, 2), 0.1))
+    shown = ReportFrame("one", mean, std=np.full((2, 2), 0.1))
     np.testing.assert_allclose(shown.relative, [[0.1, 0.2], [np.nan, np.nan]])
     assert shown.median_relative == "15.0%"
-    assert Shown("none", mean).median_relative == "not known"
+    assert ReportFrame("none", mean).median_relative == "unknown"
 
 
 class Reader(HTMLParser):
-    """What a page refers to, and the tags that it is made of."""
+    """Parser of the links, tags and scripts of a page."""
 
     def __init__(self, text):
         super().__init__()
@@ -161,12 +161,12 @@ class Reader(HTMLParser):
             self.scripts.append(data)
 
 
-def test_a_page_needs_nothing_from_elsewhere_and_runs_nothing_of_a_files():
+def test_page_is_self_contained_and_runs_no_foreign_script():
     evil = '<script>alert(1)</script>"><img src=x onerror=alert(1)>&amp;'
     facts = Facts(evil, 2, 1, evil, evil, 1.0, 1.0, 1.0, 0.0, 1.0)
     image = np.eye(4)
-    shown = Shown(evil, image, image, (image, image), {evil: image}, facts=facts)
-    fallen = Shown(evil, image, facts=Facts(fallback=evil))
+    shown = ReportFrame(evil, image, image, (image, image), {evil: image}, facts=facts)
+    fallen = ReportFrame(evil, image, facts=Facts(fallback=evil))
     named = {"description": evil, "limits": [evil], "sha256": evil}
     named["training_data"] = [{"subject": evil, "contrasts": evil, "licence": evil}]
     text = page(
@@ -189,8 +189,8 @@ def test_a_page_needs_nothing_from_elsewhere_and_runs_nothing_of_a_files():
     assert "http" not in text.replace("http-equiv", "")
 
 
-def test_the_card_says_what_the_prior_has_seen():
+def test_card_lists_the_training_data():
     text = card.section("default", read_card("default"))
     assert "For research only" in text
     assert "openms_p01</td><td>FLAIR, T1W, T2W</td><td>CC-BY" in text
-    assert "not known" in card.section("other", None)
+    assert "Unknown" in card.section("other", None)

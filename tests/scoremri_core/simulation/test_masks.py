@@ -19,14 +19,14 @@ def test_equispaced_counts_every_rth_line_and_the_block(n, center):
     assert mask.acceleration == n / len(grid | block)
 
 
-def test_a_block_of_odd_width_keeps_dc_at_its_middle():
+def test_block_of_odd_width_is_centred_at_dc():
     mask = make_mask("equispaced", (20,), 5, 5)
     assert np.flatnonzero(mask.calibration).tolist() == [8, 9, 10, 11, 12]
 
 
 @pytest.mark.parametrize("kind", ["random", "gaussian", "poisson"])
 @pytest.mark.parametrize(("shape", "r", "width"), [((180,), 4, 24), ((63, 41), 6.5, 9)])
-def test_drawn_masks_take_one_in_r_outside_the_block(kind, shape, r, width):
+def test_random_masks_sample_one_in_r_outside_of_the_block(kind, shape, r, width):
     mask = make_mask(kind, shape, r, width, seed=3)
     outside = mask.sampled & ~mask.calibration
     assert int(mask.calibration.sum()) == width ** len(shape)
@@ -41,7 +41,7 @@ def test_density_falls_towards_the_edges(kind):
     assert counts[48:80].mean() > 3 * np.r_[counts[:16], counts[-16:]].mean()
 
 
-def test_poisson_keeps_steps_apart_where_random_does_not():
+def test_poisson_keeps_a_distance_between_steps():
     def nearest(kind):
         steps = np.argwhere(make_mask(kind, (64, 64), 8, 0, seed=1).sampled)
         away = np.linalg.norm(steps[:, None] - steps[None], axis=-1)
@@ -72,12 +72,12 @@ def test_no_acceleration_samples_everything():
         (("spiral", (64,), 4), "expected one of equispaced"),
         (("equispaced", (64,), 0.5), "acceleration 0.5: expected 1 to 64"),
         (("random", (64,), 65), "expected 1 to 64"),
-        (("equispaced", (64,), 2.5), "R whole"),
+        (("equispaced", (64,), 2.5), "expected a whole number"),
         (("random", (64,), 4, 65), "calibration 65"),
         (("random", (64,), 4, -1), "calibration -1"),
     ],
 )
-def test_refusals_name_the_argument(arguments, words):
+def test_errors_name_the_argument(arguments, words):
     with pytest.raises(InputError, match=words):
         make_mask(*arguments)
 
@@ -87,13 +87,13 @@ def test_refusals_name_the_argument(arguments, words):
 def test_true_acceleration_counts_the_block(kind, shape, width):
     mask = make_mask(kind, shape, 6, width, seed=2, true=True)
     assert mask.calibration.sum() == width ** len(shape)
-    tolerance = 0.1 if kind == "equispaced" else 0.01  # whole steps of a spacing that is not
+    tolerance = 0.1 if kind == "equispaced" else 0.01  # rounded steps of a fractional spacing
     assert mask.acceleration == pytest.approx(6, rel=tolerance)
     with pytest.raises(InputError, match="calibration block"):
         make_mask(kind, shape, 60, 20, true=True)
 
 
-def test_uniform_draws_are_as_dense_everywhere():
+def test_uniform_density_is_constant():
     counts = sum(make_mask("uniform", (128,), 4, 0, seed=s).sampled.astype(int) for s in range(80))
     assert counts[48:80].mean() == pytest.approx(20, rel=0.15)
     assert np.r_[counts[:16], counts[-16:]].mean() == pytest.approx(20, rel=0.15)
@@ -108,7 +108,7 @@ def test_calibration_is_a_number_or_a_share_of_the_lines():
             calibration_width(wrong, 180)
 
 
-def test_lines_and_columns_are_each_other_turned():
+def test_columns_are_transposed_lines():
     received = np.ones((60, 44), bool)
     columns = kept_samples(received.T, "uniform", 4, "10%", 3, "readout", true=True)
     lines = kept_samples(received, "uniform", 4, "10%", 3, "phase", true=True)

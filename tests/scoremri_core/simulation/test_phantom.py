@@ -9,7 +9,7 @@ FOV = (224.0, 180.0)
 
 @pytest.mark.parametrize("contrast", CONTRASTS)
 def test_signals_follow_the_bloch_equations(contrast):
-    """Integrate the longitudinal magnetisation through repetitions until it is steady."""
+    """Iterate the longitudinal magnetisation to its steady state."""
     tr, te, ti = CONTRASTS[contrast]
     for tissue, (density, t1, t2) in TISSUES.items():
         m = 1.0
@@ -24,7 +24,7 @@ def test_signals_follow_the_bloch_equations(contrast):
         assert signal(tissue, contrast) == pytest.approx(expected, rel=1e-4, abs=1e-6)
 
 
-def test_contrasts_look_as_they_should():
+def test_contrasts_have_the_expected_order_of_tissues():
     order = {c: sorted(("fluid", "grey", "white"), key=lambda t: signal(t, c)) for c in CONTRASTS}
     assert order == {
         "t1": ["fluid", "grey", "white"],
@@ -34,10 +34,10 @@ def test_contrasts_look_as_they_should():
 
 
 @pytest.mark.parametrize("shape", [(64, 64), (63, 50)])
-def test_another_matrix_shows_the_same_head(shape):
+def test_head_does_not_depend_on_the_matrix(shape):
     coarse = head_slice(shape, FOV)
     fine = head_slice([3 * n for n in shape], FOV)
-    # With three pixels in one, the middle one of an odd number lies on the coarse pixel's centre.
+    # the middle one of three fine pixels is at the centre of the coarse pixel
     padded = np.pad(fine, ((1 - shape[0] % 2, 0), (1 - shape[1] % 2, 0)))
     averaged = padded[: 3 * shape[0], : 3 * shape[1]].reshape(shape[0], 3, shape[1], 3).mean((1, 3))
     error = np.linalg.norm(np.abs(averaged) - np.abs(coarse)) / np.linalg.norm(coarse)
@@ -53,7 +53,7 @@ def test_the_head_is_upright_and_inside_its_field_of_view():
     assert rows[0] > 0
     assert rows[-1] < 111
     forehead, back = head[rows[0] + 10].sum(), head[rows[-1] - 10].sum()
-    assert forehead < back  # the head is narrower in front, which is up
+    assert forehead < back  # the head is narrower at the front (top)
 
 
 def test_seeds_heights_and_phase():
@@ -74,6 +74,6 @@ def test_fields_have_unit_variance_and_their_wavelength():
     assert power[: int(256 / 16 * 1.3) + 3].sum() > 0.98 * power.sum()
 
 
-def test_an_unknown_contrast_is_refused():
+def test_unknown_contrast_is_refused():
     with pytest.raises(InputError, match="expected one of t1, t2, flair"):
         head_slice((32, 32), FOV, contrast="pd")

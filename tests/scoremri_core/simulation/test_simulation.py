@@ -16,7 +16,7 @@ NOISE = flag_bits(19)
 
 @pytest.mark.parametrize("matrix", [(48, 40), (33, 45)])
 @pytest.mark.parametrize("oversampling", [1, 2])
-def test_a_fully_sampled_combination_returns_the_truth(matrix, oversampling):
+def test_coil_combination_returns_the_truth(matrix, oversampling):
     scan = SimulatedScan(matrix, coils=4, slices=2, oversampling=oversampling, snr=1e5)
     images = to_image(zero_filled_kspace(scan))
     combined = np.sum(scan.coil_maps.conj() * images, axis=1)
@@ -24,7 +24,7 @@ def test_a_fully_sampled_combination_returns_the_truth(matrix, oversampling):
     assert np.abs(combined - scan.image).max() < 1e-3 * np.abs(scan.image).max()
 
 
-def test_the_combination_has_the_noise_that_snr_says():
+def test_noise_of_the_combination_matches_the_snr():
     scan = SimulatedScan((64, 64), coils=6, snr=20, seed=3)
     images = to_image(zero_filled_kspace(scan))
     noise = images - scan.coil_maps * scan.image[:, None]
@@ -32,7 +32,7 @@ def test_the_combination_has_the_noise_that_snr_says():
     assert sd == pytest.approx(1 / 20, rel=0.01)
 
 
-def test_the_noise_scan_has_the_covariance_of_the_data():
+def test_noise_scan_has_the_covariance_of_the_data():
     scan = SimulatedScan((96, 96), coils=5, snr=5)
     readouts = list(scan)
     noise = [a for a in readouts if a.flags & NOISE]
@@ -51,7 +51,7 @@ def test_the_noise_scan_has_the_covariance_of_the_data():
     assert np.abs(np.triu(scan.noise_covariance, 1)).max() > 0.1 * scale
 
 
-def test_headers_say_what_was_scanned():
+def test_headers_describe_the_scan():
     scan = SimulatedScan((20, 24), coils=2, slices=3, repetitions=2)
     readouts = list(scan)
     heads = scan.heads()
@@ -71,7 +71,7 @@ def test_headers_say_what_was_scanned():
     assert sorted(set(imaging["position"][:, 2].tolist())) == [-5, 0, 5]
 
 
-def test_a_volume_has_two_phase_encode_directions():
+def test_volume_has_two_phase_encode_directions():
     scan = SimulatedScan((18, 16), coils=2, partitions=7, oversampling=1, snr=1e6, averages=2)
     kspace = np.zeros((2, 7, 18, 16), complex)
     for readout in scan:
@@ -85,8 +85,8 @@ def test_a_volume_has_two_phase_encode_directions():
     assert (size.x, size.y, size.z) == (16, 18, 7)
 
 
-def test_what_lies_beyond_the_field_of_view_folds_in():
-    """A field of view of half the head: every pixel is the sum of two or three."""
+def test_object_beyond_the_field_of_view_aliases():
+    """With a field of view of half the head, each pixel is the sum of two or three."""
     small = SimulatedScan((24, 32), coils=2, fov=(96, 192), oversampling=1, snr=1e6)
     large = SimulatedScan((72, 32), coils=2, fov=(288, 192), oversampling=1, snr=1e6)
     parts = (large.coil_maps * large.image[:, None]).reshape(1, 2, 3, 24, 32)
@@ -115,7 +115,7 @@ def test_segments_and_backward_lines():
         assert np.abs(forward - clean).max() < 0.4  # of noise of 0.033
 
 
-def test_noise_differs_between_repetitions_and_comes_back_with_the_seed():
+def test_noise_differs_between_repetitions_and_depends_on_the_seed():
     scan = SimulatedScan((16, 16), coils=2, repetitions=2, seed=4)
     first, again = list(scan), list(SimulatedScan((16, 16), coils=2, repetitions=2, seed=4))
     assert first == again
@@ -123,7 +123,7 @@ def test_noise_differs_between_repetitions_and_comes_back_with_the_seed():
 
 
 def test_gadgetron_finds_the_subject_and_the_coils():
-    """By IsmrmrdContextVariables, and by the labels that NoiseAdjustGadget compares."""
+    """As IsmrmrdContextVariables and NoiseAdjustGadget read them."""
     header = SimulatedScan((16, 16), coils=3, seed=5).header
     parts = re.fullmatch(
         "([^_]+)_([^_]+)_([^_]+)_([^_]+)", header.measurementInformation.measurementID
@@ -134,7 +134,7 @@ def test_gadgetron_finds_the_subject_and_the_coils():
     assert len({label.coilName for label in labels}) == 3
 
 
-def test_a_coil_sees_best_what_lies_near_it():
+def test_coils_are_most_sensitive_nearby():
     axis = np.arange(-100.0, 101, 10)
     maps = np.abs(loop_sensitivities(axis, axis, 0.0, 8))
     for coil, angle in enumerate(2 * np.pi * (np.arange(8) + 0.5) / 8):

@@ -12,7 +12,7 @@ from scoremri_core.simulation.undersampling import accelerate
 
 
 class Listed:
-    """A scan held as a list of acquisitions."""
+    """Scan of a list of acquisitions."""
 
     def __init__(self, header, acquisitions, name="listed"):
         self.header, self.acquisitions, self.name = header, list(acquisitions), name
@@ -41,7 +41,7 @@ def imaging(acquisitions):
     return [a for a in acquisitions if not a.is_flag_set(ismrmrd.ACQ_IS_NOISE_MEASUREMENT)]
 
 
-def test_lines_and_flags_are_those_of_an_accelerated_scan():
+def test_lines_and_flags_match_an_accelerated_scan():
     kept = list(accelerate(FLAT, "equispaced", 4, 9))
     originals = {step(a): a for a in imaging(FLAT)}
     lines = {step(a): a for a in imaging(kept)}
@@ -58,7 +58,7 @@ def test_lines_and_flags_are_those_of_an_accelerated_scan():
         assert list(line.position) == list(originals[number].position)
 
 
-def test_first_and_last_flags_move_to_the_lines_that_are_left():
+def test_first_and_last_flags_move_to_remaining_lines():
     kept = imaging(accelerate(DEEP, "equispaced", 3, 5))
     lines = sorted({step(a) for a in kept})
     assert (lines[0], lines[-1]) == (1, 19)
@@ -82,7 +82,7 @@ def test_flags_move_within_their_slice_when_slices_are_interleaved():
     assert [kept.index(a) for a in kept if a.is_flag_set(25)] == [len(kept) - 1]
 
 
-def test_lines_of_another_encoding_space_are_kept_as_they_are():
+def test_lines_of_another_encoding_space_are_kept():
     lines = list(FLAT)
     extra = [ismrmrd.Acquisition(line.getHead(), line.data) for line in lines[-3:]]
     for number, line in enumerate(extra):
@@ -93,7 +93,7 @@ def test_lines_of_another_encoding_space_are_kept_as_they_are():
     assert thinned[:-3] == list(accelerate(FLAT, "equispaced", 4, 8))
 
 
-def test_the_header_says_how_it_was_accelerated():
+def test_header_has_the_acceleration():
     thinned = accelerate(FLAT, "equispaced", 4, 9)
     parallel = thinned.header.encoding[0].parallelImaging
     assert parallel.accelerationFactor.kspace_encoding_step_1 == 4
@@ -105,8 +105,8 @@ def test_the_header_says_how_it_was_accelerated():
 
 
 @pytest.mark.parametrize("kind", ["equispaced", "random", "gaussian", "poisson"])
-def test_the_frame_builder_reads_the_flags_back(kind):
-    """The frame's k-space is the masked original, its calibration the central block."""
+def test_stream_reads_the_flags(kind):
+    """The k-space of the frame is the masked original, its calibration the central block."""
     thinned = accelerate(DEEP, kind, 4, 7, seed=5)
     frames = list(accumulate(thinned, thinned.header, Properties()))
     assert len(frames) == 6
@@ -155,7 +155,7 @@ def test_partitions_of_a_3d_scan_can_be_undersampled():
 
 @pytest.mark.parametrize("last", [False, True])
 @pytest.mark.parametrize("mode", ["separate", "external"])
-def test_a_reference_scan_comes_once_with_lines_of_its_own(mode, last):
+def test_reference_scan_is_acquired_once_with_separate_lines(mode, last):
     thinned = accelerate(DEEP, "equispaced", 4, 6, calibration_mode=mode, calibration_last=last)
     kept = imaging(thinned)
     reference = [a for a in kept if a.is_flag_set(ismrmrd.ACQ_IS_PARALLEL_CALIBRATION)]
@@ -181,7 +181,7 @@ def test_a_reference_scan_comes_once_with_lines_of_its_own(mode, last):
         assert header.encoding[1].encodingLimits.kspace_encoding_step_1.center == 3
 
 
-def test_partial_fourier_and_partial_echo_leave_out_the_beginning():
+def test_partial_fourier_and_partial_echo_drop_the_beginning():
     thinned = accelerate(FLAT, "equispaced", 2, 6, partial_fourier=0.625, echo=0.75)
     originals = {step(a): a for a in imaging(FLAT)}
     lines = {step(a): a for a in imaging(thinned)}
@@ -203,7 +203,7 @@ def test_partial_fourier_and_partial_echo_leave_out_the_beginning():
         ({"echo": 0.5}, "partial echo 0.5: expected more than 0.5"),
     ],
 )
-def test_refused_options(options, words):
+def test_invalid_options_are_refused(options, words):
     with pytest.raises(InputError, match=words):
         accelerate(FLAT, "equispaced", 2, 6, **options)
 
@@ -223,7 +223,7 @@ def test_refusals(arguments, words):
         accelerate(FLAT, *arguments)
 
 
-def test_what_is_undersampled_already_is_refused():
+def test_undersampled_scan_is_refused():
     thinned = accelerate(FLAT, "equispaced", 2, 4)
     with pytest.raises(InputError, match="listed: not fully sampled: slice 0 has 22 lines"):
         accelerate(Listed(thinned.header, thinned), "equispaced", 2, 4)
@@ -234,7 +234,7 @@ def test_what_is_undersampled_already_is_refused():
 def test_real_scans(raw_data):
     with open_scan(raw_data / "brain_axial_8ch_230x180.h5") as scan:
         thinned = accelerate(scan, "equispaced", 6, 24)
-        assert len(list(thinned)) == 30 + 20  # every sixth of 180, and 20 more of the central 24
+        assert len(list(thinned)) == 30 + 20  # every sixth of 180 and 20 more of the central 24
         assert thinned.mask.acceleration == 3.6
     with (
         open_scan(raw_data / "siemens_R3_14ch_noise_scan.h5") as scan,
