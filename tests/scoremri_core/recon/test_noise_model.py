@@ -322,10 +322,10 @@ def test_samples_and_frames_do_not_influence_each_other(operator):
     power = residual(operator, white(3, torch.Generator().manual_seed(5)))
     power[0, 1] *= 100
     together = level_of(operator, torch.tensor([0.5, 0.1]))
-    together.follow(power)
+    together.update(power)
     for i in range(3):
         alone = level_of(operator, torch.tensor([0.5, 0.1]))
-        alone.follow(power[:, i : i + 1])
+        alone.update(power[:, i : i + 1])
         torch.testing.assert_close(alone.variance[:, 0], together.variance[:, i], rtol=0, atol=0)
     assert float(together.variance[0, 1].mean()) > 20 * float(together.variance[0, 0].mean())
 
@@ -377,10 +377,10 @@ def test_what_maps_get_wrong_of_a_line_with_much_signal_is_no_excess(operator):
     noise[..., LINE, :] = wrong
     power = residual(operator, noise)
     alone = level_of(operator, torch.tensor([1.0, 1.0]), noise[:, 0])
-    alone.follow(power)
+    alone.update(power)
     data[..., LINE, :] = 5 * wrong[:, 0]
     explained = level_of(operator, torch.tensor([1.0, 1.0]), data)
-    explained.follow(power)
+    explained.update(power)
     assert float(centred(alone.excess)[..., LINE, :].min()) > 10
     assert float(centred(explained.excess)[..., LINE, :].max()) < 2
 
@@ -392,9 +392,9 @@ def test_a_bad_line_of_one_sample_changes_no_other(operator):
     together = level_of(operator, torch.tensor([1.0, 1.0]), data)
     alone = [level_of(operator, torch.tensor([1.0, 1.0]), data) for _ in range(2)]
     for factor in (1, 2, 1):
-        together.follow(factor * power)
+        together.update(factor * power)
         for i in range(2):
-            alone[i].follow(factor * power[:, i : i + 1])
+            alone[i].update(factor * power[:, i : i + 1])
     assert float(together.excess[1, 1].max()) > 10
     for i in range(2):
         torch.testing.assert_close(alone[i].variance[:, 0], together.variance[:, i], rtol=0, atol=0)
