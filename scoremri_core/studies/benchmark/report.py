@@ -1,4 +1,4 @@
-"""The rows of the benchmark, from what was measured."""
+"""The table of the benchmark."""
 
 from __future__ import annotations
 
@@ -23,22 +23,32 @@ Runs = dict[str, list[Measurement] | str]
 
 @dataclass(frozen=True)
 class Timing:
-    """One method; medians over the repetitions, None for what it does not have.
+    """Measurements of one method, medians over the repetitions; None if not available.
 
     Attributes
     ----------
-    method : its name.
-    seconds : from k-space to the image, coil maps included; or those of the coil maps.
-    runs : seconds of each repetition.
-    seconds_per_sample : of a posterior sample.
-    coil_maps, denoiser, rest : how the seconds split.
-    evaluations : denoiser evaluations per sample.
-    ratio : seconds over the default's, the median of the repetitions' own.
-    psnr : of the image against the truth, dB.
-    crps : of the samples against the truth, over its maximum.
-    similarity_median, similarity_1st_percentile : of coil maps with ours, |<s1, s2>| in the head.
-    memory, gpu_memory : peak of the row's process in MB.
-    note : a setting, what was scaled, or why nothing was measured.
+    method : str
+    seconds : float or None
+        From k-space to the image including coil maps, or of the coil maps.
+    runs : sequence of float
+        Seconds of each repetition.
+    seconds_per_sample : float or None
+    coil_maps, denoiser, rest : float or None
+        Parts of the seconds.
+    evaluations : int or None
+        Denoiser evaluations per sample.
+    ratio : float or None
+        Median over the repetitions of the seconds over the default's.
+    psnr : float or None
+        Of the image against the truth, dB.
+    crps : float or None
+        Of the samples against the truth, over its maximum.
+    similarity_median, similarity_1st_percentile : float or None
+        |<s1, s2>| of coil maps with scoremri's, in the head.
+    memory, gpu_memory : float or None
+        Peak of the process in MB.
+    note : str
+        A setting, an extrapolation, or the reason of a failure.
     """
 
     method: str
@@ -60,12 +70,12 @@ class Timing:
 
 
 def frame_names(case: Case) -> list[str]:
-    """The rows that reconstruct a frame, and the machine's convolutions."""
+    """Return the methods that reconstruct a frame, and the convolutions."""
     return [name for name in FRAME if name != "scoremri, batch" or case.frames > 1]
 
 
 def work(case: Case, extra_maps: int, repetitions: int) -> int:
-    """Number of `advance` calls of `benchmark`."""
+    """Return the number of `advance` calls of `benchmark`."""
     return (len(frame_names(case)) + (1 + extra_maps) * len(COIL_MAPS)) * (1 + repetitions)
 
 
@@ -76,19 +86,25 @@ def benchmark(
     threads: int | None = None,
     advance: Callable[[str], None] = lambda note: None,
 ) -> dict[str, Any]:
-    """Measure every row.
+    """Measure all methods.
 
     Parameters
     ----------
-    case : the frame.
-    more_maps : further frames, for the coil maps alone.
-    repetitions : of each row, after one to warm up; medians count.
-    threads : of each process; None leaves it to the libraries.
-    advance : called with the name of each row that has run, `work` times.
+    case : Case
+        The frame.
+    more_maps : sequence of Case, optional
+        Further frames, for the coil maps only.
+    repetitions : int, optional
+        Of each method, after a warm-up.
+    threads : int, optional
+        Of each process; None for the defaults of the libraries.
+    advance : callable, optional
+        Called with the name of a method after each run, `work` times.
 
     Returns
     -------
-    What the JSON file holds: machine, scan, rows and the floor.
+    dict
+        Content of the JSON file: machine, scan, rows and the floor.
     """
     machine = describe_machine(threads)
     found = measure("frame", frame_names(case), case, repetitions, threads, advance)
@@ -134,7 +150,7 @@ def benchmark(
 
 
 def frame_rows(case: Case, found: Runs) -> list[Timing]:
-    """Rows of the methods that reconstruct the frame, the default's first."""
+    """Return the rows of the methods that reconstruct the frame, the default first."""
     from scoremri_core.score.metrics import psnr
 
     rows = []
@@ -168,12 +184,12 @@ def frame_rows(case: Case, found: Runs) -> list[Timing]:
 
 
 def coil_map_rows(case: Case, found: Runs) -> list[Timing]:
-    """Rows of the coil maps, ours first."""
+    """Return the rows of the coil maps, scoremri's first."""
     from scoremri_core.score.metrics import head_mask
 
     head = head_mask(case.truth)
-    own = found[DEFAULT]
-    ours = None if isinstance(own, str) else own[-1].output
+    default = found[DEFAULT]
+    ours = None if isinstance(default, str) else default[-1].output
     rows = []
     for method, runs in found.items():
         if isinstance(runs, str):
@@ -189,7 +205,7 @@ def coil_map_rows(case: Case, found: Runs) -> list[Timing]:
                 method,
                 median(seconds),
                 seconds,
-                ratio=_ratio(runs, own),
+                ratio=_ratio(runs, default),
                 similarity_median=typical,
                 similarity_1st_percentile=worst,
                 memory=runs[-1].memory,
@@ -200,32 +216,42 @@ def coil_map_rows(case: Case, found: Runs) -> list[Timing]:
 
 
 def similarity(first: Image, second: Image) -> NDArray[np.float64]:
-    """|<s1, s2>| / |s1| |s2| of coil maps (coil, y, x) pixel by pixel; 0 where one vanishes."""
+    """Return |<s1, s2>| / |s1| |s2| of coil maps (coil, y, x) in each pixel, 0 where one is 0."""
     product = np.abs(np.sum(first.conj() * second, axis=0))
-    lengths = np.linalg.norm(first, axis=0) * np.linalg.norm(second, axis=0)
-    found: NDArray[np.float64] = np.where(lengths > 0, product / np.maximum(lengths, 1e-30), 0)
-    return found
+    norms = np.linalg.norm(first, axis=0) * np.linalg.norm(second, axis=0)
+    ratio: NDArray[np.float64] = np.where(norms > 0, product / np.maximum(norms, 1e-30), 0)
+    return ratio
 
 
 def floor(default: Timing, rates: list[Measurement] | str, samples: int) -> dict[str, Any]:
-    """Compare the default with the least time in which its network could be evaluated.
+    """Compare the default sampler with a lower bound of its network's time.
 
     Parameters
     ----------
-    default : the row of the default sampler.
-    rates : of the machine's convolutions, or why they were not measured.
-    samples : posterior samples.
+    default : Timing
+        Of the default sampler.
+    rates : list of Measurement, or str
+        Of the machine's convolutions, or why they were not measured.
+    samples : int
+        Posterior samples.
 
     Returns
     -------
-    flops : of one evaluation for one image.
-    rates : FLOPs per second of the fastest convolution, by precision; medians.
-    convolutions : the same for each, as last measured.
-    seconds : FLOPs of all evaluations of the frame over the higher rate.
-    denoiser_fraction, frame_fraction : `seconds` over those of the denoiser, of the frame.
-    overhead : share of the frame's time that is not the denoiser's.
-    coil_maps : share of the frame's time that is the coil maps'.
-    note : why something is missing.
+    dict
+        flops : of one evaluation for one image.
+
+        rates : FLOPs per second of the fastest convolution, by precision; medians.
+
+        convolutions : the same for each, as last measured.
+
+        seconds : FLOPs of all evaluations of the frame over the higher rate.
+
+        denoiser_fraction, frame_fraction : `seconds` over those of the denoiser and of the frame.
+
+        overhead, coil_maps : fractions of the frame's time outside of the denoiser, and in the coil
+        maps.
+
+        note : why something is missing.
     """
     if isinstance(rates, str):
         return {"note": rates}
@@ -251,7 +277,7 @@ def floor(default: Timing, rates: list[Measurement] | str, samples: int) -> dict
 
 
 def describe_machine(threads: int | None) -> dict[str, Any]:
-    """Processor, GPU, cores, versions, and how busy the machine is before anything runs."""
+    """Return processor, GPU, cores, versions and the load before the benchmark."""
     import torch
 
     cpuinfo = Path("/proc/cpuinfo")
@@ -269,12 +295,12 @@ def describe_machine(threads: int | None) -> dict[str, Any]:
 
 
 def _load() -> float | None:
-    """Processes that ran or wanted to, averaged over a minute; None where it is not told."""
+    """Return the load average over a minute; None if unknown."""
     return os.getloadavg()[0] if hasattr(os, "getloadavg") else None
 
 
 def _ratio(runs: list[Measurement], default: list[Measurement] | str) -> float | None:
-    """Median over the rounds of the seconds over the default's in the same round."""
+    """Return the median over the rounds of the seconds over the default's."""
     if isinstance(default, str):
         return None
-    return median(run.seconds / own.seconds for run, own in zip(runs, default, strict=True))
+    return median(run.seconds / ref.seconds for run, ref in zip(runs, default, strict=True))

@@ -1,4 +1,4 @@
-"""How time and memory of the default sampler grow with slices, samples, pixels and coils."""
+"""Scaling of time and memory of the default sampler with slices, samples, pixels and coils."""
 
 from __future__ import annotations
 
@@ -57,9 +57,10 @@ def scaling(
 
     Returns
     -------
-    For each size: its name, the values (pixels for "side"), seconds and MB (of a process of its
-    own, interpreter and libraries included), the `exponent` of each, and the exponent that n log n
-    has over these values.  A case that fails has None and a note.
+    list of dict
+        For each size its name, the values (pixels for "side"), seconds and MB (of a separate
+        process, including interpreter and libraries), the `exponent` of each, and the exponent of
+        n log n over these values. A failed case has None and a note.
     """
     found = []
     for name, values in sizes.items():
@@ -84,9 +85,9 @@ def scaling(
 
 
 def exponent(sizes: Sequence[float], values: Sequence[float | None]) -> float | None:
-    """The p of the power law c n^p nearest to the values, by least squares of logarithms.
+    """Fit the exponent p of c n^p by least squares of logarithms; None for fewer than two values.
 
-    Values that are None do not count; None where fewer than two are left.
+    Values that are None are skipped.
     """
     pairs = [(n, value) for n, value in zip(sizes, values, strict=True) if value]
     if len(pairs) < 2:
@@ -112,7 +113,7 @@ def draw(path: str | os.PathLike[str], growth: Sequence[dict[str, Any]]) -> None
                 axis.set_xticks(n, [f"{count:,.0f}" for count in n], rotation=30)
                 axis.minorticks_off()
             power = each["exponents"][key]
-            axis.set_title("" if power is None else f"n to the {power:.2f}", fontsize=10)
+            axis.set_title("" if power is None else f"scales as n^{power:.2f}", fontsize=10)
             axis.set_xlabel(each["size"])
             axis.set_ylabel(label)
     axes[0, 0].legend(fontsize=8)
@@ -145,7 +146,7 @@ def _measured(case: Case, repetitions: int, threads: int | None) -> dict[str, An
     if isinstance(runs, str):
         return {"seconds": None, "memory": None, "note": runs}
     return {
-        # those of a batch are told by the frame
+        # batched runs report seconds per frame
         "seconds": median(run.seconds for run in runs) * case.frames,
         "memory": runs[-1].memory,
         "note": "",

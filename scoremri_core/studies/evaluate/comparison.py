@@ -1,4 +1,4 @@
-"""Retrospective undersampling of a fully sampled slice: every method against one reference."""
+"""Retrospective undersampling of a fully sampled slice, and scores of each method."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from scoremri_core.studies.methods.registry import CLASSICAL, lambda_note
 
 logger = logging.getLogger(__name__)
 
-PROBE = 0.3  # sd of the noise that is added to find out what becomes of noise, in sd of the data's
+PROBE = 0.3  # sd of the noise probe over that of the data
 METHODS = (*CLASSICAL, POSTERIOR_MEAN)
 REFERENCES = ("MVUE", "root sum of squares")
 
@@ -35,16 +35,16 @@ Image = NDArray[np.complex64]
 
 @dataclass(frozen=True, kw_only=True)
 class RunMetrics(Uncertainty):
-    """What is known of a reconstruction beside its image, of a slice or on average.
+    """Measurements of a reconstruction, of one slice or averaged.
 
     Attributes
     ----------
     true_acceleration : float or None
-        With the calibration lines counted.
+        Calibration lines included.
     misfit, sigma_thermal, sigma_n : float or None
         Of the reconstruction's `Info`, the last two over its scale.
     seconds : float or None
-        Of the reconstruction; coil maps are included for the posterior mean alone.
+        Of the reconstruction, including coil maps for the posterior mean only.
     """
 
     true_acceleration: float | None = None
@@ -64,11 +64,11 @@ class MethodScore(RunMetrics, Score):
         One of METHODS.
     slice : int
     acceleration : float
-        R as asked for.
+        R as requested.
     reference : str
         One of REFERENCES.
     note : str
-        The lambda that was chosen, or why there are no samples.
+        The chosen lambda, or the reason of a fallback.
     psnr_fixed_lambda : float or None
         Of L1-wavelet with FIXED_LAMBDA.
     """
@@ -83,13 +83,16 @@ class MethodScore(RunMetrics, Score):
 
 @dataclass(frozen=True)
 class Comparison:
-    """Images (y, x) of one undersampled slice.
+    """Images of one undersampled slice.
 
     Attributes
     ----------
-    reference : of the full data.
-    images : by method.
-    std, error : posterior sd and error of the magnitude.
+    reference : complex64 array, (y, x)
+        From the full data.
+    images : mapping of str to complex64 array, (y, x)
+        By method.
+    std, error : float32 array, (y, x)
+        Posterior sd and error of the magnitude.
     """
 
     reference: Image
@@ -99,15 +102,19 @@ class Comparison:
 
 
 class Evaluation:
-    """Scores of every method on one fully sampled slice.
+    """Scores of each method on one fully sampled slice.
 
     Parameters
     ----------
-    kspace : (coil, y, x) complex, fully sampled, centred; empty lines at the ends are allowed.
-    index : of the slice, for the scores.
-    calibration : number of calibration lines, or their share; the reference is the MVUE of the full
-        data with coil maps from these.
-    axis, true : see `kept_samples`.
+    kspace : complex64 array, (coil, y, x)
+        Fully sampled, centred; empty lines at the ends are allowed.
+    index : int, optional
+        Of the slice, for the scores.
+    calibration : int or str, optional
+        Number or fraction of calibration lines. The reference is the MVUE of the full data with
+        coil maps from these.
+    axis, true : str, bool, optional
+        See `kept_samples`.
     """
 
     def __init__(
@@ -128,27 +135,27 @@ class Evaluation:
 
     @cached_property
     def root_sum_of_squares(self) -> Image:
-        """Of the full data, (y, x), less the mean power of its noise.
+        """Root sum of squares of the full data, (y, x), with the mean noise power subtracted.
 
-        Noise only ever adds to a sum of squares: where there is no signal, an image without
-        noise would be far from it, and a noisy one near.
+        Noise biases a sum of squares: without subtraction noisy images would score better in the
+        background.
         """
         power = root_sum_of_squares(self.kspace) ** 2
         received = measured(self.kspace).mean()
-        less = np.maximum(power - np.trace(self.noise).real * received, 0)
-        root: Image = np.sqrt(less).astype(np.complex64)
+        signal = np.maximum(power - np.trace(self.noise).real * received, 0)
+        root: Image = np.sqrt(signal).astype(np.complex64)
         return root
 
     @cached_property
     def coil_directions(self) -> Image:
-        """The coil images over their root sum of squares: maps whose MVUE is that root."""
+        """Coil images over their root sum of squares: maps whose MVUE is that root."""
         images = to_image(self.kspace)
         norm = np.linalg.norm(images, axis=0)
         directions: Image = images / np.where(norm > 0, norm, 1)
         return directions
 
     def undersampled(self, kind: str, acceleration: float, seed: int = 0) -> tuple[Image, float]:
-        """K-space with lines, or samples, dropped, and its true acceleration."""
+        """Return undersampled k-space, (coil, y, x), and its true acceleration."""
         received = measured(self.kspace)
         kept = kept_samples(
             received, kind, acceleration, self.calibration, seed, self.axis, self.true
@@ -163,16 +170,24 @@ class Evaluation:
         mask_seed: int = 0,
         before: Callable[[str], None] = lambda method: None,
     ) -> tuple[list[MethodScore], Comparison]:
-        """Reconstruct one undersampled version of the slice by every method.
+        """Undersample the slice, and reconstruct it by each method.
 
-        Where the object folds, so that the reconstruction has two sets of coil maps, no MVUE is
-        right and the reference is the root sum of squares of the full data, less its noise.
+        If the object is larger than the field of view, so that the reconstruction has two sets of
+        coil maps, no MVUE is exact, and the reference is `root_sum_of_squares`.
 
         Parameters
         ----------
-        kind, acceleration, mask_seed : see `kept_samples`
-        reconstruct : k-space (coil, y, x) to a `Reconstruction`, with every estimate its own
-        before : called with the name of the method about to run
+        kind, acceleration, mask_seed : str, float, int
+            See `kept_samples`.
+        reconstruct : callable
+            Maps k-space (coil, y, x) to a `Reconstruction`, estimating noise, maps and scale.
+        before : callable, optional
+            Called with the name of the next method.
+
+        Returns
+        -------
+        scores : list of MethodScore
+        comparison : Comparison
         """
         kspace, true_acceleration = self.undersampled(kind, acceleration, mask_seed)
         covariance = covariance_from_edges(kspace)
@@ -187,12 +202,12 @@ class Evaluation:
         ours = Answer(result.mean[0], result.samples[0], result.info.effective_samples)
         found[POSTERIOR_MEAN] = [(ours, seconds)]
 
-        folds = _folds(result)
-        reference = self.root_sum_of_squares if folds else self.reference
+        aliased = _is_aliased(result)
+        reference = self.root_sum_of_squares if aliased else self.reference
         rest: dict[str, Any] = _of_info(result.info)
         std = result.magnitude_std[0]
         if np.isfinite(std).all():
-            compared = self._reference(result, folds, kspace, reconstruct)
+            compared = self._reference(result, aliased, kspace, reconstruct)
         else:
             compared = Reference(reference)
             rest["note"] = result.info.reason or "no samples"
@@ -209,7 +224,7 @@ class Evaluation:
                     acceleration=acceleration,
                     true_acceleration=true_acceleration,
                     seconds=seconds,
-                    reference=REFERENCES[folds],
+                    reference=REFERENCES[aliased],
                     psnr_fixed_lambda=psnr(fixed[0], reference) if fixed else None,
                     **vars(score(answer, compared)),
                     **({"note": answer.note} | (rest if answer is ours else {})),
@@ -219,36 +234,36 @@ class Evaluation:
         return scores, Comparison(reference, images, std, error.astype(np.float32))
 
     def _reference(
-        self, result: Any, folds: bool, kspace: Image, reconstruct: Callable[[Image], Any]
+        self, result: Any, aliased: bool, kspace: Image, reconstruct: Callable[[Image], Any]
     ) -> Reference:
-        """What the samples are compared with, and its noise.
+        """Return the reference of the samples and its noise.
 
-        It is the MVUE with the samples' own coil maps, and so has their phase; of an object that
-        folds, the root sum of squares.
+        The MVUE with the coil maps of the samples has their phase; the root sum of squares for an
+        object larger than the field of view.
         """
-        maps = self.coil_directions if folds else result.maps[0, 0]
+        maps = self.coil_directions if aliased else result.maps[0, 0]
         noise = reference_noise_variance(self.noise, maps)
-        shared = self._shared_noise(result, folds, maps, kspace, reconstruct)
+        shared = self._shared_noise(result, aliased, maps, kspace, reconstruct)
         return Reference(
-            self.root_sum_of_squares if folds else self.reference,
-            None if folds else mvue(self.kspace, maps),
+            self.root_sum_of_squares if aliased else self.reference,
+            None if aliased else mvue(self.kspace, maps),
             noise - 2 * shared,
         )
 
     def _shared_noise(
         self,
         result: Any,
-        folds: bool,
+        aliased: bool,
         maps: Image,
         kspace: Image,
         reconstruct: Callable[[Image], Any],
     ) -> NDArray[np.float64]:
-        """Covariance E Re(e n^*) of the mean's error e with the noise n of the reference, (y, x).
+        """Estimate E Re(e n^*) of the mean's error e and the noise n of the reference, (y, x).
 
-        The lines that were kept are in the reference too, and the mean follows their noise in part:
-        |mean - reference|^2 is |e|^2 + |n|^2 less twice this.  It is found as the divergence is in
-        Monte Carlo SURE (Ramani et al. 2008), by what becomes of a little more noise; a single
-        probe is enough for an average over the image.
+        The kept lines are part of the reference, and the mean follows their noise in part:
+        |mean - reference|^2 is |e|^2 + |n|^2 less twice this covariance. Estimated with a noise
+        probe, like the divergence in Monte Carlo SURE (Ramani et al. 2008); one probe suffices for
+        an average over the image.
         """
         rng = np.random.default_rng(0)
         white = rng.standard_normal((2, *kspace.shape))
@@ -256,26 +271,26 @@ class Evaluation:
         lines = np.asarray(measured(self.kspace).any(axis=1))[:, None]
         probe = whiten(white[0] + 1j * white[1], root) * lines
         noisy = reconstruct((kspace + probe * (kspace != 0)).astype(np.complex64))
-        if folds:
-            # of two equal components the magnitude has one
+        if aliased:
+            # the magnitude has one of two equal components
             change = 2 * (noisy.magnitude[0] - result.magnitude[0])
         else:
-            # its own maps have another phase
-            turn = np.sum(maps.conj() * noisy.maps[0, 0], axis=0)
-            change = noisy.mean[0] * turn - result.mean[0]
+            # its coil maps may have another phase
+            rotation = np.sum(maps.conj() * noisy.maps[0, 0], axis=0)
+            change = noisy.mean[0] * rotation - result.mean[0]
         shared: NDArray[np.float64] = np.real(change * mvue(probe, maps).conj())
         return shared / PROBE**2
 
 
-def _folds(result: Any) -> bool:
-    """Whether a reconstruction needed a second set of coil maps anywhere."""
+def _is_aliased(result: Any) -> bool:
+    """Whether a reconstruction has a second set of coil maps in any pixel."""
     maps = result.maps[0]
-    # NaN, of a slice without maps, is not above zero
+    # the NaN maps of a failed estimate do not count
     return len(maps) == 2 and bool(np.any(np.abs(maps[1]) > 0))
 
 
 def _of_info(info: Any) -> dict[str, float | None]:
-    """What a table has of `Info`: noise levels in units of the scale."""
+    """Return misfit and noise levels of `Info`, the latter over the scale."""
 
     def number(name: str, unit: float = 1.0) -> float | None:
         value = getattr(info, name)[0] / unit

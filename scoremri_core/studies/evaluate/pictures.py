@@ -1,4 +1,4 @@
-"""Pictures of a reconstruction beside the truth."""
+"""Pictures of reconstructions and their references."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 PANELS = ("Reference", "L1-wavelet", "Posterior mean", "Posterior sd", "Error")
-TALLEST = 60000  # pixels of a picture, which the PNG writer can do
+MAX_HEIGHT = 60000  # pixels, the limit of the PNG writer
 
 
 @dataclass(frozen=True)
 class Panels:
-    """A row of images (y, x), one for each of PANELS, and what is written above it."""
+    """A row of images (y, x), one for each of PANELS, and its title."""
 
     title: str
     images: tuple[npt.NDArray[Any], ...]
@@ -39,20 +39,25 @@ def comparison(
     geometry: Geometry | None = None,
     unit: str = "units of k-space",
 ) -> None:
-    """Draw truth, zero-filled and posterior mean; below them a sample, uncertainty and true error.
+    """Draw truth, zero-filled image and posterior mean, a sample, uncertainty and true error.
 
-    The images share one grey window; uncertainty and error, both of the magnitude, share one
-    colour scale.
+    The images share one grey window; sd and error of the magnitude share one colour scale.
 
     Parameters
     ----------
-    path : PNG to write
-    truth, zero_filled, mean : (y, x) images, of which the magnitude is shown
-    std : (y, x) posterior standard deviation of the magnitude
-    title : above the panels
-    sample : (y, x) posterior sample, of which the magnitude is shown; None leaves it out
-    geometry : for letters and scale, and to turn the images as they are looked at; None has none
-    unit : of all values
+    path : path-like
+        PNG to write.
+    truth, zero_filled, mean : array, (y, x)
+        Drawn by magnitude.
+    std : real array, (y, x)
+        Posterior sd of the magnitude.
+    title : str, optional
+    sample : array, (y, x), optional
+        Posterior sample, drawn by magnitude.
+    geometry : Geometry, optional
+        For the orientation, its letters and a scale bar.
+    unit : str, optional
+        Of all values.
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
@@ -103,7 +108,7 @@ def comparison(
 
 
 def _around(axis: Any, view: View) -> None:
-    """Letters of the patient's directions and a scale, on axes in mm."""
+    """Draw the patient's directions and a scale bar, on axes in mm."""
     places = {"left": (0.03, 0.5), "right": (0.97, 0.5), "top": (0.5, 0.96), "bottom": (0.5, 0.04)}
     style = {"color": "white", "ha": "center", "va": "center", "fontsize": 11}
     for edge, letters in view.edges.items():
@@ -121,7 +126,7 @@ def table_of_images(path: str | os.PathLike[str], rows: Sequence[Panels]) -> Non
 
 
 def figure_of_images(rows: Sequence[Panels]) -> Figure:
-    """The figure of `table_of_images`.
+    """Return the figure of `table_of_images`.
 
     The three images of a row share one grey window; sd and error share one colour scale.
     """
@@ -129,7 +134,7 @@ def figure_of_images(rows: Sequence[Panels]) -> Figure:
 
     width = 3.0 * len(PANELS)
     heights = [2.8 * min(max(np.divide(*row.images[0].shape), 0.5), 2) + 0.7 for row in rows]
-    dpi = min(100, TALLEST / sum(heights))
+    dpi = min(100, MAX_HEIGHT / sum(heights))
     figure = Figure((width, sum(heights)), dpi, facecolor="white", layout="constrained")
     parts = figure.subfigures(len(rows), 1, squeeze=False, height_ratios=heights)[:, 0]
     for part, row in zip(parts, rows, strict=True):
@@ -147,7 +152,7 @@ def figure_of_images(rows: Sequence[Panels]) -> Figure:
 
 
 def rms(x: npt.NDArray[Any]) -> float:
-    """Root mean square."""
+    """Return the root mean square."""
     return float(np.sqrt(np.mean(np.square(x))))
 
 

@@ -1,4 +1,4 @@
-"""One table over many fully sampled scans: a row for each scan, mask and acceleration."""
+"""Evaluation of many fully sampled scans: one row per scan, mask and acceleration."""
 
 from __future__ import annotations
 
@@ -26,12 +26,13 @@ from scoremri_core.studies.evaluate.comparison import (
     MethodScore,
     RunMetrics,
 )
+from scoremri_core.studies.methods import L1_WAVELET, POSTERIOR_MEAN
 
 logger = logging.getLogger(__name__)
 
 DEFAULT_MASKS = ("equispaced", "random", "poisson", BOTH_AXES)
 ACCELERATIONS = (4.0, 6.0, 8.0)
-ONE_COIL = (3.0,)  # without a second coil nothing undoes the aliases of equispaced lines
+ONE_COIL = (3.0,)  # not equispaced: a single coil does not resolve coherent aliases
 HONEST_RATIO = (0.8, 1.25)  # sd/err
 HONEST_COVERAGE = (0.85, 0.95)
 
@@ -40,7 +41,7 @@ Image = NDArray[np.complex64]
 
 @dataclass(frozen=True)
 class FullScan:
-    """The slices of a fully sampled scan that are evaluated: index to k-space (coil, y, x)."""
+    """Slices of a fully sampled scan: index to k-space (coil, y, x)."""
 
     name: str
     slices: dict[int, Image]
@@ -53,19 +54,28 @@ class FullScan:
 
 @dataclass(frozen=True)
 class ScanScore(RunMetrics):
-    """One mask and acceleration of a scan, means over its slices; None where not known.
+    """Mean scores of one mask and acceleration of a scan; None if unknown.
 
     Attributes
     ----------
-    scan, mask, acceleration, slices : what was reconstructed
-    gain : PSNR of the posterior mean less that of L1-wavelet, in dB
-    psnr, ssim, masked_ssim : of each method
-    psnr_fixed_lambda : of L1-wavelet with the same weight everywhere
-    gain_interval : half the 95 % interval of the gain's mean over the slices
-    reference : that of the posterior mean's scores, as the figures are
-    fallback : why there are no samples
-    error : why there is nothing at all
-    scores : of every slice and method
+    scan, mask, acceleration, slices : str, str, float, list of int
+        The reconstructed data.
+    gain : float or None
+        PSNR of the posterior mean less that of L1-wavelet, in dB.
+    psnr, ssim, masked_ssim : dict of str to float
+        By method.
+    psnr_fixed_lambda : float or None
+        Of L1-wavelet with FIXED_LAMBDA.
+    gain_interval : float or None
+        Half the 95 % interval of the mean gain over slices.
+    reference : str
+        Of the posterior mean's scores.
+    fallback : str
+        Why there are no samples.
+    error : str
+        Why the case failed.
+    scores : list of MethodScore
+        Of each slice and method.
     """
 
     scan: str
@@ -89,12 +99,20 @@ OF_METHODS = ("psnr", "ssim", "masked_ssim")
 
 
 def find_files(paths: Sequence[Path]) -> list[Path]:
-    """The files, and those that may be raw data in the folders and the folders within.
+    """List files, and possible raw data in folders, searched recursively.
+
+    Parameters
+    ----------
+    paths : sequence of Path
+
+    Returns
+    -------
+    list of Path
 
     Raises
     ------
     InputError
-        A path that is not there, or a folder without any.
+        A missing path, or a folder without raw data.
     """
     files: list[Path] = []
     for path in paths:
@@ -115,18 +133,24 @@ def read_scans(
     choose: Callable[[Path, int], Sequence[int]],
     group: str = "dataset",
 ) -> list[FullScan]:
-    """Read the fully sampled scans; what is none is skipped, with a line in the log.
+    """Read fully sampled scans, skipping other files with a warning.
 
     Parameters
     ----------
-    files : ISMRMRD files, or what may be some
-    choose : file and number of its slices to the indices of those to be kept
-    group : group of the scan inside the file
+    files : sequence of Path
+    choose : callable
+        Maps a file and its number of slices to the indices of the slices to read.
+    group : str, optional
+        Group of the scan in an ISMRMRD file.
+
+    Returns
+    -------
+    list of FullScan
 
     Raises
     ------
     InputError
-        Where none is left; of a single file, why.
+        No file is a fully sampled scan.
     """
     scans, reasons = [], []
     names = [path.name for path in files]
@@ -134,7 +158,7 @@ def read_scans(
         try:
             kspace = fully_sampled_kspace(path, group)
             slices = {index: kspace[index].copy() for index in choose(path, len(kspace))}
-        # whatever a foreign file does to its readers, the others are read
+        # a file that breaks its reader must not stop the others
         except Exception as error:
             reason = _reason(error)
             reasons.append(reason if str(path) in reason else f"{path}: {reason}")
@@ -154,7 +178,7 @@ def read_scans(
 
 
 def evenly_spaced(total: int, count: int) -> list[int]:
-    """So many of all slices, evenly from the middle."""
+    """Return `count` evenly spaced indices of `total` slices."""
     count = min(count, total)
     return [int((i + 0.5) * total / count) for i in range(count)]
 
@@ -162,7 +186,7 @@ def evenly_spaced(total: int, count: int) -> list[int]:
 def cases(
     coils: int, masks: Sequence[str], accelerations: Sequence[float] | None
 ) -> list[tuple[str, float]]:
-    """Masks with accelerations; without any, those that a scan of so many coils can bear."""
+    """Combine masks with accelerations, by default those suited to the number of coils."""
     if accelerations:
         return list(product(masks, accelerations))
     if coils > 1:
@@ -181,20 +205,29 @@ def survey(
     axis: str = AXES[0],
     true: bool = False,
 ) -> Iterator[tuple[ScanScore, Comparison | None]]:
-    """Evaluate every case of every scan; one that fails is a row with the reason.
+    """Evaluate each case of each scan; a failure is a row with its reason.
 
     Parameters
     ----------
-    scans, masks, accelerations : see `cases`
-    reconstruct : see `Evaluation.run`
-    calibration : see `Evaluation`
-    seed : of the masks that are random
-    before : called with scan, mask, acceleration, slice and method about to run
-    axis, true : see `scoremri_core.simulation.retrospective.kept_samples`
+    scans : sequence of FullScan
+    masks, accelerations
+        See `cases`.
+    reconstruct : callable
+        See `Evaluation.run`.
+    calibration : int or str, optional
+        See `Evaluation`.
+    seed : int, optional
+        Of random masks.
+    before : callable, optional
+        Called with scan, mask, acceleration, slice and method before each reconstruction.
+    axis, true : str, bool, optional
+        See `scoremri_core.simulation.retrospective.kept_samples`.
 
     Yields
     ------
-    A row, and the images of its slice with the least gain.
+    row : ScanScore
+    comparison : Comparison or None
+        Images of the slice with the least gain.
     """
     for scan in scans:
         evaluations: dict[int, Evaluation] = {}
@@ -216,7 +249,7 @@ def survey(
                     gain = _gain({score.method: score.psnr for score in found})
                     if worst is None or gain < worst[0]:
                         worst = gain, comparison
-            # hours of other cases do not end with one
+            # a failure must not end a run of hours
             except Exception as error:
                 reason = _reason(error)
                 logger.warning("%s, %s, R = %g: %s", scan.name, mask, factor, reason)
@@ -227,7 +260,16 @@ def survey(
 
 
 def summary(rows: Sequence[ScanScore]) -> dict[str, Any]:
-    """Medians, the worst, and how many rows are calibrated, for all scans together."""
+    """Summarise all scans: medians, worst values, and the fraction of calibrated rows.
+
+    Parameters
+    ----------
+    rows : sequence of ScanScore
+
+    Returns
+    -------
+    dict
+    """
     columns = {
         name: _known(rows, lambda row, name=name: getattr(row, name))  # type: ignore[misc]
         for name in ("gain", "psnr_fixed_lambda", "gain_interval", *AVERAGED)
@@ -246,7 +288,7 @@ def summary(rows: Sequence[ScanScore]) -> dict[str, Any]:
         "worst_gain": min(columns["gain"], default=None),
         "mean_gain": float(np.mean(columns["gain"])) if columns["gain"] else None,
         "mean_gain_interval": _interval(_of_scans(rows)),
-        # twice too narrow is as bad as twice too wide
+        # by the logarithm: 0.5 is as bad as 2
         "worst_sd_to_error": max(
             columns["sd_to_error"], key=lambda ratio: abs(np.log(ratio)), default=None
         ),
@@ -257,7 +299,7 @@ def summary(rows: Sequence[ScanScore]) -> dict[str, Any]:
 
 def _row(scan: FullScan, mask: str, factor: float, scores: list[MethodScore]) -> ScanScore:
     by_method = {method: [s for s in scores if s.method == method] for method in METHODS}
-    own = by_method[METHODS[-1]]
+    ours = by_method[POSTERIOR_MEAN]
 
     def of_methods(name: str) -> dict[str, float]:
         return {
@@ -266,8 +308,8 @@ def _row(scan: FullScan, mask: str, factor: float, scores: list[MethodScore]) ->
         }
 
     def averaged(name: str) -> float | None:
-        values = [getattr(score, name) for score in own]
-        # a ratio to no error at all says nothing
+        values = [getattr(score, name) for score in ours]
+        # a ratio to an error of zero is infinite
         return None if None in values or not np.isfinite(values).all() else float(np.mean(values))
 
     values: dict[str, Any] = {name: averaged(name) for name in AVERAGED}
@@ -278,19 +320,19 @@ def _row(scan: FullScan, mask: str, factor: float, scores: list[MethodScore]) ->
         factor,
         list(scan.slices),
         gain=_gain(values["psnr"]),
-        psnr_fixed_lambda=_mean([s.psnr_fixed_lambda for s in by_method["L1-wavelet"]]),
+        psnr_fixed_lambda=_mean([s.psnr_fixed_lambda for s in by_method[L1_WAVELET]]),
         gain_interval=_interval(
-            [a.psnr - b.psnr for a, b in zip(own, by_method["L1-wavelet"], strict=True)]
+            [a.psnr - b.psnr for a, b in zip(ours, by_method[L1_WAVELET], strict=True)]
         ),
-        reference=max((score.reference for score in own), key=REFERENCES.index),
-        fallback=", ".join(dict.fromkeys(score.note for score in own if score.note)),
+        reference=max((score.reference for score in ours), key=REFERENCES.index),
+        fallback=", ".join(dict.fromkeys(score.note for score in ours if score.note)),
         scores=scores,
         **values,
     )
 
 
 def _gain(psnr: dict[str, float]) -> float:
-    return psnr["posterior mean"] - psnr["L1-wavelet"]
+    return psnr[POSTERIOR_MEAN] - psnr[L1_WAVELET]
 
 
 def _mean(values: Sequence[float | None]) -> float | None:
@@ -299,19 +341,19 @@ def _mean(values: Sequence[float | None]) -> float | None:
 
 
 def _interval(values: Sequence[float]) -> float | None:
-    """Half the 95 % interval of the mean; None where it is not known."""
-    found = interval(values)
-    return found if np.isfinite(found) else None
+    """Return half the 95 % interval of the mean, or None for fewer than two values."""
+    half_width = interval(values)
+    return half_width if np.isfinite(half_width) else None
 
 
 def _of_scans(rows: Sequence[ScanScore]) -> list[float]:
-    """The mean gain of each scan, whose rows are not independent."""
+    """Return the mean gain of each scan, whose rows are not independent."""
     gains = {row.scan: [r.gain for r in rows if r.scan == row.scan] for row in rows}
-    return [mean for own in gains.values() if (mean := _mean(own)) is not None]
+    return [mean for group in gains.values() if (mean := _mean(group)) is not None]
 
 
 def _known(rows: Sequence[ScanScore], value: Callable[[ScanScore], float | None]) -> list[float]:
-    return [found for row in rows if (found := value(row)) is not None]
+    return [known for row in rows if (known := value(row)) is not None]
 
 
 def _median(values: list[float]) -> float | None:
@@ -324,6 +366,6 @@ def _share(values: list[float], within: tuple[float, float]) -> float | None:
 
 
 def _reason(error: Exception) -> str:
-    """An error in one line; of an unexpected one the kind too."""
+    """Format an error in one line, with the type of an unexpected one."""
     text = " ".join(str(error).split())
     return text if isinstance(error, InputError) else f"{type(error).__name__}: {text}"

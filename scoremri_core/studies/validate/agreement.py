@@ -1,4 +1,4 @@
-"""How well samples agree with a posterior that is known in closed form."""
+"""Agreement of samples with a known posterior."""
 
 from __future__ import annotations
 
@@ -14,38 +14,52 @@ from scoremri_core.studies.validate.closed_form import ClosedForm, Posterior
 LEVELS = (0.5, 0.9, 0.95)
 BINS = 20  # of the rank histogram
 REGIONS = 4  # blocks along each axis
-REFERENCE_SAMPLES = 400  # of the Monte-Carlo floor that the error of the mean is told over
+REFERENCE_SAMPLES = 400  # of the Monte Carlo error to which that of the mean is compared
 
 
 def scores(
     samples: Tensor, truths: Tensor, data: Tensor, closed: ClosedForm, shape: tuple[int, int]
 ) -> dict[str, float]:
-    """Compare samples with the posterior, and truths with the samples.
+    """Compare samples with an exact posterior, and truths with the samples.
 
     Parameters
     ----------
-    samples : complex (truth, sample, pixel), their number one less than a multiple of 40.
-    truths : complex (truth, pixel), drawn from the prior.
-    data : (truth, coil, y, x), made from them.
-    closed : the posterior of each.
-    shape : (y, x) of the images.
+    samples : complex tensor, (truth, sample, pixel)
+        Their number is one less than a multiple of 40.
+    truths : complex tensor, (truth, pixel)
+        Drawn from the prior.
+    data : complex tensor, (truth, coil, y, x)
+        Of the truths.
+    closed : ClosedForm
+    shape : tuple of int, (y, x)
+        Of the images.
 
     Returns
     -------
-    mean_error : root-mean-square error of the posterior mean beyond what so few samples explain,
-        in units of the exact sd.
-    mean_error_over_floor : that error with Monte Carlo's of 400 samples, over the latter alone.
-    sd_ratio : sd over the exact one, mean over the pixels.
-    covariance_error : |C' - C| / |C|, Frobenius, of the full covariance; its expectation for
-        exact samples is taken off the square, so that it is zero up to noise for these.
-    pixel_50, pixel_90, pixel_95 : share of the truth's pixels within these central intervals of
-        the samples; region_... the same of the means of 4 x 4 blocks of the image.
-    rank_chi2 : of the truth's rank among the samples along each eigenvector of the posterior
-        covariance (independent, for a Gaussian), 20 bins, per degree of freedom: 1 where
-        calibrated (Talts et al., arXiv:1804.06788).
-    crps : continuous ranked probability score of pixels, mean, unbiased.
-    residual_chi2 : |y - A x|^2 over its expectation; 1 for samples of the posterior.
-    weight_error : for a mixture, root-mean-square error of the samples' component weights.
+    dict of str to float
+        mean_error : root-mean-square error of the posterior mean less the Monte Carlo error, in
+        units of the exact sd.
+
+        mean_error_over_floor : that error plus the Monte Carlo error of 400 samples, over the
+        latter.
+
+        sd_ratio : sd over the exact sd, mean over pixels.
+
+        covariance_error : |C' - C| / |C| (Frobenius) of the full covariance; the expectation for
+        exact samples is subtracted from the square.
+
+        pixel_50, pixel_90, pixel_95, region_... : fraction of the truth's pixels, or of means of
+        4 x 4 blocks, in these central intervals of the samples.
+
+        rank_chi2 : of the truth's rank among the samples along each eigenvector of the posterior
+        covariance (independent for a Gaussian), 20 bins, per degree of freedom; 1 if calibrated
+        (Talts et al., arXiv:1804.06788).
+
+        crps : mean continuous ranked probability score of pixels, unbiased.
+
+        residual_chi2 : |y - A x|^2 over its expectation; 1 for posterior samples.
+
+        weight_error : root-mean-square error of a mixture's component weights.
     """
     count = samples.shape[1]
     if (count + 1) % 40:
@@ -82,22 +96,29 @@ def scores(
 def scores_against(
     samples: Tensor, truths: Tensor, data: Tensor, reference: Tensor, operator: SenseOperator
 ) -> dict[str, float]:
-    """Compare samples with others that are known to be of the posterior, pixel by pixel.
+    """Compare samples with reference samples of the posterior, pixel by pixel.
 
     Parameters
     ----------
-    samples : complex (truth, sample, pixel), their number one less than a multiple of 40.
-    truths : complex (truth, pixel), drawn from the prior.
-    data : (truth, coil, y, x), made from them with noise of sd 1 in units of `operator`.
-    reference : complex (truth, sample, pixel), independent draws of the posterior.
-    operator : A, of one frame, over the sd of the noise.
+    samples : complex tensor, (truth, sample, pixel)
+        Their number is one less than a multiple of 40.
+    truths : complex tensor, (truth, pixel)
+        Drawn from the prior.
+    data : complex tensor, (truth, coil, y, x)
+        Of the truths, with noise of sd 1 in units of `operator`.
+    reference : complex tensor, (truth, sample, pixel)
+        Independent draws of the posterior.
+    operator : SenseOperator
+        A, of one frame, over the sd of the noise.
 
     Returns
     -------
-    mean_error, mean_error_over_floor, sd_ratio, pixel_50, pixel_90, pixel_95, crps, residual_chi2 :
-        as of `scores`, with mean and sd of the reference.
-    mse_over_best : mean square error of the samples' mean over that of the reference's, which is
-        the least there is.
+    dict of str to float
+        mean_error, mean_error_over_floor, sd_ratio, pixel_50, pixel_90, pixel_95, crps,
+        residual_chi2 : see `scores`, with mean and sd of the reference.
+
+        mse_over_best : mean square error of the samples' mean over that of the reference, the
+        minimum.
     """
     count = samples.shape[1]
     samples, reference = samples.to(torch.complex128), reference.to(torch.complex128)
@@ -123,7 +144,7 @@ def scores_against(
     residual = (data[:, None] - predicted)[..., measured]
     found["residual_chi2"] = float(residual.abs().square().mean()) / 2
     errors = [(x.mean(1) - truths).abs().square() for x in (samples, reference)]
-    # fewer samples do not make a sampler worse
+    # subtract the Monte Carlo error, which depends on the number of samples
     best = errors[1].mean() - 2 * exact.mean() / reference.shape[1]
     found["mse_over_best"] = float((errors[0].mean() - 2 * variance.mean() / count) / best)
     return found
@@ -134,7 +155,7 @@ def _components(x: Tensor) -> Tensor:
 
 
 def _ranks(samples: Tensor, truths: Tensor) -> Tensor:
-    """How many samples lie below the truth, in each real component: 0 to S."""
+    """Count the samples below the truth in each real component, 0 to S."""
     return (_components(samples) < _components(truths)[:, None]).sum(1).flatten()
 
 
@@ -161,9 +182,9 @@ def _crps(samples: Tensor, truths: Tensor) -> float:
 
 
 def _covariance_error(apart: Tensor, posterior: Posterior) -> float:
-    """Unbiased in its square: pairs of different samples alone enter |C'|^2."""
+    """Estimate the error, unbiased in its square: only pairs of samples enter |C'|^2."""
     apart = apart / 2**0.5
-    if posterior.weights.shape[1] == 1:  # one covariance, whatever the data
+    if posterior.weights.shape[1] == 1:  # the covariance does not depend on the data
         apart = apart.reshape(1, -1, apart.shape[-1])
     squares = []
     for frame, d in enumerate(apart):

@@ -1,4 +1,4 @@
-"""Posteriors in closed form, by dense matrices: the truth that samplers are held against."""
+"""Posteriors in closed form, by dense matrices, to validate samplers."""
 
 from __future__ import annotations
 
@@ -14,16 +14,18 @@ from scoremri_core.priors.mixture import GaussianMixturePrior
 
 
 class ClosedForm:
-    """p(x | y) for a Gaussian or mixture prior and one forward operator of a small scan.
+    """p(x | y) for a Gaussian or mixture prior and the forward operator of a small scan.
 
     Each component k of the prior, N(m_k, F^H L_k F), has the posterior covariance
-    C_k = (A^H A / s^2 + F^H L_k^-1 F)^-1 of each real component, whatever the data.
+    C_k = (A^H A / s^2 + F^H L_k^-1 F)^-1 of each real component, independent of the data.
 
     Parameters
     ----------
-    prior : the prior; a Gaussian is a mixture of one.
-    operator : A, of one frame with one set of maps.
-    sigma_n : s, sd of each real component of the noise.
+    prior : GaussianPrior or GaussianMixturePrior
+    operator : SenseOperator
+        A, of one frame with one set of maps.
+    sigma_n : float
+        s, sd of each real component of the noise.
     """
 
     def __init__(
@@ -59,7 +61,7 @@ class ClosedForm:
         self._evidence = torch.stack(evidence)
 
     def given(self, data: Tensor) -> Posterior:
-        """The posterior given y, (frame, coil, y, x)."""
+        """Return the posterior given y, (frame, coil, y, x)."""
         y = data[..., self.measured].flatten(1).to(torch.complex128)
         residual = y[:, None] - self.prior_means @ self.forward.T  # (frame, component, measured)
         b = residual @ self.forward.conj() / self.sigma_n**2
@@ -78,10 +80,12 @@ class Posterior:
 
     Attributes
     ----------
-    weights : (frame, component)
-    means : complex (frame, component, pixel)
-    covariances : of each real component, complex Hermitian (component, pixel, pixel)
-    roots : their Cholesky factors.
+    weights : float tensor, (frame, component)
+    means : complex tensor, (frame, component, pixel)
+    covariances : complex tensor, (component, pixel, pixel)
+        Hermitian, of each real component.
+    roots : complex tensor, (component, pixel, pixel)
+        Their Cholesky factors.
     """
 
     weights: Tensor
@@ -90,24 +94,24 @@ class Posterior:
     roots: Tensor
 
     def mean(self) -> Tensor:
-        """Complex (frame, pixel)."""
+        """Return the mean, complex (frame, pixel)."""
         return (self.weights[..., None] * self.means).sum(1)
 
     def covariance(self, frame: int) -> Tensor:
-        """E[d d^H] / 2 of the deviation d from the mean, (pixel, pixel)."""
+        """Return E[d d^H] / 2 of the deviation d from the mean, (pixel, pixel)."""
         apart = (self.means - self.mean()[:, None])[frame]
         weights = self.weights[frame].to(apart.dtype)
         within = torch.einsum("k,kij->ij", weights, self.covariances)
         return within + torch.einsum("k,ki,kj->ij", weights / 2, apart, apart.conj())
 
     def sd(self) -> Tensor:
-        """Of each real component, averaged over the two, (frame, pixel)."""
+        """Return the root-mean-square sd of the two real components, (frame, pixel)."""
         within = self.weights @ self.covariances.diagonal(dim1=1, dim2=2).real
         apart = (self.means - self.mean()[:, None]).abs().square() / 2
         return (within + (self.weights[..., None] * apart).sum(1)).sqrt()
 
     def probabilities(self, samples: Tensor) -> Tensor:
-        """p(component | x, y) of samples (frame, sample, pixel): (frame, sample, component)."""
+        """Return p(component | x, y) of samples (frame, sample, pixel): (..., component)."""
         log_joint = []
         for k, root in enumerate(self.roots):
             apart = (samples - self.means[:, k, None]).flatten(0, 1)
@@ -119,7 +123,7 @@ class Posterior:
         return torch.softmax(torch.stack(log_joint, -1), -1)
 
     def sample(self, count: int, generator: torch.Generator) -> Tensor:
-        """Exact draws, complex (frame, sample, pixel)."""
+        """Draw exact samples, complex (frame, sample, pixel)."""
         kinds = torch.multinomial(self.weights, count, replacement=True, generator=generator)
         shape = (*kinds.shape, self.means.shape[-1], 2)
         e = torch.view_as_complex(torch.randn(shape, generator=generator, dtype=torch.float64))

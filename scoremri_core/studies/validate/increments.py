@@ -1,7 +1,7 @@
-"""Signals of sparse increments, whose posterior a Gibbs sampler draws: a truth beside Gaussians.
+"""Signals with sparse increments, whose posterior is sampled by Gibbs sampling.
 
 After "A Statistical Benchmark for Diffusion Posterior Sampling Algorithms", ICLR 2026: a discrete
-Levy process is the running sum of independent increments, whatever their distribution.
+Levy process is the cumulative sum of independent increments of any distribution.
 """
 
 from __future__ import annotations
@@ -19,21 +19,23 @@ KINDS = ("gaussian", "laplace", "bernoulli-laplace", "student")
 ATOM = 0.7  # probability that an increment of Bernoulli-Laplace is zero
 DEGREES = 3.0  # of freedom of Student's t
 PIXEL_VARIANCE = 0.1  # of each real component, mean over the signal
-GRID_REACH = 3.0  # of the denoiser's grid; beyond it lies next to nothing
+GRID_REACH = 3.0  # half-width of the denoiser's grid, outside of which the density is negligible
 GRID_STEPS = (0.01, 0.03)
 
 
 @dataclass(frozen=True)
 class Increments:
-    """Complex signals (n, 1) whose real and imaginary parts are independent running sums.
+    """Complex signals (n, 1) whose real and imaginary parts are independent cumulative sums.
 
-    All kinds of increments have one variance, such that the mean variance of a signal's points is
-    `PIXEL_VARIANCE`.  It is a prior for every sampler: its denoiser is exact but for a fine grid.
+    All kinds of increments have the same variance, for a mean variance of the signal of
+    `PIXEL_VARIANCE`. A prior for any sampler: its denoiser is exact up to a fine grid.
 
     Attributes
     ----------
-    kind : one of `KINDS`.
-    length : n, points of a signal.
+    kind : str
+        One of `KINDS`.
+    length : int
+        Points n of a signal.
     """
 
     kind: str
@@ -41,12 +43,12 @@ class Increments:
 
     @property
     def variance(self) -> float:
-        """Of an increment."""
+        """Variance of an increment."""
         return PIXEL_VARIANCE * 2 / (self.length + 1)
 
     @property
     def scale(self) -> float:
-        """Of the increments' distribution: b of Laplace's exp(-|u| / b), or Student's."""
+        """Scale of the increments' distribution: b of exp(-|u| / b), or Student's scale."""
         if self.kind == "student":
             return math.sqrt(self.variance * (DEGREES - 2) / DEGREES)
         share = 1 - ATOM if self.kind == "bernoulli-laplace" else 1.0
@@ -60,7 +62,7 @@ class Increments:
         return _as_complex(increments.cumsum(-1))
 
     def widths(self, shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
-        """Draw the variances given which increments are normal; zero for an atom."""
+        """Draw the variances given which the increments are normal; zero for the atom."""
         if self.kind == "gaussian":
             return torch.full(shape, self.variance, dtype=torch.float64)
         if self.kind == "student":
@@ -71,14 +73,14 @@ class Increments:
         return torch.where(_uniform(shape, generator) < ATOM, 0, widths)
 
     def denoise(self, x: Tensor, sigma: Tensor) -> Tensor:
-        """E[x0 | x], complex (batch, n, 1)."""
+        """Return E[x0 | x], complex (batch, n, 1)."""
         return self.denoise_with_variance(x, sigma)[0]
 
     def denoise_with_variance(self, x: Tensor, sigma: Tensor) -> tuple[Tensor, Tensor]:
-        """E[x0 | x] and the mean variance of its two components, real (batch, n, 1).
+        """Return E[x0 | x] and the mean variance of its two components, real (batch, n, 1).
 
-        A running sum is a Markov chain: its marginals given noisy points follow from messages
-        forward and backward (Rabiner 1989), here on a grid about as fine as the noise.
+        A cumulative sum is a Markov chain: its marginals given noisy points follow from the
+        forward-backward algorithm (Rabiner 1989), here on a grid about as fine as the noise.
         """
         mean = torch.empty(x.shape, dtype=torch.complex128, device=x.device)
         variance = torch.empty(x.shape, dtype=torch.float64, device=x.device)
@@ -99,7 +101,7 @@ class Increments:
         spectrum = torch.fft.rfft(self._kernel(2 * half, step, wrapped).to(x.device))
 
         def moved(message: Tensor) -> Tensor:
-            """By one increment; its distribution is symmetric, so that back is forth."""
+            """Propagate by one increment, in either direction: its distribution is symmetric."""
             product = torch.fft.rfft(message, n=wrapped) * spectrum
             spread = torch.fft.irfft(product, n=wrapped)[..., :points].clamp(min=0)
             return spread / spread.sum(-1, keepdim=True).clamp(min=1e-300)
@@ -124,7 +126,7 @@ class Increments:
         return _as_complex(mean.view(-1, 2, self.length)), variance.clamp(min=1e-6 * sigma**2)
 
     def _kernel(self, half: int, step: float, length: int) -> Tensor:
-        """Probability of an increment within each cell, the one about zero first, then wrapped."""
+        """Return the probability of an increment in each cell, zero first, then wrapped."""
         edges = step * (torch.arange(-half, half + 2, dtype=torch.float64) - 0.5)
         cells = self._cumulated(edges).diff()
         if self.kind == "bernoulli-laplace":
@@ -146,19 +148,21 @@ class Increments:
 
 
 class GibbsReference:
-    """p(x | y) of signals of sparse increments, by Gibbs sampling.
+    """p(x | y) of signals with sparse increments, by Gibbs sampling.
 
-    Given its variance each increment is normal (a scale mixture, Andrews and Mallows 1974), and so
-    is the signal given all variances and y, which is drawn exactly; and the variances given the
-    signal are independent: inverse Gaussian ones for Laplace's increments (Park and Casella 2008),
-    inverse gamma for Student's.  Whether an increment of Bernoulli-Laplace is zero is drawn with
-    all increments integrated out, one after another.
+    Increments are normal given their variances (a scale mixture, Andrews and Mallows 1974), so that
+    the signal given all variances and y is drawn exactly. The variances given the signal are
+    independent: inverse Gaussian for Laplace (Park and Casella 2008), inverse gamma for Student's
+    t. The zeros of Bernoulli-Laplace increments are drawn one after another, with all increments
+    integrated out.
 
     Parameters
     ----------
-    prior : the signals.
-    operator : A, of one frame with one set of maps.
-    sigma_n : sd of each real component of the noise.
+    prior : Increments
+    operator : SenseOperator
+        A, of one frame with one set of maps.
+    sigma_n : float
+        Sd of each real component of the noise.
     """
 
     def __init__(self, prior: Increments, operator: SenseOperator, sigma_n: float) -> None:
@@ -176,13 +180,20 @@ class GibbsReference:
     def sample(
         self, data: Tensor, count: int, generator: torch.Generator, sweeps: int = 60
     ) -> Tensor:
-        """Draw `count` signals given y (coil, n, 1), each the end of a chain of its own.
+        """Draw signals given y, each from a separate chain.
 
-        Chains begin with variances from the prior.
+        Parameters
+        ----------
+        data : complex tensor, (coil, n, 1)
+            y.
+        count : int
+        generator : torch.Generator
+        sweeps : int, optional
+            Per chain, from variances drawn from the prior.
 
         Returns
         -------
-        complex (count, n)
+        complex tensor, (count, n)
         """
         seen = data[self.measured].to(torch.complex128).flatten()
         y = torch.cat((seen.real, seen.imag))
@@ -197,7 +208,7 @@ class GibbsReference:
         return _as_complex(increments.view(count, 2, n).cumsum(-1))[..., 0]
 
     def _precision(self, widths: Tensor) -> Tensor:
-        """Inverse of the data's covariance given the variances, (chain, datum, datum)."""
+        """Invert the data's covariance given the variances, (chain, datum, datum)."""
         h = self.matrix
         covariance = (h * widths[:, None]) @ h.T
         return torch.linalg.inv(
@@ -205,7 +216,7 @@ class GibbsReference:
         )
 
     def _increments(self, y: Tensor, widths: Tensor, generator: torch.Generator) -> Tensor:
-        """Exact draw: one of the prior, corrected by what it does not explain."""
+        """Draw exactly: a draw of the prior, corrected by its residual."""
         h = self.matrix
         drawn = widths.sqrt() * _normal(tuple(widths.shape), generator)
         left = y - drawn @ h.T - self.sigma_n * _normal((len(widths), len(y)), generator)
@@ -213,7 +224,7 @@ class GibbsReference:
         return drawn + widths * (gain @ h)
 
     def _atoms(self, y: Tensor, widths: Tensor, generator: torch.Generator) -> Tensor:
-        """Which increments are zero; the others keep their variance, or get one of the prior."""
+        """Draw which increments are zero; others keep their variance or draw one from the prior."""
         fresh = 2 * self.prior.scale**2 * _exponential(tuple(widths.shape), generator)
         proposed, widths = torch.where(widths > 0, widths, fresh), widths.clone()
         precision = self._precision(widths)
@@ -234,7 +245,7 @@ class GibbsReference:
         return widths
 
     def _widths(self, u: Tensor, widths: Tensor, generator: torch.Generator) -> Tensor:
-        """The variances given the increments."""
+        """Draw the variances given the increments."""
         shape, scale = tuple(u.shape), self.prior.scale
         if self.prior.kind == "gaussian":
             return widths
@@ -251,17 +262,17 @@ class GibbsReference:
 def _inverse_gaussian(
     mean: Tensor, shape: float, size: tuple[int, ...], generator: torch.Generator
 ) -> Tensor:
-    """Michael, Schucany and Haas 1976, The American Statistician 30:88-90."""
+    """Draw by Michael, Schucany and Haas, The American Statistician 30:88-90 (1976)."""
     v = _normal(size, generator).square()
     ratio = mean * v / (2 * shape)
-    # the smaller root, in a form that does not cancel
+    # the smaller root, without cancellation
     smaller = mean / (1 + ratio + (2 * ratio + ratio**2).sqrt())
     first = _uniform(size, generator) <= mean / (mean + smaller)
     return torch.where(first, smaller, mean**2 / smaller)
 
 
 def _gamma(shape: float, size: tuple[int, ...], generator: torch.Generator) -> Tensor:
-    """Gamma numbers of scale 1 for a shape that is a multiple of one half."""
+    """Draw gamma variates of scale 1 and a shape that is a multiple of 1/2."""
     return _normal((*size, round(2 * shape)), generator).square().sum(-1) / 2
 
 

@@ -1,4 +1,4 @@
-"""Every sampler against posteriors that are known, in closed form or by Gibbs sampling."""
+"""Samplers against known posteriors, in closed form or by Gibbs sampling."""
 
 from __future__ import annotations
 
@@ -32,27 +32,31 @@ Prior = GaussianPrior | GaussianMixturePrior | Increments
 
 
 class KnownPosterior(Protocol):
-    """A posterior that is known, of one prior and one scan."""
+    """A known posterior of one prior and one scan."""
 
     def draw(self, data: Tensor, count: int, generator: torch.Generator) -> Tensor:
-        """Draws of the posterior given y (truth, coil, y, x), complex (truth, draw, pixel)."""
+        """Draw samples given y (truth, coil, y, x), complex (truth, draw, pixel)."""
 
     def scores(self, samples: Tensor, truths: Tensor, data: Tensor) -> dict[str, float]:
-        """What is wrong with samples (truth, sample, pixel)."""
+        """Score samples (truth, sample, pixel)."""
 
 
 @dataclass(frozen=True)
 class ClosedFormCase:
-    """A prior and a scan whose posterior is known.
+    """A prior and a scan with a posterior in closed form.
 
     Attributes
     ----------
-    name : of the case, for the table.
-    side : pixels along each axis.
-    sigma_n : sd of each real component of the noise.
-    separation : None for a Gaussian; for a mixture of two, the distance of their posterior means
-        over the posterior sd of each real component, along a direction of which the data say so
-        little that they tell the two apart by EVIDENCE standard deviations alone.
+    name : str
+        For the table.
+    side : int
+        Pixels along each axis.
+    sigma_n : float
+        Sd of each real component of the noise.
+    separation : float or None
+        None for a Gaussian. For a mixture of two, the distance of their posterior means over the
+        posterior sd of each real component, along a direction in which the data separate them by
+        EVIDENCE standard deviations.
     """
 
     name: str
@@ -61,7 +65,7 @@ class ClosedFormCase:
     separation: float | None = None
 
     def problem(self) -> tuple[GaussianPrior | GaussianMixturePrior, SenseOperator]:
-        """The prior, and the forward operator: 4 coils, R = 4 and a calibration region."""
+        """Return the prior, and the operator of 4 coils, R = 4 and a calibration region."""
         import sigpy.mri
 
         n = self.side
@@ -80,14 +84,14 @@ class ClosedFormCase:
         def filtered(x: Tensor, gain: Tensor) -> Tensor:
             return to_image(gain * to_kspace(x.view(-1, n, n)))
 
-        # In images whitened by the prior, of covariance S, the posterior's is S^-1/2 C S^-1/2: an
-        # eigenvalue of 1 is a direction that the data say nothing of.  Means apart by S^1/2 v
-        # stay apart in the posterior by that times the eigenvalue of v.
+        # After whitening by the prior covariance S the posterior's is S^-1/2 C S^-1/2, with an
+        # eigenvalue of 1 in directions that are not measured. A distance S^1/2 v of the prior means
+        # is multiplied by the eigenvalue of v in the posterior.
         covariance = ClosedForm(prior, operator, self.sigma_n).covariances[0]
         half = filtered(covariance.mT, spectrum.rsqrt()).flatten(1).mT
         whitened = filtered(half.conj(), spectrum.rsqrt()).flatten(1).conj()
         values, vectors = torch.linalg.eigh((whitened + whitened.mH) / 2)
-        # the data tell the components apart by sqrt(1 / value - 1) of that distance
+        # the data separate the components by sqrt(1 / value - 1) times that distance
         wanted = 1 / (1 + (EVIDENCE / self.separation) ** 2)
         value, v = min(zip(values, vectors.mT, strict=True), key=lambda p: abs(p[0] - wanted))
         apart = self.separation / value.sqrt() * filtered(v, spectrum.sqrt())[0]
@@ -103,13 +107,16 @@ class ClosedFormCase:
 
 @dataclass(frozen=True)
 class SparseCase:
-    """A signal of sparse increments and part of its spectrum: one coil, one column.
+    """A signal with sparse increments and part of its spectrum: one coil, one column.
 
     Attributes
     ----------
-    name : of the case, for the table.
-    kind, length : of the signal, see `Increments`.
-    sigma_n : sd of each real component of the noise.
+    name : str
+        For the table.
+    kind, length : str, int
+        See `Increments`.
+    sigma_n : float
+        Sd of each real component of the noise.
     """
 
     name: str
@@ -118,7 +125,7 @@ class SparseCase:
     sigma_n: float
 
     def problem(self) -> tuple[Increments, SenseOperator]:
-        """The prior, and the forward operator: half of the spectrum, its centre included."""
+        """Return the prior, and the operator of half of the spectrum including its centre."""
         sampled = make_mask("random", (self.length,), 2, self.length // 8, seed=0).sampled
         mask = torch.from_numpy(sampled)[None, :, None]
         maps = torch.ones(1, 1, 1, self.length, 1, dtype=torch.complex64)
@@ -174,7 +181,7 @@ class Run:
 # the scores take samples for independent
 INDEPENDENT = {"balanced": False}
 
-# More evaluations, fewer images: the table is to end within minutes on two cores.
+# fewer images for more evaluations, to finish within minutes on two cores
 RUNS = (
     Run("posterior", 5, INDEPENDENT, truths=8, samples=79),
     Run("posterior", 10, INDEPENDENT, truths=8, samples=79),
@@ -200,7 +207,7 @@ SPARSE_CASES = tuple(
     SparseCase(f"partial Fourier, {kind} increments", kind, 16, 0.05)
     for kind in ("gaussian", "laplace", "bernoulli-laplace", "student")
 )
-# an evaluation of their denoiser takes long
+# their denoiser is slow
 SPARSE_RUNS = (
     Run("posterior", 10, INDEPENDENT, truths=8, samples=79),
     Run("posterior", 50, INDEPENDENT, truths=2, samples=79),
@@ -223,7 +230,7 @@ QUICK_SPARSE_RUNS = (
 
 
 def table(quick: bool = False) -> list[tuple[ClosedFormCase | SparseCase, list[Run]]]:
-    """Cases and their lines: a sampler that has none of its own is run with its defaults."""
+    """Return the cases and their runs; samplers without a run take their defaults."""
     cases: tuple[ClosedFormCase | SparseCase, ...] = QUICK_CASES if quick else CASES
     sparse = QUICK_SPARSE if quick else SPARSE_CASES
     lines = QUICK_RUNS if quick else RUNS
@@ -238,7 +245,7 @@ def _complete(chosen: Sequence[Run]) -> list[Run]:
 
 
 def work(quick: bool = False) -> int:
-    """What `validate` counts its progress to: one for each truth of each line of each case."""
+    """Return the work of `validate`: one unit per truth, run and case."""
     return sum(run.truths for _, lines in table(quick) for run in lines)
 
 
@@ -248,21 +255,25 @@ def validate(
     device: str = "cpu",
     before: Callable[[int, str], None] = lambda done, note: None,
 ) -> list[dict[str, Any]]:
-    """Score every sampler on every case; exact draws come first, as what a table is read against.
+    """Score each sampler on each case, after exact draws for comparison.
 
     Parameters
     ----------
-    quick : small problems and few runs, for a test that all of it works.
-    seed : of the truths, of their noise and of the samplers.
-    device : where the samplers run.
-    before : called with the work done, of `work`, and what comes next.
+    quick : bool, optional
+        Small problems and few runs.
+    seed : int, optional
+        Of the truths, their noise and the samplers.
+    device : str, optional
+        Of the samplers.
+    before : callable, optional
+        Called with the work done, of `work`, and a description of the next run.
 
     Returns
     -------
-    One dictionary a line: case, sampler, steps, options, note, evaluations, truths, samples,
-    seconds, and the scores of `scoremri_core.studies.validate.agreement.scores`, or of
-    `scores_against` where the posterior is that of a Gibbs sampler (absent where samples are not
-    finite).
+    list of dict
+        case, sampler, steps, options, note, evaluations, truths, samples, seconds, and the scores
+        of `scoremri_core.studies.validate.agreement.scores`, or `scores_against` for a posterior by
+        Gibbs sampling; no scores if samples are not finite.
     """
     done, rows = 0, []
     for case, lines in table(quick):
@@ -308,7 +319,7 @@ def _row(
     evaluations: int,
     seconds: float,
 ) -> dict[str, Any]:
-    """One line of the table."""
+    """Return one line of the table."""
     count = len(samples)
     found = {}
     if bool(samples.isfinite().all()):
@@ -337,7 +348,7 @@ def _draw(
     seed: int,
     device: str,
 ) -> tuple[Tensor, int]:
-    """Samples (sample, pixel) given the data of one truth, and the evaluations of each."""
+    """Draw samples (sample, pixel) given the data of one truth; count evaluations per sample."""
     sampler = REGISTRY[run.sampler]
     where = torch.device(device)
     images, evaluations = sampler.draw(

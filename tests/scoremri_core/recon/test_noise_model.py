@@ -326,10 +326,10 @@ def test_level_of_a_sample_does_not_depend_on_the_batch(operator):
     power = residual(operator, white(3, torch.Generator().manual_seed(5)))
     power[0, 1] *= 100
     together = level_of(operator, torch.tensor([0.5, 0.1]))
-    together.follow(power)
+    together.update(power)
     for i in range(3):
         single = level_of(operator, torch.tensor([0.5, 0.1]))
-        single.follow(power[:, i : i + 1])
+        single.update(power[:, i : i + 1])
         torch.testing.assert_close(single.variance[:, 0], together.variance[:, i], rtol=0, atol=0)
     assert float(together.variance[0, 1].mean()) > 20 * float(together.variance[0, 0].mean())
 
@@ -381,10 +381,10 @@ def test_residual_proportional_to_the_signal_is_no_excess(operator):
     noise[..., LINE, :] = wrong
     power = residual(operator, noise)
     single = level_of(operator, torch.tensor([1.0, 1.0]), noise[:, 0])
-    single.follow(power)
+    single.update(power)
     data[..., LINE, :] = 5 * wrong[:, 0]
     explained = level_of(operator, torch.tensor([1.0, 1.0]), data)
-    explained.follow(power)
+    explained.update(power)
     assert float(centred(single.excess)[..., LINE, :].min()) > 10
     assert float(centred(explained.excess)[..., LINE, :].max()) < 2
 
@@ -396,9 +396,9 @@ def test_corrupt_line_of_one_sample_does_not_change_the_others(operator):
     together = level_of(operator, torch.tensor([1.0, 1.0]), data)
     single = [level_of(operator, torch.tensor([1.0, 1.0]), data) for _ in range(2)]
     for factor in (1, 2, 1):
-        together.follow(factor * power)
+        together.update(factor * power)
         for i in range(2):
-            single[i].follow(factor * power[:, i : i + 1])
+            single[i].update(factor * power[:, i : i + 1])
     assert float(together.excess[1, 1].max()) > 10
     for i in range(2):
         torch.testing.assert_close(

@@ -150,7 +150,7 @@ def test_floor_from_flops_and_rates():
 def test_timed_twin_offers_what_the_prior_does(network):
     gaussian = GaussianPrior(torch.ones(16, 16))
     for prior in (network, gaussian):
-        twin = Stopwatch(CPU).around(prior)
+        twin = Stopwatch(CPU).timed(prior)
         assert type(twin) is type(prior)
         for protocol in (VarianceDenoiser, SpectralDenoiser):
             assert isinstance(twin, protocol) == isinstance(prior, protocol)
