@@ -25,7 +25,7 @@ def data(tmp_path_factory):
     return folder
 
 
-def test_all_of_it_and_nothing_twice(run, data, tmp_path, monkeypatch):
+def test_a_run_is_complete_and_resumed_without_repetition(run, data, tmp_path, monkeypatch):
     arguments = (
         "compare", "--data", data, "-o", tmp_path, "--preset", "smoke", "--slices", 1,
         "--network", "modl", "--network", "updnet", "--anatomy", data / "leg.h5", "--device", "cpu",

@@ -155,7 +155,7 @@ def kind(request):
 
 
 @pytest.mark.parametrize("vendor", ["GE", "SIEMENS"])
-def test_every_export_has_the_blob_where_it_is(run, tmp_path, vendor, kind):
+def test_every_export_has_the_blob_at_its_position(run, tmp_path, vendor, kind):
     blob = Blob(vendor, *kind)
     write_scan(tmp_path / "scan.h5", blob.scan.header, blob.scan)
     images = tmp_path / "out.h5"
@@ -178,7 +178,7 @@ def test_every_export_has_the_blob_where_it_is(run, tmp_path, vendor, kind):
 
 
 @pytest.mark.parametrize("slices", [1, 7])
-def test_an_array_says_how_it_lies_without_its_vendor(run, tmp_path, slices):
+def test_an_array_has_the_directions_of_its_pixels(run, tmp_path, slices):
     blob = Blob("SIEMENS", (slices, 1, 24, 21), oblique=True)
     write_scan(tmp_path / "scan.h5", blob.scan.header, blob.scan)
     assert run("convert", tmp_path / "scan.h5", tmp_path / "array.npy")[0] == 0
@@ -189,7 +189,7 @@ def test_an_array_says_how_it_lies_without_its_vendor(run, tmp_path, slices):
 
 @pytest.mark.parametrize("vendor", ["SIEMENS", "Siemens Healthineers", "GE MEDICAL SYSTEMS", None])
 @pytest.mark.parametrize("partitions", [1, 4])
-def test_slices_of_a_stack_are_not_turned_and_partitions_are(vendor, partitions):
+def test_partitions_are_reversed_and_slices_of_a_stack_are_not(vendor, partitions):
     header = SimulatedScan((32, 32), 2).header
     header.acquisitionSystemInformation.systemVendor = vendor
     head = Blob("GE", (1, 1, 4, 4), oblique=True).scan.heads()[0]

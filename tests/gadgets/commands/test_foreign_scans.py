@@ -157,7 +157,7 @@ COMMANDS = {
 
 @pytest.mark.parametrize("command", COMMANDS)
 @pytest.mark.parametrize(("name", "beginning", "told"), FOREIGN)
-def test_what_is_not_read_is_named(run, tmp_path, monkeypatch, command, name, beginning, told):
+def test_unsupported_formats_are_named(run, tmp_path, monkeypatch, command, name, beginning, told):
     monkeypatch.chdir(tmp_path)
     (tmp_path / name).write_bytes(beginning)
     code, out, err = run(command, *(part.format(file=name) for part in COMMANDS[command]))

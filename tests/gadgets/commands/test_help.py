@@ -34,7 +34,7 @@ def test_the_command_alone_prints_the_help(run, monkeypatch):
     assert out + err == run("--help")[1]
 
 
-def test_no_summary_is_cut_short(run, monkeypatch):
+def test_no_summary_is_truncated(run, monkeypatch):
     monkeypatch.setenv("COLUMNS", "80")
     _, out, _ = run("--help")
     lines = out[out.index("Commands:") :].splitlines()[1:]

@@ -97,7 +97,7 @@ def test_replay_while_it_loads_and_samples(start, scan, tmp_path, seconds, numbe
 
 
 @pytest.mark.parametrize("number", [INT, TERM])
-def test_replay_while_images_come_back(start, scan, tmp_path, number):
+def test_replay_while_images_are_received(start, scan, tmp_path, number):
     many = tmp_path / "many.h5"
     full = SimulatedScan(matrix=(64, 64), coils=4, repetitions=40)
     write_scan(many, full.header, full)
@@ -150,7 +150,7 @@ ENTRIES = (
 @pytest.mark.parametrize(
     ("seconds", "number"), [(0, INT), (0.05, TERM), (0.1, INT), (0.2, HUP), (0.4, INT)]
 )
-def test_from_the_first_moment_on(tmp_path, seconds, number):
+def test_interrupt_during_import(tmp_path, seconds, number):
     """While the command line is imported, of which Python tells each part that is done."""
     process = subprocess.Popen(
         [*ENTRIES[seconds > 0.1], "demo", "-o", tmp_path / "demo"],
@@ -226,7 +226,7 @@ commands.main()
     assert (ended.returncode, ended.stderr) == (130, f"{said}scoremri: interrupted\n")
 
 
-def test_a_signal_that_is_ignored_stays_ignored():
+def test_ignored_signals_stay_ignored():
     """As under nohup."""
     program = """
 import signal
@@ -242,7 +242,7 @@ commands.main()
     assert ended.returncode == 0
 
 
-def test_an_interrupt_within_a_program_of_others(run, monkeypatch):
+def test_an_interrupt_in_a_calling_program(run, monkeypatch):
     """Which has its own handlers."""
 
     def work(**_):
@@ -252,7 +252,7 @@ def test_an_interrupt_within_a_program_of_others(run, monkeypatch):
     assert run() == (130, "", "scoremri: interrupted\n")
 
 
-def test_a_module_that_fails_to_load_is_no_interrupt(monkeypatch):
+def test_an_import_error_is_not_an_interrupt(monkeypatch):
     def work(**_):
         raise ImportError("initialization failed") from ValueError()
 

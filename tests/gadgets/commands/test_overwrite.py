@@ -59,7 +59,7 @@ def folder(scan, tmp_path, monkeypatch):
     return tmp_path
 
 
-def test_no_command_is_forgotten():
+def test_every_command_is_covered():
     assert {case[1] for case in CASES} | OTHERS == set(COMMANDS)
 
 
@@ -89,7 +89,7 @@ def test_an_existing_file_is_kept(run, folder, case):
     ],
     ids=lambda command: command[0],
 )
-def test_it_is_replaced_on_request(run, folder, command):
+def test_a_file_is_replaced_with_overwrite(run, folder, command):
     (folder / "there.h5").write_text("of yesterday")
     assert run(*command, "--overwrite")[0] == 0
     assert (folder / "there.h5").read_bytes().startswith(b"\x89HDF")
@@ -118,7 +118,7 @@ def test_a_pipe_is_kept(run, folder, case):
 
 
 @pytest.mark.parametrize("name", ["out.h5", "page.html"])
-def test_a_file_that_a_link_leads_to_is_written(run, folder, name):
+def test_links_are_followed(run, folder, name):
     (folder / "elsewhere").mkdir()
     target, link = folder / "elsewhere" / name, folder / name
     link.symlink_to(target)  # which is new
@@ -142,13 +142,13 @@ def test_an_array_and_its_side_car_are_written_through_links(run, folder):
         assert (folder / f"real_{name}").stat().st_size > 0
 
 
-def test_a_link_that_leads_to_itself_is_refused(run, folder):
+def test_a_circular_link_is_refused(run, folder):
     (folder / "there.h5").symlink_to("there.h5")
     code, _, told = run("simulate", "-o", "there.h5", "--overwrite")
     assert (code, told) == (2, "scoremri: there.h5: a link that leads back to itself\n")
 
 
-def test_a_report_never_takes_the_place_of_its_images(run, folder):
+def test_a_report_never_replaces_its_images(run, folder):
     """Where neither is there yet."""
     (folder / "link.h5").symlink_to("new.h5")
     code, _, told = run("replay", *SCAN[:2], "new.h5", "--report", "link.h5", "--overwrite")
@@ -181,30 +181,30 @@ TOO_LONG = [
 
 
 @pytest.mark.parametrize("command", TOO_LONG, ids=lambda command: command[0])
-def test_a_name_that_is_too_long_is_refused_before_the_work(run, folder, command):
+def test_too_long_names_are_refused_before_the_computation(run, folder, command):
     code, out, told = run(*command)
     assert (code, out) == (2, "")
     assert told.endswith(": the name is too long for the file system\n")
     assert [path.name for path in folder.iterdir()] == ["scan.h5"]
 
 
-def test_the_root_folder_is_no_file(run, folder):
+def test_the_root_folder_is_refused(run, folder):
     assert run("simulate", "-o", "/")[2] == "scoremri: /: a folder, expected a file to write\n"
 
 
-def test_no_name_is_too_long_that_the_file_system_takes(run, folder):
+def test_the_longest_valid_names_are_accepted(run, folder):
     name = "x" * (os.pathconf(folder, "PC_NAME_MAX") - 3) + ".h5"
     assert run("simulate", "-o", name, "--matrix", 24, "--coils", 2)[0] == 0
     assert sorted(path.name for path in folder.iterdir()) == ["scan.h5", name]
 
 
-def test_a_link_that_leads_nowhere_is_kept(run, folder):
+def test_a_dangling_link_is_kept(run, folder):
     (folder / "there.h5").symlink_to("elsewhere.h5")
     assert run("simulate", "-o", "there.h5")[0] == 2
     assert (folder / "there.h5").is_symlink()
 
 
-def test_an_array_never_takes_the_side_car_of_its_source(run, folder):
+def test_an_array_never_replaces_the_side_car_of_its_source(run, folder):
     """Even with --overwrite: the source could not be read any more."""
     assert run("convert", "scan.h5", "array.npy")[0] == 0
     before = (folder / "array.json").read_bytes()
@@ -215,7 +215,7 @@ def test_an_array_never_takes_the_side_car_of_its_source(run, folder):
     assert run("convert", "array.npy", "array.h5")[0] == 0  # which needs none
 
 
-def test_from_python_too(folder):
+def test_files_are_kept_from_python(folder):
     rng = np.random.default_rng(0)
     kspace = (rng.normal(size=(2, 16, 16)) + 0j).astype(np.complex64)
     result = reconstruct(kspace, sampler="none")

@@ -57,7 +57,7 @@ def test_a_replay_shows_its_frames_and_whole_log_lines(tmp_path):
     assert not set(said) & set(bars)
 
 
-def test_elsewhere_there_are_log_lines(caplog, capsys):
+def test_without_a_terminal_progress_is_logged(caplog, capsys):
     with caplog.at_level(logging.INFO), progress("frames", 4, every=0) as advance:
         advance(1, "so far")
         advance(2.5, "")
@@ -68,7 +68,7 @@ def test_elsewhere_there_are_log_lines(caplog, capsys):
     assert capsys.readouterr().err == ""
 
 
-def test_frames_are_counted_before_they_come(tmp_path):
+def test_frames_are_counted_in_advance(tmp_path):
     scan = SimulatedScan(
         matrix=(16, 16), coils=2, slices=3, repetitions=2, averages=2, contrast="t1,t2"
     )
@@ -78,7 +78,7 @@ def test_frames_are_counted_before_they_come(tmp_path):
             assert frames(stored.heads()) == 3 * 2 * 2
 
 
-def test_what_was_sent_and_what_came_back_is_told():
+def test_sent_readouts_and_received_frames_are_reported():
     told = []
     tracker = ReplayProgress(lambda done, note: told.append((done, note)), readouts=2)
     series = [SimpleNamespace(image_series_index=number) for number in (4, 5, 4)]
@@ -87,7 +87,7 @@ def test_what_was_sent_and_what_came_back_is_told():
     assert told == [(0, "1 of 2 readouts sent"), (0, ""), (1, ""), (2, "")]
 
 
-def test_noise_levels_of_frames_that_are_sampled_are_told():
+def test_noise_levels_are_reported():
     told = []
     tracker = ReplayProgress(lambda done, note: told.append((done, note)), readouts=0)
     for level in (1, 2):

@@ -29,7 +29,7 @@ def scan(tmp_path):
     return path
 
 
-def test_images_are_in_the_layout_of_ismrmrd(scan, tmp_path):
+def test_images_have_the_layout_of_ismrmrd(scan, tmp_path):
     out = tmp_path / "out.h5"
     out.write_text("an older file is replaced")
     asked = ("--overwrite", "--group", "raw", "-p", "sampler=none", "-p", "series=4")
@@ -48,7 +48,7 @@ def test_images_are_in_the_layout_of_ismrmrd(scan, tmp_path):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["out.h5", "scan.h5"]
 
 
-def test_waveforms_go_along_in_time_and_come_back(tmp_path):
+def test_waveforms_are_sent_in_time_order_and_saved(tmp_path):
     readouts = acquisitions(letter(*SHAPE), noise=0.002)  # at 1000 and on
     sent = []
     for stamp in (7, 1010, 1010, 2000):

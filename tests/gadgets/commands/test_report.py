@@ -41,7 +41,7 @@ def told(text, title):
     return [html.unescape(w) for w in re.findall(f"<dt>{title}</dt><dd>(.*?)</dd>", text)]
 
 
-def test_a_replay_makes_a_page_of_all_it_knows(folder):
+def test_a_replay_writes_a_complete_report(folder):
     text = (folder / "page.html").read_text()
     assert re.findall("<h2>(.*?)</h2>", text) == [
         "All frames", "slice 0", "slice 1", "What the prior has seen: default",
@@ -62,12 +62,12 @@ def test_a_replay_makes_a_page_of_all_it_knows(folder):
     assert told(text, "Sampling")[0].startswith("3 samples by posterior, 2 denoiser evaluations")
 
 
-def test_the_outputs_of_a_chain_come_first():
+def test_outputs_of_the_chain_come_first():
     assert report_outputs({"std,phase"}) == "std,phase,mean,samples,zero_filled,classical"
     assert report_outputs(set()) == "mean,std,samples,zero_filled,classical"
 
 
-def test_a_file_gives_the_same_page_once_and_whole(run, folder, tmp_path):
+def test_report_of_a_file_equals_that_of_replay(run, folder, tmp_path):
     code, out, _ = run("report", folder / "images.h5", "-o", tmp_path / "again.html")
     assert (code, out) == (0, f"Report: {tmp_path / 'again.html'}\n")
     assert (tmp_path / "again.html").read_text() == (folder / "page.html").read_text()
@@ -81,7 +81,7 @@ def test_a_file_gives_the_same_page_once_and_whole(run, folder, tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["again.html"]
 
 
-def test_a_page_that_exists_is_told_before_the_work(run, folder, tmp_path):
+def test_an_existing_report_is_refused_before_the_computation(run, folder, tmp_path):
     (tmp_path / "page.html").write_text("mine")
     asked = ("-o", tmp_path / "out.h5", "--report", tmp_path / "page.html")
     code, _, err = run("replay", folder / "scan.h5", *asked)
@@ -128,7 +128,7 @@ def test_bad_files_are_one_sentence_and_leave_nothing(run, folder, tmp_path, spo
     assert [each.name for each in tmp_path.iterdir()] == ["images.h5"]
 
 
-def test_a_classical_frame_says_why(run, folder, tmp_path):
+def test_a_classical_frame_has_a_reason(run, folder, tmp_path):
     made = ["--matrix", "40x32", "--coils", "3", "-R", "2", "--calibration", "0"]
     assert run("simulate", "-o", tmp_path / "scan.h5", *made)[0] == 0
     asked = ("-o", tmp_path / "out.h5", "--report", tmp_path / "page.html")
@@ -192,7 +192,7 @@ def _look(*arguments):
 
 @browser
 @pytest.mark.parametrize(("width", "columns"), [(1280, 3), (400, 1)])
-def test_it_fits_and_flips_in_a_browser(folder, width, columns):
+def test_layout_and_interaction_in_a_browser(folder, width, columns):
     probe = folder / f"probe{width}.html"
     probe.write_text(PROBE % width)
     text = _look(
@@ -221,7 +221,7 @@ def test_it_fits_and_flips_in_a_browser(folder, width, columns):
 
 
 @browser
-def test_it_is_light_dark_and_printed(folder):
+def test_light_dark_and_print_styles(folder):
     page = (folder / "page.html").as_uri()
     ground = {}
     for name, scheme in (("light", 1), ("dark", 0)):

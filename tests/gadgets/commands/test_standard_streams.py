@@ -35,7 +35,7 @@ def test_images_are_written(tmp_path, gone):
         assert file["dataset/image_1/data"].shape[-2:] == (32, 32)
 
 
-def test_what_comes_after_the_reader_is_dropped():
+def test_output_after_the_reader_has_gone_is_discarded():
     reader, writer = os.pipe()
     text = io.TextIOWrapper(io.BufferedWriter(_RobustFile(writer, "w")))
     print("read", file=text, flush=True)

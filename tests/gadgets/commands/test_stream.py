@@ -80,7 +80,7 @@ def test_version_2_gives_the_images_of_replay(scan, replayed):
 
 
 @pytest.mark.parametrize("version", STREAMS)
-def test_the_version_may_be_named(scan, version):
+def test_the_version_can_be_given(scan, version):
     data = STREAMS[version](scan)
     code, out, _ = run(data, "-p", "sampler=none", "--format", version)
     assert code == 0
@@ -89,7 +89,7 @@ def test_the_version_may_be_named(scan, version):
     assert run(data, "--format", other)[0] == 2
 
 
-def test_the_log_goes_to_standard_error_and_so_does_what_a_library_prints(scan, tmp_path):
+def test_log_and_prints_of_libraries_go_to_standard_error(scan, tmp_path):
     (tmp_path / "loud.py").write_text(
         "from gadgets.score_recon import reconstruct_acquisitions\n"
         "def target(connection):\n"
@@ -110,7 +110,7 @@ def test_the_log_goes_to_standard_error_and_so_does_what_a_library_prints(scan, 
     assert any("images sent" in line for line in told)
 
 
-def test_a_chain_in_the_stream_is_passed_over_and_told(scan):
+def test_a_chain_in_the_stream_is_ignored_with_a_warning(scan):
     data = version_1(scan, ConfigFile("default.xml"), ConfigText("<configuration/>"))
     code, out, told = run(data, "-p", "sampler=none")
     assert code == 0
@@ -118,7 +118,7 @@ def test_a_chain_in_the_stream_is_passed_over_and_told(scan):
     assert any("chain name 'default.xml' ignored" in line for line in told)
 
 
-def test_images_come_before_the_scan_ends(scan):
+def test_images_are_written_before_the_scan_ends(scan):
     """A frame is sent while the pipe is still open: nothing waits for its end."""
     with subprocess.Popen(
         [*PROGRAM, "-p", "sampler=none"],
@@ -140,7 +140,7 @@ def test_images_come_before_the_scan_ends(scan):
 
 
 @pytest.mark.parametrize("version", STREAMS)
-def test_a_reader_that_goes_away_is_told(scan, version):
+def test_a_closed_output_is_reported(scan, version):
     with subprocess.Popen(
         [*PROGRAM, "-p", "sampler=none"],
         stdin=subprocess.PIPE,
@@ -157,7 +157,7 @@ def test_a_reader_that_goes_away_is_told(scan, version):
 
 
 @pytest.mark.parametrize("sent", [0, 10_000], ids=["before the header", "in the scan"])
-def test_an_interrupt_ends_it(scan, sent):
+def test_an_interrupt_ends_the_command(scan, sent):
     with subprocess.Popen(
         [*PROGRAM, "-p", "sampler=none"],
         stdin=subprocess.PIPE,

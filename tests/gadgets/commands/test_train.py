@@ -132,7 +132,7 @@ def test_a_residual_unet_is_trained_measured_and_stored(volumes, run, quick, tmp
     assert isinstance(load_prior(tmp_path / "run" / "mine.safetensors"), ResidualUnetPrior)
 
 
-def test_a_papers_preset_gives_the_defaults_of_all_other_options(volumes, run, quick, tmp_path):
+def test_a_preset_sets_the_defaults_of_all_other_options(volumes, run, quick, tmp_path):
     small = ("--steps", 1, "--batch", 2, "--patch", 32, "--device", "cpu", "--width", 8)
     code, _, _ = run(
         *("train", "--data", volumes, "-o", tmp_path / "run", "--preset", "jalal2021", *small),
@@ -164,7 +164,7 @@ def test_a_papers_preset_gives_the_defaults_of_all_other_options(volumes, run, q
         (("--data", "gone"), "gone: no such file or folder"),
     ],
 )
-def test_what_does_not_go_together_is_refused(volumes, run, tmp_path, options, told):
+def test_conflicting_options_are_refused(volumes, run, tmp_path, options, told):
     command = ("train", "--data", volumes, "-o", tmp_path / "run", "--steps", 1, *SMALL)
     code, _, message = run(*command, *options)
     assert code == 2
@@ -184,7 +184,7 @@ def test_data_without_a_split_is_refused(volumes, run, tmp_path):
     assert not (tmp_path / "run").exists()
 
 
-def test_the_measurement_can_be_left_for_later(volumes, run, tmp_path, monkeypatch):
+def test_the_measurement_can_be_omitted(volumes, run, tmp_path, monkeypatch):
     def measured(*_):
         raise AssertionError("not to be measured")
 
@@ -198,7 +198,9 @@ def test_the_measurement_can_be_left_for_later(volumes, run, tmp_path, monkeypat
     assert load_prior(tmp_path / "run" / "default.safetensors").card["steps"] == 1
 
 
-def test_the_measurement_says_how_long_it_will_take(volumes, run, quick, tmp_path, monkeypatch):
+def test_the_remaining_time_of_the_measurement_is_logged(
+    volumes, run, quick, tmp_path, monkeypatch
+):
     def calibrate(prior, slices, device, progress):
         for done in (1, 2, 3):
             progress(done)
@@ -226,7 +228,7 @@ def test_the_measurement_says_how_long_it_will_take(volumes, run, quick, tmp_pat
         (("--batch", "0"), "--batch"),
     ],
 )
-def test_nothing_is_read_before_a_refusal(volumes, run, tmp_path, monkeypatch, options, told):
+def test_options_are_checked_before_reading(volumes, run, tmp_path, monkeypatch, options, told):
     begin = ("train", "--data", volumes, "-o", tmp_path / "run", "--steps", 1, *SMALL)
     assert run(*begin, "--no-measure")[0] == 0
 

@@ -72,13 +72,13 @@ def test_parameters_set_the_nodes_properties(served):
         ({"outputs": ["mean", "sum"]}, "property outputs='mean,sum': expected a comma list"),
         ({"noise": float("nan")}, "property noise='NaN': expected one of"),
         ({"sampler": "hmc"}, "prior 'default' was not loaded by this server"),
-        ({"prior": "a\nb\udc00" + "c" * 5000}, "parameter 'prior' has characters"),
+        ({"prior": "a\nb\udc00" + "c" * 5000}, "parameter 'prior' has unprintable characters"),
         ({"x" * 5000: 1}, "unknown property 'xxx"),
         ({"config": "mine"}, "unknown chain 'mine': known are quick.xml, score_recon.xml"),
         ({"customconfig": "../quick"}, "unknown chain '../quick'"),
     ],
 )
-def test_a_parameter_that_cannot_be_is_told_and_the_scan_goes_on(served, parameters, words):
+def test_an_invalid_parameter_is_reported_and_the_scan_goes_on(served, parameters, words):
     (told,), ((head, _, _),) = run(served, name("quick"), series=9, **parameters)
     assert words in told
     assert "\n" not in told
@@ -90,7 +90,7 @@ def test_a_parameter_that_cannot_be_is_told_and_the_scan_goes_on(served, paramet
 @pytest.mark.parametrize(
     "text", ["{", '{"parameters": 3}', "[" * 3, '{"a":' * 100_000, '{"a": ' + "9" * 5000 + "}"]
 )
-def test_a_text_that_is_no_parameters_is_told_and_the_scan_goes_on(served, text):
+def test_invalid_json_is_reported_and_the_scan_goes_on(served, text):
     told, images = run(served, name("quick"), text)
     assert len(images) == 1
     if text.startswith("{"):
@@ -98,7 +98,7 @@ def test_a_text_that_is_no_parameters_is_told_and_the_scan_goes_on(served, text)
     assert len(told) == text.startswith("{")
 
 
-def test_words_for_the_log_are_not_parameters(served, caplog):
+def test_plain_text_is_not_parameters(served, caplog):
     with caplog.at_level("INFO"):
         told, images = run(served, name("quick"), "hello\x1b[2J there")
     assert (told, len(images)) == ([], 1)
@@ -116,7 +116,7 @@ def test_words_for_the_log_are_not_parameters(served, caplog):
         (name("invertcontrast"), {}, ["invertcontrast"]),
     ],
 )
-def test_a_chain_is_named_as_fire_does(served, config, parameters, told):
+def test_fire_names_of_chains(served, config, parameters, told):
     sentences, ((_, _, meta),) = run(served, config, sampler="none", **parameters)
     assert meta["sampler"] == "none"
     assert len(sentences) == len(told)
@@ -124,7 +124,7 @@ def test_a_chain_is_named_as_fire_does(served, config, parameters, told):
         assert f"unknown chain '{asked}': known are " in sentence
 
 
-def test_without_a_default_an_unknown_name_ends_the_scan_and_lists_the_known():
+def test_an_unknown_name_without_a_default_is_an_error():
     with Served() as running:
         (told,), images = run(running, name("invertcontrast"))
         assert told.startswith("the scan failed: unknown chain 'invertcontrast': known are score_r")
@@ -133,7 +133,7 @@ def test_without_a_default_an_unknown_name_ends_the_scan_and_lists_the_known():
         assert (told, len(images)) == ([], 1)
 
 
-def test_the_steps_suit_the_sampler_whatever_their_order():
+def test_sampler_and_steps_are_set_in_any_order():
     class Zero:
         name = "zero"
 
@@ -147,18 +147,18 @@ def test_the_steps_suit_the_sampler_whatever_their_order():
     assert {meta["sampler"] for _, _, meta in images} == {"langevin"}
 
 
-def test_a_default_that_is_not_there_is_refused():
+def test_an_unknown_default_is_refused():
     with pytest.raises(InputError, match=r"unknown chain 'nope': known are score_recon.xml"):
         Server(port=0, default="nope")
 
 
-def test_a_name_too_long_for_a_file_is_only_unknown():
+def test_a_too_long_name_is_unknown():
     for asked in ("a" * 1000, "a\0b", "", ".", "..", "/"):
         with pytest.raises(InputError, match="unknown chain"):
             Chain.served(asked)
 
 
-def test_values_are_written_as_in_a_chain():
+def test_values_are_formatted_as_in_a_chain():
     text = '{"parameters": {"a": 1, "b": 2.0, "c": 0.5, "d": ["x", 3.0], "e": true, "f": " g "}}'
     assert Parameters.read(text).properties == {
         "a": "1", "b": "2", "c": "0.5", "d": "x,3", "e": "true", "f": "g"
@@ -212,7 +212,7 @@ def test_the_command_line_of_fire(tmp_path):
         (["-p", "0", "-d", "nope"], "unknown chain 'nope': known are score_recon.xml"),
     ],
 )
-def test_what_is_wrong_with_the_command_line_is_told(options, told):
+def test_errors_of_the_command_line_are_reported(options, told):
     done = run_forked("serve", *options)
     assert done.returncode == 2
     (line,) = done.stderr.decode().splitlines()

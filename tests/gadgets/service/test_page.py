@@ -88,7 +88,7 @@ def frames(answer, count):
 
 
 @pytest.mark.parametrize("show_names", [False, True])
-def test_frames_come_as_they_are_made_and_name_nobody_unless_asked(show_names):
+def test_frames_are_shown_when_ready_without_patient_names(show_names):
     with Watched(show_names) as running, running.get("/events") as answer:
         assert answer.headers["Content-Type"] == "text/event-stream"
         name, data, _ = next(events(answer))
@@ -107,7 +107,7 @@ def test_frames_come_as_they_are_made_and_name_nobody_unless_asked(show_names):
         assert (again, number) == (second, "2")
 
 
-def test_frames_are_turned_as_their_vendor_has_it(monkeypatch):
+def test_frames_are_oriented_by_vendor(monkeypatch):
     shown = []
     monkeypatch.setattr(Page, "add", lambda self, frame: shown.append(frame))
     (readout, *_) = scan(0)
@@ -132,7 +132,7 @@ def page_run(running, chain, xml, readouts):
     return run_remote(f"127.0.0.1:{running.server.port}", chain, xml, readouts)
 
 
-def test_the_document_connects_to_its_own_server_alone():
+def test_the_page_connects_only_to_its_server():
     with Watched() as running, running.get("/") as answer:
         text = answer.read().decode()
         assert answer.headers["Content-Type"].startswith("text/html")
@@ -219,7 +219,7 @@ class Delayed(BaseHTTPRequestHandler):
 
 
 @pytest.mark.skipif(BROWSER is None, reason="no Chromium on the PATH")
-def test_a_browser_shows_what_comes(tmp_path):
+def test_frames_are_shown_in_a_browser(tmp_path):
     server = SimpleNamespace(state="ready", scans_open=0, scans_waiting=0, scans_done={"failed": 3})
     Delayed.own = own = Page(server)
     own.add(Shown("a frame that came", SHAPE_OF_ONE))

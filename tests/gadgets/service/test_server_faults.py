@@ -87,7 +87,7 @@ FAULTS = {
 
 
 @pytest.mark.parametrize("fault", FAULTS)
-def test_a_fault_is_told_in_one_sentence_and_costs_no_memory(served, fault):
+def test_faults_are_one_sentence_without_large_allocations(served, fault):
     sent, told = FAULTS[fault]
     tracemalloc.start()
     try:
@@ -107,7 +107,7 @@ def test_a_fault_is_told_in_one_sentence_and_costs_no_memory(served, fault):
 
 
 @pytest.mark.parametrize("sent", [b"", BEGIN[:1], BEGIN[:3000], BEGIN, BEGIN + readout(4, 40)])
-def test_a_client_that_vanishes_leaves_a_server_that_serves(served, sent, caplog):
+def test_the_server_survives_a_disconnected_client(served, sent, caplog):
     with served.connect() as client:
         client.socket.sendall(sent)
     # that no connection is open may also mean that this one is not accepted yet
@@ -118,7 +118,7 @@ def test_a_client_that_vanishes_leaves_a_server_that_serves(served, sent, caplog
     assert ("the peer disconnected" in caplog.text) == bool(sent)
 
 
-def test_nothing_is_left_of_a_connection(served):
+def test_connections_leave_no_resources(served):
     def count():
         return np.array([threading.active_count(), len(os.listdir("/proc/self/fd"))])
 
