@@ -1,4 +1,4 @@
-"""The files for Kubernetes and Tyger: valid, at one with one another and with the command line."""
+"""Configurations of Kubernetes and Tyger: valid, and consistent with the command line."""
 
 import copy
 import os
@@ -72,7 +72,7 @@ def test_the_ports_are_those_of_serve():
     assert value("--port") == str(ports["scans"])
     assert value("--status-port") == str(ports["status"])
     assert value("--host") == "0.0.0.0"
-    (port,) = SERVICE["spec"]["ports"]  # the status is the cluster's, not the clients'
+    (port,) = SERVICE["spec"]["ports"]  # status only inside the cluster
     assert (port["targetPort"], port["port"]) == ("scans", ports["scans"])
     (default,) = [p.default for p in COMMANDS["serve"].params if p.name == "port"]
     assert int(port["port"]) == default
@@ -98,7 +98,7 @@ def test_the_probes_are_paths_of_serve():
 def test_a_pod_has_one_gpu_and_time_to_finish_its_scans():
     assert CONTAINER["resources"]["limits"]["nvidia.com/gpu"] == 1
     assert DEPLOYMENT["spec"]["strategy"]["rollingUpdate"] == {"maxSurge": 0, "maxUnavailable": 1}
-    assert POD["terminationGracePeriodSeconds"] >= 600  # seconds: the usual scan takes less
+    assert POD["terminationGracePeriodSeconds"] >= 600  # seconds
 
 
 def test_deferred_images_are_fetched_from_the_pod_that_has_them():

@@ -1,4 +1,4 @@
-"""The Dockerfile: no container is built here, but what it copies, installs and asks is checked."""
+"""Checks of the Dockerfile without building it."""
 
 import configparser
 import importlib
@@ -18,7 +18,7 @@ ROOT = Path(__file__).parent.parent
 
 
 def stages():
-    """Instructions of each stage, as pairs of a word and the rest, by the stage's name."""
+    """Return the instructions of each stage, as pairs of keyword and arguments."""
     text = re.sub(r"^#.*\n", "", (ROOT / "Dockerfile").read_text(), flags=re.M)
     found, current = {"": []}, ""
     for line in re.sub(r"\\\n\s*", "", text).splitlines():
@@ -47,9 +47,9 @@ def position(stage, text):
 
 
 def test_the_targets_are_documented():
-    assert list(STAGES)[-1] == "serve"  # what is built where no target is named
-    told = (ROOT / "docs" / "serving.md").read_text()
-    assert set(re.findall(r"docker build --target (\w+)", told)) == {"gadgetron"} <= set(STAGES)
+    assert list(STAGES)[-1] == "serve"  # default target
+    text = (ROOT / "docs" / "serving.md").read_text()
+    assert set(re.findall(r"docker build --target (\w+)", text)) == {"gadgetron"} <= set(STAGES)
 
 
 def test_the_bases_are_arguments_and_python_is_pinned():
@@ -107,7 +107,7 @@ def test_gadgetrons_python_keeps_its_numpy():
 @pytest.mark.parametrize("stage", ["gadgetron", "serve"])
 def test_the_user_is_not_root(stage):
     user = given(stage, "USER")[-1]
-    assert int(user) > 0  # a number, by which Kubernetes sees it
+    assert int(user) > 0  # numeric, for Kubernetes
 
 
 def test_ports_of_command_and_health_check_are_exposed():
@@ -149,8 +149,8 @@ def test_the_health_check_detects_a_missing_server():
 
 
 def test_the_image_name_has_this_version():
-    told = (ROOT / "Dockerfile").read_text() + (ROOT / "docs" / "serving.md").read_text()
-    versions = set(re.findall(r"scoremri:(\d[\w.]*)", told))
+    text = (ROOT / "Dockerfile").read_text() + (ROOT / "docs" / "serving.md").read_text()
+    versions = set(re.findall(r"scoremri:(\d[\w.]*)", text))
     assert versions == {scoremri_core.__version__}
 
 

@@ -1,4 +1,4 @@
-"""What the documentation names is there, and what is there is named."""
+"""The documentation is complete and consistent with the code."""
 
 import configparser
 import re

@@ -1,4 +1,4 @@
-"""The scripts of the documentation: they run, and what they give is near the truth."""
+"""The scripts of the documentation run, with results close to the truth."""
 
 import importlib
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""The notebooks of the documentation: their cells run as they stand, with small numbers."""
+"""The notebooks of the documentation run with small parameters."""
 
 import ast
 import json
@@ -18,7 +18,7 @@ def cells(name):
 
 
 def executed(name, **smaller):
-    """All code cells one after the other in one namespace; `smaller` replaces parameters."""
+    """Run all code cells in one namespace, with other parameters."""
     space = {"__name__": "__main__"}
     for cell in cells(name):
         if cell["cell_type"] != "code":

@@ -23,7 +23,7 @@ def test_the_version_equals_that_of_the_distribution():
 
 
 def test_no_test_folder_is_named_like_a_package():
-    """It would hide the package of its name where that is installed with `pip install -e`."""
+    """Such a folder would hide the package in an editable installation."""
     tests = {path.name for path in (ROOT / "tests").iterdir() if path.is_dir()}
     assert not tests & {"gadgets", "scoremri_core"}
     names = [path.name for path in (ROOT / "tests").rglob("test_*.py")]

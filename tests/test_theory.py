@@ -1,4 +1,4 @@
-"""What docs/theory.md says, by its script: bounds that hold, and errors that are what they are."""
+"""The statements of docs/theory.md, by its script."""
 
 import importlib
 from pathlib import Path

@@ -12,7 +12,7 @@ NODE = "gadgets.score_recon", "reconstruct_acquisitions"
 
 @pytest.fixture
 def written(tmp_path, monkeypatch):
-    """Write a chain of nodes (module, target) with properties, and modules beside it."""
+    """Write a chain of nodes (module, target) with properties, and modules next to it."""
     monkeypatch.syspath_prepend(tmp_path)
 
     def write(*nodes, modules=(), **properties):

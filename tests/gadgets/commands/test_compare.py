@@ -33,8 +33,8 @@ def test_a_run_is_complete_and_resumed_without_repetition(run, data, tmp_path, m
     code, printed, _ = run(*arguments)
     assert code == 0
     assert printed.strip() == (tmp_path / "report.md").read_text().strip()
-    for told in ("MoDL", "UPDNet", "posterior mean", "leg.h5", "± ", "DDRM", "paired"):
-        assert told in printed or told == "± "
+    for message in ("MoDL", "UPDNet", "posterior mean", "leg.h5", "± ", "DDRM", "paired"):
+        assert message in printed or message == "± "
     for name in ("curves.png", "panels.png", "samples.png", "zoom.png", "samples.gif"):
         assert (tmp_path / name).stat().st_size > 1000
 

@@ -58,7 +58,7 @@ def test_replay_and_convert_write_the_same_images(run, scan, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("arguments", "told"),
+    ("arguments", "message"),
     [
         (("{scan}", "new.gif"), "expected a name that ends with .h5, .mrd, .cfl, .npy"),
         (("{scan}", "new.nii.gz"), "is raw data"),
@@ -66,9 +66,9 @@ def test_replay_and_convert_write_the_same_images(run, scan, tmp_path):
         (("{scan}", "new.npy", "--format", "nifti"), "neither --format nor --scan"),
     ],
 )
-def test_conflicting_options_are_refused(run, scan, tmp_path, arguments, told):
+def test_conflicting_options_are_refused(run, scan, tmp_path, arguments, message):
     given = [part.format(scan=scan).replace("new", f"{tmp_path}/new") for part in arguments]
     code, _, err = run("convert", *given)
     assert (code, err.count("\n")) == (2, 1)
-    assert told in err
+    assert message in err
     assert list(tmp_path.iterdir()) == [scan]

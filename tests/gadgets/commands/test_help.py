@@ -68,7 +68,7 @@ def test_choices_are_shown_as_choices(run, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("arguments", "told"),
+    ("arguments", "message"),
     [
         (("undersample", "a.h5", "-o", "b.h5", "--mask", "spiral"), "mask 'spiral'"),
         (("benchmark", "--mask", "spiral"), "mask 'spiral'"),
@@ -78,10 +78,10 @@ def test_choices_are_shown_as_choices(run, monkeypatch):
         (("train", "--data", "a", "-o", "b", "--loss", "mse"), "loss 'mse'"),
     ],
 )
-def test_a_wrong_choice_lists_the_known(run, arguments, told):
+def test_a_wrong_choice_lists_the_known(run, arguments, message):
     code, out, err = run(*arguments)
     assert (code, out) == (2, "")
-    assert err.startswith(f"scoremri: {told}: expected one of ")
+    assert err.startswith(f"scoremri: {message}: expected one of ")
     assert err.count("\n") == 1
 
 

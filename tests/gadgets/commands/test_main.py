@@ -55,8 +55,8 @@ def test_missing_libraries_are_one_line(run, monkeypatch, tmp_path):
 
     monkeypatch.setattr("scoremri_core.scans.formats.recognise.check_readable", absent)
     code, _, err = run("undersample", "scan.h5", "-o", tmp_path / "x.h5")
-    told = f"{sys.executable} has no module 'torch', which scoremri needs: pip install scoremri"
-    assert (code, err) == (2, f"scoremri: {told}\n")
+    message = f"{sys.executable} has no module 'torch', which scoremri needs: pip install scoremri"
+    assert (code, err) == (2, f"scoremri: {message}\n")
 
 
 def test_verbose_shows_the_traceback(run):

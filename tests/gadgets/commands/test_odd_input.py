@@ -112,10 +112,10 @@ def refused(run, *arguments):
 )
 @pytest.mark.parametrize("command", TAKES)
 def test_files_that_are_not_files(run, folder, command, make):
-    told = make(folder / "odd.h5")
+    message = make(folder / "odd.h5")
     sentence = refused(run, command, *(part.format(file="odd.h5") for part in TAKES[command]))
     assert sentence.startswith("scoremri: odd.h5: ")
-    assert any(words in sentence for words in told.split("|")), sentence
+    assert any(words in sentence for words in message.split("|")), sentence
 
 
 @pytest.mark.parametrize("command", WRITES)
@@ -210,7 +210,7 @@ def test_values_out_of_range(run, folder, command, option, value):
 
 
 @pytest.mark.parametrize(
-    ("arguments", "told"),
+    ("arguments", "message"),
     [
         (("benchmark", "--quick", "--data", "full.h5", "--size", "64"), "size, coils: those of"),
         (("benchmark", "--quick", "--data", "full.h5", "--coils", "4"), "size, coils: those of"),
@@ -221,8 +221,8 @@ def test_values_out_of_range(run, folder, command, option, value):
         (("undersample", "full.h5", "-o", "new.h5", "--calibration-last"), "calibration last: exp"),
     ],
 )
-def test_options_without_effect_are_refused(run, folder, arguments, told):
-    assert told in refused(run, *arguments)
+def test_options_without_effect_are_refused(run, folder, arguments, message):
+    assert message in refused(run, *arguments)
 
 
 def test_every_command_is_tested_here():

@@ -1,6 +1,6 @@
 """`scoremri openrecon`: what a scanner's container platform reads, against what it demands.
 
-The schema in tests/data restates, in words of our own, the constraints of the published
+The schema in tests/data restates, the constraints of the published
 OpenReconSchema_1.1.0.json.
 """
 
@@ -248,9 +248,9 @@ def test_every_line_of_the_manual_fits_the_page():
 
 def test_existing_files_are_kept(run, tmp_path):
     (tmp_path / "build.sh").write_text("mine")
-    code, out, told = run("openrecon", "-o", tmp_path)
+    code, out, message = run("openrecon", "-o", tmp_path)
     assert (code, out) == (2, "")
-    assert told == (
+    assert message == (
         f"scoremri: {tmp_path / 'build.sh'}: is there already; --overwrite replaces it\n"
     )
     assert [path.name for path in tmp_path.iterdir()] == ["build.sh"]
@@ -265,25 +265,25 @@ def test_no_partial_files_are_left(run, tmp_path, monkeypatch):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(files, "write_manual", fail)
-    code, _, told = run("openrecon", "-o", tmp_path)
+    code, _, message = run("openrecon", "-o", tmp_path)
     assert code == 2
-    assert "No space left on device" in told
+    assert "No space left on device" in message
     assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize("vendor", ["", "a b", "a_b", "a/b", "-a", "é"])
 def test_an_invalid_vendor_is_refused(run, tmp_path, vendor):
-    code, out, told = run("openrecon", "-o", tmp_path, "--vendor", vendor)
+    code, out, message = run("openrecon", "-o", tmp_path, "--vendor", vendor)
     assert (code, out) == (2, "")
-    assert told.startswith(f"scoremri: vendor '{vendor}': expected letters")
+    assert message.startswith(f"scoremri: vendor '{vendor}': expected letters")
     assert not list(tmp_path.iterdir())
 
 
 def test_a_folder_that_cannot_be_created_is_refused(run, tmp_path):
     (tmp_path / "file").touch()
-    code, _, told = run("openrecon", "-o", tmp_path / "file")
+    code, _, message = run("openrecon", "-o", tmp_path / "file")
     assert code == 2
-    assert told.count("\n") == 1
+    assert message.count("\n") == 1
 
 
 @pytest.mark.parametrize(

@@ -40,7 +40,7 @@ CASES = [  # the file that is there, and what would replace it
     ("mine.json", "measure", "scan.h5", "--data", "volumes", "--name", "mine"),
     ("build.sh", "openrecon", "-o", "."),
 ]
-# without a file of their own, or with a folder that they go on with
+# without an output file, or resuming in a folder
 OTHERS = {"stream", "serve", "check", "compare"}
 
 
@@ -73,10 +73,10 @@ def test_an_existing_file_is_kept(run, folder, case):
     if name != "scan.h5":
         there.write_text("of yesterday")
     kept = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
-    code, out, told = run(*command)
+    code, out, message = run(*command)
     assert (code, out) == (2, "")
     shown = str(there.relative_to(folder))
-    assert told == f"scoremri: {shown}: is there already; --overwrite replaces it\n"
+    assert message == f"scoremri: {shown}: is there already; --overwrite replaces it\n"
     assert {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()} == kept
 
 
@@ -105,14 +105,14 @@ def test_a_pipe_is_kept(run, folder, case):
     there.parent.mkdir(exist_ok=True)
     os.mkfifo(there)
     before = set(folder.rglob("*"))
-    code, out, told = run(*command, "--overwrite")
+    code, out, message = run(*command, "--overwrite")
     assert (code, out) == (2, "")
     shown = there.relative_to(folder)
     expected = {
         "new_dicom": "not a folder, expected one to replace",
         "scan.h5": "a pipe, expected a file",
     }
-    assert told.startswith(f"scoremri: {shown}: {expected.get(name, 'a pipe, expected a file')}")
+    assert message.startswith(f"scoremri: {shown}: {expected.get(name, 'a pipe, expected a file')}")
     assert there.is_fifo()
     assert set(folder.rglob("*")) == before
 
@@ -144,15 +144,16 @@ def test_an_array_and_its_side_car_are_written_through_links(run, folder):
 
 def test_a_circular_link_is_refused(run, folder):
     (folder / "there.h5").symlink_to("there.h5")
-    code, _, told = run("simulate", "-o", "there.h5", "--overwrite")
-    assert (code, told) == (2, "scoremri: there.h5: a link that leads back to itself\n")
+    code, _, message = run("simulate", "-o", "there.h5", "--overwrite")
+    assert (code, message) == (2, "scoremri: there.h5: a link that leads back to itself\n")
 
 
 def test_a_report_never_replaces_its_images(run, folder):
     """Where neither is there yet."""
     (folder / "link.h5").symlink_to("new.h5")
-    code, _, told = run("replay", *SCAN[:2], "new.h5", "--report", "link.h5", "--overwrite")
-    assert (code, told) == (2, "scoremri: link.h5: the result would replace what it is made from\n")
+    code, _, message = run("replay", *SCAN[:2], "new.h5", "--report", "link.h5", "--overwrite")
+    assert code == 2
+    assert message == "scoremri: link.h5: the result would replace what it is made from\n"
 
 
 LONG = "x" * 300
@@ -182,9 +183,9 @@ TOO_LONG = [
 
 @pytest.mark.parametrize("command", TOO_LONG, ids=lambda command: command[0])
 def test_too_long_names_are_refused_before_the_computation(run, folder, command):
-    code, out, told = run(*command)
+    code, out, message = run(*command)
     assert (code, out) == (2, "")
-    assert told.endswith(": the name is too long for the file system\n")
+    assert message.endswith(": the name is too long for the file system\n")
     assert [path.name for path in folder.iterdir()] == ["scan.h5"]
 
 
@@ -208,9 +209,9 @@ def test_an_array_never_replaces_the_side_car_of_its_source(run, folder):
     """Even with --overwrite: the source could not be read any more."""
     assert run("convert", "scan.h5", "array.npy")[0] == 0
     before = (folder / "array.json").read_bytes()
-    code, _, told = run("convert", "array.npy", "array.cfl", "--overwrite")
+    code, _, message = run("convert", "array.npy", "array.cfl", "--overwrite")
     assert code == 2
-    assert told == "scoremri: array.json: the result would replace what it is made from\n"
+    assert message == "scoremri: array.json: the result would replace what it is made from\n"
     assert (folder / "array.json").read_bytes() == before
     assert run("convert", "array.npy", "array.h5")[0] == 0  # which needs none
 

@@ -51,10 +51,10 @@ def test_a_replay_shows_its_frames_and_whole_log_lines(tmp_path):
     assert all(
         re.fullmatch(r"\s*frames [━╸╺]+ [0-3]/3 0:\d\d:\d\d left \S+ .*", b) for b in bars
     ), bars
-    said = [line for line in lines if "INFO" in line]
-    assert sum("assembly" in line for line in said) == 3  # one line a frame, whole
-    assert "3 images in dataset/image_1" in said[-1]
-    assert not set(said) & set(bars)
+    lines_logged = [line for line in lines if "INFO" in line]
+    assert sum("assembly" in line for line in lines_logged) == 3  # one line a frame, whole
+    assert "3 images in dataset/image_1" in lines_logged[-1]
+    assert not set(lines_logged) & set(bars)
 
 
 def test_without_a_terminal_progress_is_logged(caplog, capsys):
@@ -63,8 +63,8 @@ def test_without_a_terminal_progress_is_logged(caplog, capsys):
         advance(2.5, "")
     with caplog.at_level(logging.INFO), progress("frames", None, every=3600) as advance:
         advance(1, "")
-    told = [record.getMessage().strip() for record in caplog.records]
-    assert told == ["frames: 1 of 4 so far", "frames: 2.5 of 4"]
+    message = [record.getMessage().strip() for record in caplog.records]
+    assert message == ["frames: 1 of 4 so far", "frames: 2.5 of 4"]
     assert capsys.readouterr().err == ""
 
 
@@ -79,21 +79,21 @@ def test_frames_are_counted_in_advance(tmp_path):
 
 
 def test_sent_readouts_and_received_frames_are_reported():
-    told = []
-    tracker = ReplayProgress(lambda done, note: told.append((done, note)), readouts=2)
+    message = []
+    tracker = ReplayProgress(lambda done, note: message.append((done, note)), readouts=2)
     series = [SimpleNamespace(image_series_index=number) for number in (4, 5, 4)]
     assert list(tracker.sending("ab")) == ["a", "b"]
     assert list(tracker.receiving(["text", *series])) == ["text", *series]
-    assert told == [(0, "1 of 2 readouts sent"), (0, ""), (1, ""), (2, "")]
+    assert message == [(0, "1 of 2 readouts sent"), (0, ""), (1, ""), (2, "")]
 
 
 def test_noise_levels_are_reported():
-    told = []
-    tracker = ReplayProgress(lambda done, note: told.append((done, note)), readouts=0)
+    message = []
+    tracker = ReplayProgress(lambda done, note: message.append((done, note)), readouts=0)
     for level in (1, 2):
         tracker.sampling(4, SimpleNamespace(done=level / 2, level=level, levels=2))
     tracker.finished(None, None)
     list(tracker.receiving([SimpleNamespace(image_series_index=1)]))
     tracker.sampling(2, SimpleNamespace(done=0.25, level=1, levels=4))
-    assert told == [(2, "noise level 1 of 2"), (4, "noise level 2 of 2"), (4, ""),
+    assert message == [(2, "noise level 1 of 2"), (4, "noise level 2 of 2"), (4, ""),
                     (1.5, "noise level 1 of 4")]  # fmt: skip

@@ -69,7 +69,7 @@ def test_waveforms_are_sent_in_time_order_and_saved(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("arguments", "told"),
+    ("arguments", "message"),
     [
         (("--group", "absent"), "no group 'absent'"),
         (("--group", "raw", "-c", "absent"), "unknown chain 'absent': known are"),
@@ -88,11 +88,11 @@ def test_waveforms_are_sent_in_time_order_and_saved(tmp_path):
         ),
     ],
 )
-def test_bad_input_is_one_sentence_and_leaves_nothing(scan, tmp_path, capfd, arguments, told):
+def test_bad_input_is_one_sentence_and_leaves_nothing(scan, tmp_path, capfd, arguments, message):
     assert command(scan, "-o", tmp_path / "out.h5", *arguments) == 2
     lines = capfd.readouterr().err.strip().splitlines()
     assert lines[-1].startswith("scoremri: ")
-    assert told in lines[-1]
+    assert message in lines[-1]
     assert "Traceback" not in "".join(lines)
     assert [path.name for path in tmp_path.iterdir()] == ["scan.h5"]
 
@@ -128,10 +128,10 @@ def absent(path):
 @pytest.mark.parametrize("make", [empty, no_acquisitions, text, noise_alone, absent])
 def test_bad_files_are_named(tmp_path, capfd, make):
     path = tmp_path / "bad.h5"
-    told = make(path)
+    message = make(path)
     before = list(tmp_path.iterdir())
     assert command(path, "-o", tmp_path / "out.h5") == 2
     last = capfd.readouterr().err.strip().splitlines()[-1]
     assert "bad.h5" in last
-    assert told in last
+    assert message in last
     assert list(tmp_path.iterdir()) == before

@@ -36,8 +36,8 @@ def folder(tmp_path_factory):
     return place
 
 
-def told(text, title):
-    """What a page says of something, frame by frame."""
+def facts(text, title):
+    """Return a fact of each frame on a page."""
     return [html.unescape(w) for w in re.findall(f"<dt>{title}</dt><dd>(.*?)</dd>", text)]
 
 
@@ -57,9 +57,9 @@ def test_a_replay_writes_a_complete_report(folder):
         assert set(file["dataset"]) == {f"image_{n}" for n in (1, 2, 3, 4, 5)}
         words = file["dataset/image_1/attributes"][0]
     (kept,) = re.findall("<name>acceleration</name><value>(.*?)</value>", words.decode())
-    assert told(text, "Acceleration")[0].startswith(f"{float(kept):.2f}:")
-    assert told(text, "Plane") == ["axial", "axial"]
-    assert told(text, "Sampling")[0].startswith("3 samples by posterior, 2 denoiser evaluations")
+    assert facts(text, "Acceleration")[0].startswith(f"{float(kept):.2f}:")
+    assert facts(text, "Plane") == ["axial", "axial"]
+    assert facts(text, "Sampling")[0].startswith("3 samples by posterior, 2 denoiser evaluations")
 
 
 def test_outputs_of_the_chain_come_first():
@@ -146,7 +146,7 @@ def test_a_classical_frame_has_a_reason(run, folder, tmp_path):
 
 # What a page of the width asks: does it fit, are its pictures there, does the slider flip them?
 PROBE = """<body style="margin:0"><iframe src="page.html" style="width:%dpx;height:900px;border:0">
-</iframe><pre id="told"></pre><script>
+</iframe><pre id="state"></pre><script>
 onload = () => {
   const page = document.querySelector("iframe").contentDocument, view = page.defaultView;
   const shown = () => [...page.querySelectorAll("figure:has(input) svg")]
@@ -169,7 +169,7 @@ onload = () => {
     .map((image) => view.getComputedStyle(image).filter);
   const window_ = ends();
   move(white, 10);
-  document.querySelector("#told").textContent = JSON.stringify({
+  document.querySelector("#state").textContent = JSON.stringify({
     over: page.documentElement.scrollWidth - view.innerWidth,
     columns: new Set(boxes.map((box) => Math.round(box.left))).size,
     shapes: boxes.map((box) => box.width / box.height), before, after: shown(),
@@ -198,7 +198,7 @@ def test_layout_and_interaction_in_a_browser(folder, width, columns):
     text = _look(
         "--allow-file-access-from-files", "--dump-dom", "--window-size=1400,1000", probe.as_uri()
     )
-    found = json.loads(html.unescape(re.search('<pre id="told">(.*?)</pre>', text)[1]))
+    found = json.loads(html.unescape(re.search('<pre id="state">(.*?)</pre>', text)[1]))
     assert found["over"] <= 0
     assert found["columns"] == columns
     with h5py.File(folder / "images.h5") as file:

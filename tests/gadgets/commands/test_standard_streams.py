@@ -49,6 +49,6 @@ def test_output_after_the_reader_has_gone_is_discarded():
 
 def test_a_stream_needs_its_standard_output(run, monkeypatch):
     monkeypatch.setattr(sys, "__stdout__", None)
-    code, _, said = run("stream")
+    code, _, output = run("stream")
     assert code == 2
-    assert "standard output is closed: expected a pipe or a file for images" in said
+    assert "standard output is closed: expected a pipe or a file for images" in output

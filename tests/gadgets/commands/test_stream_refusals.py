@@ -10,12 +10,12 @@ from mrd_streams import STREAMS, contents, simulated, version_1, version_2
 
 
 def refused(data, *options):
-    """The one sentence, beside the log, on input that is refused."""
+    """Return the error message for invalid input."""
     done = run_forked("stream", "-p", "sampler=none", *options, data=data)
     assert done.returncode == 2
-    told = done.stderr.decode().splitlines()
-    assert not any("Traceback" in line for line in told)
-    (sentence,) = [line for line in told if line.startswith("scoremri: ")]
+    log = done.stderr.decode().splitlines()
+    assert not any("Traceback" in line for line in log)
+    (sentence,) = [line for line in log if line.startswith("scoremri: ")]
     assert not done.stdout.endswith(struct.pack("<H", 4))
     return sentence
 
@@ -62,4 +62,4 @@ def test_a_scan_without_images_is_reported(scan):
         serializer.serialize(header)
         for item in items[:1]:  # the noise scan
             serializer.serialize(item)
-    assert "no image came back" in refused(stream.getvalue())
+    assert "returned no image" in refused(stream.getvalue())

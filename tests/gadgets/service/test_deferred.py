@@ -1,4 +1,4 @@
-"""What is promised is kept, whoever is killed: see `deferred`, of which this is a small round."""
+"""Deferred scans survive kills of clients, nodes and servers: a small run of `deferred`."""
 
 from deferred import count
 

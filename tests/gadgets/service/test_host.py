@@ -38,7 +38,7 @@ def run(*targets, scan=None, **properties):
 
 
 class Watched(Watch):
-    """What is told of a scan."""
+    """Records the events of a scan."""
 
     def __init__(self):
         self.count, self.levels, self.shares = 0, set(), []
@@ -120,7 +120,7 @@ def test_images_are_scaled_and_numbered_by_the_scan():
     made = run_chain(chain(RECON, **options), xsd.ToXML(simulated.header), scan, watch=watched)
     images = list(made)
     assert len(images) == 8
-    # and what becomes of its frames is told as they are sampled
+    # progress of the frames is reported while they are sampled
     assert watched.count == 4
     assert watched.shares[-1] == 1
     assert watched.levels == {(1, 2), (2, 2)}
@@ -138,13 +138,13 @@ def test_a_frame_does_not_depend_on_the_batch():
     options = {"samples": 2, "steps": 2}
     together = run(RECON, scan=noise + [r for scan in scans for r in scan], **options)
     for number, scan in enumerate(scans):
-        for alone in run(RECON, scan=noise + scan, **options):
+        for single in run(RECON, scan=noise + scan, **options):
             (same,) = (
                 image
                 for image in together
-                if image.slice == number and image.image_series_index == alone.image_series_index
+                if image.slice == number and image.image_series_index == single.image_series_index
             )
-            np.testing.assert_allclose(same.data, alone.data, rtol=1e-3, atol=1e-4)
+            np.testing.assert_allclose(same.data, single.data, rtol=1e-3, atol=1e-4)
 
 
 def test_nodes_are_chained():

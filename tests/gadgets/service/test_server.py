@@ -38,7 +38,7 @@ def test_a_client_that_names_its_chain(served):
         client.send(peer.FILENAME, b"quick.xml".ljust(1024, b"\0"))
         client.send_text(peer.HEADER, header(*SHAPE) + "\0")
         client.send_text(peer.TEXT, '{"parameters": {}}')  # as python-ismrmrd-server's client does
-        # A waveform that came back would abort Gadgetron's client.
+        # a waveform would abort Gadgetron's client
         client.send(peer.WAVEFORM, waveform.to_bytes())
         client.send_acquisitions(scan(0, 1))
         client.send(peer.CLOSE)
@@ -110,10 +110,10 @@ def test_a_node_of_gadgetron_with_recon_data(served):
 
 
 @pytest.mark.parametrize(
-    ("properties", "told"),
+    ("properties", "expected"),
     [({"sampel": 1}, "unknown property"), ({"prior": "mine"}, "prior 'mine' was not loaded")],
 )
-def test_a_node_reports_errors_by_message_8(served, properties, told):
+def test_a_node_reports_errors_by_message_8(served, properties, expected):
     with gadgetron_node(served, **properties) as node:
         node.send_acquisitions(scan(0))
         node.hears_nothing()  # an error while input flows often ends Gadgetron's process
@@ -121,19 +121,19 @@ def test_a_node_reports_errors_by_message_8(served, properties, told):
         node.send(peer.CLOSE)
         ((number, text),) = node.receive()
     assert number == peer.ERROR
-    assert told in text
+    assert expected in text
     assert len(served.run()) == 1
 
 
 @pytest.mark.parametrize(
-    ("config", "xml", "told"),
+    ("config", "xml", "expected"),
     [
         ("<configuration/>", "<ismrmrd", "not well-formed"),
         ("<configuration/>", header(65535, 65535), "encodedSpace 65535 x 65535"),
         ("<configuration/>", header(*SHAPE, trajectory="spiral"), "trajectory spiral"),
     ],
 )
-def test_a_node_sends_no_text(served, config, xml, told):
+def test_a_node_sends_no_text(served, config, xml, expected):
     with served.connect() as node:  # to Gadgetron an illegal message, that hides what was wrong
         node.send_text(peer.CONFIG, config)
         node.send_text(peer.HEADER, xml)
@@ -142,7 +142,7 @@ def test_a_node_sends_no_text(served, config, xml, told):
         node.send(peer.CLOSE)
         ((number, words),) = node.receive()
     assert number == peer.ERROR
-    assert told in words
+    assert expected in words
 
 
 def test_a_node_out_of_step_reports_when_its_peer_pauses(served, monkeypatch):
@@ -259,7 +259,7 @@ def test_too_many_connections_are_refused_with_a_message(monkeypatch):
         with gadgetron_node(running, sampler="none") as node:
             node.send_acquisitions(scan(0))
             node.hears_nothing()
-            running.connect().__exit__()  # more than can be told
+            running.connect().__exit__()  # too many for a message
             node.send(peer.CLOSE)
             assert node.receive() == [(peer.ERROR, "the server has too many connections")]
         running.wait(lambda: len(running.server.open_connections) == 1)
@@ -339,7 +339,7 @@ def test_the_command_refuses_an_unknown_prior():
 
 
 def serve_unheard(port, folder):
-    """The process of a server whose standard error nobody reads any more."""
+    """A server process whose standard error is closed."""
     from gadgets.commands import main
 
     source, sink = os.pipe()

@@ -36,7 +36,7 @@ FAULTS = {
     "unknown id": (BEGIN + struct.pack("<H", 4321), "a message with id 4321 came"),
     "unknown id at once": (struct.pack("<H", 999), "id 999 came before a configuration"),
     "data before a header": (text(2, QUICK.xml) + readout(1, 1), "came before a configuration"),
-    "no configuration": (text(3, header(*SHAPE)), "a header came before a configuration"),
+    "no configuration": (text(3, header(*SHAPE)), "header before configuration"),
     "4 GB configuration": (struct.pack("<HI", 2, 2**32 - 1), "4294967295 bytes was announced"),
     "4 GB header": (text(2, QUICK.xml) + struct.pack("<HI", 3, 2**32 - 1), "was announced"),
     "negative length": (BEGIN + struct.pack("<Hi", 5, -1), "4294967295 bytes was announced"),
@@ -88,7 +88,7 @@ FAULTS = {
 
 @pytest.mark.parametrize("fault", FAULTS)
 def test_faults_are_one_sentence_without_large_allocations(served, fault):
-    sent, told = FAULTS[fault]
+    sent, expected = FAULTS[fault]
     tracemalloc.start()
     try:
         with served.connect() as client:
@@ -101,7 +101,7 @@ def test_faults_are_one_sentence_without_large_allocations(served, fault):
     finally:
         tracemalloc.stop()
     assert number == peer.TEXT
-    assert told in words
+    assert expected in words
     assert "\n" not in words
     assert peak < 2**23 + 4 * len(sent)
 

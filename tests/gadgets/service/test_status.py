@@ -180,8 +180,8 @@ def test_a_status_port_in_use_is_reported():
         port = taken.getsockname()[1]
         done = run_forked("serve", "--port", 0, "--status-port", port)
     assert done.returncode == 2
-    told = f"scoremri: port {port} of 127.0.0.1 is in use: choose another with --status-port"
-    assert done.stderr.decode().splitlines() == [told]
+    message = f"scoremri: port {port} of 127.0.0.1 is in use: choose another with --status-port"
+    assert done.stderr.decode().splitlines() == [message]
 
 
 def test_readyz_is_503_while_open_scans_finish():

@@ -39,7 +39,7 @@ def test_an_unknown_chain_lists_the_known():
 def test_the_chains_are_those_of_the_package(tmp_path):
     package = tmp_path / "gadgets"
     (tmp_path / "config").mkdir()
-    assert shipped(package) == package / "config"  # what lies beside may be anybody's
+    assert shipped(package) == package / "config"  # ignores the folder next to it
     for name in ("setup.cfg", "pyproject.toml"):
         (tmp_path / name).touch()
     assert shipped(package) == tmp_path / "config"
@@ -66,7 +66,7 @@ def test_properties_are_set_and_added(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("text", "told"),
+    ("text", "message"),
     [
         (chain(GADGET + EXTERNAL), "NoiseAdjustGadget needs a Gadgetron server"),
         (chain(EXTERNAL.replace("python", "matlab")), "<external> needs a Gadgetron server"),
@@ -76,8 +76,8 @@ def test_properties_are_set_and_added(tmp_path):
         (chain(""), "no <stream> with nodes"),
     ],
 )
-def test_parts_that_the_host_cannot_run_are_refused_by_name(tmp_path, text, told):
-    with pytest.raises(InputError, match=told):
+def test_parts_that_the_host_cannot_run_are_refused_by_name(tmp_path, text, message):
+    with pytest.raises(InputError, match=message):
         Chain.load(written(tmp_path, text)).nodes()
 
 
@@ -132,7 +132,7 @@ def test_parts_are_found_in_branches(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("text", "told"),
+    ("text", "message"),
     [
         ("<configuration>", "not well-formed"),
         ("<configuration><stream/></configuration>", "expected a <configuration> of <version> 2"),
@@ -146,6 +146,6 @@ def test_parts_are_found_in_branches(tmp_path):
         ),
     ],
 )
-def test_invalid_chains_are_refused(tmp_path, text, told):
-    with pytest.raises(InputError, match=told):
+def test_invalid_chains_are_refused(tmp_path, text, message):
+    with pytest.raises(InputError, match=message):
         Chain.load(written(tmp_path, text))

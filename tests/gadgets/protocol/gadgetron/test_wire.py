@@ -152,25 +152,25 @@ def test_invalid_frames_are_marked_and_the_stream_goes_on():
 
 
 @pytest.mark.parametrize(
-    ("properties", "told"),
+    ("properties", "message"),
     [
         ({"sampel": "8"}, "unknown property 'sampel' (did you mean 'samples'?): known"),
         ({"samples": "none"}, "property samples='none': expected a whole number"),
     ],
 )
-def test_an_invalid_property_is_reported_by_message_8(properties, told):
+def test_an_invalid_property_is_reported_by_message_8(properties, message):
     with Server("reconstruct_acquisitions") as node:
         node.start(header(*SHAPE), **properties)
         # More than a socket buffers: the node must not lose its words by closing over it.
         node.send_acquisitions(acquisitions(letter(*SHAPE), coils=32, samples=2000))
         # An error that comes while input flows often ends Gadgetron's process.
-        wait_until_logged(node, told)
+        wait_until_logged(node, message)
         node.hears_nothing()
         node.send_acquisitions(acquisitions(letter(*SHAPE)))
         node.send(peer.CLOSE)
         ((number, text),) = node.receive()
         assert number == peer.ERROR
-        assert told in text
+        assert message in text
         node.process.wait(20)
         assert "Traceback" in node.process.stderr.read()
 

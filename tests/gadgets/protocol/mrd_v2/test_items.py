@@ -187,17 +187,17 @@ def test_times_of_both_versions_of_mrd_python():
 
 
 @pytest.mark.parametrize(
-    ("change", "told"),
+    ("change", "message"),
     [
         (lambda item: setattr(item.head.idx, "slice", 65_536), "slice 65536"),
         (lambda item: setattr(item.head, "center_sample", 70_000), "center_sample 70000"),
         (lambda item: vars(item).update(phase=np.zeros(6)), "array of phases"),
     ],
 )
-def test_values_that_do_not_fit_are_refused(change, told):
+def test_values_that_do_not_fit_are_refused(change, message):
     item = readout()
     change(item)
-    with pytest.raises(InputError, match=told):
+    with pytest.raises(InputError, match=message):
         acquisition(item)
     with pytest.raises(InputError, match="number_of_samples 65536"):
         acquisition(readout(65_536))
