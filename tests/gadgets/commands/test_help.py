@@ -1,5 +1,7 @@
 """What a user can learn of the commands without the manual."""
 
+import re
+
 import pytest
 import typer
 
@@ -54,6 +56,11 @@ def test_every_option_has_help_and_shows_its_default(command):
             assert "[required]" in text
         elif not option.is_flag or option.secondary_opts:
             assert "[default: " in text, option.name
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help_shows_no_python_types(run, command):
+    assert not re.search(r"<(int|float|str|path|list|bool)", run(command, "--help")[1])
 
 
 def test_choices_are_shown_as_choices(run, monkeypatch):

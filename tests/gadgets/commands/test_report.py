@@ -77,7 +77,7 @@ def test_report_of_a_file_equals_that_of_replay(run, folder, tmp_path):
     asked = ("--overwrite", "--frames", 1)
     assert run("report", folder / "images.h5", "-o", tmp_path / "again.html", *asked)[0] == 0
     text = (tmp_path / "again.html").read_text()
-    assert "2 frames, of which 1, evenly spread, are shown" in text
+    assert "2 frames, 1 of them shown, evenly spaced" in text
     assert [path.name for path in tmp_path.iterdir()] == ["again.html"]
 
 
