@@ -76,7 +76,7 @@ def test_a_python_other_than_the_servers_is_reported(run, tmp_path, monkeypatch)
     monkeypatch.setenv("PATH", str(tmp_path))
     code, out, _ = run("check", "score_recon")
     assert code == 0
-    assert f"another: {python}" in out
+    assert f"first on its PATH: {python}" in out
 
 
 @pytest.mark.parametrize(
