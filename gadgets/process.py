@@ -1,4 +1,4 @@
-"""What a process that is this package's own sets for its threads and its memory."""
+"""Threads and memory of a scoremri process."""
 
 from __future__ import annotations
 
@@ -10,50 +10,56 @@ from pathlib import Path
 from scoremri_core.threads import cores
 
 CPU_MAX = Path("/sys/fs/cgroup/cpu.max")
-WAITING = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME")  # how OpenMP's threads wait
-MALLOC = ("GLIBC_TUNABLES", "MALLOC_ARENA_MAX", "MALLOC_MMAP_THRESHOLD_", "MALLOC_TRIM_THRESHOLD_")
-# of malloc.h: the parameters of `mallopt`, and what they are set to
+WAIT_VARIABLES = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME")
+MALLOC_VARIABLES = (
+    "GLIBC_TUNABLES",
+    "MALLOC_ARENA_MAX",
+    "MALLOC_MMAP_THRESHOLD_",
+    "MALLOC_TRIM_THRESHOLD_",
+)
+# parameters of `mallopt` in malloc.h
 ARENA_MAX, MMAP_THRESHOLD, TRIM_THRESHOLD = -8, -3, -1
 SETTINGS = {ARENA_MAX: 1, MMAP_THRESHOLD: 1 << 25, TRIM_THRESHOLD: 1 << 30}
 
 
 def set_up() -> None:
-    """To be called before torch is loaded.  What the environment says stays."""
+    """Set threads and memory of the process unless environment variables do.
+
+    Call before torch is imported.
+    """
     share_cores()
     keep_memory()
 
 
 def share_cores() -> None:
-    """Let OpenMP's threads sleep while they wait, and have no more of them than cores.
+    """Let waiting OpenMP threads sleep, and limit their number to the cores of the container.
 
-    Threads that spin take the cores from those that they wait for, where others compute as well;
-    and OpenMP counts the cores of the machine, of which a container may have the use of fewer.
+    Spinning threads slow down other computations, and OpenMP counts the cores of the machine.
     """
-    if not any(name in os.environ for name in WAITING):
+    if not any(name in os.environ for name in WAIT_VARIABLES):
         os.environ["OMP_WAIT_POLICY"] = "PASSIVE"
-    granted = _granted()
+    granted = _container_cores()
     if granted is not None and granted < cores():
         os.environ.setdefault("OMP_NUM_THREADS", str(granted))
 
 
-def _granted() -> int | None:
-    """How many cores the control group of this process may use, rounded up; None if all."""
+def _container_cores() -> int | None:
+    """Return the cores of the control group of this process, rounded up; None: not limited."""
     try:
         quota, period = CPU_MAX.read_text().split()
         return None if quota == "max" else max(1, math.ceil(int(quota) / int(period)))
     except (OSError, ValueError, ZeroDivisionError):
-        return None  # another system than Linux, or an older one
+        return None  # not Linux with cgroup v2
 
 
 def keep_memory() -> None:
-    """Keep what a frame gives back for the next one, up to 1 GiB.
+    """Keep up to 1 GiB of freed memory for the next frame.
 
-    The C library returns large arrays to the system, and a page that comes again costs more than
-    much of what is computed in it.
+    The C library returns large arrays to the system; the page faults of new ones are slow.
     """
-    if any(name in os.environ for name in MALLOC):
+    if any(name in os.environ for name in MALLOC_VARIABLES):
         return
     library = ctypes.CDLL(None)
-    if hasattr(library, "mallopt"):  # glibc alone has it
+    if hasattr(library, "mallopt"):  # glibc only
         for parameter, value in SETTINGS.items():
             library.mallopt(parameter, value)

@@ -1,15 +1,23 @@
-"""The targets that a Gadgetron chain names: acquisitions or ReconData in, image series out."""
+"""Targets of a Gadgetron chain: acquisitions or ReconData in, image series out."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterable, Iterator
-from typing import Any
+from itertools import chain
+from typing import TYPE_CHECKING, Any
 
 from gadgets.protocol.gadgetron.connection import OnLoss, guarded, receive
+from gadgets.stages.observer import ScanObserver
 
-Frames = Callable[[Iterator[Any], Any, Any], Iterator[Any]]
+if TYPE_CHECKING:
+    from ismrmrd.xsd import ismrmrdHeader
 
-MOST_APART = 4  # frames that cores of a CPU work on side by side, each with memory of its own
+    from gadgets.stages.properties import Properties
+    from gadgets.stream.turns import Turns
+
+FrameSource = Callable[[Iterator[Any], Any, Any], Iterator[Any]]
+
+MAX_PARALLEL_FRAMES = 4  # reconstructed at once on the cores of a CPU; bounds the memory
 
 
 @guarded
@@ -30,15 +38,15 @@ def reconstruct_buffers(connection: Any, on_loss: OnLoss) -> None:
 
 @guarded
 def reconstruct(connection: Any, on_loss: OnLoss) -> None:
-    """Run as a node that learns from the first data which of the two it receives."""
+    """Run as a node that receives either, which the first item decides."""
     from scoremri_core.scans.encoding import encodings
 
-    encodings(connection.header)  # one that is not Cartesian is told before the scan
+    encodings(connection.header)  # raises for a non-Cartesian scan before the first readout
     _reconstruct(_frames_of_either, connection, on_loss)
 
 
 # The stages are imported late so that an import that fails reaches the client as a message too.
-def _reconstruct(frames: Frames, connection: Any, on_loss: OnLoss) -> None:
+def _reconstruct(source: FrameSource, connection: Any, on_loss: OnLoss) -> None:
     from contextlib import closing
 
     from gadgetron.external.constants import GADGET_MESSAGE_RECON_DATA
@@ -46,52 +54,62 @@ def _reconstruct(frames: Frames, connection: Any, on_loss: OnLoss) -> None:
     from gadgets.protocol.gadgetron.documents import check_matrices
     from gadgets.stages.buffers import read_recon_data
     from gadgets.stages.properties import Properties
-    from gadgets.stages.watch import Watch
     from gadgets.stream.capture import capture
     from gadgets.stream.outbox import Outbox
     from gadgets.stream.read_ahead import read_ahead
-    from gadgets.stream.turns import Turns
 
     properties = Properties.from_config(connection.config)
+    header = connection.header
     shared = getattr(connection, "shared", None)
-    turns = Turns() if shared is None else shared.turns
     if shared is not None:
         properties = shared.applied(properties)
-    check_matrices(connection.header)
+    turns = None if shared is None else shared.turns
+    check_matrices(header)
     connection.add_reader(GADGET_MESSAGE_RECON_DATA, read_recon_data)
     items = capture(receive(connection), connection.raw_bytes.header, properties.capture)
-
-    # Three threads: one reads, one computes (two would fight over the cores of a CPU), and this
-    # one sends, so that none of the three waits for another as long as there is room.
-    outbox = Outbox()
-    given = getattr(connection, "watch", None)
-    with closing(given or (Watch() if shared is None else shared.watch())) as watch:
-        watch.begins(connection.header)
-        stream = watch.arriving(frames(items, connection.header, properties))
-        with closing(read_ahead(stream, on_loss=on_loss)) as waiting, closing(iter(outbox)) as sent:
-            made = _images(
-                turns,
-                waiting,
-                outbox.wait_for_room,
-                properties,
-                connection.header,
-                watch.finishing,
-                watch.sampling,
-            )
-            outbox.fill(made)
+    new_observer = ScanObserver if shared is None else shared.observer
+    with closing(getattr(connection, "observer", None) or new_observer()) as observer:
+        observer.scan_started(header)
+        frames = _report_received(source(items, header, properties), observer)
+        # One thread reads, one computes (two would compete for the cores of a CPU) and this one
+        # sends, so that none waits for another while there is room.
+        outbox = Outbox()
+        with closing(read_ahead(frames, on_loss=on_loss)) as waiting, closing(iter(outbox)) as sent:
+            ready = outbox.wait_for_room
+            outbox.fill(images(waiting, properties, header, turns, ready, observer))
             for image in sent:
                 connection.send(image)
 
 
-def _images(
-    turns: Any,
+def images(
     waiting: Iterable[list[Any]],
-    ready: Callable[[], None],
-    properties: Any,
-    header: Any = None,
-    finishing: Callable[[Iterable[Any]], Iterable[Any]] = iter,
-    sampling: Callable[[int, Any], None] | None = None,
+    properties: Properties,
+    header: ismrmrdHeader | None = None,
+    turns: Turns | None = None,
+    ready: Callable[[], None] = lambda: None,
+    observer: ScanObserver | None = None,
 ) -> Generator[Any]:
+    """Reconstruct the frames of a stream into images.
+
+    Parameters
+    ----------
+    waiting : iterable of list
+        Frames that wait together and other items of the stream, which pass.
+    properties : Properties
+        Of the node.
+    header : ismrmrdHeader, optional
+        Of the scan.
+    turns : Turns, optional
+        Queue for a device that several scans share. Default: a queue for this scan only.
+    ready : callable, optional
+        Blocks until results of a further frame can be taken.
+    observer : ScanObserver, optional
+        Observes the reconstruction.
+
+    Yields
+    ------
+    ismrmrd.Image or item that passes
+    """
     from contextlib import closing
 
     from gadgets.stages.coil_compression import compress_coils
@@ -99,50 +117,69 @@ def _images(
     from gadgets.stages.emit import emit
     from gadgets.stages.frame import Frame
     from gadgets.stages.posterior import posterior
-    from gadgets.threads import side_by_side
+    from gadgets.stream.turns import Turns
+    from gadgets.threads import parallel_map
     from scoremri_core.recon.memo import Memo
     from scoremri_core.recon.request import find_device
     from scoremri_core.threads import threads
 
-    memo = Memo()  # of coil maps and virtual coils whose calibration lines serve several frames
+    memo = Memo()  # coil maps and virtual coils of frames with the same calibration lines
+    turns, observer = turns or Turns(), observer or ScanObserver()
+    level_sampled = observer.level_sampled
 
-    def made(batches: Iterable[list[Any]]) -> Iterator[Any]:
-        mapped = (
+    def in_order(batches: Iterable[list[Any]]) -> Iterator[Any]:
+        calibrated = (
             list(add_coil_maps(compress_coils(items, properties, memo), properties, memo))
             for items in batches
         )
-        return posterior(mapped, properties, sampling)
+        return posterior(calibrated, properties, level_sampled)
 
-    def made_apart(batches: Iterable[list[Any]]) -> Iterator[Any]:
+    def in_parallel(batches: Iterable[list[Any]]) -> Iterator[Any]:
         for items in batches:
-            for results in side_by_side(lambda item: list(made([[item]])), items):
+            for results in parallel_map(lambda item: list(in_order([[item]])), items):
                 yield from results
 
     on_cpu = find_device(properties.device).type == "cpu"
     if on_cpu and properties.sampler == "none":  # a sampler takes all cores for a frame
-        handed_out = turns.batches(waiting, ready, Frame, most=min(threads(), MOST_APART))
-        make = made_apart
+        most = min(threads(), MAX_PARALLEL_FRAMES)
+        granted, run = turns.batches(waiting, ready, Frame, most=most), in_parallel
     else:
-        handed_out, make = turns.batches(waiting, ready, Frame, not on_cpu), made
-    with closing(handed_out) as batches:  # so that a turn ends whatever happens in it
-        yield from emit(finishing(make(batches)), properties, header)
+        granted, run = turns.batches(waiting, ready, Frame, not on_cpu), in_order
+    with closing(granted) as batches:  # ends the turn even where the reconstruction fails
+        yield from emit(_report_reconstructed(run(batches), observer), properties, header)
 
 
-def _frames_of_either(items: Iterator[Any], header: Any, properties: Any) -> Iterator[Any]:
+def _frames_of_either(
+    items: Iterator[Any], header: ismrmrdHeader, properties: Properties
+) -> Iterator[Any]:
     import ismrmrd
     from gadgetron.types.recon_data import ReconData
 
     from gadgets.stages.accumulate import accumulate
     from gadgets.stages.buffers import frames_of_buffers
 
-    def all_from(first: Any) -> Iterable[Any]:
-        yield first
-        yield from items
-
     for item in items:
         if isinstance(item, ismrmrd.Acquisition):
-            yield from accumulate(all_from(item), header, properties)
+            yield from accumulate(chain([item], items), header, properties)
         elif isinstance(item, ReconData):
-            yield from frames_of_buffers(all_from(item), header, properties)
+            yield from frames_of_buffers(chain([item], items), header, properties)
         else:
             yield item
+
+
+def _report_received(items: Iterable[Any], observer: ScanObserver) -> Iterator[Any]:
+    from gadgets.stages.frame import Frame
+
+    for item in items:
+        if isinstance(item, Frame):
+            observer.frame_received()
+        yield item
+
+
+def _report_reconstructed(items: Iterable[Any], observer: ScanObserver) -> Iterator[Any]:
+    from gadgets.stages.frame import Frame
+
+    for item in items:
+        if isinstance(item, tuple) and isinstance(item[0], Frame):
+            observer.frame_reconstructed(*item)
+        yield item

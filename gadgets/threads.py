@@ -1,4 +1,4 @@
-"""Threads that know for whom they work, and log lines that say so."""
+"""Threads that inherit the log context (connection or measurement) of their caller."""
 
 from __future__ import annotations
 
@@ -10,21 +10,21 @@ from contextlib import contextmanager
 from contextvars import ContextVar, copy_context
 from typing import Any
 
-_FOR: ContextVar[str] = ContextVar("works for", default="")
+_CONTEXT: ContextVar[str] = ContextVar("log context", default="")
 
 
 @contextmanager
-def working_for(name: str) -> Iterator[None]:
-    """Whatever is logged within, and by the threads that are started within, is for `name`."""
-    token = _FOR.set(name)
+def log_context(name: str) -> Iterator[None]:
+    """Prefix log lines with `name`, including those of threads started in this context."""
+    token = _CONTEXT.set(name)
     try:
         yield
     finally:
-        _FOR.reset(token)
+        _CONTEXT.reset(token)
 
 
 def start(function: Callable[..., None], *arguments: Any, name: str = "") -> threading.Thread:
-    """Run a function in a daemon thread, which works for whomever this one works for."""
+    """Run a function in a daemon thread with the log context of this one."""
     run = copy_context().run
     thread = threading.Thread(
         target=run, args=(function, *arguments), name=name or None, daemon=True
@@ -33,20 +33,31 @@ def start(function: Callable[..., None], *arguments: Any, name: str = "") -> thr
     return thread
 
 
-def side_by_side(function: Callable[[Any], Any], items: Sequence[Any]) -> Iterator[Any]:
-    """What a function makes of items, in their order, each in a thread of its own."""
+def parallel_map(function: Callable[[Any], Any], items: Sequence[Any]) -> Iterator[Any]:
+    """Apply a function to items, one thread each, and yield the results in order.
+
+    Parameters
+    ----------
+    function : callable
+        Of one item.
+    items : sequence
+
+    Yields
+    ------
+    object
+    """
     if len(items) == 1:
         yield function(items[0])
         return
     with ThreadPoolExecutor(len(items)) as pool:
-        made = [pool.submit(copy_context().run, function, item) for item in items]
-        for each in made:
-            yield each.result()
+        futures = [pool.submit(copy_context().run, function, item) for item in items]
+        for future in futures:
+            yield future.result()
 
 
-def say_for_whom(record: logging.LogRecord) -> bool:
-    """Begin a log line with the connection or measurement that it is about: a logging filter."""
-    name = _FOR.get()
+def add_log_context(record: logging.LogRecord) -> bool:
+    """Prefix a log record with the log context; a logging filter."""
+    name = _CONTEXT.get()
     if name and not record.getMessage().startswith(f"{name}:"):
         record.msg, record.args = f"{name}: {record.getMessage()}", None
     return True

@@ -1,6 +1,7 @@
-"""Score-based MRI reconstruction: arrays and mathematics, no sockets.
+"""Score-based MRI reconstruction on arrays.
 
-The front door is `reconstruct`; `load_prior` gives a trained denoiser.
+`reconstruct` draws posterior samples of a slice or a stack, `reconstruct_volume` of a volume;
+`load_prior` loads a denoiser.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from scoremri_core.errors import CalibrationError, InputError
     from scoremri_core.priors import load_prior
     from scoremri_core.recon.progress import Progress
     from scoremri_core.recon.reconstruction import reconstruct, reconstruct_volume
@@ -19,9 +21,11 @@ if TYPE_CHECKING:
     from scoremri_core.samplers.posterior import PosteriorOptions
     from scoremri_core.samplers.pula import PulaOptions
 
-_WHERE = {
+_MODULES = {
+    "CalibrationError": "errors",
     "HmcOptions": "samplers.hmc",
     "Info": "recon.result",
+    "InputError": "errors",
     "LangevinOptions": "samplers.langevin",
     "PosteriorOptions": "samplers.posterior",
     "Progress": "recon.progress",
@@ -34,8 +38,10 @@ _WHERE = {
 }
 
 __all__ = [
+    "CalibrationError",
     "HmcOptions",
     "Info",
+    "InputError",
     "LangevinOptions",
     "PosteriorOptions",
     "Progress",
@@ -51,11 +57,16 @@ __version__: str
 
 
 def __getattr__(name: str) -> Any:
-    """Import the front door when it is first used: torch takes seconds to load."""
+    """Import a public name on first use, since torch takes seconds to load."""
     if name == "__version__":
         from importlib.metadata import version
 
         return version("scoremri")
-    if name not in _WHERE:
+    if name not in _MODULES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"{__name__}.{_WHERE[name]}"), name)
+    return getattr(import_module(f"{__name__}.{_MODULES[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    """List the public names, for completion and `help`, without importing them."""
+    return sorted({*globals(), *__all__, "__version__"})

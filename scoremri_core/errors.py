@@ -1,4 +1,4 @@
-"""Errors that are the caller's to mend, told in one sentence."""
+"""Errors that the caller can correct."""
 
 import sys
 from collections.abc import Iterable
@@ -6,11 +6,11 @@ from difflib import get_close_matches
 
 
 class InputError(ValueError):
-    """Bad input: the message names the file or argument, the field and what was expected."""
+    """Invalid input: the message names the file or argument, the field and what was expected."""
 
 
 class CalibrationError(InputError):
-    """Coil maps cannot be estimated from the calibration lines that were received."""
+    """Coil maps cannot be estimated from the calibration lines."""
 
 
 def similar(name: str, known: Iterable[str]) -> str:
@@ -21,6 +21,6 @@ def similar(name: str, known: Iterable[str]) -> str:
 
 
 def not_installed(error: ModuleNotFoundError) -> str:
-    """One sentence for a module that this Python lacks."""
+    """Describe a missing module and how to install it."""
     name = str(error.name or error).partition(".")[0]
     return f"{sys.executable} has no module '{name}', which scoremri needs: pip install scoremri"

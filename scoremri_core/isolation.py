@@ -1,4 +1,4 @@
-"""Independence of the caller's settings of torch and NumPy, and of their random state."""
+"""Independence of the caller's settings and random state of torch and NumPy."""
 
 from __future__ import annotations
 
@@ -17,12 +17,7 @@ R = TypeVar("R")
 
 
 def isolated(function: Callable[P, R]) -> Callable[P, R]:
-    """Let a function run under default settings of torch and NumPy, and leave the caller's alone.
-
-    These are: inference mode and gradients off, default dtype float32, default device the CPU, no
-    autocast, NumPy warning (not raising) where a result is not finite, and its linear algebra in
-    one thread. Global random states are the same afterwards.
-    """
+    """Decorate a function to run under `default_settings`."""
 
     @wraps(function)
     def run(*args: P.args, **kwargs: P.kwargs) -> R:
@@ -34,18 +29,23 @@ def isolated(function: Callable[P, R]) -> Callable[P, R]:
 
 @contextmanager
 def default_settings() -> Iterator[None]:
-    """The context that `isolated` functions run in."""
+    """Run a block under default settings of torch and NumPy, then restore those of the caller.
+
+    Inference mode, gradients and autocast are off, the default dtype is float32, the default device
+    is the CPU, NumPy warns about results that are not finite, and its linear algebra uses one
+    thread. The global random state of torch is restored.
+    """
     with ExitStack() as stack:
         stack.enter_context(one_thread)
         stack.enter_context(np.errstate(divide="warn", over="warn", under="ignore", invalid="warn"))
-        # modules draw initial weights before they are loaded
+        # modules draw initial weights before loading
         stack.enter_context(torch.random.fork_rng(devices=[]))
         stack.enter_context(torch.inference_mode(False))
         stack.enter_context(torch.no_grad())
         for device in ("cpu", "cuda"):
             if torch.is_autocast_enabled(device):
                 stack.enter_context(torch.autocast(device, enabled=False))
-        # both are of the whole process or slow every call: entered only where they are needed
+        # set only if needed: the former is process-wide, the latter slows every call
         if torch.get_default_dtype() != torch.float32:
             stack.callback(torch.set_default_dtype, torch.get_default_dtype())
             torch.set_default_dtype(torch.float32)

@@ -1,4 +1,4 @@
-"""Measured k-space, checked once where it is made: the type that reconstruction steps take."""
+"""Measured k-space: the checked input of all reconstruction steps."""
 
 from __future__ import annotations
 
@@ -19,34 +19,33 @@ logger = logging.getLogger(__name__)
 Array = NDArray[np.complex64]
 Mask = NDArray[np.bool_]
 
-MAX_COILS = 128  # of present-day arrays; a longer axis is not the coil axis
-DISAGREEMENT = 2.0  # ratio of the given noise sd to that of the edges of k-space that is reported
-SMALLEST_UNIT, LARGEST_UNIT = 2.0**-105, 2.0**110  # whose images float32 can hold
+MAX_COILS = 128  # a longer axis is not the coil axis
+MAX_NOISE_RATIO = 2.0  # between noise_covariance and the edges of k-space, above which to warn
+MIN_UNIT, MAX_UNIT = 2.0**-105, 2.0**110  # range of units whose images fit float32
 
 
 @dataclass(frozen=True, eq=False)
 class KSpace:
     """Measured k-space of one slice or volume.
 
-    `of`, `stack` and `volume` check their arguments. The constructor does not: it is for steps that
-    transform k-space which was checked before.
+    Created by `of`, `stack` or `volume`, which check their arguments; the constructor does not.
 
     Attributes
     ----------
-    values : complex64, (coil, y, x) or (coil, z, y, x)
-        Centred k-space, zero where nothing was measured. Its largest component is between 1 and 2,
-        so that no square leaves the range of float32.
-    mask : bool, (y, x) or (z, y, x)
-        Which samples were measured.
-    averages : float32, shape of `mask`, or None
-        Number of averages of each sample over the smallest such number, 0 where not measured; None
-        where all are equal.
-    noise_covariance : complex128, (coil, coil), or None
+    values : complex64 array, (coil, y, x) or (coil, z, y, x)
+        Centred k-space, zero where not measured. Scaled so that the largest component is between 1
+        and 2 and squares stay in the range of float32.
+    mask : bool array, (y, x) or (z, y, x)
+        Measured samples.
+    averages : float32 array, shape of `mask`, or None
+        Number of averages of each sample over the smallest number, 0 where not measured; None if
+        all are equal.
+    noise_covariance : complex128 array, (coil, coil), or None
         E[n n^H] of the samples with the fewest averages, in units of `values`; None if unknown.
     calibration : KSpace or None
-        Calibration lines on the same matrix; None if `values` holds them.
+        Separate calibration lines on the same matrix.
     unit : float
-        Power of two; `values * unit` are the values as they were measured.
+        Power of two; the measured values are `values * unit`.
     """
 
     values: Array
@@ -66,37 +65,41 @@ class KSpace:
         calibration: KSpace | None = None,
         noise_covariance: Any = None,
     ) -> KSpace:
-        """K-space of one slice or volume from arrays.
+        """Create the k-space of one slice or volume from arrays.
 
-        A sample that is not finite in one of the coils counts as not measured; in a volume, its
-        whole readout does.
+        Samples that are not finite in a coil count as not measured; in a volume, so does their
+        whole readout.
 
         Parameters
         ----------
         values : complex array, (coil, y, x) or (coil, z, y, x)
             Centred k-space.
         mask : bool array, (y, x) or (z, y, x), optional
-            Which samples were measured; by default those that are not zero in every coil.
+            Measured samples. Default: those that are not zero in every coil.
         averages : array, shape of `mask`, optional
-            Number of averages of each sample; by default 1.
+            Number of averages of each sample. Default: 1.
         calibration : KSpace, optional
-            Calibration lines on the same matrix.
+            Separate calibration lines on the same matrix.
         noise_covariance : complex array, (coil, coil), optional
-            E[n n^H] of the noise of a sample that was averaged once.
+            E[n n^H] of a sample with one average.
+
+        Returns
+        -------
+        KSpace
 
         Raises
         ------
         InputError
-            A wrong shape or type; a covariance that is none; averages that are not positive.
+            Wrong shape or type, invalid covariance, or averages that are not positive.
         """
-        given = as_complex("kspace", values)
-        if given.ndim not in (3, 4) or 0 in given.shape:
+        complex_values = as_complex("kspace", values)
+        if complex_values.ndim not in (3, 4) or 0 in complex_values.shape:
             raise InputError(
-                f"kspace has shape {given.shape}: expected (coil, y, x) or (coil, z, y, x)"
+                f"kspace has shape {complex_values.shape}: expected (coil, y, x) or (coil, z, y, x)"
             )
-        unit = unit_of(given)
-        given, sampled = _finite(given, measured(given, mask))
-        array = scaled(given, unit)
+        unit = unit_of(complex_values)
+        finite, sampled = _finite(complex_values, measured(complex_values, mask))
+        array = scaled(finite, unit)
         counts = None if averages is None else _counts(averages, sampled)
         covariance = _covariance(noise_covariance, len(array), unit)
         counts, covariance = _relative(counts, covariance)
@@ -115,20 +118,29 @@ class KSpace:
         calibration: Any = None,
         noise_covariance: Any = None,
     ) -> list[KSpace]:
-        """K-space of each slice of a stack.
+        """Create the k-space of each slice of a stack.
 
         Parameters
         ----------
         values : complex array, (coil, y, x) or (slice, coil, y, x)
+            Centred k-space.
         mask : bool array, (y,), (y, x) or (slice, y, x), optional
-        averages : array, shape as `mask`, optional
-        calibration : complex array, (coil, y, x) or (slice, coil, y, x), optional
+            See `of`.
+        averages : array, (y,), (y, x) or (slice, y, x), optional
+            See `of`.
+        calibration : complex array or list of KSpace, optional
+            Separate calibration lines, (coil, y, x) or (slice, coil, y, x).
         noise_covariance : complex array, (coil, coil), optional
+            See `of`.
+
+        Returns
+        -------
+        list of KSpace
 
         Raises
         ------
         InputError
-            As `of`.
+            See `of`.
         """
         shape = np.shape(values)
         if len(shape) not in (3, 4) or 0 in shape:
@@ -138,7 +150,7 @@ class KSpace:
         given = as_complex("kspace", values)
         _check_coil_axis(given.shape)
         if (given.real >= 0).all() and not given.imag.any() and given.real.any():
-            logger.warning("kspace has no phase: is it a magnitude?")
+            logger.warning("kspace is real and not negative: is it a magnitude image?")
         slices = given.reshape(-1, *given.shape[-3:])
         grid = (len(slices), *given.shape[-2:])
         masks = [None] * len(slices) if mask is None else _per_sample("mask", mask, grid, "bui")
@@ -149,8 +161,8 @@ class KSpace:
         )
         calibrations = _calibrations(calibration, given.shape)
         return [
-            cls.of(own, mask=m, averages=n, calibration=c, noise_covariance=noise_covariance)
-            for own, m, n, c in zip(slices, masks, counts, calibrations, strict=True)
+            cls.of(k, mask=m, averages=n, calibration=c, noise_covariance=noise_covariance)
+            for k, m, n, c in zip(slices, masks, counts, calibrations, strict=True)
         ]
 
     @classmethod
@@ -163,20 +175,29 @@ class KSpace:
         calibration: Any = None,
         noise_covariance: Any = None,
     ) -> KSpace:
-        """K-space of a volume with two phase-encode directions, (coil, z, y, x); see `of`.
+        """Create the k-space of a volume with two phase-encode directions.
 
         Parameters
         ----------
         values : complex array, (coil, z, y, x)
-        mask : bool array, (z, y), or (z, y, x), optional
+            Centred k-space.
+        mask : bool array, (z, y) or (z, y, x), optional
+            See `of`.
         averages : array, (z, y, x), optional
-        calibration : complex array, shape of `values`, optional
+            See `of`.
+        calibration : complex array, (coil, z, y, x), optional
+            Separate calibration lines.
         noise_covariance : complex array, (coil, coil), optional
+            See `of`.
+
+        Returns
+        -------
+        KSpace
 
         Raises
         ------
         InputError
-            As `of`.
+            See `of`.
         """
         shape = np.shape(values)
         if len(shape) != 4 or 0 in shape:
@@ -189,8 +210,8 @@ class KSpace:
             mask = _as_numpy(mask)
             if mask.dtype.kind not in "bui" or mask.shape not in (shape[1:3], shape[1:]):
                 raise InputError(
-                    f"mask is {mask.dtype} of shape {mask.shape}: expected true or false values of "
-                    f"shape {shape[1:]}"
+                    f"mask is {mask.dtype} of shape {mask.shape}: expected bool of shape "
+                    f"{shape[1:3]} or {shape[1:]}"
                 )
             mask = np.broadcast_to(mask[..., None] if mask.ndim == 2 else mask, shape[1:])
         if averages is not None:
@@ -209,7 +230,7 @@ class KSpace:
         )
 
     def __repr__(self) -> str:
-        """In one line: the arrays are too long to be shown."""
+        """Summarise in one line."""
         return f"<KSpace of {self.values.shape}, R = {self.acceleration:.2f}>"
 
     @property
@@ -219,21 +240,31 @@ class KSpace:
 
     @property
     def is_volume(self) -> bool:
-        """Whether there are partitions."""
+        """Whether `values` is (coil, z, y, x)."""
         return self.values.ndim == 4
 
     @property
     def acceleration(self) -> float:
-        """Number of samples of the matrix over the number measured."""
+        """Number of samples of the matrix over number of measured samples."""
         return float(1 / max(self.mask.mean(), 1e-9))
 
     @property
     def array(self) -> NDArray[Any]:
-        """The values in the units in which they were measured."""
+        """Values in the measured units."""
         return self.image(self.values)
 
     def in_unit(self, unit: float) -> KSpace:
-        """The same k-space with values in another unit, a power of two."""
+        """Convert `values` to another unit.
+
+        Parameters
+        ----------
+        unit : float
+            A power of two.
+
+        Returns
+        -------
+        KSpace
+        """
         if unit == self.unit:
             return self
         factor = self.unit / unit
@@ -246,32 +277,52 @@ class KSpace:
         )
 
     def image(self, pixels: NDArray[Any]) -> NDArray[Any]:
-        """Pixels in units of the measured values; in double precision where these demand it."""
-        if SMALLEST_UNIT < self.unit < LARGEST_UNIT:
+        """Convert an image in units of `values` to the measured units.
+
+        Parameters
+        ----------
+        pixels : array
+
+        Returns
+        -------
+        array, shape of `pixels`
+            Of its precision, or double precision if float32 cannot hold the measured units.
+        """
+        if MIN_UNIT < self.unit < MAX_UNIT:
             return pixels * np.float32(self.unit)
         return pixels.astype(np.result_type(pixels.dtype, np.float64)) * self.unit
 
     def _compare_noise(self) -> None:
-        """Warn if the given noise and the edges of k-space disagree."""
+        """Warn if `noise_covariance` and the edges of k-space disagree."""
         if self.noise_covariance is None:
             return
         try:
             edges = covariance_from_edges(self.values, self.averages, self.mask)
-        except InputError:  # too few samples to tell
+        except InputError:  # too few samples for an estimate
             return
         given = noise_sigma(self.noise_covariance)
         ratio = noise_sigma(edges) / given
-        if not 1 / DISAGREEMENT < ratio < DISAGREEMENT:
+        if not 1 / MAX_NOISE_RATIO < ratio < MAX_NOISE_RATIO:
             logger.warning(
-                "the given noise has sd %.4g, the edges of k-space %.4g: one of them is wrong, "
-                "or the background is masked",
+                "noise_covariance has sd %.4g, the edges of k-space %.4g: the covariance is in "
+                "other units, or the background is masked",
                 given * self.unit,
                 given * ratio * self.unit,
             )
 
 
 def as_complex(name: str, value: Any) -> NDArray[np.complexfloating[Any, Any]]:
-    """A complex NumPy array of an array or a torch tensor.
+    """Convert an array or a torch tensor to a complex NumPy array.
+
+    Parameters
+    ----------
+    name : str
+        Of the argument, for the error message.
+    value : array or torch.Tensor
+
+    Returns
+    -------
+    complex array
 
     Raises
     ------
@@ -285,7 +336,17 @@ def as_complex(name: str, value: Any) -> NDArray[np.complexfloating[Any, Any]]:
 
 
 def unit_of(values: NDArray[Any]) -> float:
-    """Power of two at or below the largest finite component; 1 if there is none."""
+    """Return the power of two at or below the largest finite component of complex values.
+
+    Parameters
+    ----------
+    values : complex array
+
+    Returns
+    -------
+    float
+        1 if all finite components are zero.
+    """
     parts = np.abs(
         values.view(values.real.dtype)
         if values.flags.c_contiguous
@@ -296,15 +357,25 @@ def unit_of(values: NDArray[Any]) -> float:
 
 
 def scaled(array: NDArray[Any], unit: float) -> Array:
-    """The array over a power of two, complex64."""
-    # in two steps, since 1 / unit itself may be out of the range of float32
+    """Divide an array by a power of two.
+
+    Parameters
+    ----------
+    array : complex array
+    unit : float
+
+    Returns
+    -------
+    complex64 array
+    """
+    # in two steps, since 1 / unit may be out of the range of float32
     root = 2.0 ** np.floor(np.log2(unit) / 2)
     kind = array.real.dtype.type
     return np.asarray(array / kind(root) / kind(unit / root), np.complex64)
 
 
 def _as_numpy(value: Any) -> NDArray[Any]:
-    """An array of whatever a caller holds: torch tensors of any device, type and laziness too."""
+    """Convert arrays, and torch tensors of any device and type, to NumPy."""
     if not hasattr(value, "detach"):
         return np.asarray(value)
     tensor = value.detach().resolve_conj().resolve_neg().cpu()
@@ -317,6 +388,7 @@ def _as_numpy(value: Any) -> NDArray[Any]:
 
 
 def _check_coil_axis(shape: tuple[int, ...]) -> None:
+    """Raise or warn if the third-last axis is probably not that of the coils."""
     coils, x = shape[-3], shape[-1]
     if coils > MAX_COILS or coils > 4 * x:
         raise InputError(
@@ -325,22 +397,25 @@ def _check_coil_axis(shape: tuple[int, ...]) -> None:
         )
     if coils > x:
         logger.warning(
-            "kspace has %d coils of %d samples a line: is the coil the last axis?", coils, x
+            "kspace has %d coils and %d readout samples: is the coil the last axis?", coils, x
         )
 
 
 def _finite(values: NDArray[Any], mask: Mask) -> tuple[NDArray[Any], Mask]:
-    """Values that are zero where not measured, and the mask without samples that are not finite."""
+    """Set values to zero where not measured; exclude samples that are not finite from the mask."""
     bad = mask & ~np.isfinite(values).all(axis=0)
     if bad.any():
-        if values.ndim == 4:  # a volume is transformed along whole readouts or partitions
+        if values.ndim == 4:  # the FFT along the readout would spread the gap
             bad = mask & bad.any(axis=-1, keepdims=True)
-        logger.warning("%d samples of k-space are not finite and count as not measured", bad.sum())
+        logger.warning(
+            "%d of %d k-space samples are not finite and count as not measured", bad.sum(), bad.size
+        )
         mask = mask & ~bad
     return np.where(mask, values, 0).astype(values.dtype), mask
 
 
 def _counts(value: Any, mask: Mask) -> NDArray[np.float32]:
+    """Check averages; zero where not measured."""
     counts = np.asarray(value)
     if not (np.isfinite(counts[mask]).all() and (counts[mask] > 0).all()):
         raise InputError("averages: expected a number above 0 for each measured sample")
@@ -350,7 +425,7 @@ def _counts(value: Any, mask: Mask) -> NDArray[np.float32]:
 def _relative(
     counts: NDArray[np.float32] | None, covariance: NDArray[np.complex128] | None
 ) -> tuple[NDArray[np.float32] | None, NDArray[np.complex128] | None]:
-    """Averages over the fewest (None if all are equal), and the noise of samples with these."""
+    """Divide averages by the fewest (None if all are equal) and the covariance likewise."""
     if counts is None or not counts.any():
         return None, covariance
     fewest = counts[counts > 0].min()
@@ -360,6 +435,7 @@ def _relative(
 
 
 def _covariance(value: Any, coils: int, unit: float) -> NDArray[np.complex128] | None:
+    """Check a noise covariance and convert it to units of `values`."""
     if value is None:
         return None
     covariance = _as_numpy(value).astype(np.complex128)
@@ -369,15 +445,15 @@ def _covariance(value: Any, coils: int, unit: float) -> NDArray[np.complex128] |
             f"{(coils, coils)}"
         )
     covariance = covariance / unit**2
-    whitening_matrix(covariance)  # raises if it is no covariance
+    whitening_matrix(covariance)  # raises InputError if invalid
     return covariance
 
 
 def _per_sample(name: str, value: Any, grid: tuple[int, ...], kinds: str) -> Sequence[NDArray[Any]]:
-    """Values of each line or sample, for each sample (slice, y, x)."""
+    """Broadcast values per line or per sample to (slice, y, x)."""
     array = _as_numpy(value)
     if array.dtype.kind not in kinds:
-        expected = "true or false values" if "b" in kinds else "numbers"
+        expected = "bool" if "b" in kinds else "numbers"
         raise InputError(f"{name} is {array.dtype}: expected {expected}")
     ny, nx = grid[1:]
     if array.shape == (ny,):
@@ -390,7 +466,7 @@ def _per_sample(name: str, value: Any, grid: tuple[int, ...], kinds: str) -> Seq
 
 
 def _calibrations(value: Any, shape: tuple[int, ...]) -> list[KSpace | None]:
-    """Calibration lines of each slice; one array for all gives one object for all."""
+    """Create the calibration k-space of each slice; one object for all from (coil, y, x)."""
     slices = 1 if len(shape) == 3 else shape[0]
     if value is None:
         return [None] * slices
@@ -398,7 +474,7 @@ def _calibrations(value: Any, shape: tuple[int, ...]) -> list[KSpace | None]:
         given = value[0].values.shape
         if given != shape[-3:] or len(value) not in (1, slices):
             raise InputError(
-                f"calibration is of {len(value)} slices of shape {given}: expected that of kspace, "
+                f"calibration has {len(value)} slices of shape {given}: expected that of kspace, "
                 f"{shape}"
             )
         return value if len(value) == slices else value * slices
@@ -409,5 +485,5 @@ def _calibrations(value: Any, shape: tuple[int, ...]) -> list[KSpace | None]:
         raise InputError(f"calibration has {len(array)} slices: expected {slices}")
     as_complex("calibration", array)
     if array.ndim == 4:
-        return [KSpace.of(own) for own in array]
+        return [KSpace.of(k) for k in array]
     return [KSpace.of(array)] * slices

@@ -1,4 +1,4 @@
-"""Paths of files: checked before the work; written atomically."""
+"""Check paths before a computation, and write files atomically."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from scoremri_core.errors import InputError
 
 PathLike = str | os.PathLike[str]
 
-FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # of a disk, a quota, a limit on files
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # disk full, quota or file size exceeded
 NOT_REGULAR = {
     stat.S_IFDIR: "a folder",
     stat.S_IFCHR: "a device",
@@ -26,7 +26,13 @@ NOT_REGULAR = {
 
 
 def check_readable(path: PathLike) -> None:
-    """Refuse, with InputError, what is not a regular file or may not be read."""
+    """Check that a path is a readable regular file.
+
+    Raises
+    ------
+    InputError
+        It is not.
+    """
     if what := _not_regular(path):
         raise InputError(f"{path}: {what}, expected a file")
     if not os.path.isfile(path):
@@ -36,15 +42,21 @@ def check_readable(path: PathLike) -> None:
 
 
 def check_writable(path: PathLike, *sources: PathLike, new_folder: bool = False) -> None:
-    """Refuse, with InputError, a path where no file can be written.
-
-    Called before the work whose result is written.
+    """Check that a file can be written.
 
     Parameters
     ----------
-    path : a regular file, new or to be replaced, or a link to one, which stays a link
-    sources : files that must not be replaced
-    new_folder : whether the folder of `path` will be made if it does not exist
+    path : str or path-like
+        New or existing regular file, or a link to one.
+    *sources : str or path-like
+        Input files, which must not be replaced.
+    new_folder : bool
+        Whether the folder of `path` may be missing because it will be created.
+
+    Raises
+    ------
+    InputError
+        The file cannot be written.
     """
     target = _followed(path)
     check_length(path, target)
@@ -59,39 +71,75 @@ def check_writable(path: PathLike, *sources: PathLike, new_folder: bool = False)
     if not os.access(folder, os.W_OK):
         raise InputError(f"{path}: no permission to write in {folder}")
     for source in sources:
-        # which may both be new
-        if os.path.realpath(source) == os.path.realpath(path) or _are_one_file(path, source):
-            raise InputError(f"{path}: the result would replace what it is made from")
+        # realpath also compares files that do not exist yet
+        if os.path.realpath(source) == os.path.realpath(path) or _are_same_file(path, source):
+            raise InputError(f"{path}: the output would replace the input")
 
 
 def check_new(
     path: PathLike, overwrite: bool, *sources: PathLike, new_folder: bool = False
 ) -> None:
-    """As `check_writable`; refuse a file that exists as well, unless it may be overwritten."""
+    """Check that a file can be written and does not exist, unless it may be overwritten.
+
+    Parameters
+    ----------
+    path, *sources, new_folder
+        See `check_writable`.
+    overwrite : bool
+        Allow an existing file.
+
+    Raises
+    ------
+    InputError
+        The file cannot be written, or exists.
+    """
     check_writable(path, *sources, new_folder=new_folder)
     check_absent(path, overwrite)
 
 
 def check_absent(path: PathLike, overwrite: bool, how: str = "--overwrite") -> None:
-    """Refuse, with InputError that says how, to replace what is there, unless that was asked for.
+    """Check that a path, or a link at it, does not exist, unless it may be overwritten.
 
-    A link counts, wherever it leads.
+    Parameters
+    ----------
+    path : str or path-like
+    overwrite : bool
+        Allow an existing path.
+    how : str
+        Option that allows it, for the error message.
+
+    Raises
+    ------
+    InputError
+        The path exists.
     """
     if not overwrite and os.path.lexists(path):
-        raise InputError(f"{path}: is there already; {how} replaces it")
+        raise InputError(f"{path}: already exists; {how} replaces it")
 
 
 def check_folder(folder: PathLike) -> None:
-    """Refuse, with InputError, a folder for results that does not exist and cannot be made."""
+    """Check that a folder for results exists and is writable, or can be created.
+
+    Raises
+    ------
+    InputError
+        It cannot be used.
+    """
     path = Path(folder).absolute()
     check_length(folder, path)
-    there = next(place for place in (path, *path.parents) if place.exists())
-    if not there.is_dir() or not os.access(there, os.W_OK):
-        raise InputError(f"{folder}: no folder can be made there for the results")
+    existing = next(place for place in (path, *path.parents) if place.exists())
+    if not existing.is_dir() or not os.access(existing, os.W_OK):
+        raise InputError(f"{folder}: cannot create a folder for the results")
 
 
 def check_new_folder(folder: PathLike, overwrite: bool) -> None:
-    """Refuse, with InputError, a folder that cannot be made anew with all that is in it."""
+    """Check that a new folder can be created, or replace an existing one.
+
+    Raises
+    ------
+    InputError
+        It cannot be created, exists and must not be overwritten, or is not a folder.
+    """
     check_folder(Path(folder).parent)
     check_length(folder, Path(folder))
     check_absent(folder, overwrite)
@@ -100,35 +148,45 @@ def check_new_folder(folder: PathLike, overwrite: bool) -> None:
 
 
 def _not_regular(path: PathLike) -> str:
-    """What lies at `path`, links followed; empty for a regular file, and for nothing."""
+    """Describe a path that is not a regular file; empty for regular and missing files."""
     try:
         return NOT_REGULAR.get(stat.S_IFMT(os.stat(path).st_mode), "")
     except OSError:
         return ""
 
 
-def _are_one_file(one: PathLike, other: PathLike) -> bool:
+def _are_same_file(one: PathLike, other: PathLike) -> bool:
     return os.path.exists(one) and os.path.exists(other) and os.path.samefile(one, other)
 
 
 def _followed(path: PathLike) -> Path:
-    """The file that is written for `path`: where links lead."""
+    """Resolve a link to the file that is written."""
     target = Path(os.path.realpath(path)) if os.path.islink(path) else Path(path)
     if os.path.islink(target):
-        raise InputError(f"{path}: a link that leads back to itself")
+        raise InputError(f"{path}: a circular link")
     return target
 
 
 def check_length(path: PathLike, target: Path) -> None:
-    """Refuse `path`, with InputError, where the file system has no room for the name `target`.
+    """Check that names do not exceed the limits of the file system, with the temporary ones.
 
-    The path of the temporary file counts as well.
+    Parameters
+    ----------
+    path : str or path-like
+        For the error message.
+    target : Path
+        File to write.
+
+    Raises
+    ------
+    InputError
+        The name is too long.
     """
     whole = target.absolute()
     partial = whole.parent / (_hidden(whole.stem) + "x" * 8) / "new" / whole.name
-    there = next((folder for folder in whole.parents if os.path.isdir(folder)), whole)
-    names = whole.relative_to(there).parts
-    for place in (partial, *(there / name for name in names)):
+    existing = next((folder for folder in whole.parents if os.path.isdir(folder)), whole)
+    names = whole.relative_to(existing).parts
+    for place in (partial, *(existing / name for name in names)):
         try:
             os.lstat(place)
         except OSError as error:
@@ -137,13 +195,13 @@ def check_length(path: PathLike, target: Path) -> None:
 
 
 def _hidden(stem: str) -> str:
-    """Beginning of the name of a temporary folder, to which eight characters are added."""
+    """Prefix of the name of a temporary folder, followed by eight characters."""
     return f".{stem[:16]}."
 
 
 @contextmanager
 def writing(path: PathLike) -> Iterator[None]:
-    """Report a disk that fills up while `path` is written: InputError."""
+    """Convert errors of a full disk while `path` is written to InputError."""
     try:
         yield
     except OSError as error:
@@ -154,40 +212,56 @@ def writing(path: PathLike) -> Iterator[None]:
 
 @contextmanager
 def replacing(path: PathLike) -> Iterator[Path]:
-    """Yield a temporary path of the same name, which takes the place of `path` after the block.
+    """Yield a temporary path of the same name that replaces `path` if the block succeeds.
 
-    If the block fails, nothing is left of it.  Where `path` is a link, the file that it leads to is
-    replaced.
+    Parameters
+    ----------
+    path : str or path-like
+        File; of a link, the target is replaced.
+
+    Yields
+    ------
+    Path
+        Removed if the block fails.
 
     Raises
     ------
     InputError
-        Where `path` cannot be written, or the disk is full.
+        `path` cannot be written, or the disk is full.
     """
     check_writable(path)
     target = _followed(path)
     folder = TemporaryDirectory(prefix=_hidden(target.stem), dir=target.parent)
-    with writing(path), folder as made:
-        partial = Path(made) / target.name
+    with writing(path), folder as temporary:
+        partial = Path(temporary) / target.name
         yield partial
         os.replace(partial, target)
 
 
 @contextmanager
 def placing(folder: PathLike) -> Iterator[Path]:
-    """Yield a temporary folder whose files and folders move to `folder` after the block.
+    """Yield a temporary folder whose entries move to `folder` if the block succeeds.
 
-    They take the place of those of the same name.
+    Entries of the same name are replaced.
+
+    Parameters
+    ----------
+    folder : str or path-like
+
+    Yields
+    ------
+    Path
+        Removed if the block fails.
 
     Raises
     ------
     InputError
-        Where the folder cannot be written to, or the disk is full.
+        The folder cannot be written to, or the disk is full.
     """
     target = Path(folder)
     check_writable(target / "new")
-    with writing(target), TemporaryDirectory(prefix=_hidden("scoremri"), dir=target) as made:
-        partial = Path(made) / "new"
+    with writing(target), TemporaryDirectory(prefix=_hidden("scoremri"), dir=target) as temporary:
+        partial = Path(temporary) / "new"
         partial.mkdir()
         yield partial
         for entry in sorted(partial.iterdir()):
@@ -195,7 +269,7 @@ def placing(folder: PathLike) -> Iterator[Path]:
             if entry.is_dir():
                 check_new_folder(place, overwrite=True)
                 if place.is_dir():
-                    os.replace(place, Path(made) / entry.name)
+                    os.replace(place, Path(temporary) / entry.name)
                 os.replace(entry, place)
             else:
                 with replacing(place) as file:

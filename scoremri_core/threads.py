@@ -1,8 +1,7 @@
-"""How many threads compute: those of OpenMP, and NumPy's linear algebra in one, whoever computes.
+"""Number of threads: OpenMP's for computations, one for NumPy's linear algebra.
 
-The matrices of a scan are small: the threads of OpenBLAS, which spin as they wait, save nothing and
-take the cores from whatever else runs.  And the rounding of a product depends on their number, so
-that a server and a notebook would differ in the last bits.
+BLAS threads do not speed up the small matrices of a scan, occupy the cores while they wait, and
+make the rounding of products depend on their number.
 """
 
 from __future__ import annotations
@@ -16,20 +15,20 @@ from threadpoolctl import ThreadpoolController
 
 
 def cores() -> int:
-    """Cores that this process may run on."""
-    if hasattr(os, "sched_getaffinity"):  # not everywhere
+    """Return the number of cores available to this process."""
+    if hasattr(os, "sched_getaffinity"):  # Linux
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
 
 
 def threads() -> int:
-    """Threads that a computation on the CPU takes: as many as OpenMP does."""
+    """Return the number of threads for computations on the CPU, that of OpenMP."""
     given = os.environ.get("OMP_NUM_THREADS", "").partition(",")[0]
     return int(given) if given.isdecimal() and int(given) else cores()
 
 
 class _OneThread(ContextDecorator):
-    """Holds BLAS to one thread while anybody is inside; then it is as it was."""
+    """Limit BLAS to one thread while any thread is inside the context."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -40,9 +39,9 @@ class _OneThread(ContextDecorator):
     def __enter__(self) -> None:
         with self._lock:
             if not self._inside:
-                # looked up each time: a library may have been loaded since
+                # on each entry, since a library may have been loaded in between
                 self._libraries = ThreadpoolController().select(user_api="blas")
-                self._take_over()
+                self._release()
                 self._limits = self._libraries.limit(limits=1)
             self._inside += 1
 
@@ -50,12 +49,12 @@ class _OneThread(ContextDecorator):
         with self._lock:
             self._inside -= 1
             if not self._inside:
-                self._take_over()
+                self._release()
                 self._limits.restore_original_limits()
-                self._take_over()
+                self._release()
 
-    def _take_over(self) -> None:
-        """Release the limit from the thread that set it: since threadpoolctl 3.7, others cannot."""
+    def _release(self) -> None:
+        """Release BLAS from the thread that set the limit, as threadpoolctl 3.7 requires."""
         for library in self._libraries.lib_controllers:
             if hasattr(library, "clear_controlling_thread"):
                 library.clear_controlling_thread(force=True)

@@ -16,7 +16,7 @@ from typer.core import TyperCommand
 
 import scoremri_core
 from gadgets.signals import exit_now, interruptible
-from gadgets.threads import say_for_whom
+from gadgets.threads import add_log_context
 from scoremri_core.errors import InputError, not_installed
 
 logger = logging.getLogger(__name__)
@@ -108,7 +108,7 @@ def configure_logging(level: int) -> None:
     else:
         handler = logging.StreamHandler()
         form = "%(asctime)s %(levelname)s %(name)s: %(message)s"
-    handler.addFilter(say_for_whom)
+    handler.addFilter(add_log_context)
     if level > logging.DEBUG:
         handler.addFilter(_without_traceback_of_input_errors)
     logging.basicConfig(level=logging.WARNING, format=form, handlers=[handler], force=True)

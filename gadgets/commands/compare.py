@@ -14,7 +14,7 @@ from gadgets.commands.options import Device, Prior, Seed, choice
 from gadgets.commands.progress import progress
 from scoremri_core.errors import InputError
 from scoremri_core.studies.compare import PRESETS
-from scoremri_core.studies.methods import NETWORKS
+from scoremri_core.studies.methods import NETWORKS, POSTERIOR_MEAN
 
 logger = logging.getLogger(__name__)
 
@@ -98,15 +98,16 @@ def compare(
     from scoremri_core import load_prior
     from scoremri_core.paths import check_writable, replacing
     from scoremri_core.recon.request import find_device
-    from scoremri_core.studies.compare.gallery import Gallery, drawing_more
-    from scoremri_core.studies.compare.methods import OURS, check, methods, trained
+    from scoremri_core.studies.compare.gallery import Gallery
     from scoremri_core.studies.compare.presets import find_preset
     from scoremri_core.studies.compare.report import written
     from scoremri_core.studies.compare.scores import Scores
     from scoremri_core.studies.compare.trials import SHIFTS, find_scans, trials
     from scoremri_core.studies.methods.examples import Examples
+    from scoremri_core.studies.methods.networks import build, train_all
     from scoremri_core.studies.methods.peers import samplers
-    from scoremri_core.training.manifest import find_sources, of_split
+    from scoremri_core.studies.methods.registry import comparison_methods, posterior_mean
+    from scoremri_core.training.manifest import find_sources, select_split
     from scoremri_core.training.slices import load_slices
 
     size = find_preset(preset)
@@ -118,10 +119,11 @@ def compare(
     )
     networks = tuple(dict.fromkeys(network or NETWORKS))
     where = find_device(device)
-    check(size, networks)
+    for name in networks:  # reports a missing package before anything is read
+        build(name, size.training.options.get(name, {}))
     check_writable(output / "report.md", new_folder=True)
     sources = find_sources(data)
-    training = of_split(sources, "train")
+    training = select_split(sources, "train")
     denoiser = load_prior(prior)
     cache, weights = cache or output / "cache", weights or output / "weights"
     found = find_scans(sources, scans or [], anatomy or [], size, cache, seed)
@@ -146,8 +148,10 @@ def compare(
         )
 
     with progress("training", len(networks)) as advance:
-        networks_trained = trained(size, networks, examples, weights, where, advance)
-    by_name = methods(size, networks_trained, denoiser, where)
+        networks_trained = train_all(networks, examples, size.training, weights, where, advance)
+    by_name = comparison_methods(
+        networks_trained, denoiser, size.samples, size.decoder_iterations, where
+    )
     todo = list(trials(found, size))
     gallery = Gallery(output / "images", todo, found, size.acceleration)
     total = sum(len(found.by_name[trial.scan].slices) for trial in todo) * len(by_name)
@@ -161,8 +165,12 @@ def compare(
         raise InputError(f"none of {len(rows)} reconstructions succeeded: {rows[0].error}")
     figures = gallery.draw(output, rows, list(by_name))
     with progress("samples for the figures", None):
-        more = drawing_more(by_name, size.pictured)
-        figures += gallery.draw_samples(output, found, more, seed)
+        figures += gallery.draw_samples(
+            output,
+            found,
+            lambda problem: posterior_mean(problem, denoiser, size.pictured, str(where)),
+            seed,
+        )
 
     others = samplers(denoiser, size.samples, size.peer_steps, where) if size.peer_steps else {}
     peer_scores = Scores(output / "peers.jsonl", settings)
@@ -176,7 +184,7 @@ def compare(
         peer_scores.run(
             found,
             in_distribution if others else [],
-            others | {OURS: by_name[OURS]},
+            others | {POSTERIOR_MEAN: by_name[POSTERIOR_MEAN]},
             seed,
             lambda what: advance(next(count), what),
         )

@@ -31,7 +31,7 @@ from scoremri_core.simulation.retrospective import AXES
 
 if TYPE_CHECKING:
     from scoremri_core.studies.evaluate.comparison import Comparison
-    from scoremri_core.studies.evaluate.survey import FullScan, Row
+    from scoremri_core.studies.evaluate.survey import FullScan, ScanScore
 
 EQUISPACED = KINDS[0]
 
@@ -140,9 +140,9 @@ def evaluate(
         ACCELERATIONS,
         DEFAULT_MASKS,
         cases,
+        evenly_spaced,
         find_files,
         read_scans,
-        spread,
         summary,
         survey,
     )
@@ -175,15 +175,15 @@ def evaluate(
             if not all(0 <= index < total for index in slice_):
                 raise InputError(f"{path}: slice {slice_}: expected 0 to {total - 1}")
             return list(dict.fromkeys(slice_))
-        return spread(total, slices or (1 if data else total))
+        return evenly_spaced(total, slices or (1 if data else total))
 
     scans = read_scans(find_files(paths), choose, group)
     _check_masks(scans, masks, accelerations, calibration, seed, axis, true_acceleration)
     total = sum(len(scan.slices) * len(cases(scan.coils, masks, accelerations)) for scan in scans)
     if not total:
         raise InputError(f"mask {', '.join(masks)}: single-coil scans need another mask, or -R")
-    rows: list[Row] = []
-    worst: dict[str, tuple[Row, Comparison]] = {}
+    rows: list[ScanScore] = []
+    worst: dict[str, tuple[ScanScore, Comparison]] = {}
     done = 0
     with progress("evaluating", total, every=10) as advance:
 
@@ -300,7 +300,7 @@ def _check_masks(
         raise InputError(reasons[0])
 
 
-def _gain(row: Row) -> float:
+def _gain(row: ScanScore) -> float:
     return math.inf if row.gain is None else row.gain
 
 
@@ -313,7 +313,7 @@ def _finite(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def _draw(path: Path, worst: Sequence[tuple[Row, Comparison]]) -> None:
+def _draw(path: Path, worst: Sequence[tuple[ScanScore, Comparison]]) -> None:
     from scoremri_core.paths import replacing
     from scoremri_core.studies.evaluate.pictures import Panels, table_of_images
 

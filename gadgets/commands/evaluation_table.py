@@ -8,7 +8,7 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from scoremri_core.studies.evaluate.survey import Row
+    from scoremri_core.studies.evaluate.survey import ScanScore
 
 # title: field of a row or of the medians, format
 COLUMNS = (
@@ -34,12 +34,12 @@ WIDE = 170  # characters; narrower terminals omit DETAILS
 DETAILS = ("zero", "SENSE", "L1 0.01", "±", "CRPS", "misfit", "thermal", "sigma_n", "s")
 
 
-def print_table(rows: Sequence[Row], summary: dict[str, Any], title: str) -> None:
+def print_table(rows: Sequence[ScanScore], summary: dict[str, Any], title: str) -> None:
     """Print the scores as a table.
 
     Parameters
     ----------
-    rows : sequence of Row
+    rows : sequence of ScanScore
         Scores of each scan, mask and acceleration.
     summary : dict
         As `scoremri_core.studies.evaluate.survey.summary` returns it.

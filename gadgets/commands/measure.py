@@ -56,7 +56,7 @@ def measure(
     from scoremri_core.paths import check_new, check_readable, check_writable
     from scoremri_core.recon.request import find_device
     from scoremri_core.training.card import write_prior
-    from scoremri_core.training.manifest import find_sources, of_split
+    from scoremri_core.training.manifest import find_sources, select_split
 
     check_name(name)
     check_readable(prior)
@@ -66,7 +66,7 @@ def measure(
         check_new(place, overwrite) if is_run else check_writable(place)
     where = str(find_device(device))
     sources = find_sources(data)
-    of_split(sources, "val")
+    select_split(sources, "val")
     if is_run:
         write_prior(prior, path, sources)
     measured(path, sources, cache, where, width)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from gadgets.commands.options import ChainProperties, Config, Group, Overwrite
-from gadgets.stages.watch import Watch
+from gadgets.stages.observer import ScanObserver
 from scoremri_core.errors import InputError
 
 if TYPE_CHECKING:
@@ -99,7 +99,7 @@ def replay(
             received: Iterable[Any] = run_remote(address, chain, scan.header_xml, items)
         else:
             assert isinstance(chain, Chain)
-            received = run_chain(chain, scan.header_xml, items, watch=tracker)
+            received = run_chain(chain, scan.header_xml, items, observer=tracker)
         counts = write_images(partial, group, tracker.receiving(received))
         if not counts:
             raise InputError(f"{source}: {config} returned no image")
@@ -144,7 +144,7 @@ def image_file(output: Path, keep: bool) -> Iterator[Path]:
 
 
 @dataclass
-class ReplayProgress(Watch):
+class ReplayProgress(ScanObserver):
     """Progress of a replay, updated by the threads that send, compute and receive.
 
     Attributes
@@ -189,13 +189,13 @@ class ReplayProgress(Watch):
                 self._show()
             yield item
 
-    def sampling(self, frames: int, progress: Progress) -> None:
+    def level_sampled(self, frames: int, progress: Progress) -> None:
         """Take the progress of a batch of frames (only of the embedded host)."""
         self.part = frames * progress.done
         self.level = f"noise level {progress.level} of {progress.levels}"
         self._show()
 
-    def finished(self, frame: Frame, result: Reconstruction) -> None:
+    def frame_reconstructed(self, frame: Frame, result: Reconstruction) -> None:
         """Count a computed frame."""
         self.computed += 1
         self.part, self.level = max(self.part - 1, 0.0), ""

@@ -19,10 +19,10 @@ from scoremri_core.reports.frame import Shown
 from scoremri_core.reports.geometry import Geometry, Vector
 from scoremri_core.scans.directions import image_directions
 from scoremri_core.scans.files import open_hdf5
+from scoremri_core.scans.flags import SLOWEST_FIRST
 
 logger = logging.getLogger(__name__)
 
-COUNTERS = ("repetition", "set", "phase", "contrast", "slice")
 OUTPUT, PREFIX = "SequenceDescriptionAdditional", "scoremri_"  # attribute and its prefix
 REFERENCES = {"zero_filled": "Zero-filled", "classical": "Classical (regularised SENSE)"}
 
@@ -90,7 +90,9 @@ def read_frames(path: Path, group: str, most: int) -> tuple[list[Shown], int]:
                 f"{path}: no images of scoremri in '{group}': expected image_<series> with the "
                 f"attribute {OUTPUT} {PREFIX}mean, as written by replay"
             )
-        varying = [name for name in COUNTERS if len({int(f.mean.head[name]) for f in frames}) > 1]
+        varying = [
+            name for name in SLOWEST_FIRST if len({int(f.mean.head[name]) for f in frames}) > 1
+        ]
         chosen = np.unique(
             np.linspace(0, len(slots) - 1, min(most, len(slots))).round().astype(int)
         )
@@ -107,7 +109,7 @@ def _frames(group: h5py.Group, path: str) -> list[_Frame]:
         number = int(image.head["image_series_index"])
         if series_of.setdefault(output, number) != number:
             continue  # copy made by a later gadget of the chain
-        counters = tuple(int(image.head[name]) for name in COUNTERS)
+        counters = tuple(int(image.head[name]) for name in SLOWEST_FIRST)
         size = _count(image.meta) if output == "samples" else 1
         turn = seen[(output, counters)] // size
         seen[(output, counters)] += 1

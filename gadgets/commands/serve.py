@@ -15,7 +15,7 @@ import typer
 from gadgets.commands.options import Device
 from gadgets.process import set_up
 from gadgets.signals import handled_signals
-from gadgets.threads import say_for_whom
+from gadgets.threads import add_log_context
 from scoremri_core.errors import InputError
 
 SAVED = "/tmp/share/saved_data"  # default of FIRE
@@ -163,7 +163,7 @@ def serve(
     from gadgets.service.later import Later
     from gadgets.service.server import LOOPBACK, Server
     from gadgets.service.shared import Shared
-    from gadgets.stages.watch import Watch
+    from gadgets.stages.observer import ScanObserver
 
     _log(logfile, crlf, verbose)
     for folder in (chains, capture):
@@ -183,7 +183,7 @@ def serve(
     for number in {signal.SIGTERM, signal.SIGINT, *handled_signals()}:
         signal.signal(number, lambda *_: server.stop())
     with contextlib.ExitStack() as ends:
-        watch: Callable[[], Watch] = Watch
+        observer: Callable[[], ScanObserver] = ScanObserver
         try:  # clients that connect while the weights are loaded wait
             if status_port is not None:
                 from gadgets.service.status import Status
@@ -191,8 +191,8 @@ def serve(
                 status = ends.enter_context(
                     contextlib.closing(Status(hosts, status_port, server, show_names))
                 )
-                watch = status.scan
-            shared = Shared.load(prior or ["default"], device, str(capture or ""), watch)
+                observer = status.scan
+            shared = Shared.load(prior or ["default"], device, str(capture or ""), observer)
         except InputError:
             server.close()
             raise
@@ -232,5 +232,5 @@ def _log(path: str | None, crlf: bool, verbose: bool) -> None:
     except OSError as error:
         raise InputError(f"{path}: cannot write the log ({error.strerror})") from error
     handler.setFormatter(logging.Formatter(f"%(asctime)s %(levelname)s %(name)s: %(message)s{end}"))
-    handler.addFilter(say_for_whom)
+    handler.addFilter(add_log_context)
     logging.getLogger().addHandler(handler)

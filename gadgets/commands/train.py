@@ -183,9 +183,9 @@ def train(
     from scoremri_core.paths import check_absent, check_folder, check_writable
     from scoremri_core.training import loop
     from scoremri_core.training.card import write_prior
-    from scoremri_core.training.manifest import find_sources, of_split
+    from scoremri_core.training.manifest import find_sources, select_split
     from scoremri_core.training.monitor import Monitor
-    from scoremri_core.training.ranks import joined_ranks
+    from scoremri_core.training.ranks import init_ranks
     from scoremri_core.training.settings import Settings
     from scoremri_core.training.slices import load_slices
 
@@ -220,7 +220,7 @@ def train(
     check_name(name)
     check_folder(output)
     settings.network()
-    settings.teaching()
+    settings.load_teacher()
     loop.check_resumable(output, settings)
     path = output / f"{name}.safetensors"
     for file in (path, path.with_suffix(".json")):
@@ -228,10 +228,10 @@ def train(
         if not (output / loop.CHECKPOINT).exists():  # a resumed run replaces its prior
             check_absent(file, overwrite)
     cache = cache or output / "cache"
-    with joined_ranks(device) as ranks:
+    with init_ranks(device) as ranks:
         ranks.share(batch)
         sources = find_sources(data)
-        training, validation = of_split(sources, "train"), of_split(sources, "val")
+        training, validation = select_split(sources, "train"), select_split(sources, "val")
         with ranks.in_turn(), _progress(ranks, "preparing", len(training + validation)) as advance:
             held_out = load_slices(validation, cache, lambda n: advance(n, ""))
             slices = load_slices(training, cache, lambda n: advance(n + len(validation), ""))

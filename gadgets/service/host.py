@@ -13,8 +13,8 @@ from gadgets.protocol.gadgetron.chain import Chain, Node
 from gadgets.protocol.gadgetron.connection import NodeConnection, Target, run_target
 from gadgets.protocol.gadgetron.wire import ChainError, Endpoint, StreamEnded
 from gadgets.service.shared import Shared
+from gadgets.stages.observer import ScanObserver
 from gadgets.stages.properties import Properties
-from gadgets.stages.watch import Watch
 from gadgets.threads import start
 from scoremri_core.errors import InputError
 from scoremri_core.samplers.registry import find_sampler
@@ -28,7 +28,7 @@ def run_chain(
     header_xml: str,
     acquisitions: Iterable[Any],
     shared: Shared | None = None,
-    watch: Watch | None = None,
+    observer: ScanObserver | None = None,
 ) -> Generator[Any]:
     """Stream a scan through a chain and yield the items of its last node.
 
@@ -46,7 +46,7 @@ def run_chain(
         Acquisitions and waveforms for the first node.
     shared : Shared, optional
         State shared by the scans of this process.
-    watch : Watch, optional
+    observer : ScanObserver, optional
         Observer of the frames.
 
     Yields
@@ -68,7 +68,7 @@ def run_chain(
         for node, target in zip(nodes, targets, strict=True):
             here, there = socket.socketpair()
             ends.append(Endpoint(here))
-            start(_serve, node, target, there, shared, watch)
+            start(_serve, node, target, there, shared, observer)
             start(_feed, ends[-1], node, header_xml, items, failures)
             items = messages(ends[-1], node.name)
         yield from items
@@ -157,13 +157,17 @@ def _feed(
 
 
 def _serve(
-    node: Node, target: Target, there: socket.socket, shared: Shared | None, watch: Watch | None
+    node: Node,
+    target: Target,
+    there: socket.socket,
+    shared: Shared | None,
+    observer: ScanObserver | None,
 ) -> None:
     endpoint = Endpoint(there)
     try:
         config, header = wire.read_config(endpoint), wire.read_header(endpoint)
         connection = NodeConnection(
-            there, config, header, shared=shared, watch=watch, embedded=True
+            there, config, header, shared=shared, observer=observer, embedded=True
         )
     except OSError as error:
         logger.debug("%s received no stream: %s", node.name, error)

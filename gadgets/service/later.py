@@ -21,7 +21,7 @@ from gadgets.protocol.gadgetron.connection import describe
 from gadgets.service.host import run_chain
 from gadgets.service.kept import PREFIX, Kept
 from gadgets.service.shared import Shared
-from gadgets.threads import start, working_for
+from gadgets.threads import log_context, start
 from scoremri_core.errors import InputError
 from scoremri_core.scans.files import open_scan
 
@@ -217,7 +217,7 @@ class Later:
     def _work(self) -> None:
         while True:
             kept, shared = self._jobs.get()
-            with working_for(f"measurement {kept.measurement}"):
+            with log_context(f"measurement {kept.measurement}"):
                 self._make(kept, shared)
 
     def _make(self, kept: Kept, shared: Shared) -> None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from gadgets.stages.watch import Watch
+from gadgets.stages.observer import ScanObserver
 from scoremri_core.errors import InputError
 
 if TYPE_CHECKING:
@@ -84,7 +84,7 @@ class Metrics:
             later.add_metric([outcome], count)
         yield later
 
-    def scan(self) -> Watch:
+    def scan(self) -> ScanObserver:
         """Return an observer of one scan."""
         return _Scan(self)
 
@@ -94,17 +94,17 @@ class Metrics:
         return latest, self._prometheus.CONTENT_TYPE_LATEST
 
 
-class _Scan(Watch):
+class _Scan(ScanObserver):
     def __init__(self, metrics: Metrics) -> None:
         self._metrics = metrics
         self._waiting = 0
         self._ended = False
         self._lock = threading.Lock()  # one thread reads, another computes
 
-    def arrived(self) -> None:
+    def frame_received(self) -> None:
         self._wait(1)
 
-    def finished(self, frame: Frame, result: Reconstruction) -> None:
+    def frame_reconstructed(self, frame: Frame, result: Reconstruction) -> None:
         self._wait(-1)
         metrics = self._metrics
         metrics.frames.inc()

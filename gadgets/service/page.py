@@ -12,12 +12,13 @@ from importlib.resources import files
 from typing import TYPE_CHECKING, Any
 
 import scoremri_core.reports
-from gadgets.stages.watch import Watch
+from gadgets.stages.observer import ScanObserver
 from scoremri_core.reports.frame import Shown, section
 from scoremri_core.reports.geometry import Geometry
 from scoremri_core.reports.page import page
 from scoremri_core.reports.result import shown
 from scoremri_core.scans.directions import pixel_directions
+from scoremri_core.scans.flags import COUNTERS
 
 if TYPE_CHECKING:
     from gadgets.service.server import Server
@@ -29,7 +30,6 @@ READERS = 8  # maximum number of browsers; each has a thread
 POLL_SECONDS = 1.0  # of the queue
 KEEPALIVE_SECONDS = 15.0
 TITLE = "scoremri server"
-COUNTERS = ("contrast", "phase", "repetition", "set")
 
 
 class Page:
@@ -171,7 +171,7 @@ class Page:
         return f"<h2>Queue</h2><dl>{items}</dl>" + (table if rows else "")
 
 
-class Scan(Watch):
+class Scan(ScanObserver):
     """Observer of one scan."""
 
     def __init__(self, page: Page, number: int) -> None:
@@ -186,17 +186,17 @@ class Scan(Watch):
         """Number of frames waiting to be reconstructed."""
         return self._arrived - self.done
 
-    def begins(self, header: Any) -> None:
+    def scan_started(self, header: Any) -> None:
         """Take the header of the scan."""
         self._header = header
         if names := self._page.named(header):
             self.name += f" ({names})"
 
-    def arrived(self) -> None:
+    def frame_received(self) -> None:
         """Count a frame that waits."""
         self._arrived += 1
 
-    def finished(self, frame: Frame, result: Reconstruction) -> None:
+    def frame_reconstructed(self, frame: Frame, result: Reconstruction) -> None:
         """Show a reconstructed frame."""
         self.done += 1
         self._page.add(_shown(self.name, frame, result, self._header))
@@ -210,7 +210,7 @@ def _shown(scan: str, frame: Frame, result: Reconstruction, header: Any) -> Show
     """Return a frame for a report; the middle partition of a volume."""
     head, z = frame.header, len(result.mean) // 2
     names = [f"slice {head.idx.slice}"]
-    names += [f"{name} {at}" for name in COUNTERS if (at := getattr(head.idx, name))]
+    names += [f"{name} {at}" for name in COUNTERS[1:] if (at := getattr(head.idx, name))]
     if len(result.mean) > 1:
         names.append(f"partition {z}")
     x, y, depth = frame.field_of_view

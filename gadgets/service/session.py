@@ -27,7 +27,7 @@ from gadgets.service.later import Later
 from gadgets.service.shared import Shared
 from gadgets.stages.buffers import read_recon_data
 from gadgets.stream.capture import capture
-from gadgets.threads import working_for
+from gadgets.threads import log_context
 from scoremri_core.errors import InputError
 from scoremri_core.scans.documents import parse
 
@@ -86,7 +86,7 @@ class Session:
 
     def run(self) -> bool:
         """Serve the connection to its end and return whether it succeeded."""
-        with working_for(self.name):
+        with log_context(self.name):
             return self._serve()
 
     def _serve(self) -> bool:

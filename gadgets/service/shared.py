@@ -6,8 +6,8 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from gadgets.stages.observer import ScanObserver
 from gadgets.stages.properties import Properties
-from gadgets.stages.watch import Watch
 from gadgets.stream.turns import Turns
 from scoremri_core.errors import InputError
 from scoremri_core.samplers import SAMPLERS
@@ -27,7 +27,7 @@ class Shared:
         Turns at the device.
     capture : str
         Folder to save each scan in; empty saves nothing.
-    watch : callable
+    observer : callable
         Returns the observer of one scan.
     """
 
@@ -35,7 +35,7 @@ class Shared:
     device: str = "auto"
     turns: Turns = field(default_factory=Turns)
     capture: str = ""
-    watch: Callable[[], Watch] = Watch
+    observer: Callable[[], ScanObserver] = ScanObserver
 
     @classmethod
     def load(
@@ -43,7 +43,7 @@ class Shared:
         priors: Iterable[str],
         device: str = "auto",
         capture: str = "",
-        watch: Callable[[], Watch] = Watch,
+        observer: Callable[[], ScanObserver] = ScanObserver,
     ) -> Shared:
         """Load the priors onto the device.
 
@@ -65,7 +65,7 @@ class Shared:
         where = find_device(device)
         names = {_prior_name(sampler, name) for name in priors for sampler in SAMPLERS}
         loaded = {name: load_prior(name).to(where) for name in sorted(names)}
-        return cls(loaded, device, capture=capture, watch=watch)
+        return cls(loaded, device, capture=capture, observer=observer)
 
     def applied(self, properties: Properties) -> Properties:
         """Return the properties of a scan with loaded prior, device and capture folder.

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from gadgets.service.listening import format_address, listen
 from gadgets.service.metrics import Metrics
 from gadgets.service.page import Page
-from gadgets.stages.watch import Watch, Watches
+from gadgets.stages.observer import ObserverGroup, ScanObserver
 
 if TYPE_CHECKING:
     from gadgets.service.server import Server
@@ -76,9 +76,9 @@ class Status:
         """Addresses that it listens on."""
         return [http.socket.getsockname()[:2] for http in self._answers]
 
-    def scan(self) -> Watch:
+    def scan(self) -> ScanObserver:
         """Return an observer of one scan, for the metrics and the page."""
-        return Watches([self.metrics.scan(), self.page.scan()])
+        return ObserverGroup([self.metrics.scan(), self.page.scan()])
 
     def close(self) -> None:
         """Stop and release the port."""

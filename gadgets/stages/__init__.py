@@ -1,1 +1,1 @@
-"""The stages of the stream, one a file: each is an iterator to an iterator."""
+"""Stages of the stream, one per file; each takes an iterator and returns one."""

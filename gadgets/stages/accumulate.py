@@ -1,4 +1,4 @@
-"""Acquisitions to frames: what is imaging, what is calibration, and when a frame is complete."""
+"""Acquisitions to frames: sort imaging and calibration lines, detect complete frames."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
 import ismrmrd
+from ismrmrd.xsd import ismrmrdHeader
 
 from gadgets.stages.calibration import CalibrationStore
 from gadgets.stages.frame import Frame
@@ -31,12 +32,12 @@ from scoremri_core.scans.sorting import ImageLines, sort_readouts
 
 logger = logging.getLogger(__name__)
 
-REFERENCE_MODES = ("separate", "external")  # calibration modes with a scan of its own
-WAITING = 16  # frames that wait for a reference scan which has not come yet
+REFERENCE_MODES = ("separate", "external")  # calibration modes with a separate scan
+MAX_WAITING = 16  # frames held until their reference scan is acquired
 
 
 class Key(NamedTuple):
-    """What the readouts of a frame have in common: the encoding space, and the `COUNTERS`."""
+    """Encoding space and `COUNTERS` of a frame."""
 
     space: int
     slice: int
@@ -46,46 +47,51 @@ class Key(NamedTuple):
     set: int
 
     @classmethod
-    def of(cls, head: Any) -> Key:
-        """Key of an acquisition header."""
+    def of(cls, head: ismrmrd.AcquisitionHeader) -> Key:
+        """Return the key of an acquisition."""
         return cls(head.encoding_space_ref, *(getattr(head.idx, name) for name in COUNTERS))
 
 
 @dataclass
 class Lines:
-    """The readouts of a frame so far; `begun` and `grown` number the first and last of them."""
+    """Readouts of an incomplete frame; `first` and `last` are their numbers in the stream."""
 
-    begun: int
-    before: Key | None  # the frame of an earlier repetition that was open then
-    late: int  # lines of the frame of this or a later repetition that was complete then
-    grown: int = 0
+    first: int
+    previous: Key | None  # frame of an earlier repetition that was open at `first`
+    finished: int  # lines of the same or a later repetition that was complete at `first`
+    last: int = 0
     readouts: list[Readout] = field(default_factory=list)
 
     @property
     def imaging(self) -> bool:
-        """Whether there is more than calibration lines."""
+        """Whether any line is an imaging line."""
         flags = (readout.header.flags for readout in self.readouts)
         return any(f & CALIBRATION_AND_IMAGING or not f & CALIBRATION for f in flags)
 
 
-def accumulate(items: Iterable[Any], header: Any, properties: Properties) -> Iterator[Any]:
-    """Frames from a stream of acquisitions; anything else in the stream passes on.
+def accumulate(
+    items: Iterable[Any], header: ismrmrdHeader, properties: Properties
+) -> Iterator[Any]:
+    """Sort the acquisitions of a stream into frames; other items pass.
 
     Parameters
     ----------
-    items : acquisitions, and whatever else the stream holds.
-    header : the ISMRMRD header.
-    properties : of the node.
+    items : iterable
+        Acquisitions and other items of the stream.
+    header : ismrmrdHeader
+        Of the scan.
+    properties : Properties
+        Of the node.
 
     Yields
     ------
-    Frame
-        As each is complete, and at the end of the stream whatever has imaging lines.
+    Frame or item that passes
+        A frame as soon as it is complete; at the end of the stream, every frame with imaging lines.
 
     Raises
     ------
     InputError
-        Where the header describes no Cartesian encoding.
+        The encoding is not Cartesian.
     """
     sorter = FrameSorter(header, properties)
     for item in items:
@@ -94,40 +100,50 @@ def accumulate(items: Iterable[Any], header: Any, properties: Properties) -> Ite
         elif item.flags & NOISE:
             sorter.noise.add(item)
         elif item.flags & NO_IMAGE:
-            sorter.declared.skip(item.flags)
+            sorter.header_check.skip(item.flags)
         else:
             yield from sorter.add(Readout.of(item))
     yield from sorter.finish()
 
 
 class FrameSorter:
-    """Sorts readouts into frames by encoding space, slice, contrast, phase, repetition and set.
+    """Sort readouts into frames by encoding space, slice, contrast, phase, repetition and set.
 
-    A frame is complete with its last-in-slice, last-in-repetition or last-in-measurement flag;
-    without one, once the same slice of a later repetition has as many lines.
+    A frame is complete with its last-in-slice, last-in-repetition or last-in-measurement flag.
+    Without these flags, it is complete once a later repetition of its slice has as many lines.
+
+    Parameters
+    ----------
+    header : ismrmrdHeader
+        Of the scan.
+    properties : Properties
+        Of the node.
+    oversampled : bool, optional
+        False if readout oversampling is already removed.
     """
 
-    def __init__(self, header: Any, properties: Properties, oversampled: bool = True) -> None:
-        """Start a stream; `oversampled` is False where readout oversampling is gone already."""
+    def __init__(
+        self, header: ismrmrdHeader, properties: Properties, oversampled: bool = True
+    ) -> None:
         spaces = encodings(header)
         self.encodings = spaces if oversampled else [s.without_oversampling() for s in spaces]
         self.noise = NoiseScan(header, properties)
-        self.declared = HeaderCheck(header)
+        self.header_check = HeaderCheck(header)
         self._calibrations = CalibrationStore(self.encodings)
         self._open: dict[Key, Lines] = {}
-        self._latest: dict[Key, Key] = {}  # the last key opened, by the key at repetition 0
-        self._finished: dict[Key, tuple[int, int]] = {}  # last repetition complete, its lines
+        self._latest: dict[Key, Key] = {}  # last key opened, by the key at repetition 0
+        self._finished: dict[Key, tuple[int, int]] = {}  # last complete repetition, its lines
         self._waiting: list[Frame] = []  # for a reference scan
         self._count = 0
         self._sent = 0
-        self._imaged = False  # whether imaging lines came before any reference scan
+        self._imaged = False  # whether imaging lines precede any reference scan
 
     def add(self, readout: Readout) -> Iterator[Frame]:
-        """Sort one readout by its flags, and yield the frames that it completes.
+        """Sort one readout by its flags and yield the frames that it completes.
 
-        Lines that serve calibration alone also count as imaging where the calibration is
-        embedded in the scan; otherwise they are kept for their slice, until new ones replace
-        them.  Other lines of a further encoding space, such as navigators, make no image.
+        Calibration-only lines are imaging lines too if the calibration is embedded. Otherwise
+        they calibrate their slice until new ones replace them. Other lines of a further encoding
+        space, such as navigators, are ignored.
         """
         head = readout.header
         flags, space = head.flags, head.encoding_space_ref
@@ -138,81 +154,83 @@ class FrameSorter:
                 yield from self.add_reference(readout)
                 return
         elif auxiliary:
-            self.declared.tell(f"Readouts of encoding space {space} make no image")
+            self.header_check.warn_once(f"Readouts of encoding space {space} are ignored")
             return
-        self.declared.check(readout, encoding)
+        self.header_check.check(readout, encoding)
         if not self._calibrations.referenced:
             self._imaged = True
-        yield from self._served()
+        yield from self._calibrated()
         key = Key.of(head)
         self._count += 1
         if key not in self._open:
             series = key._replace(repetition=0)
             repetition, count = self._finished.get(series, (-1, 0))
-            late = count if key.repetition <= repetition else 0
-            self._open[key] = Lines(self._count, self._latest.get(series), late)
+            finished = count if key.repetition <= repetition else 0
+            self._open[key] = Lines(self._count, self._latest.get(series), finished)
             self._latest[series] = key
         lines = self._open[key]
         lines.readouts.append(readout)
-        lines.grown = self._count
+        lines.last = self._count
         for done in self._completed_by(key, head):
             yield from self._close(done)
 
     def add_reference(self, readout: Readout) -> Iterator[Frame]:
-        """Keep a line of a separate reference scan; yield the frames that waited for it."""
+        """Add a line of a separate reference scan and yield the frames that waited for it."""
         space = readout.header.encoding_space_ref
         if flaw := numbered(self.encodings, space).flaw:
-            self.declared.tell(f"Readouts of encoding space {space} are left out: {flaw}")
+            self.header_check.warn_once(f"Readouts of encoding space {space} are ignored: {flaw}")
             return
         self._calibrations.add(readout)
         if readout.header.flags & (LAST_IN_SLICE | LAST_OF_ALL):
-            yield from self._served()
+            yield from self._calibrated()
 
     def complete(self) -> Iterator[Frame]:
-        """Take what has imaging lines as whole; what lacks a reference scan waits on for it."""
+        """Yield all frames with imaging lines, except those that wait for their reference scan."""
         for key, lines in list(self._open.items()):
             if lines.imaging:
                 yield from self._close(key)
-        yield from self._served()
+        yield from self._calibrated()
 
     def finish(self) -> Iterator[Frame]:
-        """Whatever has imaging lines and was not sent, in the order of arrival."""
+        """Yield all remaining frames with imaging lines, in order of acquisition."""
         yield from self.complete()
         for lines in self._open.values():
-            logger.warning("%d calibration lines came without imaging lines", len(lines.readouts))
+            logger.warning(
+                "%d calibration lines without imaging lines are ignored", len(lines.readouts)
+            )
         while self._waiting:
             yield self._numbered(self._waiting.pop(0))
 
-    def _completed_by(self, key: Key, head: Any) -> list[Key]:
+    def _completed_by(self, key: Key, head: ismrmrd.AcquisitionHeader) -> list[Key]:
         lines = self._open[key]
         encoding = numbered(self.encodings, key.space)
-        before = self._open.get(lines.before) if lines.before is not None else None
-        outlived = (
-            before is not None
-            and before.grown < lines.begun
-            # Repetitions may alternate, a line or a segment of each at a time.
-            and encoding.lines / encoding.acceleration / 2 <= len(before.readouts)
-            and len(before.readouts) <= len(lines.readouts)
+        previous = self._open.get(lines.previous) if lines.previous is not None else None
+        superseded = (
+            previous is not None
+            and previous.last < lines.first
+            # Repetitions may alternate by line or segment.
+            and encoding.lines / encoding.acceleration / 2 <= len(previous.readouts)
+            and len(previous.readouts) <= len(lines.readouts)
         )
-        complete = [lines.before] if outlived and lines.before is not None else []
+        complete = [lines.previous] if superseded and lines.previous is not None else []
         if not lines.imaging or head.idx.average + 1 < encoding.averages:
             return complete
         if head.flags & LAST_OF_ALL:
-            # Interleaved slices each end with the flag: one that still lacks lines waits.
+            # Each of several interleaved slices ends with the flag: those with fewer lines wait.
             return [
-                held
-                for held, own in self._open.items()
-                if held in complete or (len(own.readouts) >= len(lines.readouts) and own.imaging)
+                other
+                for other, held in self._open.items()
+                if other in complete or (len(held.readouts) >= len(lines.readouts) and held.imaging)
             ]
         return [*complete, key] if head.flags & LAST_IN_SLICE else complete
 
     def _close(self, key: Key) -> Iterator[Frame]:
-        """Make a frame, and yield it unless it waits for its reference scan."""
+        """Assemble a frame and yield it unless it waits for its reference scan."""
         lines = self._open.pop(key)
-        if len(lines.readouts) < lines.late / 2:
+        if len(lines.readouts) < lines.finished / 2:
             logger.warning(
-                "%d readouts of slice %d, repetition %d are left out: "
-                "they came after the last one of their frame",
+                "%d readouts of slice %d, repetition %d are ignored: "
+                "acquired after the last readout of their frame",
                 len(lines.readouts), key.slice, key.repetition,
             )  # fmt: skip
             return
@@ -225,12 +243,12 @@ class FrameSorter:
                 yield self._numbered(frame)
                 continue
             self._waiting.append(frame)
-            if len(self._waiting) > WAITING:
-                logger.warning("No reference scan came while %d frames waited for it", WAITING)
+            if len(self._waiting) > MAX_WAITING:
+                logger.warning("No reference scan after %d frames; sending them", MAX_WAITING)
                 yield self._numbered(self._waiting.pop(0))
 
-    def _served(self) -> Iterator[Frame]:
-        """Frames whose slice has got its reference scan by now."""
+    def _calibrated(self) -> Iterator[Frame]:
+        """Yield the waiting frames whose slice has its reference scan."""
         waiting, self._waiting = self._waiting, []
         for frame in waiting:
             if self._calibrations.has(frame.header.idx.slice):
@@ -239,7 +257,7 @@ class FrameSorter:
                 self._waiting.append(frame)
 
     def _numbered(self, frame: Frame) -> Frame:
-        """The frame as it is sent: with its number and, if it waited, its calibration."""
+        """Number a frame and add its calibration if it waited for it."""
         if not _is_calibrated(frame) and self._calibrations.referenced:
             self._calibrate(frame)
         frame.index = self._sent
@@ -248,13 +266,13 @@ class FrameSorter:
 
     def _calibrate(self, frame: Frame) -> None:
         head = frame.header
-        kept = self._calibrations.nearest(head.idx.slice)
-        if kept is not None:
+        calibration = self._calibrations.nearest(head.idx.slice)
+        if calibration is not None:
             encoding = numbered(self.encodings, head.encoding_space_ref)
             if not frame.is_volume:
                 encoding = replace(encoding, matrix=(*encoding.matrix[:2], 1))
-            lines = kept.on_grid(encoding, frame.kspace.coils)
-            frame.kspace = replace(frame.kspace, calibration=lines)
+            on_grid = calibration.on_grid(encoding, frame.kspace.coils)
+            frame.kspace = replace(frame.kspace, calibration=on_grid)
 
     def _frame(self, space: int, image: ImageLines) -> Frame:
         start = time.perf_counter()
@@ -263,14 +281,13 @@ class FrameSorter:
         problems = [*known, *assembled.problems]
         if space >= len(self.encodings):
             problems.append(
-                f"its readouts name encoding space {space}, "
-                f"the header describes {len(self.encodings)}"
+                f"encoding_space_ref is {space}, the header describes {len(self.encodings)}"
             )
         head = _centre(readouts, encoding)
         covariance = None
         try:
             covariance = self.noise.covariance(len(assembled.values), head.sample_time_us)
-            covariance = self.noise.checked(covariance, assembled)
+            covariance = self.noise.validated(covariance, assembled)
         except InputError as error:
             problems.append(str(error))
         frame = Frame(
@@ -283,24 +300,24 @@ class FrameSorter:
         )
         if problems:
             logger.warning("%s cannot be sampled: %s", frame.identity, frame.problem)
-        self.declared.check_lines(readouts, encoding)
+        self.header_check.check_lines(readouts, encoding)
         if shared := [
             r for r in readouts if r.header.flags & (CALIBRATION_AND_IMAGING | CALIBRATION)
         ]:
-            frame.own_calibration = not self._calibrations.awaits(head.idx.slice)
+            frame.autocalibrated = not self._calibrations.awaits(head.idx.slice)
             self._calibrations.share(head.idx.slice, shared, encoding)
-        if not frame.own_calibration and self._calibrations.has(head.idx.slice):
+        if not frame.autocalibrated and self._calibrations.has(head.idx.slice):
             self._calibrate(frame)
         frame.seconds["assembly"] = time.perf_counter() - start
         return frame
 
 
 def _is_calibrated(frame: Frame) -> bool:
-    return frame.own_calibration or frame.kspace.calibration is not None
+    return frame.autocalibrated or frame.kspace.calibration is not None
 
 
-def _centre(readouts: Sequence[Readout], encoding: Encoding) -> Any:
-    """Header of the readout nearest to the centre of k-space."""
+def _centre(readouts: Sequence[Readout], encoding: Encoding) -> ismrmrd.AcquisitionHeader:
+    """Return the header of the readout nearest to the centre of k-space."""
 
     def distance(readout: Readout) -> int:
         idx = readout.header.idx

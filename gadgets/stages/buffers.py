@@ -1,4 +1,4 @@
-"""Gadgetron's ReconData buffers to frames."""
+"""ReconData buffers of Gadgetron to frames."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterable, Iterator
 from typing import Any
 
+import ismrmrd
 import numpy as np
 from gadgetron.external.constants import bool as optional_flag
 from gadgetron.external.constants import uint64
@@ -16,9 +17,10 @@ from gadgetron.types.recon_data import (
     ReconData,
     read_sampling_description,
 )
+from ismrmrd.xsd import ismrmrdHeader
 
 from gadgets.stages.accumulate import FrameSorter
-from gadgets.stages.noise_scan import Whitened
+from gadgets.stages.noise_scan import WhitenedNoise
 from gadgets.stages.properties import Properties
 from scoremri_core.errors import InputError
 from scoremri_core.scans.encoding import Encoding, Readout, encodings
@@ -34,22 +36,31 @@ MAX_AXES = 16
 MAX_ELEMENTS = 1 << 32
 MAX_HEADERS = 1 << 22
 LAST = LAST_IN_SLICE | LAST_OF_ALL
-HEADER_AXES = (1, 2, 4, 5, 6)  # of the data [E0, E1, E2, CHA, N, S, LOC], those with a header each
+HEADER_AXES = (1, 2, 4, 5, 6)  # of the data [E0, E1, E2, CHA, N, S, LOC]
 
 
-def frames_of_buffers(items: Iterable[Any], header: Any, properties: Properties) -> Iterator[Any]:
-    """Frames of the buffers in a stream; anything else in the stream passes on.
+def frames_of_buffers(
+    items: Iterable[Any], header: ismrmrdHeader, properties: Properties
+) -> Iterator[Any]:
+    """Sort the lines of ReconData buffers into frames; other items pass.
 
-    The lines are placed by their headers, so that a buffer that starts at its first reference
-    line is understood as well as one on the encoded matrix.  Oversampling is taken to be removed,
-    and what RemoveROOversamplingGadget displaces is moved back.  With `noise` at "scan" the data
-    are taken to be whitened by Gadgetron, unless they contradict; otherwise the noise is estimated.
+    Lines are placed by their headers, wherever the buffer starts. Readout oversampling may be
+    removed; the shift of RemoveROOversamplingGadget is corrected. With noise=scan, data are
+    expected to be whitened by Gadgetron unless their noise contradicts it; otherwise the noise is
+    estimated.
 
     Parameters
     ----------
-    items : ReconData, and whatever else the stream holds.
-    header : the ISMRMRD header.
-    properties : of the node.
+    items : iterable
+        ReconData and other items of the stream.
+    header : ismrmrdHeader
+        Of the scan.
+    properties : Properties
+        Of the node.
+
+    Yields
+    ------
+    Frame or item that passes
     """
     sorter: BufferSorter | None = None
     for item in items:
@@ -64,46 +75,64 @@ def frames_of_buffers(items: Iterable[Any], header: Any, properties: Properties)
                 continue
             yield from _frames(bit, sorter)
     if sorter is not None:
-        yield from sorter.finish()  # not before: a reference scan may come after repetitions
+        yield from sorter.finish()  # not earlier: a reference scan may follow the repetitions
 
 
 class BufferSorter(FrameSorter):
-    """Sorts the lines of buffers, of which the first one shows whether oversampling is gone."""
+    """Sort the lines of buffers into frames.
 
-    def __init__(self, buffer: ReconBuffer, header: Any, properties: Properties) -> None:
-        """Start a stream."""
+    Parameters
+    ----------
+    buffer : ReconBuffer
+        The first one, which shows whether readout oversampling is removed.
+    header : ismrmrdHeader
+        Of the scan.
+    properties : Properties
+        Of the node.
+    """
+
+    def __init__(self, buffer: ReconBuffer, header: ismrmrdHeader, properties: Properties) -> None:
         used = [head for head in buffer.headers.ravel() if head.number_of_samples]
         spaces = encodings(header)
         number = min(used[0].encoding_space_ref, len(spaces) - 1) if used else 0
         oversampled = buffer.data.shape[0] > spaces[number].readout_points
         super().__init__(header, properties, oversampled)
-        if used and not oversampled:  # of a fraction, the gadget rounds down
+        if used and not oversampled:  # the gadget rounds a fraction down
             points = used[0].number_of_samples
             self.encodings[number] = spaces[number].without_oversampling(points)
         if properties.noise == "scan":
-            self.noise = Whitened(header, properties)
+            self.noise = WhitenedNoise(header, properties)
         self._cropped = not oversampled and _is_cropped(spaces[0])
 
-    def moved_back(self, line: np.ndarray, head: Any, points: int) -> np.ndarray:
-        """A line (coil, sample), its object moved back to where it was.
+    def undo_shift(
+        self, line: np.ndarray, head: ismrmrd.AcquisitionHeader, points: int
+    ) -> np.ndarray:
+        """Undo the shift of the object by RemoveROOversamplingGadget.
 
-        RemoveROOversamplingGadget starts to crop n even points to m at (n - m) / 2 rounded down,
-        which leaves the origin of an odd m at m // 2 + 1.
+        It crops n points (even) to m from (n - m) / 2 rounded down, which leaves the origin of an
+        odd m at m // 2 + 1.
 
         Parameters
         ----------
-        head : says which sample is DC.
-        points : m, of a whole readout.
+        line : complex64 array, (coil, sample)
+        head : ismrmrd.AcquisitionHeader
+            Its `center_sample` is DC.
+        points : int
+            m, samples of a full readout.
+
+        Returns
+        -------
+        complex64 array, (coil, sample)
         """
         if not self._cropped or points % 2 == 0:
             return line
         k = np.arange(line.shape[1]) - head.center_sample
-        moved: np.ndarray = (line * np.exp(2j * np.pi * k / points)).astype(np.complex64)
-        return moved
+        shifted: np.ndarray = (line * np.exp(2j * np.pi * k / points)).astype(np.complex64)
+        return shifted
 
 
 def _is_cropped(space: Encoding) -> bool:
-    """Whether RemoveROOversamplingGadget, which goes by the first encoding space, crops."""
+    """Whether RemoveROOversamplingGadget, which uses the first encoding space, crops."""
     encoded, wanted = (space.matrix[0], space.fov[0]), (space.recon_matrix[0], space.recon_fov[0])
     return encoded != wanted and space.matrix[0] % 2 == 0
 
@@ -115,24 +144,23 @@ def _frames(bit: ReconBit, sorter: BufferSorter) -> Iterator[Any]:
             head.flags &= ~LAST
             separate = sorter.encodings[0].calibration_mode != "embedded"
             if separate or head.flags & CALIBRATION_AND_IMAGING:
-                # Lines that serve both uses come a second time, among the data.
+                # Lines of both uses are repeated among the data.
                 head.flags &= ~CALIBRATION_AND_IMAGING
                 head.flags |= CALIBRATION
                 yield from sorter.add_reference(readout)
             else:
                 yield from sorter.add(readout)
     for readout in _readouts(bit.data, sorter):
-        readout.header.flags &= ~(
-            CALIBRATION_AND_IMAGING | CALIBRATION | LAST
-        )  # a buffer is complete as it ends
+        # the end of the buffer completes its frames
+        readout.header.flags &= ~(CALIBRATION_AND_IMAGING | CALIBRATION | LAST)
         yield from sorter.add(readout)
     yield from sorter.complete()
 
 
 def _readouts(buffer: ReconBuffer, sorter: BufferSorter) -> Iterator[Readout]:
-    """The lines of a buffer that were filled, each with its header.
+    """Yield the acquired lines of a buffer with their headers.
 
-    A line of fewer channels than the buffer has was filled up with what lay behind it in memory.
+    Gadgetron pads a line with fewer channels than the buffer with arbitrary memory; it is cut.
     """
     data, headers = buffer.data, buffer.headers
     if data.size == 0:
@@ -150,15 +178,17 @@ def _readouts(buffer: ReconBuffer, sorter: BufferSorter) -> Iterator[Readout]:
             continue
         channels = min(head.active_channels or len(line), len(line))
         points = head.number_of_samples
-        head = _placed(head, buffer.sampling, line.shape[1], measured)
-        yield Readout(head, sorter.moved_back(line[:channels], head, points))
+        head = _on_buffer(head, buffer.sampling, line.shape[1], measured)
+        yield Readout(head, sorter.undo_shift(line[:channels], head, points))
 
 
-def _placed(head: Any, sampling: Any, samples: int, measured: np.ndarray) -> Any:
-    """Give a header the sample of DC and the filled range that the line has in its buffer.
+def _on_buffer(
+    head: ismrmrd.AcquisitionHeader, sampling: Any, samples: int, measured: np.ndarray
+) -> ismrmrd.AcquisitionHeader:
+    """Set DC and the acquired range of a header to those of the line in its buffer.
 
-    The limits are those of the readout.  A buffer on the encoded matrix holds all of it, another
-    one only what was acquired of a partial echo.
+    A buffer on the encoded matrix holds the full readout, others only the acquired part of a
+    partial echo.
     """
     limits = sampling.sampling_limits[0]
     cropped = samples == limits.max - limits.min + 1
@@ -171,10 +201,23 @@ def _placed(head: Any, sampling: Any, samples: int, measured: np.ndarray) -> Any
 
 
 def read_recon_data(source: Any) -> ReconData:
-    """Read ReconData as Gadgetron writes it, within bounds.
+    """Read ReconData as Gadgetron writes it, with bounded sizes.
 
-    gadgetron-python's own reader fails on a buffer without axes, which is what a reference scan
-    without imaging data comes with.
+    The reader of gadgetron-python fails on a buffer without axes, which is the imaging data of a
+    pure reference scan.
+
+    Parameters
+    ----------
+    source : object with `read(bytes)`
+
+    Returns
+    -------
+    ReconData
+
+    Raises
+    ------
+    InputError
+        A size exceeds its bound.
     """
     count = _length(source, 1 << 16)
     return ReconData([_read_bit(source) for _ in range(count)])
@@ -207,14 +250,16 @@ def _read_shape(source: Any, limit: int = MAX_ELEMENTS) -> tuple[int, ...]:
     axes = _length(source, MAX_AXES)
     shape = tuple(np.frombuffer(source.read(8 * axes), "<u8").tolist())
     if math.prod(shape) > limit:
-        raise InputError(f"ReconData announces an array of shape {shape}: too large")
+        raise InputError(
+            f"ReconData with an array of shape {shape}: expected at most {limit} elements"
+        )
     return shape if shape else (0,)
 
 
 def _length(source: Any, limit: int) -> int:
     (length,) = uint64.unpack(source.read(uint64.size))
     if length > limit:
-        raise InputError(f"ReconData announces {length} parts: at most {limit}")
+        raise InputError(f"ReconData with a count of {length}: expected at most {limit}")
     return int(length)
 
 

@@ -1,4 +1,4 @@
-"""Frames to frames of fewer, virtual coils."""
+"""Coil compression of frames."""
 
 from __future__ import annotations
 
@@ -14,17 +14,20 @@ logger = logging.getLogger(__name__)
 
 
 def compress_coils(items: Iterable[Any], properties: Properties, memo: Memo) -> Iterator[Any]:
-    """Replace the coils of each frame by `properties.coils` virtual ones, if it has more.
-
-    Anything else in the stream passes.
+    """Compress each frame to `properties.coils` virtual coils if it has more.
 
     Parameters
     ----------
     items : iterable
+        Frames and other items of the stream, which pass.
     properties : Properties
         Of the node.
     memo : Memo
-        Keeps what frames with the same calibration share.
+        Cache of the compression of frames with the same calibration.
+
+    Yields
+    ------
+    Frame or item that passes
     """
     from scoremri_core.recon.compress import compress
 
@@ -34,9 +37,9 @@ def compress_coils(items: Iterable[Any], properties: Properties, memo: Memo) -> 
             with item.guarded():
                 item.kspace, item.coil_loss = compress(item.kspace, properties.coils, memo)
                 logger.debug(
-                    "%s: %.3g %% of the signal lost to %d coils",
+                    "%s: compressed to %d coils, %.3g %% of the signal energy lost",
                     item.identity,
-                    100 * item.coil_loss,
                     properties.coils,
+                    100 * item.coil_loss,
                 )
         yield item

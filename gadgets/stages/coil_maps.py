@@ -1,4 +1,4 @@
-"""Frames to frames that carry their coil maps and noise."""
+"""Coil maps and noise of frames."""
 
 from __future__ import annotations
 
@@ -14,16 +14,21 @@ from scoremri_core.recon.memo import Memo
 def add_coil_maps(items: Iterable[Any], properties: Properties, memo: Memo) -> Iterator[Any]:
     """Estimate coil maps and noise of each frame.
 
-    A frame for which this fails carries the reason as its `problem`. Volumes pass: their maps are
-    estimated position by position as they are reconstructed. Anything else in the stream passes.
+    A failure becomes the `problem` of the frame. Volumes pass: their maps are estimated for
+    each 2D problem during the reconstruction.
 
     Parameters
     ----------
     items : iterable
+        Frames and other items of the stream, which pass.
     properties : Properties
         Of the node.
     memo : Memo
-        Keeps maps for frames with the same calibration and noise.
+        Cache of the maps of frames with the same calibration and noise.
+
+    Yields
+    ------
+    Frame or item that passes
     """
     from scoremri_core.recon.calibrate import calibrate
     from scoremri_core.recon.request import find_device

@@ -1,4 +1,4 @@
-"""Reconstructions to ISMRMRD images: series, geometry and attributes."""
+"""Reconstructions to ISMRMRD images: series, geometry, attributes."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import ismrmrd
 import numpy as np
+from ismrmrd.xsd import ismrmrdHeader
 
 from gadgets.stages.frame import Frame
 from gadgets.stages.numbering import ImageNumbers
@@ -30,7 +31,7 @@ DESCRIPTIONS = {
     "classical": "classical reconstruction",
     "complex_std": "posterior standard deviation of the complex value",
 }
-# Gadgetron names DICOM files by role, counters and number: no two outputs may share a role.
+# Gadgetron names DICOM files by role, counters and number, so roles must be unique.
 ROLES = {
     "mean": "Image",
     "std": "STD_MAP",
@@ -43,62 +44,67 @@ ROLES = {
 MAX_INDEX = 65_535  # image_index is 16 bits wide
 
 
-def emit(items: Iterable[Any], properties: Properties, header: Any = None) -> Iterator[Any]:
-    """Images of each (Frame, Reconstruction); anything else in the stream passes on.
+def emit(
+    items: Iterable[Any], properties: Properties, header: ismrmrdHeader | None = None
+) -> Iterator[Any]:
+    """Convert reconstructions to images.
 
     The mean is the series `properties.series`, the standard deviation the next one, and the rest
-    follow in the order of `properties.outputs`. A frame without samples has no standard deviation:
-    its other outputs are sent, their attribute `not_sent` and the log name the missing ones.
+    follow in the order of `properties.outputs`. A frame without samples has no standard deviation;
+    its other outputs are sent, and `not_sent` and the log list the missing ones.
 
     Parameters
     ----------
     items : iterable
-        Of one scan.
+        (Frame, Reconstruction) of one scan and other items of the stream, which pass.
     properties : Properties
         Of the node.
-    header : ismrmrd.xsd.ismrmrdHeader
-        Its limits number the images; its vendor tells which way their pixels run.
+    header : ismrmrdHeader, optional
+        Its limits number the images; its vendor determines the directions of their pixels.
+
+    Yields
+    ------
+    ismrmrd.Image or item that passes
     """
     scale, numbers = Scale(properties.scale), ImageNumbers(header)
     for item in items:
         if isinstance(item, tuple) and isinstance(item[0], Frame):
             frame, result = item
-            scale.see(frame, result.mean)
+            scale.update(frame, result.mean)
             number = numbers.of(frame, len(result.mean))
-            further: dict[str, Any] = as_attributes(
-                pixel_directions(frame.header, header, len(result.mean))
-            )
+            directions = pixel_directions(frame.header, header, len(result.mean))
+            extra: dict[str, Any] = as_attributes(directions)
             sent, missing = _outputs(result, properties)
             if missing:
-                further["not_sent"] = ",".join(missing)
+                extra["not_sent"] = ",".join(missing)
                 if properties.sampler != "none":
                     logger.warning("%s is sent without %s", frame.identity, ", ".join(missing))
             for output in sent:
                 for pixels, index in _pixels(result, output, number):
                     yield _image(
-                        frame, result, output, pixels, index, properties, scale.factor, further
+                        frame, result, output, pixels, index, properties, scale.factor, extra
                     )
         else:
             yield item
 
 
 def _outputs(result: Reconstruction, properties: Properties) -> tuple[list[str], list[str]]:
-    """Outputs that a frame is sent as, and those asked for that it does not have."""
+    """Return the outputs to send of a frame and those that it does not have."""
     sampled = result.info.samples > 0 and not result.info.reason
     absent = set() if sampled else {"samples"}
     if not sampled or result.info.samples < 2:
         absent |= {"std", "complex_std"}
     sent = [name for name in properties.outputs if name not in absent]
     missing = [name for name in properties.outputs if name in absent]
-    return sent or ["mean"], missing  # no frame is lost
+    return sent or ["mean"], missing  # at least one image per frame
 
 
 def _pixels(result: Reconstruction, output: str, number: int) -> Iterator[tuple[np.ndarray, int]]:
-    """Images of one output of a frame, float (z, y, x), and their numbers."""
+    """Yield the images of one output of a frame, float (z, y, x), and their numbers."""
     if output == "samples":
-        drawn = np.abs(result.samples).swapaxes(0, 1)
-        for i, sample in enumerate(drawn, start=1):
-            yield sample, (number - 1) * len(drawn) + i
+        samples = np.abs(result.samples).swapaxes(0, 1)
+        for i, sample in enumerate(samples, start=1):
+            yield sample, (number - 1) * len(samples) + i
     elif output == "std":
         yield result.magnitude_std, number
     elif output == "complex_std":
@@ -112,7 +118,7 @@ def _pixels(result: Reconstruction, output: str, number: int) -> Iterator[tuple[
 
 
 def series_indices(properties: Properties) -> dict[str, int]:
-    """Series index of every output that can be sent."""
+    """Return the series index of each output."""
     rest = [name for name in properties.outputs if name not in ("mean", "std")]
     return {name: properties.series + i for i, name in enumerate(("mean", "std", *rest))}
 
@@ -125,7 +131,7 @@ def _image(
     number: int,
     properties: Properties,
     factor: float | None,
-    further: dict[str, Any],
+    extra: dict[str, Any],
 ) -> ismrmrd.Image:
     if output == "phase":
         factor = None
@@ -139,39 +145,38 @@ def _image(
         field_of_view=frame.field_of_view,
     )
     attributes = _attributes(frame, result, output, image.data, properties.seed)
-    attributes |= further | _for_gadgetron(attributes, output, image, factor)
+    attributes |= extra | _gadgetron_attributes(attributes, output, image, factor)
     image.meta = ismrmrd.Meta({name: _ascii(value) for name, value in attributes.items()})
     return image
 
 
-def _for_gadgetron(
+def _gadgetron_attributes(
     attributes: dict[str, Any], output: str, image: ismrmrd.Image, factor: float | None
 ) -> dict[str, Any]:
-    """What the gadgets of a Gadgetron server read of an image, as they spell it.
+    """Return the attributes that gadgets of a Gadgetron server read.
 
-    They read a window as whole numbers, so that one too narrow for these is left to them; and
-    they turn phase into whole numbers by a rule of their own, which a window in radians does not
-    know of.
+    They read integer windows: a narrower one is left out, as is that of the phase, whose
+    conversion to integers ignores a window in radians.
     """
     comment, units = [attributes["ImageComment"]], "k-space"
-    told: dict[str, Any] = {
+    result: dict[str, Any] = {
         "GADGETRON_ImageNumber": image.image_index,
         "GADGETRON_DataRole": ROLES[output],
         "GADGETRON_SeqDescription": attributes["SeriesDescription"],
     }
     center, width = (float(attributes[name]) for name in ("WindowCenter", "WindowWidth"))
     if output != "phase" and width >= 1:
-        told["GADGETRON_WindowCenter"] = round(center)
-        told["GADGETRON_WindowWidth"] = round(width)
+        result["GADGETRON_WindowCenter"] = round(center)
+        result["GADGETRON_WindowWidth"] = round(width)
     if factor is not None:
-        told["GADGETRON_ScaleRatio"] = f"{factor:.9g}"
-        comment.append(f"x{factor:.6g}")  # all that DICOM keeps of it
+        result["GADGETRON_ScaleRatio"] = f"{factor:.9g}"
+        comment.append(f"x{factor:.6g}")  # DICOM has no other place for the factor
         units = "k-space times GADGETRON_ScaleRatio"
     if output == "phase":
         units = "radians"
-    told["GADGETRON_ImageComment"] = comment
-    told["units"] = f"pixels and window: {units}; sigma_n, sigma_thermal and scale: k-space"
-    return told
+    result["GADGETRON_ImageComment"] = comment
+    result["units"] = f"pixels and window: {units}; sigma_n, sigma_thermal and scale: k-space"
+    return result
 
 
 def _attributes(
@@ -208,7 +213,7 @@ def _attributes(
         "samples": info.samples,
         "prior": info.prior,
         "seed": seed,
-        "frame_seed": info.seed,  # what `reconstruct` takes for this frame
+        "frame_seed": info.seed,  # the seed of `reconstruct` for this frame
         "sigma_n": _number(info.sigma_n),
         "sigma_thermal": _number(info.sigma_thermal),
         "misfit": _number(info.misfit),
@@ -235,7 +240,7 @@ def _number(value: Any) -> str:
 
 
 def _ascii(value: Any) -> Any:
-    """Attribute text as the wire can carry it."""
+    """Convert an attribute to ASCII text."""
     if isinstance(value, list):
         return [_ascii(each) for each in value]
     return str(value).encode("ascii", "replace").decode()

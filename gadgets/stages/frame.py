@@ -1,4 +1,4 @@
-"""What travels between the stages: one frame of k-space with its geometry."""
+"""Frame: the k-space of one image with its geometry, passed from stage to stage."""
 
 from __future__ import annotations
 
@@ -6,7 +6,9 @@ import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+import ismrmrd
 
 from scoremri_core.errors import InputError
 from scoremri_core.kspace import KSpace
@@ -20,7 +22,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass
 class Frame:
-    """One image's worth of k-space with what its image needs.
+    """K-space, geometry and state of one image, slice or volume.
 
     Attributes
     ----------
@@ -34,28 +36,28 @@ class Frame:
         Field of view of the image over that of `kspace`, like `recon_shape`.
     field_of_view : tuple of float
         (x, y, z) of the image, mm.
-    own_calibration : bool
-        Whether the lines of the frame hold its calibration.
+    autocalibrated : bool
+        Whether the frame contains its calibration lines.
     index : int
-        Running number of the frame in its stream, from 0.
+        Number of the frame in its stream, from 0.
     calibrated : Calibrated or None
-        Coil maps and noise of a slice, once they are estimated.
+        Coil maps and noise of a slice, once estimated.
     coil_loss : float or None
-        Fraction of the signal's energy lost by coil compression.
+        Fraction of the signal energy lost by coil compression.
     problem : str or None
-        Why this frame cannot be sampled.
+        Reason why the frame cannot be sampled.
     seconds : dict of float
-        Time of each stage; of sampling, the frame's share.
+        Time of each stage; of sampling in a batch, the share of the frame.
     together : bool
-        Whether it was sampled in a batch with others.
+        Whether the frame was sampled in a batch with others.
     """
 
     kspace: KSpace
-    header: Any
+    header: ismrmrd.AcquisitionHeader
     recon_shape: tuple[int, ...]
     fov_fraction: tuple[float, ...]
     field_of_view: tuple[float, float, float]
-    own_calibration: bool = False
+    autocalibrated: bool = False
     index: int = -1
     calibrated: Calibrated | None = None
     coil_loss: float | None = None
@@ -65,18 +67,18 @@ class Frame:
 
     @property
     def is_volume(self) -> bool:
-        """Whether the frame has partitions."""
+        """Whether the frame is a 3D volume."""
         return self.kspace.is_volume
 
     @property
     def identity(self) -> str:
-        """Counters of the frame, for a log line."""
+        """Number and counters of the frame, for log lines."""
         counters = " ".join(f"{name} {getattr(self.header.idx, name)}" for name in COUNTERS)
         return f"frame {self.index} ({counters})"
 
     @contextmanager
     def guarded(self) -> Iterator[None]:
-        """Turn an exception into a problem of this frame; the stream goes on."""
+        """Record an exception as the problem of this frame, so that the stream continues."""
         try:
             yield
         except Exception as error:
@@ -87,10 +89,10 @@ class Frame:
             self.problem = self.problem or reason
 
     def seed(self, seed: int) -> int:
-        """Seed of the frame, from the seed of the node and the frame's counters.
+        """Derive the seed of the frame from that of the node and the counters of the frame.
 
-        Frames with the same random numbers would err alike. A frame whose counters are all 0 has
-        the node's seed. Order of arrival and batches make no difference.
+        Frames with equal random numbers would have correlated errors. The seed does not depend on
+        the order of frames or on batches; a frame whose counters are all 0 has the node's seed.
         """
         from scoremri_core.samplers.random_numbers import derived_seed
 

@@ -1,4 +1,4 @@
-"""What the header announces of the readouts, compared with those that come."""
+"""Comparison of the ISMRMRD header with the readouts."""
 
 from __future__ import annotations
 
@@ -6,63 +6,66 @@ import logging
 from collections.abc import Sequence
 from typing import Any
 
+from ismrmrd.xsd import ismrmrdHeader
+
 from scoremri_core.scans.encoding import Encoding, Readout
 from scoremri_core.scans.flags import NOT_IMAGING, STEPS
 
 logger = logging.getLogger(__name__)
 
-FEW = 0.5  # of the lines announced; partial Fourier and an elliptical pattern leave more
+MIN_LINES = 0.5  # of those in the header; partial Fourier and elliptical masks keep more
 
 
 class HeaderCheck:
-    """Tells, once for each kind and stream, where the data and their header disagree.
+    """Warn where readouts contradict the header, once per kind and scan.
 
-    The data are what is reconstructed.
+    The reconstruction follows the readouts.
 
     Parameters
     ----------
-    header : ISMRMRD header.
+    header : ismrmrdHeader
+        Of the scan.
     """
 
-    def __init__(self, header: Any) -> None:
+    def __init__(self, header: ismrmrdHeader) -> None:
         system = header.acquisitionSystemInformation
         self._channels = system.receiverChannels if system else None
-        self._told: set[str] = set()
+        self._logged: set[str] = set()
 
-    def tell(self, message: str, *arguments: Any, level: int = logging.WARNING) -> None:
-        """Log a kind of message the first time that it comes."""
-        if message not in self._told:
-            self._told.add(message)
+    def warn_once(self, message: str, *arguments: Any, level: int = logging.WARNING) -> None:
+        """Log a message unless it was logged before."""
+        if message not in self._logged:
+            self._logged.add(message)
             logger.log(level, message, *arguments)
 
     def skip(self, flags: int) -> None:
-        """Tell of a readout that makes no image by its flags."""
+        """Report a readout that is not an imaging readout by its flags."""
         names = [name for bit, name in NOT_IMAGING.items() if flags & bit]
-        self.tell(f"Readouts of {' and '.join(names)} make no image", level=logging.INFO)
+        self.warn_once(f"Readouts of {' and '.join(names)} are ignored", level=logging.INFO)
 
     def check(self, readout: Readout, encoding: Encoding) -> None:
-        """Tell what an imaging readout shows of the header."""
+        """Compare an imaging readout with the header."""
         channels = len(readout.data)
         if self._channels and channels != self._channels:
-            self.tell(
-                "The header announces %d receiver channels, readouts have %d, which are taken",
+            self.warn_once(
+                "The header declares %d receiver channels, readouts have %d; using the latter",
                 self._channels, channels,
             )  # fmt: skip
         for name, steps in zip(STEPS, encoding.steps, strict=True):
             step = getattr(readout.header.idx, name)
             if step not in steps:
-                self.tell(
-                    f"The header limits {name} to %d to %d, a readout has %d",
+                self.warn_once(
+                    f"The header limits {name} to %d..%d, a readout has %d",
                     steps.start, steps.stop - 1, step,
                 )  # fmt: skip
 
     def check_lines(self, readouts: Sequence[Readout], encoding: Encoding) -> None:
-        """Tell of a frame that has far fewer lines than the header announces."""
+        """Report a frame with far fewer lines than the header declares."""
         idx = [readout.header.idx for readout in readouts]
         lines = len({(i.kspace_encode_step_1, i.kspace_encode_step_2) for i in idx})
-        announced = round(encoding.lines / max(encoding.acceleration, 1))
-        if lines < FEW * announced:
-            self.tell(
-                "Slice %d, repetition %d has %d lines of the %d that the header announces",
-                idx[0].slice, idx[0].repetition, lines, announced,
+        declared = round(encoding.lines / max(encoding.acceleration, 1))
+        if lines < MIN_LINES * declared:
+            self.warn_once(
+                "Slice %d, repetition %d has %d of the %d lines that the header declares",
+                idx[0].slice, idx[0].repetition, lines, declared,
             )  # fmt: skip

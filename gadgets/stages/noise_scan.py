@@ -1,11 +1,12 @@
-"""The noise covariance of a stream: from its noise scan, from a number, or left to the data."""
+"""Noise covariance of a scan: from its noise scan, a given standard deviation, or the data."""
 
 from __future__ import annotations
 
 import logging
-from typing import Any
 
+import ismrmrd
 import numpy as np
+from ismrmrd.xsd import ismrmrdHeader
 
 from gadgets.stages.properties import Properties
 from scoremri_core.errors import InputError
@@ -13,62 +14,79 @@ from scoremri_core.scans.gridding import Assembled
 
 logger = logging.getLogger(__name__)
 
-SAMPLES_PER_CHANNEL = 4  # of a noise scan at least: of fewer, some mixture of channels looks quiet
-FAR = 2.0  # sd of the edges of k-space over that of whitened data, or its inverse, at most
-DEAD = 1e-6  # variance of a channel over the median of all, below which it is not connected
+MIN_SAMPLES_PER_CHANNEL = 4  # of a noise scan; fewer underestimate the smallest eigenvalues
+MAX_RATIO = 2.0  # sd at the edges of k-space over that of whitened data, or its inverse
+MIN_VARIANCE = 1e-6  # of a channel over the median of all, below which it is not connected
 
 
 class NoiseScan:
-    """Collects noise readouts and scales their covariance to the imaging data.
+    """Noise covariance from noise readouts, scaled to the imaging data.
 
     Parameters
     ----------
-    header : ISMRMRD header; gives the relative receiver noise bandwidth.
-    properties : `noise` chooses the source.
+    header : ismrmrdHeader
+        With the relative receiver noise bandwidth.
+    properties : Properties
+        Of the node; `noise` is the source.
     """
 
-    def __init__(self, header: Any, properties: Properties) -> None:
-        """Start without any noise readout."""
+    def __init__(self, header: ismrmrdHeader, properties: Properties) -> None:
         system = header.acquisitionSystemInformation
         self._bandwidth = (system and system.relativeReceiverNoiseBandwidth) or 1.0
         self._source = properties.noise
         self._readouts: list[np.ndarray] = []
         self._dwell = 0.0
-        self._known: dict[tuple[int, float], np.ndarray | None] = {}
+        self._cache: dict[tuple[int, float], np.ndarray | None] = {}
 
-    def add(self, acquisition: Any) -> None:
-        """Keep one noise readout."""
+    def add(self, acquisition: ismrmrd.Acquisition) -> None:
+        """Add a noise readout."""
         self._readouts.append(np.asarray(acquisition.data))
         self._dwell = acquisition.sample_time_us
-        self._known.clear()
+        self._cache.clear()
 
     def covariance(self, channels: int, dwell: float) -> np.ndarray | None:
-        """E[n n^H] (coil, coil) of one imaging readout, or None where it is to be estimated.
-
-        The same array comes back as long as nothing changes.
+        """Return the noise covariance E[n n^H] of an imaging readout.
 
         Parameters
         ----------
-        channels : of the imaging data.
-        dwell : sampling time of the imaging data, microseconds; 0 where not known.
+        channels : int
+            Of the imaging data.
+        dwell : float
+            Sampling time of the imaging data in microseconds; 0 if unknown.
+
+        Returns
+        -------
+        complex array, (coil, coil), or None
+            None: to be estimated from the data. The same object until a readout is added.
 
         Raises
         ------
         InputError
-            Where the noise scan was asked for and there is none that fits.
+            noise=scan, and there is no valid noise scan.
         """
         key = channels, dwell
-        if key not in self._known:
-            self._known[key] = self._computed(channels, dwell)
-        return self._known[key]
+        if key not in self._cache:
+            self._cache[key] = self._compute(channels, dwell)
+        return self._cache[key]
 
-    def checked(self, covariance: np.ndarray | None, frame: Assembled) -> np.ndarray | None:
-        """The covariance, or None where a noise scan is louder than all of the frame it is for.
+    def validated(self, covariance: np.ndarray | None, frame: Assembled) -> np.ndarray | None:
+        """Return the covariance if it is compatible with the data of a frame.
+
+        Parameters
+        ----------
+        covariance : complex array, (coil, coil), or None
+        frame : Assembled
+            K-space of the frame.
+
+        Returns
+        -------
+        complex array, (coil, coil), or None
+            None if the noise sd exceeds every sample of the frame.
 
         Raises
         ------
         InputError
-            Where the noise scan was asked for.
+            noise=scan, and the noise sd exceeds every sample.
         """
         if covariance is None or isinstance(self._source, float):
             return covariance
@@ -77,17 +95,17 @@ class NoiseScan:
         sigma = float(np.sqrt(np.mean(np.diagonal(covariance).real) / fewest))
         if not loudest or sigma <= loudest:
             return covariance
-        self._refused(
+        self._reject(
             InputError(f"the noise scan has sd {sigma:.3g}, the largest sample is {loudest:.3g}")
         )
         return None
 
-    def _refused(self, error: InputError) -> None:
+    def _reject(self, error: InputError) -> None:
         if self._source == "scan":
             raise InputError(f"noise=scan: {error}") from error
-        logger.warning("Noise is estimated from the data: %s", error)
+        logger.warning("Estimating the noise from the data: %s", error)
 
-    def _computed(self, channels: int, dwell: float) -> np.ndarray | None:
+    def _compute(self, channels: int, dwell: float) -> np.ndarray | None:
         if isinstance(self._source, float):
             return 2 * self._source**2 * np.eye(channels, dtype=complex)
         if self._source == "estimate":
@@ -95,65 +113,65 @@ class NoiseScan:
         if self._source != "scan" and not self._readouts:
             return None
         try:
-            return self._scanned(channels, dwell)
+            return self._from_scan(channels, dwell)
         except InputError as error:
-            self._refused(error)
+            self._reject(error)
             return None
 
-    def _scanned(self, channels: int, dwell: float) -> np.ndarray:
+    def _from_scan(self, channels: int, dwell: float) -> np.ndarray:
         from scoremri_core.mri.noise.covariance import covariance_from_scan
 
-        fitting = [readout for readout in self._readouts if len(readout) == channels]
-        if not fitting:
-            raise InputError(f"no noise readout of {channels} channels came")
-        samples = np.concatenate(fitting, axis=1)
-        if samples.shape[1] < SAMPLES_PER_CHANNEL * channels:
+        matching = [readout for readout in self._readouts if len(readout) == channels]
+        if not matching:
+            raise InputError(f"no noise readout of {channels} channels was acquired")
+        samples = np.concatenate(matching, axis=1)
+        if samples.shape[1] < MIN_SAMPLES_PER_CHANNEL * channels:
             raise InputError(
                 f"the noise scan has {samples.shape[1]} samples for {channels} channels: "
-                f"expected at least {SAMPLES_PER_CHANNEL * channels}"
+                f"expected at least {MIN_SAMPLES_PER_CHANNEL * channels}"
             )
         ratio = self._dwell / dwell if self._dwell > 0 and dwell > 0 else 1.0
-        return _revived(covariance_from_scan(samples, ratio, self._bandwidth))
+        return _fill_dead_channels(covariance_from_scan(samples, ratio, self._bandwidth))
 
 
-class Whitened(NoiseScan):
-    """The noise of data that Gadgetron whitened, each real component with standard deviation 1.
+class WhitenedNoise(NoiseScan):
+    """Noise of data whitened by Gadgetron, each real component with standard deviation 1.
 
-    Where there was no noise scan, in the stream or stored, NoiseAdjustGadget hands the data on as
-    they are, and says nothing: the edges of k-space tell, those of the first frame that has any.
+    Without a noise scan, in the stream or stored, NoiseAdjustGadget passes the data unchanged and
+    does not report it. The noise at the edges of k-space of the first frame reveals this.
     """
 
-    _whitened: bool | None = None  # not known yet
+    _whitened: bool | None = None  # None: unknown
 
-    def checked(self, covariance: np.ndarray | None, frame: Assembled) -> np.ndarray | None:
-        """The covariance, or None where the edges of k-space show another by far."""
+    def validated(self, covariance: np.ndarray | None, frame: Assembled) -> np.ndarray | None:
+        """Return the covariance, or None if the noise at the edges of k-space contradicts it."""
         from scoremri_core.mri.noise.covariance import covariance_from_edges, noise_sigma
 
         if self._whitened is None and covariance is not None and frame.values.any():
             expected = noise_sigma(covariance)
             try:
-                found = noise_sigma(covariance_from_edges(*_outermost(frame)))
-            except InputError:  # too few samples to tell
+                found = noise_sigma(covariance_from_edges(*_edge_partition(frame)))
+            except InputError:  # too few samples
                 return covariance
-            self._whitened = 1 / FAR < found / expected < FAR
+            self._whitened = 1 / MAX_RATIO < found / expected < MAX_RATIO
             if not self._whitened:
                 logger.warning(
-                    "noise=scan: data that Gadgetron whitened have noise of sd %.3g, the edges of "
-                    "k-space show %.3g; no noise scan came or was stored, it seems, and the noise "
-                    "is estimated from the data",
+                    "noise=scan: noise sd is %.3g in whitened data, %.3g at the edges of k-space; "
+                    "probably no noise scan was acquired or stored. Estimating the noise from the "
+                    "data",
                     expected,
                     found,
                 )
         return None if self._whitened is False else covariance
 
-    def _computed(self, channels: int, dwell: float) -> np.ndarray | None:
+    def _compute(self, channels: int, dwell: float) -> np.ndarray | None:
         return 2 * np.eye(channels, dtype=complex)
 
 
-def _outermost(frame: Assembled) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """K-space (coil, y, x), averages and mask (y, x).
+def _edge_partition(frame: Assembled) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return k-space (coil, y, x), averages and mask (y, x).
 
-    Of a volume those of the partition farthest out that has many samples.
+    Of a volume: those of the outermost partition with at least half of the maximal samples.
     """
     values, averages = frame.values, frame.averages
     if values.ndim == 4:
@@ -164,21 +182,18 @@ def _outermost(frame: Assembled) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     return values, averages, averages > 0
 
 
-def _revived(covariance: np.ndarray) -> np.ndarray:
-    """The covariance with the variance of the others in channels that received nothing.
-
-    Were it left at zero, what the imaging data hold of such a channel would be taken for exact.
-    """
+def _fill_dead_channels(covariance: np.ndarray) -> np.ndarray:
+    """Give channels without signal the median variance, so that their data are not noise-free."""
     variance = np.diagonal(covariance).real
-    usual = float(np.median(variance[variance > 0])) if variance.any() else 0.0
-    if not 0 < usual < np.inf:
-        raise InputError("the noise scan holds nothing but zeros")
-    dead = variance < DEAD * usual
+    median = float(np.median(variance[variance > 0])) if variance.any() else 0.0
+    if not 0 < median < np.inf:
+        raise InputError("all samples of the noise scan are zero")
+    dead = variance < MIN_VARIANCE * median
     if dead.any():
         numbers = ", ".join(str(channel) for channel in np.flatnonzero(dead))
         logger.warning(
-            "The noise scan of channel %s is empty: its noise is taken to be that of the others",
+            "Channels without signal in the noise scan: %s; using the median noise of the others",
             numbers,
         )
-        covariance = covariance + np.diag(np.where(dead, usual, 0))
+        covariance = covariance + np.diag(np.where(dead, median, 0))
     return covariance

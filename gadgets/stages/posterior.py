@@ -1,4 +1,4 @@
-"""Frames to frames with their reconstruction."""
+"""Reconstruction of frames: posterior samples, or the classical reconstruction."""
 
 from __future__ import annotations
 
@@ -20,28 +20,36 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-SAMPLING = "sampling"  # the stage that frames may have in common
-Sampling = Callable[[int, "Progress"], None]
+SAMPLING = "sampling"  # the stage that frames of a batch share
+LevelCallback = Callable[[int, "Progress"], None]
 
 
 def posterior(
-    batches: Iterable[list[Any]], properties: Properties, sampling: Sampling | None = None
+    batches: Iterable[list[Any]], properties: Properties, level_sampled: LevelCallback | None = None
 ) -> Iterator[Any]:
-    """Sample the frames that wait, those of one shape and noise as one batch.
+    """Reconstruct frames, those of one shape as one batch.
 
-    A frame with a problem, and one that turns out to have one, comes with the best classical
-    image and the reason; whatever goes wrong with it, the others are sampled.
+    A frame that cannot be sampled gets a classical reconstruction and the reason; the others are
+    not affected.
 
     Parameters
     ----------
-    batches : lists of frames and whatever else the stream holds, in its order.
-    properties : of the node.
-    sampling : told how many frames are sampled together, and of each noise level.
+    batches : iterable of list
+        Frames that wait together and other items of the stream, which pass.
+    properties : Properties
+        Of the node.
+    level_sampled : callable, optional
+        Called with the number of frames in the batch and the progress after each noise level.
 
     Yields
     ------
-    (Frame, Reconstruction) on the matrix of the image, or an item that is not a frame; in the
-    order in which they came.
+    (Frame, Reconstruction) or item that passes
+        On the recon matrix, in the order of the input.
+
+    Raises
+    ------
+    InputError
+        The sampler does not take `properties.steps`, or the prior cannot be loaded.
     """
     _check_steps(properties)
     prior = _prior(properties)
@@ -52,25 +60,25 @@ def posterior(
                 yield item
                 continue
             if item.index not in results:
-                alike = [other for other in items if _kind(other) == _kind(item)]
-                made = _reconstructed(alike, properties, prior, sampling)
-                results.update(zip((frame.index for frame in alike), made, strict=True))
-                _log_batch(alike)
+                batch = [other for other in items if _kind(other) == _kind(item)]
+                batch_results = _reconstruct(batch, properties, prior, level_sampled)
+                results.update(zip((f.index for f in batch), batch_results, strict=True))
+                _log_batch(batch)
             result = results.pop(item.index)
             _log(item, result)
             yield item, result
 
 
 def _kind(item: Any) -> tuple[Any, ...] | None:
-    """Key that frames of one batch share."""
+    """Return the key of frames that form one batch."""
     if not isinstance(item, Frame):
         return None
-    alone = item.index if item.problem is not None or item.is_volume else -1
-    return item.kspace.values.shape, alone
+    single = item.index if item.problem is not None or item.is_volume else -1
+    return item.kspace.values.shape, single
 
 
 def _check_steps(properties: Properties) -> None:
-    """Refuse what the sampler does not take, with InputError: no frame would be to blame."""
+    """Raise InputError for a number of steps that the sampler does not take."""
     if properties.sampler != "none":
         from scoremri_core.samplers.registry import find_sampler
 
@@ -78,7 +86,7 @@ def _check_steps(properties: Properties) -> None:
 
 
 def _prior(properties: Properties) -> Any:
-    """The prior, loaded before the first frame is there."""
+    """Load the prior before the first frame."""
     if properties.sampler == "none" or not isinstance(properties.prior, str):
         return properties.prior
     from scoremri_core.recon.request import find_device
@@ -88,18 +96,19 @@ def _prior(properties: Properties) -> Any:
     return prior.to(find_device(properties.device))
 
 
-def _reconstructed(
-    frames: list[Frame], properties: Properties, prior: Any, sampling: Sampling | None
+def _reconstruct(
+    frames: list[Frame], properties: Properties, prior: Any, level_sampled: LevelCallback | None
 ) -> list[Reconstruction]:
-    """Reconstructions of frames of one kind, on the matrix of their images."""
+    """Reconstruct a batch; if that fails, frame by frame; if that fails, fall back."""
     start = time.perf_counter()
     try:
-        results = _made(frames, properties, prior, sampling)
-    except Exception as error:  # noqa: BLE001  (one of them is to blame, and has to be found)
+        results = _run(frames, properties, prior, level_sampled)
+    except Exception as error:  # noqa: BLE001  (frame by frame, to isolate the one that fails)
         if len(frames) > 1:
-            logger.warning("%d frames at once: %s; one by one now", len(frames), error)
-            alone = ([frame] for frame in frames)
-            return [r for one in alone for r in _reconstructed(one, properties, prior, sampling)]
+            logger.warning(
+                "Batch of %d frames failed: %s; reconstructing them one by one", len(frames), error
+            )
+            return [_reconstruct([f], properties, prior, level_sampled)[0] for f in frames]
         results = [_fallback(frames[0], error, properties)]
     for frame in frames:
         frame.seconds[SAMPLING] = (time.perf_counter() - start) / len(frames)
@@ -107,34 +116,37 @@ def _reconstructed(
     return results
 
 
-def _made(
-    frames: list[Frame], properties: Properties, prior: Any, sampling: Sampling | None = None
+def _run(
+    frames: list[Frame],
+    properties: Properties,
+    prior: Any,
+    level_sampled: LevelCallback | None = None,
 ) -> list[Reconstruction]:
     from scoremri_core.recon.reconstruction import reconstruct_kspace_volume, reconstruct_slices
 
     first = frames[0]
     request = _request(frames, properties)
-    callback = sampling and partial(sampling, len(frames))
+    callback = level_sampled and partial(level_sampled, len(frames))
     if first.is_volume:
         result = reconstruct_kspace_volume(first.kspace, request, prior, callback=callback)
         results = [result]
     else:
-        known = [frame.calibrated for frame in frames]
+        calibrated = [frame.calibrated for frame in frames]
         result = reconstruct_slices(
             [frame.kspace for frame in frames],
             request,
             prior,
-            calibrated=None if None in known else known,  # type: ignore[arg-type]
+            calibrated=None if None in calibrated else calibrated,  # type: ignore[arg-type]
             callback=callback,
         )
         results = [result.select(i) for i in range(len(frames))]
     if first.problem is not None:
         results = [replace(r, info=replace(r.info, fallback=(first.problem,))) for r in results]
     return [
-        replace(made, info=replace(made.info, seed=seed)).resized(
+        replace(result, info=replace(result.info, seed=seed)).resized(
             frame.recon_shape, frame.fov_fraction
         )
-        for frame, made, seed in zip(frames, results, request.seeds, strict=True)
+        for frame, result, seed in zip(frames, results, request.seeds, strict=True)
     ]
 
 
@@ -151,12 +163,12 @@ def _request(frames: list[Frame], properties: Properties) -> Request:
         seed=[frame.seed(properties.seed) for frame in frames],
         device=properties.device,
     )
-    wanted = tuple(name for name in properties.outputs if name in REFERENCES)
-    return replace(request, references=wanted, keep_maps=False)
+    references = tuple(name for name in properties.outputs if name in REFERENCES)
+    return replace(request, references=references, keep_maps=False)
 
 
 def _fallback(frame: Frame, error: Exception, properties: Properties) -> Reconstruction:
-    """A classical image of a frame that failed: with its coil maps, or as the coils show it."""
+    """Reconstruct a failed frame classically; if that fails too, as root sum of squares."""
     from scoremri_core.recon.reconstruction import root_sum_of_squares_only
 
     sampled = frame.problem is None
@@ -164,23 +176,23 @@ def _fallback(frame: Frame, error: Exception, properties: Properties) -> Reconst
         raise error
     if sampled:
         with frame.guarded():
-            return _made([frame], properties, None)[0]
-    plain = root_sum_of_squares_only(frame.kspace, _request([frame], properties), frame.problem)
-    return plain.resized(frame.recon_shape, frame.fov_fraction)
+            return _run([frame], properties, None)[0]
+    result = root_sum_of_squares_only(frame.kspace, _request([frame], properties), frame.problem)
+    return result.resized(frame.recon_shape, frame.fov_fraction)
 
 
 def _log_batch(frames: list[Frame]) -> None:
-    """How long frames took that were sampled together, told once."""
+    """Log the time of a batch once."""
     if frames[0].together:
         seconds = sum(frame.seconds[SAMPLING] for frame in frames)
-        logger.info("%d frames together: %s %.2f s", len(frames), SAMPLING, seconds)
+        logger.info("Batch of %d frames: %s %.2f s", len(frames), SAMPLING, seconds)
 
 
 def _log(frame: Frame, result: Reconstruction) -> None:
-    """One line a frame: which one, how it was sampled, and how long each stage took of it alone."""
+    """Log one line per frame: its parameters and the times of its stages, without the batch's."""
     info = result.info
-    own = {name: s for name, s in frame.seconds.items() if name != SAMPLING or not frame.together}
-    done = f"{info.samples} samples of {info.evaluations} evaluations by {info.sampler}"
+    stages = {n: s for n, s in frame.seconds.items() if n != SAMPLING or not frame.together}
+    method = f"{info.samples} samples of {info.evaluations} evaluations by {info.sampler}"
     logger.info(
         "%s: sigma_n %.4g (thermal %.4g), misfit %.2g, R %.2f, %s, %s",
         frame.identity,
@@ -188,14 +200,14 @@ def _log(frame: Frame, result: Reconstruction) -> None:
         float(np.mean(info.sigma_thermal)),
         float(np.mean(info.misfit)),
         frame.kspace.acceleration,
-        f"fallback: {info.reason}" if info.reason else done,
-        ", ".join(f"{stage} {seconds:.2f} s" for stage, seconds in own.items()),
+        f"fallback: {info.reason}" if info.reason else method,
+        ", ".join(f"{stage} {seconds:.2f} s" for stage, seconds in stages.items()),
     )
     logger.debug(
         "%s: k-space %s, image %s, %s calibration, scale %.4g",
         frame.identity,
         frame.kspace.values.shape,
         frame.recon_shape,
-        "own" if frame.kspace.calibration is None else "separate",
+        "embedded" if frame.kspace.calibration is None else "separate",
         float(np.mean(info.scale)),
     )

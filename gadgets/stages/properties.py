@@ -1,4 +1,4 @@
-"""The properties of a node, as its `<configuration>` element gives them."""
+"""Properties of a node, from its `<configuration>` element."""
 
 from __future__ import annotations
 
@@ -18,26 +18,39 @@ NOISE_SOURCES = ("auto", "scan", "estimate")
 
 @dataclass(frozen=True)
 class Properties:
-    """What a site can set on a node.
+    """Properties of a node.
 
     Attributes
     ----------
-    sampler : posterior, langevin, hmc, pula, or none, which sends the classical reconstruction.
-    samples : posterior samples per frame.
-    steps : noise levels of the sampler; None (written "auto") takes the sampler's own.
-    prior : name of a shipped prior or a path.
-    seed : of the random numbers.
-    device : auto, cpu, cuda or cuda:N.
-    maps : sets of coil maps, 1 or 2; auto takes 2 in frames in which the object folds.
-    coils : virtual coils to compress the array to; 0 keeps it as it is.
-    noise : auto (noise scan if there is one, else estimated), scan, estimate, or the standard
-        deviation of each real component in the units of the k-space.
-    outputs : of mean, std (of the magnitude), phase, samples, zero_filled, classical and
-        complex_std (of the complex value).
-    series : index of the first image series.
-    scale : off, or the factor of the images: a number, or auto, which chooses one for the whole
-        scan (not the `scale` of `reconstruct`, which is the prior's).
-    capture : folder where each scan is saved as ISMRMRD; empty saves nothing.
+    sampler : {"posterior", "langevin", "hmc", "pula", "none"}
+        "none": classical reconstruction.
+    samples : int
+        Posterior samples per frame.
+    steps : int or None
+        Noise levels of the sampler. None ("auto"): the default of the sampler.
+    prior : str
+        Name of a shipped prior or a path.
+    seed : int
+        Of the random numbers.
+    device : str
+        "auto", "cpu", "cuda" or "cuda:N".
+    maps : 1, 2 or "auto"
+        Sets of coil maps; "auto" takes 2 in frames whose object aliases.
+    coils : int
+        Virtual coils to compress to; 0: no compression.
+    noise : {"auto", "scan", "estimate"} or float
+        Source of the noise covariance; "auto" takes the noise scan if there is one. A number is
+        the standard deviation of each real component in units of the k-space.
+    outputs : tuple of str
+        Of "mean", "std" (of the magnitude), "phase", "samples", "zero_filled", "classical" and
+        "complex_std" (of the complex value).
+    series : int
+        Index of the first image series.
+    scale : {"off", "auto"} or float
+        Factor of the images; "auto" chooses one for the scan. Not the `scale` of `reconstruct`,
+        which is that of the prior.
+    capture : str
+        Folder where each scan is saved as ISMRMRD; empty: not saved.
     """
 
     sampler: str = "posterior"
@@ -56,12 +69,21 @@ class Properties:
 
     @classmethod
     def parse(cls, values: Mapping[str, str]) -> Properties:
-        """Properties from their texts; those not given keep their defaults.
+        """Parse properties.
+
+        Parameters
+        ----------
+        values : mapping of str to str
+            By name; the others keep their defaults.
+
+        Returns
+        -------
+        Properties
 
         Raises
         ------
         InputError
-            Naming the property, and what is known or expected.
+            Unknown name or invalid value.
         """
         known = [field.name for field in fields(cls)]
         parsed: dict[str, Any] = {}
@@ -76,18 +98,18 @@ class Properties:
 
     @classmethod
     def from_config(cls, config: Element | None) -> Properties:
-        """Properties of a `<configuration>` element (None has none).
+        """Parse the properties of a `<configuration>` element; None has none.
 
         Raises
         ------
         InputError
-            As `parse`, and where a `<property>` lacks its name or value.
+            As `parse`, and for a `<property>` without name or value.
         """
         values: dict[str, str] = {}
         for element in config.iter("property") if config is not None else ():
             name, value = element.get("name"), element.get("value")
             if name is None or value is None:
-                raise InputError("a <property> of the node lacks its name= or value=")
+                raise InputError("<property> without name= or value=")
             values[name] = value
         return cls.parse(values)
 
@@ -149,7 +171,7 @@ def _choice_or_number(*known: str) -> Callable[[str], str | float]:
 def _outputs(text: str) -> tuple[str, ...]:
     names = tuple(name.strip() for name in text.split(","))
     if not set(names) <= set(OUTPUTS) or len(set(names)) < len(names):
-        raise ValueError(f"a comma list, each once, of {', '.join(OUTPUTS)}")
+        raise ValueError(f"a comma-separated list, each once, of {', '.join(OUTPUTS)}")
     return names
 
 

@@ -1,4 +1,4 @@
-"""One factor for all images of a scan, for what keeps them as whole numbers."""
+"""Scale factor of the images of a scan, for consumers that store integers."""
 
 from __future__ import annotations
 
@@ -10,45 +10,49 @@ from gadgets.stages.frame import Frame
 
 logger = logging.getLogger(__name__)
 
-# Gadgetron's AutoScaleGadget puts the brightest percent there too: bright pixels have a bit to
-# spare in the 12 bits that its FloatTo... gadgets keep unless told otherwise, and four in 15.
-BRIGHT = 2048.0
-MOST = 32_767
+TARGET = 2048.0  # of the percentile, as in AutoScaleGadget: half of the default range of 12 bits
+MAX_VALUE = 32_767
 PERCENTILE = 99.5
 
 
 class Scale:
-    """The factor of a scan: given, none, or chosen by its first frame.
-
-    It stays what it is for every image, so that the mean, the standard deviation and the frames
-    compare with one another.
+    """Scale factor of a scan, the same for all its images.
 
     Parameters
     ----------
-    wanted : off, auto or a number.
+    scale : float, "auto" or "off"
+        "auto" takes the factor from the first frame with signal.
 
     Attributes
     ----------
-    factor : None where there is none (yet).
+    factor : float or None
+        None: not scaled, or not known yet.
     """
 
-    def __init__(self, wanted: str | float) -> None:
-        """Start a scan."""
-        self.factor = None if isinstance(wanted, str) else wanted
-        self._choose = wanted == "auto"
-        self._told = False
+    def __init__(self, scale: str | float) -> None:
+        self.factor = None if isinstance(scale, str) else scale
+        self._choose = scale == "auto"
+        self._warned = False
 
-    def see(self, frame: Frame, mean: np.ndarray) -> None:
-        """Choose the factor by the first frame that has a signal; tell of images too bright."""
+    def update(self, frame: Frame, mean: np.ndarray) -> None:
+        """Choose the factor if there is none yet; warn once if images exceed 15 bits.
+
+        Parameters
+        ----------
+        frame : Frame
+            For the log.
+        mean : complex array, (z, y, x)
+            Image of the frame.
+        """
         if self.factor is None and not self._choose:
             return
         bright = float(np.percentile(np.abs(mean), PERCENTILE))
         if self._choose and 0 < bright < np.inf:
-            self.factor, self._choose = BRIGHT / bright, False
-            logger.info("%s: images are scaled by %.6g from here on", frame.identity, self.factor)
-        if self.factor is not None and not self._told and bright * self.factor > MOST:
-            self._told = True
+            self.factor, self._choose = TARGET / bright, False
+            logger.info("%s: images are scaled by %.6g from now on", frame.identity, self.factor)
+        if self.factor is not None and not self._warned and bright * self.factor > MAX_VALUE:
+            self._warned = True
             logger.warning(
-                "%s is too bright for whole numbers of 15 bits: set scale to a number, say %.3g",
-                frame.identity, BRIGHT / bright,
+                "%s exceeds 15-bit integers: set scale to a number, such as %.3g",
+                frame.identity, TARGET / bright,
             )  # fmt: skip

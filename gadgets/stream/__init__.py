@@ -1,1 +1,1 @@
-"""What drives the stream, whatever its stages do: reading, turns at the device, sending, saving."""
+"""Transport of the stream: reading ahead, turns at the device, sending, capture."""

@@ -1,4 +1,4 @@
-"""Saving what a scanner sends, for replay."""
+"""Capture of a scan to an ISMRMRD file, for replay."""
 
 from __future__ import annotations
 
@@ -20,24 +20,37 @@ logger = logging.getLogger(__name__)
 
 
 def capture(items: Iterable[Any], header_xml: bytes, folder: str) -> Iterator[Any]:
-    """Pass a stream on, and save its acquisitions, waveforms and header in `folder`.
+    """Pass the items of a stream and save its header, acquisitions and waveforms.
 
-    They are written as they come, under a name that says `partial` until the stream has ended
-    well.  A scan that cannot be saved, for instance on a full disk, is logged and goes on: its
-    images matter more.  An empty `folder` saves nothing.
+    The file is named `*.partial.h5` until the stream is complete. A scan that cannot be saved,
+    such as on a full disk, is logged and continues.
+
+    Parameters
+    ----------
+    items : iterable
+        Items of the stream.
+    header_xml : bytes
+        ISMRMRD header.
+    folder : str
+        Empty: not saved.
+
+    Yields
+    ------
+    object
+        Each item.
     """
     recording: Recording | None = None
-    complete, wanted = False, bool(folder)
+    complete, saving = False, bool(folder)
     try:
         for item in items:
-            if wanted and isinstance(item, (ismrmrd.Acquisition, ismrmrd.Waveform)):
+            if saving and isinstance(item, (ismrmrd.Acquisition, ismrmrd.Waveform)):
                 try:
                     if recording is None:
                         recording = Recording(header_xml, Path(folder))
                     recording.add(item)
-                except (OSError, RuntimeError, InputError) as error:  # h5py raises either
-                    logger.error("The scan goes on, but is not captured: %s", error)
-                    wanted = False
+                except (OSError, RuntimeError, InputError) as error:  # h5py raises both
+                    logger.error("Scan continues, but is not captured: %s", error)
+                    saving = False
                     if recording is not None:
                         recording.discard()
                         recording = None
@@ -48,28 +61,42 @@ def capture(items: Iterable[Any], header_xml: bytes, folder: str) -> Iterator[An
             try:
                 recording.close(complete)
             except (OSError, RuntimeError) as error:
-                logger.error("The scan was not captured: %s", error)
+                logger.error("Scan is not captured: %s", error)
                 recording.discard()
 
 
 class Recording:
-    """An ISMRMRD file that grows."""
+    """ISMRMRD file that is written during the scan.
+
+    Parameters
+    ----------
+    header_xml : bytes
+        ISMRMRD header.
+    folder : Path
+        Created if missing.
+    """
 
     def __init__(self, header_xml: bytes, folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         stamp = datetime.now(timezone.utc).strftime("%Y%m%dT%H%M%S.%fZ")
         self.path = folder / f"scan_{stamp}.h5"
         self.partial = self.path.with_suffix(".partial.h5")
-        header = parse_header(header_xml, "the header of the scan")
+        header = parse_header(header_xml, "header of the scan")
         self._file = h5py.File(self.partial, "x", locking=False)
         self._writer = ScanWriter(self._file, header)
 
-    def add(self, item: Any) -> None:
-        """Keep an acquisition or a waveform; OSError or RuntimeError where it cannot be written."""
+    def add(self, item: ismrmrd.Acquisition | ismrmrd.Waveform) -> None:
+        """Append an acquisition or a waveform.
+
+        Raises
+        ------
+        OSError, RuntimeError
+            It cannot be written.
+        """
         self._writer.add(item)
 
     def close(self, complete: bool) -> None:
-        """Write what is left; the file gets its name if the scan is complete."""
+        """Write buffered items; rename the file if the scan is complete."""
         self._writer.flush()
         release(self._file)
         self._file.close()
@@ -78,12 +105,12 @@ class Recording:
             os.replace(self.partial, self.path)
             logger.info("Captured %d acquisitions in %s", count, self.path)
         else:
-            logger.warning("The scan broke off: its %d acquisitions are in %s", count, self.partial)
+            logger.warning("Scan is incomplete: %d acquisitions in %s", count, self.partial)
 
     def discard(self) -> None:
-        """Remove what was written."""
+        """Remove the file."""
         try:
             self._file.close()
         except (OSError, RuntimeError) as error:
-            logger.debug("closing what could not be written: %s", error)
+            logger.debug("Closing the incomplete file: %s", error)
         self.partial.unlink(missing_ok=True)

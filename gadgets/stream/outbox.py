@@ -1,4 +1,4 @@
-"""What was computed and waits to be sent."""
+"""Queue of images that are computed and not sent yet."""
 
 from __future__ import annotations
 
@@ -10,13 +10,19 @@ from typing import Any
 
 from gadgets.threads import start
 
-IMAGES = 64  # that may wait before the next frame is computed
+MAX_IMAGES = 64  # in the queue when the next frame is computed
 
 
 class Outbox:
-    """Filled by one thread, which never waits in the middle of a frame, and emptied by another."""
+    """Queue of images, filled by one thread, which never waits within a frame, and read by another.
 
-    def __init__(self, limit: int = IMAGES) -> None:
+    Parameters
+    ----------
+    limit : int, optional
+        Number of items from which `wait_for_room` waits.
+    """
+
+    def __init__(self, limit: int = MAX_IMAGES) -> None:
         self._limit = limit
         self._items: deque[Any] = deque()
         self._changed = threading.Condition()
@@ -25,14 +31,20 @@ class Outbox:
         self._abandoned = False
 
     def wait_for_room(self) -> None:
-        """Wait until fewer than `limit` items wait; `Abandoned` if nobody takes them any more."""
+        """Wait until fewer than `limit` items are queued.
+
+        Raises
+        ------
+        Abandoned
+            The reader has stopped.
+        """
         with self._changed:
             self._changed.wait_for(lambda: self._abandoned or len(self._items) < self._limit)
             if self._abandoned:
                 raise Abandoned
 
     def fill(self, items: Generator[Any]) -> None:
-        """Take the items, and the exception that they may end with, in a thread of its own."""
+        """Queue items in a new thread; an exception of theirs is raised to the reader."""
 
         def run() -> None:
             error = None
@@ -40,7 +52,7 @@ class Outbox:
                 with closing(items):
                     for item in items:
                         self._put(item)
-            except Exception as raised:  # noqa: BLE001  (raised again by the one who empties)
+            except Exception as raised:  # noqa: BLE001  (raised to the reader)
                 error = raised
             with self._changed:
                 self._done, self._error = True, error
@@ -56,7 +68,7 @@ class Outbox:
             self._changed.notify_all()
 
     def __iter__(self) -> Generator[Any]:
-        """Items as they come; then what filling them ended with is raised."""
+        """Yield the items, then raise the exception that ended them, if any."""
         try:
             while True:
                 with self._changed:
@@ -75,5 +87,5 @@ class Outbox:
             raise self._error
 
 
-class Abandoned(Exception):  # noqa: N818  (it says what happened, like StopIteration)
-    """Nobody takes what is computed any more."""
+class Abandoned(Exception):  # noqa: N818  (a signal, like StopIteration)
+    """The reader of an Outbox has stopped."""

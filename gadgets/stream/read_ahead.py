@@ -1,4 +1,4 @@
-"""Reading a stream ahead of its consumer, within bounds."""
+"""Bounded reading of a stream ahead of its consumer."""
 
 from __future__ import annotations
 
@@ -12,22 +12,34 @@ from gadgets.threads import start
 
 logger = logging.getLogger(__name__)
 
-FRAMES = 16  # that may wait, while as many are being worked on; then reading waits too
+MAX_FRAMES = 16  # that wait, in addition to those being computed
 
 _END = object()
 
 
 def read_ahead(
     items: Iterable[Any],
-    limit: int = FRAMES,
+    limit: int = MAX_FRAMES,
     on_loss: Callable[[Exception], None] | None = None,
 ) -> ReadAhead:
-    """Everything of a stream, in its order, in lists of what was waiting.
+    """Read a stream in a thread, ahead of its consumer.
 
-    A thread reads `items` from now on, so that reading does not wait for the consumer until
-    `limit` items wait, which is logged.  What `items` raises is raised here, after what came
-    before it; but the loss of the peer at once, for nobody is there to be sent anything, and
-    `on_loss` is told of it.
+    Exceptions of `items` are raised to the consumer after the preceding items, a ConnectionError
+    (loss of the peer) at once.
+
+    Parameters
+    ----------
+    items : iterable
+        Items of the stream.
+    limit : int, optional
+        Number of waiting items from which reading pauses, which is logged.
+    on_loss : callable, optional
+        Called with a ConnectionError of `items`.
+
+    Returns
+    -------
+    ReadAhead
+        Iterable of lists of the items that wait together, in order.
     """
     ahead = ReadAhead(items, limit, on_loss)
     start(ahead.read, name="read-ahead")
@@ -35,7 +47,7 @@ def read_ahead(
 
 
 class ReadAhead:
-    """A stream that is read by a thread until its end, or until it is closed here."""
+    """Stream that is read by a thread until its end or `close`; see `read_ahead`."""
 
     def __init__(
         self, items: Iterable[Any], limit: int, on_loss: Callable[[Exception], None] | None
@@ -45,11 +57,11 @@ class ReadAhead:
         self._on_loss = on_loss
         self._waiting: queue.Queue[Any] = queue.Queue(limit)
         self._stopped = threading.Event()
-        self._told = False  # that reading waits
+        self._paused = False
         self._loss: ConnectionError | None = None
 
     def read(self) -> None:
-        """Read it all."""
+        """Read the stream; the target of the thread."""
         try:
             for item in self._items:
                 self._put(item)
@@ -61,15 +73,15 @@ class ReadAhead:
             if self._on_loss is not None:
                 self._on_loss(error)
             self._put(_Failure(error))
-        except Exception as error:  # noqa: BLE001  (raised again by the consumer)
+        except Exception as error:  # noqa: BLE001  (raised to the consumer)
             self._put(_Failure(error))
 
     def _put(self, item: Any) -> None:
-        if self._waiting.full() and not self._told:
-            logger.info("%d frames wait to be computed: reading waits too", self._limit)
-            self._told = True
+        if self._waiting.full() and not self._paused:
+            logger.info("%d frames wait for reconstruction; reading is paused", self._limit)
+            self._paused = True
         elif self._waiting.qsize() <= self._limit // 2:
-            self._told = False
+            self._paused = False
         while not self._stopped.is_set():
             try:
                 self._waiting.put(item, timeout=0.2)
@@ -79,11 +91,11 @@ class ReadAhead:
                     return
 
     def close(self) -> None:
-        """Read no further."""
+        """Stop reading."""
         self._stopped.set()
 
     def __iter__(self) -> Iterator[list[Any]]:
-        """Lists of what was waiting."""
+        """Yield lists of the items that wait."""
         try:
             while True:
                 batch = [self._waiting.get()]

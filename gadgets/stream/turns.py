@@ -1,4 +1,4 @@
-"""Turns at a device that several scans share: first come, first served, a frame at a time."""
+"""Turns at a device that several scans share, first come, first served."""
 
 from __future__ import annotations
 
@@ -10,26 +10,25 @@ from typing import Any
 
 
 class Turns:
-    """A queue for one device."""
+    """Queue of scans for one device."""
 
     def __init__(self) -> None:
-        """Begin with nobody in it."""
         self._lock = threading.Lock()
         self._queue: deque[threading.Event] = deque()
 
     @property
     def waiting(self) -> int:
-        """How many scans want the device and do not have it."""
+        """Number of scans that wait for the device."""
         return max(len(self._queue) - 1, 0)
 
     @contextmanager
     def turn(self) -> Iterator[None]:
-        """Have the device, once those who came before are done with it."""
-        mine = threading.Event()
+        """Wait for the device and hold it within the context."""
+        granted = threading.Event()
         with self._lock:
-            self._queue.append(mine)
+            self._queue.append(granted)
             self._queue[0].set()
-        mine.wait()
+        granted.wait()
         try:
             yield
         finally:
@@ -46,31 +45,41 @@ class Turns:
         together: bool = True,
         most: int | None = None,
     ) -> Generator[list[Any]]:
-        """Hand out what waits, each part within a turn, which ends as the next one is asked for.
+        """Split waiting items into batches, each processed within a turn.
+
+        A turn ends when the next batch is requested.
 
         Parameters
         ----------
-        batches : lists of frames and whatever else the stream holds, in its order.
-        ready : waits until the results of a turn can be taken; called outside of turns.
-        kind : class of the items that need the device; the others go with the next of these.
-        together : whether items that wait are handed over together while nobody else wants the
-            device.  A GPU gains by it; a CPU does not, and its first image would come late.
-        most : items of that class that are handed over together, after the first one; None for
-            all.
+        batches : iterable of list
+            Items that wait together, in order.
+        ready : callable
+            Blocks until the results of a turn can be taken; called outside of turns.
+        kind : type, optional
+            Class of the items that need the device; others join the batch of the next of these.
+        together : bool, optional
+            Whether to batch items while no other scan waits, which is faster on a GPU but delays
+            the first image on a CPU.
+        most : int, optional
+            Maximal items of `kind` in a batch; the first batch has one. Default: no limit.
+
+        Yields
+        ------
+        list
         """
-        first = True  # its image should not wait for those of others
+        first = True  # the first image does not wait for others
         for rest in batches:
             while rest:
                 ready()
                 with self.turn():
-                    alone = self.waiting or not together or (first and most is not None)
-                    size = _up_to(1 if alone else most, kind, rest)
-                    part, rest = rest[:size], rest[size:]
-                    yield part
+                    single = self.waiting or not together or (first and most is not None)
+                    size = _up_to(1 if single else most, kind, rest)
+                    batch, rest = rest[:size], rest[size:]
+                    yield batch
                 first = False
 
 
 def _up_to(most: int | None, kind: type, items: list[Any]) -> int:
-    """How many items there are up to so many of a kind."""
-    found = [number for number, item in enumerate(items, start=1) if isinstance(item, kind)]
-    return len(items) if most is None or len(found) < most else found[most - 1]
+    """Return the number of items up to `most` of a kind."""
+    ends = [number for number, item in enumerate(items, start=1) if isinstance(item, kind)]
+    return len(items) if most is None or len(ends) < most else ends[most - 1]

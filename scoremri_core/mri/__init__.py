@@ -1,1 +1,1 @@
-"""The measurement of an image: Fourier transforms, noise, coils, and images without a prior."""
+"""MRI: Fourier transforms, noise, coil maps, forward operator and classical reconstructions."""

@@ -1,4 +1,4 @@
-"""Reconstructions without a learned prior: references, baselines, and what is sent in need."""
+"""Reconstructions without a learned prior: references, baselines and fallbacks."""
 
 import logging
 from typing import Any
@@ -12,28 +12,32 @@ from scoremri_core.mri.fourier import to_image, to_kspace
 from scoremri_core.mri.noise.covariance import covariance_from_edges, whiten, whitening_matrix
 from scoremri_core.mri.sampling import measured
 
-_log = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 
 Image = NDArray[np.complex64]
 
-ITERATIONS, TOLERANCE = 50, 3e-4  # of the conjugate gradients; |residual| / |A^H y|
-MISFIT = 2.0  # of squares, over those of the noise
-EXCESS = 1.5  # of energy; up to 1.3 with good coil maps, 1.9 and more with those of 6 or 8 lines
+ITERATIONS, TOLERANCE = 50, 3e-4  # of conjugate gradients; |residual| / |A^H y|
+MAX_MISFIT = 2.0  # mean squared residual over the noise variance
+MAX_EXCESS = 1.5  # energy of unmeasured k-space; <= 1.3 for good coil maps, >= 1.9 from 6-8 lines
 
 
 def mvue(kspace: ArrayLike, maps: ArrayLike) -> Image:
-    """Minimum-variance unbiased estimate from fully sampled data: sum conj(S) F^H k / sum |S|^2.
-
-    Unbiased for any maps, of least variance where the coils' noise is white (Jalal et al. 2021).
+    """Compute the minimum-variance unbiased estimate sum conj(S) F^H k / sum |S|^2.
 
     Parameters
     ----------
-    kspace : (..., coil, y, x) complex, centred
-    maps : (..., coil, y, x) complex
+    kspace : complex array, (..., coil, y, x)
+        Centred, fully sampled, with white noise.
+    maps : complex array, (..., coil, y, x)
 
     Returns
     -------
-    (..., y, x) complex64; zero where the maps are.
+    complex64 array, (..., y, x)
+        Zero where the maps are zero.
+
+    References
+    ----------
+    .. [1] Jalal A et al. Robust compressed sensing MRI with deep generative priors. NeurIPS (2021).
     """
     ksp, mps = np.asarray(kspace, np.complex64), np.asarray(maps, np.complex64)
     weight = np.sum(np.abs(mps) ** 2, axis=-3)
@@ -43,12 +47,21 @@ def mvue(kspace: ArrayLike, maps: ArrayLike) -> Image:
 
 
 def zero_filled(kspace: ArrayLike, maps: ArrayLike) -> Image:
-    """Coil combination of undersampled data as they are: the `mvue` with zeros for the rest."""
+    """Compute the `mvue` of undersampled k-space, zero where not sampled."""
     return mvue(kspace, maps)
 
 
 def root_sum_of_squares(kspace: ArrayLike) -> NDArray[np.float32]:
-    """Root sum of squares of the coil images, (..., coil, y, x) to (..., y, x)."""
+    """Compute the root sum of squares of the coil images.
+
+    Parameters
+    ----------
+    kspace : complex array, (..., coil, y, x)
+
+    Returns
+    -------
+    float32 array, (..., y, x)
+    """
     images = to_image(np.asarray(kspace, np.complex64))
     return np.sqrt(np.sum(np.abs(images) ** 2, axis=-3))
 
@@ -62,59 +75,73 @@ def cg_sense(
     tolerance: float = TOLERANCE,
     mask: NDArray[np.bool_] | None = None,
 ) -> Image:
-    """SENSE by conjugate gradients, regularised by the power spectrum of the image itself.
+    """Reconstruct by CG-SENSE, regularised by the power spectrum of the image.
 
-    The posterior mean of an image whose Fourier coefficients are independent Gaussians of the
-    variance v(k) that the data have at that distance from DC:
+    Computes
 
         argmin |P F S x - y|^2 / 2 + sum_k |(F x)(k)|^2 / v(k)
 
-    in whitened data, where each real component of the noise has variance 1 (Pruessmann et al.,
-    MRM 46:638-651, 2001; the prior is Wiener's).
+    for whitened data, the posterior mean of an image with independent Gaussian Fourier coefficients
+    of variance v(k) (Wiener filter). v(k) is the radial power spectrum of the data.
 
     Parameters
     ----------
-    kspace : (coil, y, x) complex, centred, zeros where not sampled
-    maps : (coil, y, x) or (set, coil, y, x) complex
-    noise_covariance : (coil, coil), E[n n^H]; None estimates it from the edges of k-space.
-    averages : (y, x), how often each sample was averaged, the covariance being that of a sample of
-        averages 1; None takes all for 1.
-    iterations, tolerance : of the conjugate gradients, |residual| / |A^H y|
-    mask : (y, x) bool, which samples were measured; None takes those not zero in every coil
+    kspace : complex array, (coil, y, x)
+        Centred, zero where not sampled.
+    maps : complex array, (coil, y, x) or (set, coil, y, x)
+    noise_covariance : complex array, (coil, coil), optional
+        E[n n^H] of a sample with one average. Default: estimated from the edges of k-space.
+    averages : array, (y, x), optional
+        Number of averages of each sample. Default: 1.
+    iterations : int
+        Maximum number of iterations.
+    tolerance : float
+        |residual| / |A^H y| at which to stop.
+    mask : bool array, (y, x), optional
+        Measured samples. Default: those that are not zero in every coil.
 
     Returns
     -------
-    (y, x), or (set, y, x) where the maps have sets; complex64.
+    complex64 array, (y, x), or (set, y, x) for maps with sets
 
     Raises
     ------
     InputError
-        Shapes that do not fit, or no measured samples.
+        Shapes do not match, or there are no measured samples.
+
+    References
+    ----------
+    .. [1] Pruessmann KP et al. Advances in sensitivity encoding with arbitrary k-space
+       trajectories. Magn Reson Med 46:638-651 (2001).
     """
-    ksp, mps = _fitting(kspace, maps)
+    ksp, mps = _matching(kspace, maps)
     problem = _Sense(ksp, mps, noise_covariance, averages, mask)
-    solution = problem.solved(iterations, tolerance)
+    solution = problem.solve(iterations, tolerance)
     return solution if mps.ndim == 4 else solution[0]
 
 
-def _fitting(kspace: ArrayLike, maps: ArrayLike) -> tuple[Image, Image]:
+def _matching(kspace: ArrayLike, maps: ArrayLike) -> tuple[Image, Image]:
+    """Check that the shapes of k-space and coil maps match."""
     ksp, mps = np.asarray(kspace, np.complex64), np.asarray(maps, np.complex64)
     if ksp.ndim != 3 or mps.ndim not in (3, 4) or mps.shape[-3:] != ksp.shape:
         raise InputError(
-            f"Coil maps of shape {mps.shape} do not fit k-space of shape {ksp.shape}: "
-            "expected (coil, y, x) each, the maps with or without a leading set axis."
+            f"maps has shape {mps.shape} and kspace {ksp.shape}: expected (coil, y, x) or "
+            "(set, coil, y, x), and (coil, y, x)"
         )
     return ksp, mps
 
 
 class _Sense:
-    """The problem that `cg_sense` solves, of k-space (coil, y, x) and maps (set, coil, y, x).
+    """Problem of `cg_sense` for k-space (coil, y, x) and maps (set, coil, y, x).
 
     Attributes
     ----------
-    covariance : (coil, coil) of the noise, as it was given or estimated.
-    mask : (y, x), where k-space was measured.
-    spectrum : (y, x), v(k) of the image.
+    covariance : complex array, (coil, coil)
+        Of the noise.
+    mask : bool array, (y, x)
+        Measured samples.
+    spectrum : float array, (y, x)
+        Variance v(k) of the image.
     """
 
     def __init__(
@@ -147,14 +174,14 @@ class _Sense:
         )
         self._data = self._operator.reduced(torch.from_numpy(white)[None])[:, None]
 
-    def solved(self, iterations: int = ITERATIONS, tolerance: float = TOLERANCE) -> Image:
-        """The image (set, y, x), by its Fourier coefficients, in which the prior is diagonal."""
+    def solve(self, iterations: int = ITERATIONS, tolerance: float = TOLERANCE) -> Image:
+        """Solve for the Fourier coefficients and return the image (set, y, x)."""
         import torch
 
         shape = (len(self._maps), *self.mask.shape)
-        # DC at index 0, as the operator has it
+        # DC at index 0, as in the operator
         penalty = np.fft.ifftshift(2 / self.spectrum).astype(np.float32)
-        # What remains of `normal` where the coils are taken for one of their mean sensitivity.
+        # preconditioner: `normal` of a single coil with the mean sensitivity
         sensitivity = np.mean(np.sum(np.abs(self._maps) ** 2, axis=(0, 1)))
         precision = self._operator.precision[0, 0, 0]
         density = torch.where(precision > 0, precision, precision.mean()).numpy()
@@ -174,7 +201,7 @@ class _Sense:
         empty = torch.zeros((1, 1, *shape), dtype=torch.complex64)
         solution, _ = cg(
             LinearOperator((size, size), matvec=normal, dtype=np.complex64),
-            spectrum(self._operator.pull(self._data, empty)),
+            spectrum(self._operator.adjoint_residual(self._data, empty)),
             rtol=tolerance,
             maxiter=iterations,
             M=LinearOperator(
@@ -183,39 +210,47 @@ class _Sense:
                 dtype=np.complex64,
             ),
         )
-        solved: Image = image(solution.astype(np.complex64))[0, 0].numpy()
-        return solved
+        result: Image = image(solution.astype(np.complex64))[0, 0].numpy()
+        return result
 
     def misfit(self, image: Image) -> float:
-        """Mean square of what an image (set, y, x) leaves of the data, over that of the noise."""
+        """Mean squared residual of an image (set, y, x) over the noise variance."""
         import torch
 
-        left = self._operator.residual_power(self._data, torch.from_numpy(image)[None, None])
-        given = self._maps.shape[1] * int(self.mask.sum())
-        # of which the image has as many as it has pixels, or less
-        free = max(given - image.size, given // 4)
-        return float(left.sum(dtype=torch.float64)) / 2 / free
+        power = self._operator.residual_power(self._data, torch.from_numpy(image)[None, None])
+        measurements = self._maps.shape[1] * int(self.mask.sum())
+        degrees_of_freedom = max(measurements - image.size, measurements // 4)
+        return float(power.sum(dtype=torch.float64)) / 2 / degrees_of_freedom
 
     def excess(self, image: Image) -> float:
-        """Energy of an image (set, y, x) where nothing was measured, over that expected there."""
-        held = np.sum(np.abs(to_kspace(image)) ** 2, axis=0)[~self.mask].sum()
-        return float(held / max(self.spectrum[~self.mask].sum(), np.finfo(np.float32).tiny))
+        """Energy of an image (set, y, x) in unmeasured k-space over that of the spectrum."""
+        energy = np.sum(np.abs(to_kspace(image)) ** 2, axis=0)[~self.mask].sum()
+        return float(energy / max(self.spectrum[~self.mask].sum(), np.finfo(np.float32).tiny))
 
 
 def l1_wavelet(kspace: ArrayLike, maps: ArrayLike, lam: float, iterations: int = 100) -> Image:
-    """Sparse SENSE: argmin |P F S x - y|^2 / 2 + lam |W x|_1, by sigpy's L1WaveletRecon.
+    """Reconstruct by L1-wavelet regularised SENSE: argmin |P F S x - y|^2 / 2 + lam |W x|_1.
+
+    Uses the L1WaveletRecon of sigpy.
 
     Parameters
     ----------
-    kspace : (coil, y, x) complex, centred, zeros where not sampled
-    maps : (coil, y, x) complex
-    lam : weight for an image whose zero-filled version has its 99th percentile at 1; 0.003 to
-        0.03 is usual.
-    iterations : of FISTA
+    kspace : complex array, (coil, y, x)
+        Centred, zero where not sampled.
+    maps : complex array, (coil, y, x)
+    lam : float
+        Regularisation parameter, relative to the 99th percentile of the zero-filled image; usually
+        0.003 to 0.03.
+    iterations : int
+        Iterations of FISTA.
+
+    Returns
+    -------
+    complex64 array, (y, x)
 
     References
     ----------
-    Lustig, Donoho & Pauly, "Sparse MRI", MRM 58:1182-1195 (2007).
+    .. [1] Lustig M, Donoho D, Pauly JM. Sparse MRI. Magn Reson Med 58:1182-1195 (2007).
     """
     from sigpy.mri.app import L1WaveletRecon
 
@@ -233,22 +268,24 @@ def best_classical(
     averages: ArrayLike | None = None,
     mask: NDArray[np.bool_] | None = None,
 ) -> Image:
-    """The image to send where posterior samples cannot be drawn; it always comes out finite.
+    """Reconstruct the fallback image, which is always finite.
 
-    `cautious_sense` where there are coil maps (of several sets: their root sum of squares with
-    the first one's phase), the root sum of squares otherwise. Samples that are not finite count
-    as not measured.
+    This is `cautious_sense`, its sets combined by root sum of squares with the phase of the first,
+    or without coil maps the root sum of squares of the coil images.
 
     Parameters
     ----------
-    kspace : (coil, y, x) complex, centred, zeros where not sampled
-    maps : (coil, y, x) or (set, coil, y, x), or None
-    noise_covariance : (coil, coil), or None to estimate it
-    averages, mask : as for `cg_sense`
+    kspace : complex array, (coil, y, x)
+        Centred, zero where not sampled. Samples that are not finite are ignored.
+    maps : complex array, (coil, y, x) or (set, coil, y, x), or None
+    noise_covariance : complex array, (coil, coil), or None
+        None estimates it.
+    averages, mask
+        See `cg_sense`.
 
     Returns
     -------
-    (y, x) complex64
+    complex64 array, (y, x)
     """
     ksp = np.asarray(kspace, np.complex64)
     finite = np.isfinite(ksp).all(axis=0)
@@ -259,7 +296,7 @@ def best_classical(
     try:
         image = cautious_sense(ksp, maps, noise_covariance, averages, mask)
     except InputError as error:
-        _log.warning("Root sum of squares instead of SENSE: %s", error)
+        logger.warning("root sum of squares instead of SENSE: %s", error)
         return root_sum_of_squares(ksp).astype(np.complex64)
     sets = image.reshape(-1, *ksp.shape[1:])
     if len(sets) > 1:
@@ -274,44 +311,44 @@ def cautious_sense(
     averages: ArrayLike | None = None,
     mask: NDArray[np.bool_] | None = None,
 ) -> Image:
-    """`cg_sense`, with more noise where its coil maps are visibly wrong.
+    """Reconstruct by `cg_sense`, with more regularisation if the coil maps are inaccurate.
 
-    Maps that are wrong, as those of a few calibration lines, make SENSE amplify what they do not
-    explain: its image then leaves more of the data than noise would, and holds more where nothing
-    was measured than the spectrum of the data lets one expect. Where both are so, all that it
-    left counts as noise (the discrepancy principle of Morozov, with errors of the operator).
-    Either alone is no reason: noise may be understated, and spectra differ from their mean.
+    Inaccurate maps, as from few calibration lines, increase both the residual and the energy in
+    unmeasured k-space. If both exceed their thresholds, the noise is raised to the residual
+    (discrepancy principle). One of them is not sufficient: the noise may be underestimated, and
+    spectra vary.
 
     Parameters
     ----------
-    kspace, maps, noise_covariance, averages, mask : as for `cg_sense`
+    kspace, maps, noise_covariance, averages, mask
+        See `cg_sense`.
 
     Returns
     -------
-    As `cg_sense`.
+    complex64 array, (y, x) or (set, y, x)
     """
-    ksp, mps = _fitting(kspace, maps)
+    ksp, mps = _matching(kspace, maps)
     problem = _Sense(ksp, mps, noise_covariance, averages, mask)
-    image = problem.solved()
+    image = problem.solve()
     misfit, excess = problem.misfit(image), problem.excess(image)
-    if misfit >= MISFIT and excess >= EXCESS:
-        _log.warning(
-            "SENSE leaves %.0f times the noise of the data, and what it fills in has %.1f times "
-            "the energy that one expects: the coil maps are wrong, and it is regularised more",
+    if misfit >= MAX_MISFIT and excess >= MAX_EXCESS:
+        logger.warning(
+            "residual of SENSE is %.0f times the noise sd, and unmeasured k-space has %.1f times "
+            "the expected energy: the coil maps are inaccurate; regularisation increased",
             misfit**0.5,
             excess,
         )
-        image = _Sense(ksp, mps, misfit * problem.covariance, averages, mask).solved()
+        image = _Sense(ksp, mps, misfit * problem.covariance, averages, mask).solve()
     return image if mps.ndim == 4 else image[0]
 
 
 def _power_spectrum(
     ksp: Image, mask: NDArray[np.bool_], covariance: NDArray[Any]
 ) -> NDArray[np.float64]:
-    """Energy (y, x) of the image's Fourier coefficients: radial mean of the data's, less noise.
+    """Radial power spectrum (y, x) of the image: that of the data minus the noise.
 
-    Only directions of coil space that hold signal count: in the others noise is all there is, and
-    that of many coils is never known well enough to be subtracted.
+    Uses only the directions of coil space with signal, since the noise of many coils is not known
+    accurately enough to be subtracted.
     """
     ny, nx = mask.shape
     y, x = ((np.arange(n) - n // 2) / n for n in (ny, nx))
@@ -319,21 +356,21 @@ def _power_spectrum(
     rings = int(ring.max()) + 1
     count = np.bincount(ring[mask], minlength=rings)
     directions = _signal_directions(ksp[:, mask], covariance)
-    shown = directions.astype(np.complex64) @ ksp[:, mask]
-    energy = np.bincount(ring[mask], np.sum(np.abs(shown) ** 2, axis=0), minlength=rings)
+    signal = directions.astype(np.complex64) @ ksp[:, mask]
+    energy = np.bincount(ring[mask], np.sum(np.abs(signal) ** 2, axis=0), minlength=rings)
     noise = float(np.trace(directions @ covariance @ directions.conj().T).real)
-    least = 0.1 * float(np.trace(covariance).real) / len(ksp)
-    measured = np.flatnonzero(count)
-    signal = np.maximum(energy[measured] / count[measured] - noise, least)
-    spectrum: NDArray[np.float64] = np.interp(np.arange(rings), measured, signal)[ring]
+    floor = 0.1 * float(np.trace(covariance).real) / len(ksp)
+    known = np.flatnonzero(count)
+    power = np.maximum(energy[known] / count[known] - noise, floor)
+    spectrum: NDArray[np.float64] = np.interp(np.arange(rings), known, power)[ring]
     return spectrum
 
 
 def _signal_directions(samples: Image, covariance: NDArray[Any]) -> NDArray[np.complex128]:
-    """Matrix (direction, coil) that keeps of samples (coil, n) what exceeds noise, and its norm.
+    """Projection (direction, coil) of samples (coil, n) onto the directions with signal.
 
-    Its rows are the principal components of the whitened samples beyond the largest that noise
-    alone has (Marchenko and Pastur), and the first one in any case.
+    These are the principal components of the whitened samples above the Marchenko-Pastur edge of
+    noise, at least one. The projection preserves the norm of the signal.
     """
     whitening = whitening_matrix(covariance)
     gram = (samples @ samples.conj().T).astype(np.complex128)

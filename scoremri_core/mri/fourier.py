@@ -1,8 +1,7 @@
 """Centred orthonormal Fourier transforms and field-of-view changes.
 
-One convention for the whole project: the origin of an axis of n points is at index n // 2, in
-k-space and in the image, for odd and even n, and the transform is unitary.  The same functions
-take NumPy and torch arrays.
+The origin of an axis of n points is index n // 2, in k-space and in the image, for odd and even n.
+All functions take NumPy arrays and torch tensors.
 """
 
 from __future__ import annotations
@@ -16,23 +15,50 @@ import scipy.fft
 
 
 def to_image(kspace: Any, axes: Sequence[int] = (-2, -1)) -> Any:
-    """Inverse centred orthonormal FFT, k-space to image.
+    """Transform k-space to the image by the inverse centred orthonormal FFT.
 
     Parameters
     ----------
-    kspace : numpy.ndarray or torch.Tensor, complex, (..., y, x)
-    axes : axes to transform.
+    kspace : complex array or tensor
+    axes : sequence of int
+        Axes to transform.
+
+    Returns
+    -------
+    complex array or tensor, shape of `kspace`
     """
     return _centred(kspace, tuple(axes), inverse=True)
 
 
 def to_kspace(image: Any, axes: Sequence[int] = (-2, -1)) -> Any:
-    """Centred orthonormal FFT, image to k-space (the adjoint and inverse of `to_image`)."""
+    """Transform an image to k-space by the centred orthonormal FFT, the inverse of `to_image`.
+
+    Parameters
+    ----------
+    image : complex array or tensor
+    axes : sequence of int
+        Axes to transform.
+
+    Returns
+    -------
+    complex array or tensor, shape of `image`
+    """
     return _centred(image, tuple(axes), inverse=False)
 
 
 def resize(x: Any, shape: Sequence[int], axes: Sequence[int] = (-2, -1)) -> Any:
-    """Crop or zero-pad `axes` to `shape` about the origin (index n // 2 stays the origin).
+    """Crop or zero-pad axes around the origin.
+
+    Parameters
+    ----------
+    x : array or tensor
+    shape : sequence of int
+        New sizes of `axes`.
+    axes : sequence of int
+
+    Returns
+    -------
+    array or tensor
 
     Examples
     --------
@@ -47,7 +73,19 @@ def resize(x: Any, shape: Sequence[int], axes: Sequence[int] = (-2, -1)) -> Any:
 
 
 def change_field_of_view(kspace: Any, points: int, axis: int) -> Any:
-    """Crop or pad the field of view of k-space along an axis to its central `points` points."""
+    """Crop or zero-pad the field of view of k-space.
+
+    Parameters
+    ----------
+    kspace : complex array or tensor
+    points : int
+        New size of the axis.
+    axis : int
+
+    Returns
+    -------
+    complex array or tensor
+    """
     if kspace.shape[axis] == points:
         return kspace
     return to_kspace(resize(to_image(kspace, (axis,)), (points,), (axis,)), (axis,))
@@ -59,19 +97,22 @@ def resample(
     fov_fraction: Sequence[float] = (1.0, 1.0),
     axes: Sequence[int] = (-2, -1),
 ) -> Any:
-    """Bring an image onto another matrix: crop or pad the field of view, then interpolate.
+    """Crop or zero-pad the field of view of an image, then interpolate it to another matrix.
+
+    Interpolates by zero-padding or cropping k-space, and preserves the intensity of pixels.
 
     Parameters
     ----------
-    image : complex or real array, (..., y, x)
-    shape : of the result along `axes`.
-    fov_fraction : field of view of the result over that of `image`, along `axes`.
-    axes : axes to resample.
+    image : complex or real array
+    shape : sequence of int
+        New sizes of `axes`.
+    fov_fraction : sequence of float
+        New over present field of view, per axis.
+    axes : sequence of int
 
     Returns
     -------
-    Array (..., *shape).  Interpolation is by zero-padding or cropping k-space and keeps the
-    intensity of a pixel (not the energy of the image).
+    array
     """
     for size, fraction, axis in zip(shape, fov_fraction, axes, strict=True):
         cropped = max(1, round(image.shape[axis] * fraction))
@@ -83,19 +124,29 @@ def resample(
 
 
 def fft(x: Any, axes: Sequence[int], inverse: bool = False, threads: int = 1) -> Any:
-    """Orthonormal FFT with the origin at index 0; `x` may be overwritten.
+    """Transform by the orthonormal FFT with the origin at index 0.
 
-    Tensors are transformed by torch, with its own threads (those of SciPy would wait for them),
-    arrays by SciPy with `threads`.
+    Parameters
+    ----------
+    x : complex array or tensor
+        An array may be overwritten.
+    axes : sequence of int
+    inverse : bool
+    threads : int
+        For arrays; tensors use the threads of torch.
+
+    Returns
+    -------
+    complex array or tensor, shape of `x`
     """
     name = "ifftn" if inverse else "fftn"
     if isinstance(x, np.ndarray):
         transform = getattr(scipy.fft, name)
         return transform(x, axes=axes, norm="ortho", overwrite_x=True, workers=threads)
-    transform = getattr(sys.modules["torch"].fft, name)  # whoever made the tensor has imported it
+    transform = getattr(sys.modules["torch"].fft, name)  # imported already, by the caller
     if len(axes) == 1:
-        # Always along contiguous memory: for one image alone torch leaves MKL strides that it
-        # rounds by, for several it copies, and a sample is to be the same alone and in company.
+        # contiguous, since the rounding of MKL depends on strides and torch copies only batches:
+        # a sample must not depend on the batch
         along = x.movedim(axes[0], -1).contiguous()
         return transform(along, dim=(-1,), norm="ortho").movedim(-1, axes[0])
     return transform(x, dim=tuple(axes), norm="ortho")
@@ -105,8 +156,8 @@ def _centred(x: Any, axes: tuple[int, ...], inverse: bool) -> Any:
     if isinstance(x, np.ndarray):
         shifted = scipy.fft.ifftshift(x, axes=axes)
         return scipy.fft.fftshift(fft(shifted, axes, inverse), axes=axes)
-    shifts = sys.modules["torch"].fft
-    return shifts.fftshift(fft(shifts.ifftshift(x, dim=axes), axes, inverse), dim=axes)
+    torch_fft = sys.modules["torch"].fft
+    return torch_fft.fftshift(fft(torch_fft.ifftshift(x, dim=axes), axes, inverse), dim=axes)
 
 
 def _resize_axis(x: Any, size: int, axis: int) -> Any:

@@ -1,4 +1,4 @@
-"""Which part of k-space a scan reaches, and which no sample is near."""
+"""Measured samples of k-space: mask, extent and unsampled regions."""
 
 from __future__ import annotations
 
@@ -11,16 +11,24 @@ from scipy.ndimage import maximum_filter, minimum_filter
 
 from scoremri_core.mri.fourier import resample, resize
 
-FULL = 0.7  # of the matrix: lines drawn at random reach nearly that far and need no other grid
-GAP = 25  # samples: wider gaps are not undersampling
+FULL = 0.7  # of the matrix; larger boxes are extended to it, as for random undersampling
+GAP = 25  # samples; wider gaps are unsampled regions, not undersampling
 
 Array = NDArray[np.complex64]
 
 
 def measured(kspace: NDArray[Any], mask: NDArray[np.bool_] | None = None) -> NDArray[np.bool_]:
-    """Which samples (...) of k-space (coil, ...) were measured: those of `mask`, if given.
+    """Return the mask of measured samples.
 
-    Without a mask those that are not zero in every coil.
+    Parameters
+    ----------
+    kspace : complex array, (coil, ...)
+    mask : bool array, (...), optional
+        Returned as it is. Default: samples that are not zero in every coil.
+
+    Returns
+    -------
+    bool array, (...)
     """
     if mask is not None:
         return np.asarray(mask, bool)
@@ -28,9 +36,16 @@ def measured(kspace: NDArray[Any], mask: NDArray[np.bool_] | None = None) -> NDA
 
 
 def sampled_box(mask: NDArray[np.bool_]) -> tuple[int, int]:
-    """Shape of the smallest grid about DC that holds all samples of a mask (y, x).
+    """Return the shape of the smallest grid around DC that holds all measured samples.
 
-    What lies outside was never measured: a prior would invent it.
+    Parameters
+    ----------
+    mask : bool array, (y, x)
+
+    Returns
+    -------
+    tuple of int, (y, x)
+        Even sizes with fast FFTs, or that of the mask if the box is almost as large.
     """
     sides = []
     for axis, n in enumerate(mask.shape):
@@ -40,24 +55,38 @@ def sampled_box(mask: NDArray[np.bool_]) -> tuple[int, int]:
     return sides[0], sides[1]
 
 
-def unacquired(mask: NDArray[np.bool_]) -> float:
-    """Share of the matrix (y, x) in which no sample is near, as partial Fourier leaves it."""
+def unsampled_fraction(mask: NDArray[np.bool_]) -> float:
+    """Return the fraction of k-space far from any sample, as in partial Fourier.
+
+    Parameters
+    ----------
+    mask : bool array, (y, x)
+
+    Returns
+    -------
+    float
+    """
     size = [min(GAP, n) for n in mask.shape]
     near = maximum_filter(mask, size, mode="nearest")
     return float(1 - minimum_filter(near, size, mode="nearest").mean())
 
 
 class Box:
-    """The grid that a scan's samples reach, on which its image is sampled and then interpolated.
+    """Conversion between the image matrix and the smallest grid that holds all samples.
 
     Parameters
     ----------
-    mask : samples (y, x) of the image's own grid.
+    mask : bool array, (y, x)
+        Measured samples on the image matrix.
 
     Attributes
     ----------
-    full, shape : (y, x) of the image's grid, and of the box.
-    factor : value of a pixel on the box over that on the image's grid, of orthonormal transforms.
+    full : tuple of int, (y, x)
+        Image matrix.
+    shape : tuple of int, (y, x)
+        Grid of the box.
+    factor : float
+        Pixel value on the box over that on the image matrix, for orthonormal transforms.
     """
 
     def __init__(self, mask: NDArray[np.bool_]) -> None:
@@ -67,24 +96,24 @@ class Box:
         self._same = tuple(self.full) == self.shape
 
     def kspace(self, full: Array) -> Array:
-        """K-space (..., y, x) without what lies outside of the box."""
+        """Crop k-space (..., y, x) to the box."""
         return full if self._same else np.ascontiguousarray(resize(full, self.shape))
 
     def maps(self, full: Array) -> Array:
-        """Maps (set, coil, y, x) on the box."""
+        """Interpolate coil maps (set, coil, y, x) to the box."""
         return full if self._same else _of_unit_norm(resample(full, self.shape), full)
 
     def image(self, small: Array) -> Array:
-        """Images (..., y, x) of the box on the image's grid."""
+        """Interpolate images (..., y, x) of the box to the image matrix."""
         return small if self._same else resample(small, self.full) / np.float32(self.factor)
 
     def full_maps(self, small: Array) -> Array:
-        """Maps (set, coil, y, x) of the box on the image's grid."""
+        """Interpolate coil maps (set, coil, y, x) of the box to the image matrix."""
         return small if self._same else _of_unit_norm(resample(small, self.full), small)
 
 
 def _of_unit_norm(maps: Array, like: Array) -> Array:
-    """Interpolated maps, of norm 1 over the coils where those before were."""
+    """Normalise interpolated maps (set, coil, y, x) over the coils if `like` is normalised."""
     if np.allclose(np.linalg.norm(like, axis=1), 1, atol=1e-3):
         maps = maps / np.maximum(np.linalg.norm(maps, axis=1, keepdims=True), 1e-6)
     return np.asarray(maps, np.complex64)

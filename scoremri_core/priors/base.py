@@ -1,4 +1,4 @@
-"""What a prior is: something that denoises."""
+"""Protocols of priors, and denoising with any of them."""
 
 from __future__ import annotations
 
@@ -10,71 +10,91 @@ from torch import Tensor
 from scoremri_core.errors import InputError
 from scoremri_core.mri.fourier import to_kspace
 
-RINGS = 16  # of spatial frequencies, up to Nyquist's
-PRIOR_POINTS = 1.0
-LEAST_POWER = 0.1
+RINGS = 16  # of spatial frequencies, up to the Nyquist frequency
+PRIOR_POINTS = 1.0  # weight of the mean in each ring
+LEAST_POWER = 0.1  # of the error in a ring, over the mean
 
 
 class Denoiser(Protocol):
-    """Any object with `denoise` is a prior."""
+    """A prior: any object with `denoise`."""
 
     def denoise(self, x: Tensor, sigma: Tensor) -> Tensor:
-        """E[x0 | x], complex (batch, y, x), for x = x0 + sigma e.
+        """Return the posterior mean E[x0 | x] for x = x0 + sigma e.
 
-        `sigma` is (batch,), the sd of EACH real component of the noise.
+        Parameters
+        ----------
+        x : complex tensor, (batch, y, x)
+        sigma : float tensor, (batch,)
+            Sd of each real component of the noise.
+
+        Returns
+        -------
+        complex tensor, (batch, y, x)
         """
 
 
 @runtime_checkable
 class VarianceDenoiser(Protocol):
-    """A prior that also knows the variance of its error."""
+    """A prior that predicts the variance of its error."""
 
     def denoise_with_variance(self, x: Tensor, sigma: Tensor) -> tuple[Tensor, Tensor]:
-        """E[x0 | x] and the error variance of each real component, real (batch, y, x)."""
+        """Return E[x0 | x] and the error variance of each real component, real (batch, y, x)."""
 
 
 @runtime_checkable
 class SpectralDenoiser(Protocol):
-    """A prior that knows at which spatial frequencies its error lies."""
+    """A prior that predicts the power spectrum of its error."""
 
     def error_spectrum(self, sigma: float, shape: tuple[int, int]) -> Tensor | None:
-        """Relative power of the error at each spatial frequency, centred (y, x), mean 1.
+        """Return the relative error power at each spatial frequency, centred (y, x), mean 1.
 
-        None where it was not measured.
+        None if it was not measured.
         """
 
 
 @runtime_checkable
 class StationaryPrior(Protocol):
-    """A prior that knows the mean power spectrum of its images."""
+    """A prior with a known mean power spectrum of its images."""
 
     def image_spectrum(self, shape: tuple[int, int]) -> Tensor | None:
-        """Variance of each real component of an image's centred orthonormal k-space, (y, x).
+        """Return the variance of each real component of centred orthonormal k-space, (y, x).
 
-        None where it was not measured.
+        None if it was not measured.
         """
 
 
 def error_spectrum(prior: Denoiser, sigma: float, shape: tuple[int, int]) -> Tensor | None:
-    """Relative power of the denoiser's error at each spatial frequency; None takes it as white."""
+    """Return the relative error power of a prior at each spatial frequency; None for white."""
     return prior.error_spectrum(sigma, shape) if isinstance(prior, SpectralDenoiser) else None
 
 
 def denoise(prior: Denoiser, x: Tensor, sigma: float | Tensor) -> Tensor:
-    """E[x0 | x], complex (batch, y, x), at one noise level or (batch,) of them.
+    """Denoise and check the result of the prior.
+
+    Parameters
+    ----------
+    prior : Denoiser
+    x : complex tensor, (batch, y, x)
+    sigma : float or float tensor, (batch,)
+
+    Returns
+    -------
+    complex tensor, (batch, y, x)
+        E[x0 | x], in the precision of x.
 
     Raises
     ------
-    InputError : the prior returns another shape, or real values.
+    InputError
+        The prior returns another shape, or real values.
     """
     sigmas = torch.as_tensor(sigma, dtype=x.real.dtype, device=x.device).expand(len(x))
-    # a foreign prior may compute in double precision, or in NumPy
+    # a custom prior may return double precision, or NumPy arrays
     denoised = torch.as_tensor(prior.denoise(x, sigmas), device=x.device)
     if denoised.shape != x.shape or not denoised.is_complex():
         kind = "complex" if denoised.is_complex() else "real"
         raise InputError(
             f"prior {getattr(prior, 'name', type(prior).__name__)}: denoise returned {kind} values "
-            f"of shape {tuple(denoised.shape)}: expected complex ones of shape {tuple(x.shape)}"
+            f"of shape {tuple(denoised.shape)}: expected complex values of shape {tuple(x.shape)}"
         )
     return denoised.to(x.dtype)
 
@@ -82,31 +102,35 @@ def denoise(prior: Denoiser, x: Tensor, sigma: float | Tensor) -> Tensor:
 def denoise_with_variance(
     prior: Denoiser, x0: Tensor, e: Tensor, sigma: float | Tensor
 ) -> tuple[Tensor, Tensor]:
-    """The first two of `denoise_with_error`."""
+    """Return the first two values of `denoise_with_error`."""
     return denoise_with_error(prior, x0, e, sigma)[:2]
 
 
 def denoise_with_error(
     prior: Denoiser, x0: Tensor, e: Tensor, sigma: float | Tensor
 ) -> tuple[Tensor, Tensor, Tensor | None]:
-    """Denoise x = x0 + sigma e, and tell the error variance of each real component.
+    """Denoise x = x0 + sigma e, and estimate the error variance of each real component.
 
-    For a prior that does not tell its error, the variance is found from the very noise that was
-    added: by Tweedie's formula the posterior covariance is sigma^2 times the denoiser's Jacobian
-    J, and by Stein's lemma E <e, D(x0 + sigma e) - x0> = sigma tr J, whatever x0 is; so it is in
-    each ring of spatial frequencies.  It costs no evaluation, and is as good as the number of
-    pixels is large.
+    For a prior without `denoise_with_variance` the variance is estimated from the added noise: by
+    Tweedie's formula the posterior covariance is sigma^2 times the denoiser's Jacobian J, and by
+    Stein's lemma E <e, D(x0 + sigma e) - x0> = sigma tr J for any x0, also in each ring of spatial
+    frequencies. This takes no further evaluation; its error falls with the number of pixels.
 
     Parameters
     ----------
-    x0, e : complex (batch, y, x); e with sd 1 in each real component, independent of x0.
-    sigma : noise level, one or (batch,).
+    prior : Denoiser
+    x0 : complex tensor, (batch, y, x)
+    e : complex tensor, (batch, y, x)
+        Sd 1 in each real component, independent of x0.
+    sigma : float or float tensor, (batch,)
 
     Returns
     -------
-    denoised, complex (batch, y, x); its error variance, real (batch, y, x); and, where it was
-    found by Stein's lemma, the relative power of the error at each spatial frequency, centred
-    (batch, y, x) with mean 1, else None.
+    denoised : complex tensor, (batch, y, x)
+    variance : float tensor, (batch, y, x)
+    spectrum : float tensor, (batch, y, x), or None
+        Relative error power at each spatial frequency, centred, mean 1, if estimated by Stein's
+        lemma.
     """
     levels = torch.as_tensor(sigma, dtype=x0.real.dtype, device=x0.device).expand(len(x0))
     planes = levels.view(-1, 1, 1)
@@ -115,8 +139,8 @@ def denoise_with_error(
         return *prior.denoise_with_variance(x, levels), None
     denoised = denoise(prior, x, levels)
     mean, gain = (part / planes for part in _stein(denoised - x0, e))
-    # between a thousandth of the noise, for lack of precision, and all of it; and no frequency is
-    # taken to be known so well, on the word of a few points, that the data would not count there
+    # between 0.001 (numerical precision) and 1 of the noise variance; the few points of a ring must
+    # not give a variance so small that the data have no weight there
     mean = mean.clamp(1e-3, 1.0)
     gain = gain.clamp(max=1.0).maximum(LEAST_POWER * mean)
     spectrum = gain / gain.mean((-2, -1), keepdim=True)
@@ -124,12 +148,12 @@ def denoise_with_error(
 
 
 def _stein(change: Tensor, e: Tensor) -> tuple[Tensor, Tensor]:
-    """<e, change> over <e, e>: of all, (batch, 1, 1), and by spatial frequency, (batch, y, x)."""
+    """Return <e, change> / <e, e>: in total, (batch, 1, 1), and by frequency, (batch, y, x)."""
     ny, nx = e.shape[-2:]
     y, x = (torch.arange(n, device=e.device) - n // 2 for n in (ny, nx))
     rings = min(RINGS, max(1, min(ny, nx) // 2))
     radius = (torch.hypot(y[:, None] / ny, x[None, :] / nx) * 2 * rings).flatten()
-    # a point belongs to the two rings beside it, to each the more the nearer it is
+    # linear interpolation between the two neighbouring rings
     inner = radius.long()
     outer_share = radius - inner
 
@@ -140,7 +164,7 @@ def _stein(change: Tensor, e: Tensor) -> tuple[Tensor, Tensor]:
 
     waves, changes = to_kspace(e), to_kspace(change)
     common, power = by_ring((changes * waves.conj()).real), by_ring(waves.abs().square())
-    # few points say little: a ring starts from what all of them say
+    # rings of few points are shrunk towards the mean
     mean = common.sum(1, keepdim=True) / power.sum(1, keepdim=True)
     ratio = (common + PRIOR_POINTS * mean) / (power + PRIOR_POINTS)
     interpolated = torch.lerp(ratio[:, inner], ratio[:, inner + 1], outer_share)

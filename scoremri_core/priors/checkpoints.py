@@ -1,4 +1,4 @@
-"""Checkpoints of public code bases, read without unpickling anything but tensors."""
+"""Checkpoints of public code bases, read with torch's weights-only unpickler."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from scoremri_core.priors.edm import EdmUnet
 from scoremri_core.priors.ncsnv2 import NCSNv2
 from scoremri_core.priors.script import ScriptModule, from_torchscript
 
-# names under which training scripts put the two copies of the weights
+# names of the two copies of the weights in checkpoints
 MODEL = ("model_state", "model_state_dict", "state_dict", "model", "score")
 AVERAGE = ("ema_state", "ema_state_dict", "ema", "shadow", "model_ema")
 EDM_NAME = re.compile(r"model\.enc\.(\d+)x\1_conv\.weight")
@@ -27,13 +27,16 @@ FIRST = re.compile(rf"begin_conv\.weight$|{EDM_NAME.pattern}$")  # parameter of 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A network and where its weights come from.
+    """A network and the origin of its weights.
 
     Attributes
     ----------
-    model : in evaluation mode, float32.
-    weights : "moving average", "last step", or "as stored".
-    epoch, step : of the training, where the file says so.
+    model : NCSNv2, EdmUnet or ScriptModule
+        In evaluation mode, float32.
+    weights : str
+        "moving average", "last step", or "as stored".
+    epoch, step : int or None
+        Of the training, if stored.
     """
 
     model: NCSNv2 | EdmUnet | ScriptModule
@@ -45,23 +48,30 @@ class Checkpoint:
 def read_foreign(path: Path, rescaled: bool = False, sigma_data: float = 0.5) -> Checkpoint:
     """Read an NCSNv2 (`read_ncsnv2`), a U-Net of EDM (`read_edm`) or a TorchScript module.
 
-    Which of them it is follows from what the file holds.
+    The kind is detected from the content of the file.
 
     Parameters
     ----------
-    path : the file.
-    rescaled : of an NCSNv2.
-    sigma_data : of a U-Net of EDM.
+    path : Path
+    rescaled : bool, optional
+        Of an NCSNv2.
+    sigma_data : float, optional
+        Of a U-Net of EDM.
+
+    Returns
+    -------
+    Checkpoint
 
     Raises
     ------
-    InputError : as the readers of each; a weight that is not finite.
+    InputError
+        See the readers of each kind; a weight that is not finite.
     """
-    found = _read(path, rescaled, sigma_data)
-    for name, value in found.model.state_dict().items():
+    checkpoint = _read(path, rescaled, sigma_data)
+    for name, value in checkpoint.model.state_dict().items():
         if not value.isfinite().all():
             raise InputError(f"{path}: {name!r} holds values that are not finite")
-    return found
+    return checkpoint
 
 
 def _read(path: Path, rescaled: bool, sigma_data: float) -> Checkpoint:
@@ -75,43 +85,54 @@ def _read(path: Path, rescaled: bool, sigma_data: float) -> Checkpoint:
 
 
 def read_edm(path: Path, sigma_data: float = 0.5) -> Checkpoint:
-    """Build the U-Net of EDM whose weights a file of tensors holds.
+    """Read the weights of a U-Net of EDM.
 
-    That is the state dictionary of an `EDMPrecond` around a `SongUNet` (github.com/NVlabs/edm) of
-    the "DDPM++" kind, without class labels, alone or beside its moving average; the pickled
-    networks that are public there hold code, and are not read.  Sizes follow from names and shapes.
+    Reads the state dictionary of an `EDMPrecond` around a `SongUNet` (github.com/NVlabs/edm) of the
+    "DDPM++" kind without class labels, with or without its moving average. The public pickled
+    networks contain code and are not read. Sizes follow from names and shapes.
 
     Parameters
     ----------
-    path : the file.
-    sigma_data : of the preconditioning, which the state does not tell; EDM's default is 0.5.
+    path : Path
+    sigma_data : float, optional
+        Of the preconditioning, which is not stored. Default: EDM's 0.5.
+
+    Returns
+    -------
+    Checkpoint
 
     Raises
     ------
-    InputError : no such file; one that holds more than tensors and plain values; names or shapes
-        that are not those of such a network.
+    InputError
+        No such file; a file with more than tensors and plain values; other names or shapes.
     """
     return _edm(path, _load(path), sigma_data)
 
 
 def read_ncsnv2(path: Path, rescaled: bool = False) -> Checkpoint:
-    """Build the NCSNv2 whose weights a checkpoint holds.
+    """Read an NCSNv2 from a checkpoint.
 
-    The checkpoint is what ncsnv2 (github.com/ermongroup/ncsnv2) and csgm-mri-langevin
-    (github.com/utcsilab/csgm-mri-langevin) write: a list [model state, optimiser state, epoch,
-    step, moving average], or a mapping that names them, or the model's state alone.  The moving
-    average is taken where there is one, and the noise levels from the model's buffer `sigmas`.
-    Depth, width and channels follow from the names and shapes.
+    Reads the files of ncsnv2 (github.com/ermongroup/ncsnv2) and csgm-mri-langevin
+    (github.com/utcsilab/csgm-mri-langevin): a list [model state, optimiser state, epoch, step,
+    moving average], a mapping of these, or the model's state. The moving average is preferred; the
+    noise levels are those of the buffer `sigmas`. Depth, width and channels follow from names and
+    shapes.
 
     Parameters
     ----------
-    path : the checkpoint.
-    rescaled : see `NCSNv2`; the checkpoint does not say.
+    path : Path
+    rescaled : bool, optional
+        See `NCSNv2`; not stored in the checkpoint.
+
+    Returns
+    -------
+    Checkpoint
 
     Raises
     ------
-    InputError : no such file; a file that holds more than tensors and plain values; names, shapes
-        or noise levels that are not an NCSNv2's.
+    InputError
+        No such file; a file with more than tensors and plain values; names, shapes or noise levels
+        that are not those of an NCSNv2.
     """
     return _ncsnv2(path, _load(path), rescaled)
 
@@ -133,7 +154,7 @@ def _load(path: Path) -> Any:
         raise InputError(f"{path}: no such file")
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
-    # what a file that is no checkpoint can make the reader of archives and pickles raise
+    # raised by the readers of archives and pickles for files that are not checkpoints
     except (
         pickle.UnpicklingError, RuntimeError, OSError, EOFError, ValueError, LookupError,
         AttributeError, TypeError, AssertionError,
@@ -141,14 +162,14 @@ def _load(path: Path) -> Any:
         foreign = re.search(r"GLOBAL ([\w.]+)", str(error))
         if foreign is not None:
             raise InputError(
-                f"{path}: it asks for {foreign[1]}, but only tensors and plain values are "
-                "unpickled: expected a checkpoint of state dictionaries alone"
+                f"{path}: contains {foreign[1]}, but only tensors and plain values are unpickled: "
+                "expected a checkpoint of state dictionaries"
             ) from error
         raise InputError(f"{path}: expected a checkpoint written by torch.save") from error
 
 
 def _parts(content: Any) -> tuple[Any, Any, Any, Any]:
-    """Model state, moving average, epoch and step; None for what is not there."""
+    """Return model state, moving average, epoch and step; None for a missing one."""
     if isinstance(content, (list, tuple)):
         state, _, epoch, step, average = (*content, *[None] * 5)[:5]
     elif isinstance(content, Mapping):
@@ -163,9 +184,9 @@ def _parts(content: Any) -> tuple[Any, Any, Any, Any]:
 
 
 def _named(state: Any) -> dict[str, Tensor]:
-    """Tensors by name, without the prefix of what was wrapped around the network.
+    """Return tensors by name without the prefix of a wrapper.
 
-    DataParallel puts `module.` before the names, torch.compile `_orig_mod.`, Lightning `model.`.
+    DataParallel adds `module.`, torch.compile `_orig_mod.`, Lightning `model.`.
     """
     if not isinstance(state, Mapping):
         return {}
@@ -191,7 +212,7 @@ def _built(path: Path, weights: dict[str, Tensor], rescaled: bool) -> NCSNv2:
         variant = "deepest"
     else:
         variant = "deeper" if "res5.0.conv1.weight" in weights else "plain"
-    with torch.device("meta"):  # names and shapes only: the file brings the values
+    with torch.device("meta"):  # names and shapes only: values are loaded
         model = NCSNv2(variant, first.shape[0], first.shape[1], len(sigmas), rescaled)
     _load_into(model, weights, path, f"an NCSNv2 ({variant}) of width {first.shape[0]}")
     return model
@@ -208,7 +229,7 @@ def _is_torchscript(path: Path) -> bool:
 def _edm(path: Path, content: Any, sigma_data: float) -> Checkpoint:
     state, average, *_ = _parts(content)
     averaged = _named(average)
-    # augmentation is of training alone, and the filters are those of 2 x 2 means
+    # augmentation is for training only; the filters are 2 x 2 means
     weights = {
         name: value
         for name, value in (_named(state) | averaged).items()
@@ -230,7 +251,7 @@ def _edm(path: Path, content: Any, sigma_data: float) -> Checkpoint:
         multipliers.append(weights[f"{prefix}{number - 1}.conv1.weight"].shape[0] // width)
         if f"{prefix}0.qkv.weight" in weights:
             attention.append(size)
-    with torch.device("meta"):  # names and shapes only: the file brings the values
+    with torch.device("meta"):  # names and shapes only: values are loaded
         model = EdmUnet(resolution, width, multipliers, blocks, attention, channels, sigma_data)
     _load_into(model, weights, path, "a DDPM++ U-Net of EDM without class labels")
     model = model.eval().requires_grad_(False)

@@ -1,4 +1,4 @@
-"""The U-Nets of EDM (Karras et al. 2022, arXiv 2206.00364), for weights that were trained there."""
+"""The U-Nets of EDM (Karras et al. 2022, arXiv 2206.00364), for weights of its public code."""
 
 from __future__ import annotations
 
@@ -18,19 +18,26 @@ class EdmUnet(nn.Module):
 
         D = c_skip x + c_out F(c_in x, log(sigma) / 4)
 
-    Parameters are named and shaped as in EDM's checkpoints (its `SongUNet` inside `EDMPrecond`,
-    with positional embedding and the standard encoder and decoder), so that these load by name.
-    Without labels and augmentation, which other images do not have.
+    Parameters have the names and shapes of EDM's checkpoints (`SongUNet` inside `EDMPrecond`, with
+    positional embedding and the standard encoder and decoder), which load by name. Labels and
+    augmentation are left out.
 
     Parameters
     ----------
-    resolution : that the names of the layers count from; images may have any size.
-    width : channels at full resolution.
-    multipliers : of the width at each scale; each further one halves the resolution.
-    blocks : residual blocks per scale.
-    attention : resolutions with self-attention in their blocks.
-    channels : of the image; 2 for the real and imaginary parts.
-    sigma_data : sd of each component of the training images.
+    resolution : int
+        Resolution in the names of the layers; images may have any size.
+    width : int
+        Channels at full resolution.
+    multipliers : sequence of int
+        Of the width at each scale; each further one halves the resolution.
+    blocks : int
+        Residual blocks per scale.
+    attention : sequence of int, optional
+        Resolutions with self-attention.
+    channels : int, optional
+        Of the image; 2 for the real and imaginary parts.
+    sigma_data : float, optional
+        Sd of each component of the training images.
     """
 
     def __init__(
@@ -66,11 +73,11 @@ class EdmUnet(nn.Module):
 
 
 class EdmPrior(ModelPrior):
-    """Pads, runs an `EdmUnet` in single precision; it does not tell its error variance."""
+    """Prior of an `EdmUnet` in single precision, without an error variance."""
 
     @torch.no_grad()
     def denoise(self, x: Tensor, sigma: Tensor) -> Tensor:
-        """E[x0 | x], complex (batch, y, x)."""
+        """Return E[x0 | x], complex (batch, y, x)."""
         parts = [self._denoise(part, level) for part, level in self.passes(x, sigma)]
         return torch.cat(parts)[: len(x)].to(x.dtype)
 
@@ -137,7 +144,7 @@ class _Unet(nn.Module):
             torch.arange(half, device=x.device, dtype=x.dtype) * (-math.log(10000) / (half - 1))
         ).exp()
         angles = level[:, None] * frequencies
-        # sines first, as the checkpoints' networks have them
+        # sines first, as in the checkpoints
         embedding = torch.cat((angles.sin(), angles.cos()), 1)
         embedding = F.silu(self.map_layer1(F.silu(self.map_layer0(embedding))))
         kept: list[Tensor] = []
@@ -155,7 +162,7 @@ class _Unet(nn.Module):
 
 
 class _Conv(nn.Module):
-    """3 x 3 or 1 x 1 convolution, after which the size is halved or before which it is doubled."""
+    """3 x 3 or 1 x 1 convolution, followed by downsampling or preceded by upsampling."""
 
     def __init__(self, before: int, after: int, kernel: int = 3, scaling: str = "") -> None:
         super().__init__()
@@ -173,7 +180,7 @@ class _Conv(nn.Module):
 
 
 class _Block(nn.Module):
-    """Residual block, modulated by the noise level, with self-attention behind it if asked for."""
+    """Residual block, modulated by the noise level, optionally followed by self-attention."""
 
     def __init__(
         self,
@@ -211,9 +218,9 @@ class _Block(nn.Module):
         return x
 
     def attended(self, x: Tensor) -> Tensor:
-        """What each pixel takes from all others, of x's shape."""
+        """Self-attention over pixels, in the shape of x."""
         batch, width, ny, nx = x.shape
-        # three neighbours on the axis of channels are query, key and value of one feature
+        # query, key and value of a feature are neighbouring channels
         qkv = self.qkv(self.norm2(x)).reshape(batch, width, 3, ny * nx)
         q, k, v = (part.transpose(1, 2) for part in qkv.unbind(2))
         return F.scaled_dot_product_attention(q, k, v).transpose(1, 2).reshape(x.shape)

@@ -1,4 +1,4 @@
-"""The U-Net for inference on a CPU, where what lies between convolutions costs as much as they."""
+"""The U-Net with fused kernels for inference on a CPU, limited by memory bandwidth."""
 
 from __future__ import annotations
 
@@ -16,10 +16,19 @@ ONE = [1, 1]  # padding, stride and dilation of the blocks' convolutions
 
 @cache
 def can_fuse(device: torch.device, precision: torch.dtype) -> bool:
-    """Whether oneDNN has kernels for that, and they are right: those that torch's compiler calls.
+    """Test whether oneDNN has correct fused kernels for a device and precision.
 
-    They are no public part of torch, and differ from processor to processor, so that one block is
-    tried first.
+    The kernels, those of torch's compiler, are not public and differ between processors: one block
+    is compared with its reference.
+
+    Parameters
+    ----------
+    device : torch.device
+    precision : torch.dtype
+
+    Returns
+    -------
+    bool
     """
     if device.type != "cpu" or not torch.backends.mkldnn.is_available():
         return False
@@ -31,7 +40,7 @@ def can_fuse(device: torch.device, precision: torch.dtype) -> bool:
     try:
         seen = x.to(precision, memory_format=torch.channels_last)
         found = FusedBlock(block, precision)(seen, embedding).float()
-    except (RuntimeError, AttributeError, TypeError):  # none of that name, shape or precision
+    except (RuntimeError, AttributeError, TypeError):  # no kernel of that name or precision
         return False
     expected = block(x.clone(), embedding)
     allowed = 1e-4 if precision == torch.float32 else 0.05
@@ -39,31 +48,45 @@ def can_fuse(device: torch.device, precision: torch.dtype) -> bool:
 
 
 def fused(model: DenoisingUnet, precision: torch.dtype) -> DenoisingUnet:
-    """A copy of the network with blocks that compute the same with fewer passes over memory.
+    """Copy a network with fused blocks, for images of one noise level at a time.
 
-    It takes images of one noise level at a time.  Weights are those of now.
+    Parameters
+    ----------
+    model : DenoisingUnet
+        Later changes of its weights do not affect the copy.
+    precision : torch.dtype
+        Of the convolutions.
+
+    Returns
+    -------
+    DenoisingUnet
     """
     blocks = {id(block): block for stage in (*model.down, *model.up) for block in stage}
-    twin = copy.deepcopy(model, dict(blocks))  # but for these, of which all is packed anew
-    for stage in (*twin.down, *twin.up):
+    network = copy.deepcopy(model, dict(blocks))  # not the blocks, whose weights are packed
+    for stage in (*network.down, *network.up):
         for i, block in enumerate(stage):
             stage[i] = FusedBlock(block, precision)
-    twin.requires_grad_(False).eval()
-    for part in (twin.head, twin.shrink, twin.grow, twin.tail):
+    network.requires_grad_(False).eval()
+    for part in (network.head, network.shrink, network.grow, network.tail):
         part.to(precision)
-    return twin
+    return network
 
 
 class FusedBlock(nn.Module):
-    """A `Block` of two kernels beside its normalisation.
+    """A `Block` as two fused kernels after its normalisation.
 
-    The modulation is folded into the weights of the first convolution, once for all images of a
-    noise level; the convolutions apply the activation and add the input as they write.
+    The modulation is folded into the weights of the first convolution, once per noise level; the
+    convolutions include the activation and the addition of the input.
+
+    Parameters
+    ----------
+    block : Block
+    precision : torch.dtype
     """
 
     def __init__(self, block: Block, precision: torch.dtype) -> None:
         super().__init__()
-        # in single precision, which folded weights are rounded from; no modules of this one
+        # single precision, from which folded weights are rounded; in a tuple, not registered
         self._trained = block.first, block.modulate, block.second
         self.norm = copy.deepcopy(block.norm).to(precision)
         self.precision = precision
@@ -73,7 +96,7 @@ class FusedBlock(nn.Module):
         self._shape: Any = None
 
     def forward(self, x: Tensor, embedding: Tensor) -> Tensor:
-        """Keep the shape (batch, width, y, x); the embedding is the same for the whole batch."""
+        """Apply to (batch, width, y, x); the embedding is the same for the whole batch."""
         plain, modulate, second = self._trained
         other = x.shape != self._shape
         if other or not torch.equal(self._embedding, embedding):
@@ -92,10 +115,10 @@ class FusedBlock(nn.Module):
         return convolve.binary(h, x, *self._second, ONE, ONE, ONE, 1, "add", None, None, [], None)
 
     def _packed(self, weight: Tensor, bias: Any, shape: Any) -> tuple[Tensor, Tensor]:
-        """Weights in the order in which the kernel wants them, which depends on the shape.
+        """Return weights in the memory layout of the kernel, which depends on the shape.
 
-        Given another, it reorders them at every call: for the coarsest scale of an image of 128
-        that takes forty times as long as the convolution.
+        In another layout the kernel reorders them at every call, which at the coarsest scale of a
+        128 x 128 image takes 40 times as long as the convolution.
         """
         weight = weight.to(self.precision).contiguous(memory_format=torch.channels_last)
         pack = torch.ops.mkldnn._reorder_convolution_weight

@@ -1,4 +1,4 @@
-"""A Gaussian prior with a given spectrum, whose posterior is known in closed form."""
+"""A stationary Gaussian prior, whose posterior has a closed form."""
 
 from __future__ import annotations
 
@@ -13,32 +13,33 @@ class GaussianPrior:
 
     Parameters
     ----------
-    spectrum : (y, x) variance of each real component of the centred orthonormal k-space.
+    spectrum : float tensor, (y, x)
+        Variance of each real component of the centred orthonormal k-space.
     """
 
     def __init__(self, spectrum: Tensor) -> None:
         self.spectrum = spectrum
 
     def denoise(self, x: Tensor, sigma: Tensor) -> Tensor:
-        """Wiener filter, E[x0 | x]."""
+        """Return E[x0 | x] by the Wiener filter."""
         spectrum = self.spectrum.to(x.device)
         gain = spectrum / (spectrum + sigma.view(-1, 1, 1) ** 2)
         return to_image(gain * to_kspace(x))
 
     def denoise_with_variance(self, x: Tensor, sigma: Tensor) -> tuple[Tensor, Tensor]:
-        """Wiener filter and its mean error variance, the same in every pixel."""
+        """Return E[x0 | x] and its mean error variance, the same in every pixel."""
         noise = sigma.view(-1, 1, 1) ** 2
         spectrum = self.spectrum.to(x.device)
         variance = (spectrum * noise / (spectrum + noise)).mean((-2, -1), keepdim=True)
         return self.denoise(x, sigma), variance.expand(x.shape)
 
     def error_spectrum(self, sigma: float, shape: tuple[int, int]) -> Tensor:
-        """Relative power of the Wiener filter's error at each spatial frequency, mean 1."""
+        """Return the relative error power of the Wiener filter at each frequency, mean 1."""
         power = self.spectrum / (self.spectrum + sigma**2)
         return power / power.mean()
 
     def image_spectrum(self, shape: tuple[int, int]) -> Tensor:
-        """The spectrum that it was made with."""
+        """Return the spectrum."""
         return self.spectrum
 
     def sample(self, count: int, generator: torch.Generator) -> Tensor:

@@ -1,4 +1,4 @@
-"""A mixture of Gaussians, whose denoiser and posterior are known in closed form."""
+"""A mixture of Gaussians, whose denoiser and posterior have a closed form."""
 
 from __future__ import annotations
 
@@ -9,14 +9,15 @@ from scoremri_core.mri.fourier import to_image, to_kspace
 
 
 class GaussianMixturePrior:
-    """Complex images of one of several kinds, each a mean image and a stationary Gaussian.
+    """Mixture of stationary complex Gaussians with different means.
 
     Parameters
     ----------
-    weights : (component,) probability of each; they are brought to a sum of 1.
-    means : (component, y, x) complex.
-    spectra : (component, y, x) variance of each real component of the centred orthonormal
-        k-space about the mean.
+    weights : float tensor, (component,)
+        Probabilities, normalised to a sum of 1.
+    means : complex64 tensor, (component, y, x)
+    spectra : float tensor, (component, y, x)
+        Variance of each real component of the centred orthonormal k-space about the mean.
     """
 
     def __init__(self, weights: Tensor, means: Tensor, spectra: Tensor) -> None:
@@ -26,16 +27,15 @@ class GaussianMixturePrior:
         self._kmeans = to_kspace(means)
 
     def denoise(self, x: Tensor, sigma: Tensor) -> Tensor:
-        """E[x0 | x], the components' Wiener filters by their probability given x."""
+        """Return E[x0 | x], the Wiener filters weighted by the probabilities given x."""
         apart = self._apart(x)
         share = self._probabilities(apart, sigma)[..., None, None]
         return to_image((share * self._filtered(apart, sigma)).sum(1))
 
     def denoise_with_variance(self, x: Tensor, sigma: Tensor) -> tuple[Tensor, Tensor]:
-        """E[x0 | x] and the variance of each real component given x, real (batch, y, x).
+        """Return E[x0 | x] and the variance of each real component given x, real (batch, y, x).
 
-        Within a component the variance is the same in every pixel; what the components disagree
-        on is added where they do.
+        The sum of the variance within components, the same in every pixel, and between components.
         """
         apart = self._apart(x)
         share = self._probabilities(apart, sigma)[..., None, None]
@@ -46,15 +46,15 @@ class GaussianMixturePrior:
         return denoised, (share * (within + disagreement)).sum(1)
 
     def probabilities(self, x: Tensor, sigma: Tensor) -> Tensor:
-        """p(component | x), (batch, component)."""
+        """Return p(component | x), (batch, component)."""
         return self._probabilities(self._apart(x), sigma)
 
     def log_density(self, x: Tensor, sigma: Tensor) -> Tensor:
-        """log p_sigma(x) up to a constant, (batch,), whose gradient is the score."""
+        """Return log p_sigma(x) up to a constant, (batch,)."""
         return torch.logsumexp(self._log_joint(self._apart(x), sigma), 1)
 
     def error_spectrum(self, sigma: float, shape: tuple[int, int]) -> Tensor:
-        """Relative power at each spatial frequency, mean 1, within the components."""
+        """Return the relative error power within components at each frequency, mean 1."""
         power = (self.spectra / (self.spectra + sigma**2)).mean(0)
         return power / power.mean()
 
@@ -79,7 +79,7 @@ class GaussianMixturePrior:
         return torch.softmax(self._log_joint(apart, sigma), 1).to(apart.real.dtype)
 
     def _log_joint(self, apart: Tensor, sigma: Tensor) -> Tensor:
-        # summed in double precision: the sums over pixels are large, and their differences decide
+        # double precision: small differences of large sums over pixels
         variance = self.spectra.to(apart.device) + sigma.view(-1, 1, 1, 1) ** 2
         power = apart.real.square() + apart.imag.square()
         energy = (power / variance / 2 + variance.log()).sum((-2, -1), dtype=torch.float64)

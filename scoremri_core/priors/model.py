@@ -1,4 +1,4 @@
-"""What priors around a network have in common."""
+"""Base class of priors that are networks."""
 
 from __future__ import annotations
 
@@ -12,18 +12,21 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-_MOVING = threading.Lock()  # so that two threads do not make the same copy
+_COPY_LOCK = threading.Lock()  # two threads must not make the same copy
 
 
 class ModelPrior(ABC):
-    """A prior around a network.
+    """A network as a prior.
 
     Parameters
     ----------
-    model : the network, in evaluation mode.
-    card : what is known of it; `name` and the factors on the error variance (`variance_scale` and
-        `inflation`, see `PosteriorOptions`) are read here.
-    chunk : images per pass on a GPU, which bounds the memory.
+    model : nn.Module
+        In evaluation mode.
+    card : dict
+        Its card, with `name` and the factors on the error variance (`variance_scale` and
+        `inflation`, see `PosteriorOptions`).
+    chunk : int, optional
+        Images per pass on a GPU.
     """
 
     def __init__(self, model: nn.Module, card: dict[str, Any], chunk: int = 8) -> None:
@@ -36,19 +39,18 @@ class ModelPrior(ABC):
         self._copies: dict[torch.device, ModelPrior] = {}
 
     def __getstate__(self) -> dict[str, Any]:
-        """Copied and pickled without what is made from the weights again."""
+        """Copy and pickle without the copies on other devices."""
         return {**self.__dict__, "_copies": {}}
 
     def to(self, device: torch.device) -> ModelPrior:
-        """The prior on a device: itself where its weights are there, else a copy of it.
+        """Return the prior on a device: this object, or a cached copy of it.
 
-        The weights of this object stay where they are, since another thread may be using them.
-        The copy is made once, and is the same whenever it is asked for.
+        The weights of this object are not moved, since another thread may be using them.
         """
         device = _numbered(device)
         if all(held.device == device for held in _tensors(self.model)):
             return self
-        with _MOVING:
+        with _COPY_LOCK:
             if device not in self._copies:
                 moved = copy.copy(self)
                 moved.model = copy.deepcopy(self.model).to(device)
@@ -56,11 +58,20 @@ class ModelPrior(ABC):
             return self._copies[device]
 
     def passes(self, x: Tensor, sigma: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
-        """Parts of a batch, all of one size; the last is filled up with copies of its last image.
+        """Split a batch into parts of one size, the last padded with copies of its last image.
 
-        Kernels round by the size of the batch (those for AMX and those of a GPU above all), and a
-        sample is to be the same alone and in company.  On a CPU each image goes alone, which is as
-        fast as eight together.
+        Rounding in kernels depends on the batch size (in particular for AMX and on GPUs), but a
+        sample must not depend on the batch. Images go one by one on a CPU, which is as fast.
+
+        Parameters
+        ----------
+        x : complex tensor, (batch, y, x)
+        sigma : float tensor, (batch,)
+
+        Yields
+        ------
+        x, sigma : tensor
+            Parts of equal length.
         """
         size = 1 if x.device.type == "cpu" else self.chunk
         if missing := -len(x) % size:
@@ -70,7 +81,7 @@ class ModelPrior(ABC):
 
     @abstractmethod
     def denoise(self, x: Tensor, sigma: Tensor) -> Tensor:
-        """E[x0 | x], complex (batch, y, x)."""
+        """Return E[x0 | x], complex (batch, y, x)."""
 
 
 def _tensors(model: nn.Module) -> Iterator[Tensor]:
@@ -78,7 +89,7 @@ def _tensors(model: nn.Module) -> Iterator[Tensor]:
 
 
 def _numbered(device: torch.device) -> torch.device:
-    """The device with its number: tensors on "cuda" say that they are on "cuda:0"."""
+    """Add the index to a device: tensors moved to "cuda" are on "cuda:0"."""
     if device.type == "cuda" and device.index is None:
         return torch.device("cuda", torch.cuda.current_device())
     return device

@@ -1,4 +1,4 @@
-"""From sampled slices to a reconstruction on the matrix of the image, in the caller's units."""
+"""Assemble sampled slices into a reconstruction on the image matrix, in the caller's units."""
 
 from __future__ import annotations
 
@@ -12,17 +12,28 @@ from numpy.typing import NDArray
 from scoremri_core.kspace import KSpace
 from scoremri_core.mri.classical import best_classical, zero_filled
 from scoremri_core.mri.fourier import to_image
-from scoremri_core.mri.sampling import unacquired
+from scoremri_core.mri.sampling import unsampled_fraction
 from scoremri_core.recon.prepare import Slice
 from scoremri_core.recon.request import Request
-from scoremri_core.recon.result import Info, Reconstruction, standard_deviation
+from scoremri_core.recon.result import PER_SLICE, Info, Reconstruction, standard_deviation
 
 Array = NDArray[Any]
 
 
 @dataclass
 class Finished:
-    """Images of a slice on its own matrix, in the caller's units; and what `Info` says of it."""
+    """Images of a slice on the image matrix in the caller's units, and its fields of `Info`.
+
+    Attributes
+    ----------
+    mean : complex64 array, (y, x)
+    samples : complex64 array, (sample, y, x)
+        NaN if the slice could not be sampled.
+    maps : complex64 array, (set, coil, y, x), or None
+    references : dict of complex64 array, (y, x)
+    unsampled_fraction, sigma_n, sigma_thermal, misfit, inconsistent_lines, scale : float
+    fallback : str or None
+    """
 
     mean: Array
     samples: Array
@@ -37,17 +48,27 @@ class Finished:
     fallback: str | None
 
 
-def finish(own: Slice, request: Request) -> Finished:
-    """Posterior samples and their mean; of a slice that has none, the best classical image."""
-    full, noise, box = own.full, own.noise, own.box
-    maps = None if own.maps is None else box.full_maps(own.maps)
-    sampled = own.fallback is None and own.samples is not None
+def finish(slice_: Slice, request: Request) -> Finished:
+    """Convert a slice's samples and compute their mean, or the classical image if it has none.
+
+    Parameters
+    ----------
+    slice_ : Slice
+    request : Request
+
+    Returns
+    -------
+    Finished
+    """
+    full, noise, box = slice_.full, slice_.noise, slice_.box
+    maps = None if slice_.maps is None else box.full_maps(slice_.maps)
+    sampled = slice_.fallback is None and slice_.samples is not None
 
     def classical() -> Array:
         return best_classical(full.values, maps, noise.initial_covariance, full.averages, full.mask)
 
     if sampled:
-        samples = box.image(np.asarray(own.samples))
+        samples = box.image(np.asarray(slice_.samples))
         mean = samples.mean(0)
     else:
         samples = np.full((request.samples, *full.mask.shape), np.nan, np.complex64)
@@ -65,28 +86,34 @@ def finish(own: Slice, request: Request) -> Finished:
         samples=full.image(samples * phase),
         maps=maps if request.keep_maps else None,
         references={name: full.image(image * phase) for name, image in references.items()},
-        unsampled_fraction=unacquired(full.mask),
-        sigma_n=noise.sigma_used(own.misfit) * unit,
+        unsampled_fraction=unsampled_fraction(full.mask),
+        sigma_n=noise.sigma_used(slice_.misfit) * unit,
         sigma_thermal=noise.sigma_thermal * unit,
-        misfit=noise.thermal_misfit(own.misfit),
-        inconsistent_lines=own.inconsistent,
-        scale=own.scale / box.factor * unit,
-        fallback=own.fallback,
+        misfit=noise.thermal_misfit(slice_.misfit),
+        inconsistent_lines=slice_.inconsistent_lines,
+        scale=slice_.scale / box.factor * unit,
+        fallback=slice_.fallback,
     )
 
 
 def assemble(
     request: Request, parts: Sequence[Finished], coils: int, denoiser: Any, evaluations: int
 ) -> Reconstruction:
-    """A stack of slices.
+    """Stack slices into a reconstruction.
 
     Parameters
     ----------
+    request : Request
+    parts : sequence of Finished
     coils : int
-    denoiser : object or None
-        The prior; None if no samples were asked for.
+    denoiser : Denoiser or None
+        The prior; None if no samples were requested.
     evaluations : int
-        Of it, per sample.
+        Denoiser evaluations per sample.
+
+    Returns
+    -------
+    Reconstruction
     """
     mean, samples = (
         np.stack([getattr(part, name) for part in parts]) for name in ("mean", "samples")
@@ -105,7 +132,7 @@ def assemble(
 
 
 def _zero_filled(full: KSpace, maps: Array | None) -> Array:
-    """Combined with the coil maps; without any, the root sum of squares."""
+    """Zero-filled image, coil-combined with the maps or by root sum of squares without maps."""
     if maps is None:
         return np.asarray(np.linalg.norm(to_image(full.values), axis=0), np.complex64)
     sets = np.stack([zero_filled(full.values, one) for one in maps])
@@ -115,7 +142,7 @@ def _zero_filled(full: KSpace, maps: Array | None) -> Array:
 
 
 def _phase(maps: Array | None, virtual_coil: Array | None) -> Any:
-    """Factor that gives an image the phase that a virtual coil sees."""
+    """Phase factor (y, x) that refers an image to the phase of the virtual coil."""
     if maps is None or virtual_coil is None:
         return np.complex64(1)
     seen = np.tensordot(virtual_coil.conj(), maps[0], axes=1)
@@ -123,7 +150,7 @@ def _phase(maps: Array | None, virtual_coil: Array | None) -> Any:
 
 
 def _stacked(parts: Sequence[Finished], coils: int, kept: bool) -> Array:
-    """Maps (slice, set, coil, y, x); NaN in a slice without, zero in a set that a slice lacks."""
+    """Stack maps (slice, set, coil, y, x); NaN in a slice without maps, zero in missing sets."""
     sets = max((len(part.maps) for part in parts if part.maps is not None), default=int(kept))
     shape = len(parts), sets, coils, *parts[0].mean.shape
     stacked = np.full(shape, np.nan, np.complex64)
@@ -136,26 +163,20 @@ def _stacked(parts: Sequence[Finished], coils: int, kept: bool) -> Array:
 
 def _info(request: Request, parts: Sequence[Finished], denoiser: Any, evaluations: int) -> Info:
     drawing = request.drawing
+    per_slice: dict[str, Any] = {
+        name: tuple(getattr(part, name) for part in parts) for name in PER_SLICE
+    }
     variance_scale, inflation = drawing.factors(denoiser)
-
-    def of_each(name: str) -> tuple[Any, ...]:
-        return tuple(getattr(part, name) for part in parts)
 
     return Info(
         sampler=drawing.name,
         samples=request.samples,
         prior="none" if denoiser is None else getattr(denoiser, "name", type(denoiser).__name__),
         seed=request.seeds[0],
-        steps=drawing.options.steps if drawing.wanted else 0,
+        steps=drawing.options.steps if drawing.draws_samples else 0,
         evaluations=evaluations,
         effective_samples=drawing.effective_samples(request.samples),
         variance_scale=variance_scale,
         inflation=inflation,
-        unsampled_fraction=of_each("unsampled_fraction"),
-        sigma_n=of_each("sigma_n"),
-        sigma_thermal=of_each("sigma_thermal"),
-        misfit=of_each("misfit"),
-        inconsistent_lines=of_each("inconsistent_lines"),
-        scale=of_each("scale"),
-        fallback=of_each("fallback"),
+        **per_slice,
     )

@@ -1,4 +1,4 @@
-"""Coil maps and noise of a slice: decided here for the stream, for arrays and for volumes alike."""
+"""Coil maps and noise of a slice, for the stream, arrays and volumes."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from scoremri_core.errors import InputError
 from scoremri_core.isolation import isolated
 from scoremri_core.kspace import KSpace
-from scoremri_core.mri.coils.maps import calibration_extent, estimate_coil_maps, too_small
+from scoremri_core.mri.coils.maps import calibration_extent, calibration_warning, estimate_coil_maps
 from scoremri_core.mri.fourier import resize
 from scoremri_core.mri.sampling import Box
 from scoremri_core.recon.memo import Memo
@@ -21,7 +21,7 @@ logger = logging.getLogger(__name__)
 
 Array = NDArray[np.complex64]
 
-MISPLACED = 100.0  # power at the corners of k-space over that at its centre
+MISPLACED = 100.0  # power at the corners of k-space over that at its centre, if DC is not centred
 
 
 @dataclass
@@ -31,15 +31,15 @@ class Calibrated:
     Attributes
     ----------
     box : Box
-        That grid.
+        The grid.
     kspace : KSpace
-        The slice on it.
+        The slice on the grid.
     noise : NoiseModel
-    maps : complex64, (set, coil, y, x), or None
+    maps : complex64 array, (set, coil, y, x), or None
     problem : str or None
         Why the slice cannot be sampled.
     warning : str or None
-        What is wrong with the calibration lines.
+        Limitation of the calibration lines.
     """
 
     box: Box
@@ -57,38 +57,34 @@ def calibrate(
     device: str = "cpu",
     memo: Memo | None = None,
 ) -> Calibrated:
-    """Coil maps and noise of one slice.
+    """Estimate coil maps and noise of one slice.
 
-    The noise is the given one, or estimated from the edges of k-space. Coil maps are estimated
-    under it from the calibration lines. If these lines show more noise under the maps, it is raised
-    to that, and the maps are estimated again.
+    The noise is given or estimated from the edges of k-space. If the residual of the calibration
+    lines under the coil maps exceeds it, it is raised and the maps are estimated again.
 
     Parameters
     ----------
-    kspace : KSpace
-        Of a slice, (coil, y, x).
-    maps : complex64, (set, coil, y, x), or 1, 2 or "auto"
-        Given maps, or the number of sets to estimate.
+    kspace : KSpace, (coil, y, x)
+    maps : complex64 array, (set, coil, y, x), or 1, 2 or "auto"
+        Coil maps, or the number of sets to estimate.
     device : str
-        Where to estimate them.
+        "cpu", "cuda" or "cuda:N", for the coil maps.
     memo : Memo, optional
-        Keeps maps for frames with the same calibration and noise.
+        Cache of coil maps of frames with the same calibration and noise.
 
     Returns
     -------
     Calibrated
-        With a `problem` if there is no noise estimate or there are no calibration lines.
+        With a `problem` if the noise cannot be estimated or there are no calibration lines.
     """
     box = Box(kspace.mask)
     inner = _on_box(kspace, box)
     result = Calibrated(box, inner, NoiseModel(inner.noise_covariance, inner.averages))
     if not inner.mask.any():
-        result.problem = "k-space holds no measured sample"
+        result.problem = "k-space holds no measured samples"
         return result
     if _is_misplaced(inner.values):
-        result.problem = (
-            "the largest values lie at the corners of k-space: expected DC at its centre"
-        )
+        result.problem = "the largest values lie at the corners of k-space: expected DC at centre"
         return result
     try:
         result.noise = NoiseModel.of(inner)
@@ -98,11 +94,10 @@ def calibrate(
             return _logged(result)
         source = kspace if kspace.calibration is None else kspace.calibration
         memo = Memo() if memo is None else memo
-        result.warning = too_small(calibration_extent(source.mask))
+        result.warning = calibration_warning(calibration_extent(source.mask))
         result.maps = _maps(source, result, maps, device, memo)
         if result.noise.update_from_calibration(inner, result.maps):
             result.maps = _maps(source, result, maps, device, memo)
-            # as if these maps were given
             result.noise.update_from_calibration(inner, result.maps)
     except InputError as error:
         result.problem = str(error)
@@ -112,12 +107,14 @@ def calibrate(
 def _logged(result: Calibrated) -> Calibrated:
     if result.noise.raised_by > 1:
         logger.info(
-            "the calibration lines show %.2f times the assumed noise sd", result.noise.raised_by
+            "residual of the calibration lines is %.2f times the noise sd; noise raised",
+            result.noise.raised_by,
         )
     return result
 
 
 def _on_box(kspace: KSpace, box: Box) -> KSpace:
+    """Crop k-space to the grid of a box."""
     if box.shape == kspace.mask.shape:
         return kspace
     averages = kspace.averages
@@ -130,7 +127,7 @@ def _on_box(kspace: KSpace, box: Box) -> KSpace:
 
 
 def _maps(source: KSpace, of: Calibrated, sets: int | str, device: str, memo: Memo) -> Array:
-    """Maps of the calibration lines `source` under the present noise, for the grid of a slice."""
+    """Estimate maps from the lines of `source` under the noise of `of`, on the grid of `of`."""
     unit = of.kspace.unit
     covariance = np.asarray(of.noise.covariance) * unit**2
 
@@ -145,7 +142,7 @@ def _maps(source: KSpace, of: Calibrated, sets: int | str, device: str, memo: Me
 
 
 def _is_misplaced(values: Array) -> bool:
-    """Whether DC seems to be at the corner: k-space as an FFT gives it, not shifted."""
+    """Whether DC seems to be at index 0, as in the output of an FFT without shift."""
     power = np.sum(np.abs(values) ** 2, axis=0)
     centre = tuple(slice(n // 2 - n // 16, n // 2 + n // 16 + 1) for n in power.shape)
     corners = np.fft.fftshift(power)[centre].sum()

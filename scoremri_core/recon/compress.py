@@ -1,4 +1,4 @@
-"""K-space of fewer, virtual coils, with its noise and its calibration lines."""
+"""Coil compression of k-space together with its noise and calibration lines."""
 
 from __future__ import annotations
 
@@ -13,53 +13,52 @@ from scoremri_core.recon.memo import Memo
 
 @isolated
 def compress(kspace: KSpace, coils: int, memo: Memo | None = None) -> tuple[KSpace, float]:
-    """K-space of the virtual coils that keep most of the signal.
+    """Compress k-space to virtual coils.
 
     Parameters
     ----------
     kspace : KSpace
-        Of a slice or volume. The virtual coils are found from its calibration lines, if it has any
-        of a separate scan.
+        A slice or volume. A separate calibration scan, if any, determines the virtual coils.
     coils : int
         Number of virtual coils.
     memo : Memo, optional
-        Keeps what frames with the same calibration share.
+        Cache of the compression of frames with the same calibration.
 
     Returns
     -------
     compressed : KSpace
     loss : float
-        Fraction of the signal's energy that is lost.
+        Lost fraction of the signal energy.
 
     Raises
     ------
     InputError
-        No virtual coil, or more than there are coils; no noise estimate.
+        `coils` is below 1 or above the number of coils, or the noise cannot be estimated.
     """
     memo = Memo() if memo is None else memo
     covariance = kspace.noise_covariance
     if covariance is None and not kspace.is_volume:
         covariance = covariance_from_edges(kspace.values, kspace.averages, kspace.mask)
-    source = kspace if kspace.calibration is None else kspace.calibration
-    known = None if covariance is None else covariance * kspace.unit**2
-    key = coils, None if known is None else known.tobytes()
+    calibration = kspace.calibration
+    source = kspace if calibration is None else calibration
+    measured = None if covariance is None else covariance * kspace.unit**2
+    key = coils, None if measured is None else measured.tobytes()
 
     def find() -> CoilCompression:
-        noise = None if known is None else known / source.unit**2
+        noise = None if measured is None else measured / source.unit**2
         return coil_compression(source.values, coils, noise, source.mask)
 
-    def lines() -> KSpace:
-        return replace(source, values=found.compressed(source.values))
-
-    found = memo.get(source, ("compression", *key), find)
-    return (
-        replace(
-            kspace,
-            values=found.compressed(kspace.values),
-            noise_covariance=None if covariance is None else found.covariance(covariance),
-            calibration=None
-            if kspace.calibration is None
-            else memo.get(source, ("compressed", *key), lines),
-        ),
-        found.loss,
+    compression = memo.get(source, ("compression", *key), find)
+    if calibration is not None:
+        calibration = memo.get(
+            source,
+            ("compressed", *key),
+            lambda: replace(source, values=compression.compressed(source.values)),
+        )
+    compressed = replace(
+        kspace,
+        values=compression.compressed(kspace.values),
+        noise_covariance=None if covariance is None else compression.covariance(covariance),
+        calibration=calibration,
     )
+    return compressed, compression.loss

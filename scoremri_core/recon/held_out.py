@@ -1,4 +1,4 @@
-"""Lines that are held back from samples and from the classical image, to see which knows better."""
+"""Cross-validation of posterior samples with held-out k-space lines."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from scoremri_core.mri.coils.maps import calibration_extent
 from scoremri_core.mri.fourier import to_kspace
 from scoremri_core.recon.prepare import Slice
 
-EVERY = 4  # one line in so many is held back
-CENTRE = 8  # share of the lines about DC that are not, where there is no calibration region: 1 in 8
-WORSE = 1.25  # square error in held lines, over that of the classical image
+EVERY = 4  # every 4th line outside the calibration region is held out
+CENTRE = 8  # without a calibration region, 1/8 of the lines around DC are not held out
+MAX_ERROR_RATIO = 1.25  # squared error in held-out lines over that of the classical image
 
 Complex = NDArray[np.complex64]
 
@@ -25,49 +25,70 @@ Complex = NDArray[np.complex64]
 def worse_than_classical(
     slices: Sequence[Slice], draw: Callable[[list[Slice]], Any]
 ) -> list[Slice]:
-    """Those whose samples predict lines that they have not seen worse than a classical image.
+    """Find slices whose samples predict held-out lines worse than a classical image does.
 
-    Both are made again without some of the lines beyond the calibration region, and compared in
-    each of these by the square of what they miss; the geometric mean of the ratios counts, so that
-    a line that is corrupt itself decides nothing.  Without enough lines the samples are kept.
+    Samples and the CG-SENSE image are reconstructed again without some of the lines outside the
+    calibration region. The criterion is the geometric mean over the held-out lines of the ratio of
+    squared errors, to which a single corrupt line contributes little.
 
     Parameters
     ----------
-    slices : prepared; they stay as they are.
-    draw : draws samples of slices.
+    slices : sequence of Slice
+        Sampled slices; not modified.
+    draw : callable
+        Draws samples of a list of slices, in place.
+
+    Returns
+    -------
+    list of Slice
+        Without slices that have too few lines for the comparison.
     """
-    held = [_held_lines(own) for own in slices]
-    parts = [_without(own, lines) for own, lines in zip(slices, held, strict=True)]
+    held = [_held_out_lines(slice_) for slice_ in slices]
+    parts = [_without(slice_, lines) for slice_, lines in zip(slices, held, strict=True)]
     draw([part for part, lines in zip(parts, held, strict=True) if lines.any()])
     return [
-        own
-        for own, part, lines in zip(slices, parts, held, strict=True)
-        if lines.any() and part.fallback is None and _ratio(own, part, lines) > WORSE
+        slice_
+        for slice_, part, lines in zip(slices, parts, held, strict=True)
+        if lines.any()
+        and part.fallback is None
+        and _error_ratio(slice_, part, lines) > MAX_ERROR_RATIO
     ]
 
 
-def missed(own: Slice, image: Complex) -> NDArray[np.float64]:
-    """What an image (set, y, x) leaves of the measured samples, |.|^2 in unit noise, (y, x)."""
-    rest = to_kspace((np.asarray(own.maps) * image[:, None]).sum(0)) - own.kspace.values
-    power: NDArray[np.float64] = np.sum(np.abs(own.noise.white(rest)) ** 2, axis=0)
-    return power * own.kspace.mask
+def residual_power(slice_: Slice, image: Complex) -> NDArray[np.float64]:
+    """Squared residual of the measured samples, summed over whitened coils.
+
+    Parameters
+    ----------
+    slice_ : Slice
+    image : complex64 array, (set, y, x)
+
+    Returns
+    -------
+    float64 array, (y, x)
+        Zero where not measured.
+    """
+    rest = to_kspace((np.asarray(slice_.maps) * image[:, None]).sum(0)) - slice_.kspace.values
+    power: NDArray[np.float64] = np.sum(np.abs(slice_.noise.white(rest)) ** 2, axis=0)
+    return power * slice_.kspace.mask
 
 
-def classical(own: Slice) -> Complex:
-    """CG-SENSE (set, y, x) with the noise that was believed before any sampling."""
-    kspace, noise = own.kspace, own.noise
-    maps = np.asarray(own.maps)
+def classical(slice_: Slice) -> Complex:
+    """Reconstruct a slice by CG-SENSE under the initial noise covariance, (set, y, x)."""
+    kspace, noise = slice_.kspace, slice_.noise
+    maps = np.asarray(slice_.maps)
     return cg_sense(kspace.values, maps, noise.initial_covariance, noise.averages, mask=kspace.mask)
 
 
-def _without(own: Slice, lines: NDArray[np.bool_]) -> Slice:
-    kspace = replace(own.kspace, values=own.kspace.values * ~lines, mask=own.kspace.mask & ~lines)
-    return replace(own, kspace=kspace)
+def _without(slice_: Slice, lines: NDArray[np.bool_]) -> Slice:
+    kspace = slice_.kspace
+    kspace = replace(kspace, values=kspace.values * ~lines, mask=kspace.mask & ~lines)
+    return replace(slice_, kspace=kspace)
 
 
-def _held_lines(own: Slice) -> NDArray[np.bool_]:
-    """True in the lines that are held back, (y, 1)."""
-    mask = own.kspace.mask
+def _held_out_lines(slice_: Slice) -> NDArray[np.bool_]:
+    """Choose the held-out lines, (y, 1)."""
+    mask = slice_.kspace.mask
     ny = len(mask)
     try:
         centre = calibration_extent(mask)[0]
@@ -80,9 +101,10 @@ def _held_lines(own: Slice) -> NDArray[np.bool_]:
     return held
 
 
-def _ratio(own: Slice, part: Slice, held: NDArray[np.bool_]) -> float:
-    """Geometric mean over the held lines of the samples' square error over the classical one's."""
+def _error_ratio(slice_: Slice, part: Slice, held: NDArray[np.bool_]) -> float:
+    """Geometric mean over held-out lines of squared error of samples over classical image."""
     ours, theirs = (
-        missed(own, image).sum(1)[held[:, 0]] for image in (np.asarray(part.mean), classical(part))
+        residual_power(slice_, image).sum(1)[held[:, 0]]
+        for image in (np.asarray(part.mean), classical(part))
     )
     return float(np.exp(np.mean(np.log(ours / theirs))))

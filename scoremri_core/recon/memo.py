@@ -1,4 +1,4 @@
-"""Results that serve several frames, kept by what they were computed from."""
+"""Cache of results that several frames share."""
 
 from __future__ import annotations
 
@@ -9,44 +9,50 @@ from typing import Any, TypeVar
 
 T = TypeVar("T")
 
-KEPT = 64
+MAX_ENTRIES = 64
 
 
 class Memo:
-    """Keeps the last results of computations on an object, such as the calibration lines of a scan.
+    """Least-recently-used cache of computations on an object, such as calibration lines.
 
-    A kept result is what the computation would give again, to the last bit.
+    Thread-safe.
     """
 
     def __init__(self) -> None:
-        self._kept: OrderedDict[tuple[Any, ...], tuple[Any, Any]] = OrderedDict()
+        self._entries: OrderedDict[tuple[Any, ...], tuple[Any, Any]] = OrderedDict()
         self._lock = threading.Lock()
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """Pickled without its contents, since identities do not outlive the process."""
+        """Pickle without contents: object identities end with the process."""
         return Memo, ()
 
     def get(self, source: Any, key: tuple[Any, ...], compute: Callable[[], T]) -> T:
-        """The kept result for a source and a key, or else that of `compute`.
+        """Return the cached result of a computation, or compute it.
 
         Parameters
         ----------
         source : object
-            Recognised by its identity.
+            Input of the computation, compared by identity.
         key : tuple
-            Everything else that the result depends on.
+            All other inputs, hashable.
         compute : callable
+            Called without arguments on a miss.
+
+        Returns
+        -------
+        object
+            Result of `compute`.
         """
         full = (id(source), *key)
         with self._lock:
-            if full in self._kept:
-                self._kept.move_to_end(full)
-                known: T = self._kept[full][1]
+            if full in self._entries:
+                self._entries.move_to_end(full)
+                known: T = self._entries[full][1]
                 return known
         result = compute()
         with self._lock:
-            # the source is kept as well, so that no other object takes its id
-            self._kept[full] = source, result
-            if len(self._kept) > KEPT:
-                self._kept.popitem(last=False)
+            # keep a reference to the source, so that its id is not reused
+            self._entries[full] = source, result
+            if len(self._entries) > MAX_ENTRIES:
+                self._entries.popitem(last=False)
         return result

@@ -1,16 +1,18 @@
-"""The noise that the likelihood allows for: every rule of it, in the order in which they apply.
+"""Noise covariance of the likelihood.
+
+Its steps, in order of application:
 
 1. Given, or estimated from the edges of k-space (`NoiseModel.of`).
-2. Raised to what the calibration lines show under the coil maps (`update_from_calibration`).
-3. Raised to the smallest level that can be computed with (`apply_floor`).
-4. Raised to the residual of the samples, which are drawn again (`update_from_samples`). Within a
-   run the default sampler adapts the level per spatial frequency and line
+2. Raised to the residual of the calibration lines under the coil maps (`update_from_calibration`).
+3. Raised to a floor for numerical stability (`apply_floor`).
+4. Raised to the residual of the samples, followed by resampling (`update_from_samples`). During
+   sampling, the default sampler adapts the level per spatial frequency and line
    (`samplers.noise_level.NoiseLevel`).
-5. Raised further if the samples still miss the data; they are drawn a last time (`inflate`).
+5. Inflated if the residual is still too large, followed by the last resampling (`inflate`).
 
-Noise that is too low ruins the image: samples then follow errors of the coil maps, motion or a
-vendor filter. Noise that is too high by a factor of two costs little. So it is never lowered. The
-estimators are in `scoremri_core.mri.noise.covariance`.
+The covariance is never lowered: noise that is too low makes samples follow errors of the coil
+maps, motion or vendor filters, while noise that is twice too high costs little. The estimators are
+in `scoremri_core.mri.noise.covariance`.
 """
 
 from __future__ import annotations
@@ -36,34 +38,38 @@ from scoremri_core.mri.sampling import measured
 
 logger = logging.getLogger(__name__)
 
-LEAST_SIGMA = 0.001  # of the image's scale: below it no solver converges and no prior is known
-OUTER = 0.6  # of the readout's half-width: beyond it, errors of the maps count little
-OBJECT = 0.1  # of the signal's 99th percentile
-QUIET_SHARE = 0.5  # of the object's pixels: the others have sharp edges, of which maps know less
-QUIET_BIAS = 1.15  # variance that all pixels of pure noise have over that of the quiet ones
-NEIGHBOURS = 5  # pixels over which residuals are averaged before the quiet ones are chosen
-CONTRADICTION = 1.5  # variance over the one believed from which on the latter is raised
-DOUBTFUL = 3.0  # mean square of what samples leave of the data, over that of the noise
-MORE = 4.0, 100.0  # least and largest factor on a variance that its own samples contradict
+MIN_SIGMA = 0.001  # of the image scale: the floor, below which solvers do not converge
+OUTER = 0.6  # of the readout's half-width: beyond it, errors of the coil maps are small
+OBJECT = 0.1  # of the signal's 99th percentile: threshold of the object
+QUIET_FRACTION = 0.5  # of the object's pixels; the others hold sharp edges, where maps err more
+QUIET_BIAS = 1.15  # variance of all pixels of pure noise over that of the quiet ones
+NEIGHBOURS = 5  # width of the window that averages residuals to find the quiet pixels
+EXCESS_VARIANCE = 1.5  # observed over assumed variance above which the latter is raised
+MAX_MISFIT = 3.0  # mean squared residual over the noise variance, above which they disagree
+INFLATION = 4.0, 100.0  # smallest and largest factor of `inflate` on the variance
 
 Array = NDArray[np.complex64]
 Covariance = NDArray[np.complex128]
 
 
 class NoiseModel:
-    """What is believed of a slice's noise.
+    """Noise covariance of a slice.
+
+    All covariances are those of a sample with one average.
 
     Parameters
     ----------
-    thermal : covariance (coil, coil) of the noise as it was given, or as the edges of k-space show
-        it, in a sample of averages 1; None where it is not known.
-    averages : (y, x), how often each sample was averaged, or None: the covariance in a sample is
-        that of one average over its own.
+    thermal : complex128 array, (coil, coil), or None
+        Covariance given by the caller or estimated from the edges of k-space; None if unknown.
+    averages : float32 array, (y, x), optional
+        Number of averages of each sample, which divides its covariance. Default: 1.
 
     Attributes
     ----------
-    covariance : the same, raised to what the data show.
-    initial_covariance : `covariance` before sampling, for classical images and comparisons.
+    covariance : complex128 array, (coil, coil), or None
+        `thermal`, raised to the noise that the data show.
+    initial_covariance : complex128 array, (coil, coil), or None
+        `covariance` before sampling, for classical images.
     """
 
     def __init__(
@@ -71,16 +77,24 @@ class NoiseModel:
     ) -> None:
         self.thermal = self.covariance = self.initial_covariance = thermal
         self.averages = averages
-        self._most = 1.0 if averages is None else float(averages.max(initial=1.0))
+        self._max_averages = 1.0 if averages is None else float(averages.max(initial=1.0))
 
     @classmethod
     def of(cls, kspace: KSpace) -> NoiseModel:
-        """The given noise of a slice, or an estimate from the edges of its k-space.
+        """Take the noise covariance of a slice, or estimate it from the edges of k-space.
+
+        Parameters
+        ----------
+        kspace : KSpace
+
+        Returns
+        -------
+        NoiseModel
 
         Raises
         ------
         InputError
-            No noise is given, and too few samples were measured to estimate it.
+            No covariance is given and too few samples were measured for an estimate.
         """
         thermal = kspace.noise_covariance
         if thermal is None:
@@ -88,88 +102,109 @@ class NoiseModel:
         return cls(thermal, kspace.averages)
 
     def update_from_calibration(self, kspace: KSpace, maps: Array) -> bool:
-        """Raise the thermal noise to what the data show under the maps; tell whether it is more."""
-        believed = self.thermal
-        assert believed is not None  # a slice whose noise is not known has no maps
-        # the noise is spread evenly over what no image explains where it is white; in its own units
-        whitening = whitening_matrix(believed) * noise_sigma(believed)
-        shown = residual_covariance(
+        """Raise the thermal noise to the residual of the calibration lines.
+
+        Parameters
+        ----------
+        kspace : KSpace
+        maps : complex64 array, (set, coil, y, x)
+
+        Returns
+        -------
+        bool
+            Whether the covariance was raised.
+        """
+        thermal = self.thermal
+        assert thermal is not None  # required to estimate maps
+        # white noise spreads evenly over the space orthogonal to the maps
+        whitening = whitening_matrix(thermal) * noise_sigma(thermal)
+        residual = residual_covariance(
             whiten(kspace.values, whitening), whiten(maps, whitening), self.averages, kspace.mask
         )
-        if shown is not None:
+        if residual is not None:
             root = np.linalg.inv(whitening)
-            shown = root @ shown @ root.conj().T
-        self.covariance = self.initial_covariance = raised(believed, shown)
-        return self.covariance is not believed
+            residual = root @ residual @ root.conj().T
+        self.covariance = self.initial_covariance = raise_covariance(thermal, residual)
+        return self.covariance is not thermal
 
     def apply_floor(self, scale: float) -> None:
-        """Raise it to the least that goes with an image of that scale."""
-        # the samples averaged most have the least
-        self.covariance = with_least_level(self._known(), scale * self._most**0.5)
+        """Raise the noise to a minimum, relative to the scale of the image."""
+        # samples with the most averages have the least noise
+        min_sigma = MIN_SIGMA * (scale * self._max_averages**0.5)
+        self.covariance = with_min_sigma(self._known(), min_sigma)
         self.initial_covariance = self.covariance
 
-    def update_from_samples(self, left: Covariance | None) -> bool:
-        """Raise it to the covariance that samples leave; tell whether it was far too low.
+    def update_from_samples(self, residual: Covariance | None) -> bool:
+        """Raise the noise to the residual of the samples, if that is far larger.
 
-        The sampler follows the level of the noise by itself, but not how it is spread over the
-        coils.
+        The sampler adapts the level of the noise by itself, but not its covariance between coils.
+
+        Parameters
+        ----------
+        residual : complex128 array, (coil, coil), or None
+            Covariance of the residual.
+
+        Returns
+        -------
+        bool
+            Whether the covariance was raised, so that the slice must be resampled.
         """
-        believed = self._known()
-        more = raised(believed, left)
-        ratio = noise_sigma(more) / noise_sigma(believed)
-        if ratio**2 < DOUBTFUL:
+        assumed = self._known()
+        more = raise_covariance(assumed, residual)
+        ratio = noise_sigma(more) / noise_sigma(assumed)
+        if ratio**2 < MAX_MISFIT:
             return False
-        logger.info("the samples show %.2f times the sd of noise that was thought: again", ratio)
+        logger.info("residual is %.2f times the assumed noise sd; resampling", ratio)
         self.covariance = more
         return True
 
     def inflate(self, misfit: float) -> None:
-        """Raise it much: a likelihood that its own samples contradict is not to be trusted."""
-        logger.warning("the samples miss the data: sampled again with more noise")
-        more = float(np.clip(np.nan_to_num(misfit, nan=MORE[1]), *MORE))
-        self.covariance = more * self._known()
+        """Scale the noise variance by the misfit of samples, 4 to 100."""
+        factor = float(np.clip(np.nan_to_num(misfit, nan=INFLATION[1]), *INFLATION))
+        logger.warning(
+            "residual exceeds that of the classical image; resampling with %.1f times the noise sd",
+            factor**0.5,
+        )
+        self.covariance = factor * self._known()
 
     def is_inconsistent(self, misfit: float) -> bool:
-        """Whether samples leave far more of the data than the noise before it was raised to fit."""
-        raised_by = (_sigma(self.covariance) / _sigma(self.initial_covariance)) ** 2
-        return not misfit * raised_by < DOUBTFUL
+        """Whether the misfit of samples is too large for the initial noise."""
+        ratio = _sigma(self.covariance) / _sigma(self.initial_covariance)
+        return not misfit * ratio**2 < MAX_MISFIT
 
     def whitening(self) -> NDArray[np.complex128]:
-        """The matrix that makes the noise of a sample of averages 1 unit noise."""
+        """Return the whitening matrix of a sample with one average, (coil, coil)."""
         return whitening_matrix(self._known())
 
     def white(self, kspace: Array) -> Array:
-        """K-space (..., coil, y, x) whose noise is unit noise, however often it was averaged."""
+        """Whiten k-space (..., coil, y, x) to unit noise in all samples."""
         white: Array = whiten(kspace, self.whitening())
         return white if self.averages is None else white * np.sqrt(self.averages)
 
     @property
     def sigma_thermal(self) -> float:
-        """Sd of each real component of the thermal noise, root mean square over coils.
-
-        NaN where it is not known; of a sample of averages 1, like all of them here.
-        """
+        """Thermal noise sd of each real component, root mean square over coils; NaN if unknown."""
         return _sigma(self.thermal)
 
     @property
     def raised_by(self) -> float:
-        """Sd of the noise over that of the thermal noise; 1 where it is not known."""
+        """Noise sd over thermal noise sd; 1 if unknown."""
         if self.covariance is self.thermal:
             return 1.0
         return _sigma(self.covariance) / self.sigma_thermal
 
     def sigma_used(self, misfit: float) -> float:
-        """Sd of the noise that the likelihood allowed for in the end, as samples left `misfit`."""
-        more = misfit if np.isfinite(misfit) else 1.0
-        return _sigma(self.covariance) * float(np.sqrt(max(1.0, more)))
+        """Noise sd of the likelihood at the end of sampling, for samples with this misfit."""
+        adapted = misfit if np.isfinite(misfit) else 1.0
+        return _sigma(self.covariance) * float(np.sqrt(max(1.0, adapted)))
 
     def thermal_misfit(self, misfit: float) -> float:
-        """A mean square over that of the noise in `covariance`, over that of the thermal noise."""
+        """Convert a misfit relative to `covariance` to one relative to the thermal noise."""
         thermal = self.sigma_thermal
         return misfit * (_sigma(self.covariance) / thermal) ** 2 if thermal else float("nan")
 
     def _known(self) -> Covariance:
-        assert self.covariance is not None  # a slice whose noise is not known is not sampled
+        assert self.covariance is not None  # required for sampling
         return self.covariance
 
 
@@ -183,24 +218,28 @@ def residual_covariance(
     averages: ArrayLike | None = None,
     mask: NDArray[np.bool_] | None = None,
 ) -> Covariance | None:
-    """Noise covariance from what fully sampled lines hold that no image explains under the maps.
+    """Estimate the noise covariance from the residual of calibration lines under the coil maps.
 
-    The component of the coil images orthogonal to the maps has C - S of C parts of the noise and
-    none of the object, however a vendor masked the background or filtered the edges of k-space.
-    It is looked at in the outer samples of each readout, where errors of the maps count little,
-    and in the quieter half of the object.
+    For C coils and S sets, the component of the coil images orthogonal to the maps holds (C - S)/C
+    of the noise variance and none of the object, even if the background is masked or the edges of
+    k-space are filtered. It is evaluated in the outer samples of the readouts, where errors of the
+    maps are small, and in the quieter half of the object.
 
     Parameters
     ----------
-    kspace : (coil, y, x), centred, zero where not sampled.
-    maps : (set, coil, y, x).
-    averages : (y, x), how often each sample was averaged; None takes all for 1.
-    mask : (y, x), which samples were measured; None takes those that are not zero in every coil.
+    kspace : complex array, (coil, y, x)
+        Centred, zero where not sampled.
+    maps : complex array, (set, coil, y, x)
+    averages : array, (y, x), optional
+        Number of averages of each sample. Default: 1.
+    mask : bool array, (y, x), optional
+        Measured samples. Default: those that are not zero in every coil.
 
     Returns
     -------
-    (coil, coil) of the noise in a sample of averages 1, or None where the data do not tell: fewer
-    than 8 lines about DC that are sampled to the ends of the readout, or no more coils than sets.
+    complex128 array, (coil, coil), or None
+        Covariance of a sample with one average. None with fewer than 8 calibration lines, partial
+        readouts, a small object, or no more coils than sets.
     """
     ksp, mps = np.asarray(kspace, np.complex64), np.asarray(maps, np.complex64)
     sets, coils, ny, nx = mps.shape
@@ -220,7 +259,7 @@ def residual_covariance(
     power = uniform_filter(np.sum(np.abs(residual) ** 2, axis=0), NEIGHBOURS, mode="wrap")
     if inside.sum() < 8 * coils:
         return None
-    quiet = inside & (power <= np.quantile(power[inside], QUIET_SHARE))
+    quiet = inside & (power <= np.quantile(power[inside], QUIET_FRACTION))
     values = residual[:, quiet].astype(np.complex128)
     sampled = (rows.stop - rows.start) * band.sum() / (ny * nx)
     covariance = QUIET_BIAS * coils / (coils - sets) / sampled * sample_covariance(values)
@@ -229,49 +268,51 @@ def residual_covariance(
     return covariance
 
 
-def raised(covariance: ArrayLike, shown: ArrayLike | None) -> Covariance:
-    """The covariance, raised in the directions in which the data show more noise.
+def raise_covariance(covariance: ArrayLike, observed: ArrayLike | None) -> Covariance:
+    """Raise a covariance in the directions of coil space in which more noise is observed.
+
+    Computes W^-1 max(W observed W^H, I) W^-H, with W the whitening matrix of `covariance` and the
+    maximum over eigenvalues. Eigenvalues up to 1.5 are taken as 1.
 
     Parameters
     ----------
-    covariance, shown : (coil, coil); None shows nothing.
+    covariance : complex array, (coil, coil)
+    observed : complex array, (coil, coil), or None
 
     Returns
     -------
-    W^-1 max(W shown W^H, I) W^-H with W the whitening of `covariance`; an eigenvalue that exceeds
-    1 by less than half, as chance makes it do, counts as 1.
+    complex128 array, (coil, coil)
+        `covariance` itself if nothing is raised.
     """
-    believed = np.asarray(covariance, np.complex128)
-    if shown is None:
-        return believed
-    whitening = whitening_matrix(believed) / np.sqrt(2)
-    values, vectors = np.linalg.eigh(whitening @ np.asarray(shown) @ whitening.conj().T)
-    more = values > CONTRADICTION
+    assumed = np.asarray(covariance, np.complex128)
+    if observed is None:
+        return assumed
+    whitening = whitening_matrix(assumed) / np.sqrt(2)
+    values, vectors = np.linalg.eigh(whitening @ np.asarray(observed) @ whitening.conj().T)
+    more = values > EXCESS_VARIANCE
     if not more.any():
-        return believed
+        return assumed
     root = np.linalg.inv(whitening) @ vectors * np.sqrt(np.where(more, values, 1))
     return np.asarray(root @ root.conj().T)
 
 
-def with_least_level(covariance: ArrayLike, scale: float) -> Covariance:
-    """The covariance, or one larger in all directions where it is too small to compute with."""
-    believed = np.asarray(covariance, np.complex128)
-    sigma = noise_sigma(believed)
-    least = LEAST_SIGMA * scale
-    return believed if sigma >= least else believed * (least / sigma) ** 2
+def with_min_sigma(covariance: ArrayLike, min_sigma: float) -> Covariance:
+    """Scale a covariance (coil, coil) up to a minimum sd."""
+    assumed = np.asarray(covariance, np.complex128)
+    sigma = noise_sigma(assumed)
+    return assumed if sigma >= min_sigma else assumed * (min_sigma / sigma) ** 2
 
 
 def _unexplained(coil_images: NDArray[np.complex64], maps: NDArray[np.complex64]) -> NDArray:
-    """The part of coil images (coil, y, x) orthogonal to the maps (set, coil, y, x)."""
-    left = coil_images
+    """Project coil images (coil, y, x) onto the complement of the maps (set, coil, y, x)."""
+    residual = coil_images
     basis: list[NDArray] = []
-    for own in maps:
-        direction = own
+    for direction in maps:
         for other in basis:
             direction = direction - other * np.sum(other.conj() * direction, axis=0)
         norm = np.linalg.norm(direction, axis=0)
-        # the second set fades out where there is none
+        # the second set is zero in most pixels
         direction = np.where(norm > 1e-3, direction / np.where(norm > 1e-3, norm, 1), 0)
-        left = left - direction * np.sum(direction.conj() * left, axis=0)
+        residual = residual - direction * np.sum(direction.conj() * residual, axis=0)
         basis.append(direction)
-    return left
+    return residual

@@ -1,4 +1,4 @@
-"""From calibrated slices to slices that can be sampled: their scale and least noise."""
+"""Prepare calibrated slices for sampling: scale and noise floor."""
 
 from __future__ import annotations
 
@@ -19,42 +19,41 @@ Array = NDArray[np.complex64]
 
 @dataclass
 class Slice:
-    """A slice on its way to the sampler, on the box that its samples reach.
+    """A slice to be sampled, on the smallest grid that holds its k-space samples.
 
     Attributes
     ----------
     full : KSpace
-        On the matrix of the image.
+        K-space on the matrix of the image.
     box : Box
+        The grid.
     kspace : KSpace
-        On the box.
+        K-space on the grid.
     noise : NoiseModel
-    maps : complex64 (set, coil, y, x), or None
-        On the box.
+    maps : complex64 array, (set, coil, y, x), or None
+        Coil maps on the grid.
     number : int
-        Of the slice in its stack.
+        Index of the slice in its stack.
     seed : int
-        Of its samples.
+        Seed of the samples.
     scale : float
         Image value that the prior sees as 1.
     fallback : str or None
-        Why it is not sampled.
-    samples : complex64 (sample, y, x), or None
-        As they are drawn.
+        Why the slice cannot be sampled.
+    samples : complex64 array, (sample, y, x), or None
     misfit : float
-        Mean square of the residual of the samples, over that of the noise in `noise.covariance`.
-    mean : complex64 (set, y, x), or None
-        Of the samples, before their sets are combined.
-    trust : float32 (y, x), or None
-        Weight that the likelihood leaves to each sample of k-space, for the line it belongs to: 1,
-        or less where that line contradicts the others.
+        Mean squared residual of the samples over the noise variance of `noise.covariance`.
+    mean : complex64 array, (set, y, x), or None
+        Mean of the samples before the sets are combined.
+    trust : float32 array, (y, x), or None
+        Weight of each k-space sample in the likelihood: 1, less in inconsistent lines.
     trusted_misfit : float
-        `misfit` of the k-space as it is trusted.
-    inconsistent : float
-        Fraction of the measured samples in lines with far more noise than others.
-    left : complex128 (coil, coil), or None
-        Covariance of a sample's residual, as far as it is trusted, away from DC, where errors of
-        the maps count less.
+        `misfit` weighted by `trust`.
+    inconsistent_lines : float
+        Fraction of the measured samples that lie in inconsistent lines.
+    residual_covariance : complex128 array, (coil, coil), or None
+        Covariance of a sample's residual away from DC, where errors of the coil maps count less,
+        weighted by `trust`.
     """
 
     full: KSpace
@@ -71,42 +70,46 @@ class Slice:
     mean: Array | None = None
     trust: NDArray[np.float32] | None = None
     trusted_misfit: float = float("nan")
-    inconsistent: float = float("nan")
-    left: Covariance | None = None
-
-    def fall_back(self, reason: str) -> None:
-        """Mark as a slice that cannot be sampled."""
-        self.fallback = reason
+    inconsistent_lines: float = float("nan")
+    residual_covariance: Covariance | None = None
 
 
 def prepare(
     full: KSpace, calibrated: Calibrated, number: int, seed: int, scale: float | None
 ) -> Slice:
-    """A slice with its scale, or with the reason why it cannot be sampled.
+    """Set the scale and the noise floor of a slice.
 
     Parameters
     ----------
     full : KSpace
         The slice on the matrix of the image.
     calibrated : Calibrated
-        Its coil maps and noise; not changed.
-    number, seed : int
+        Its coil maps and noise; not modified.
+    number : int
+        Index of the slice in its stack.
+    seed : int
+        Seed of its samples.
     scale : float or None
-        Image value that the prior sees as 1; None takes the 99th percentile of the coil-combined
+        Image value that the prior sees as 1. Default: the 99th percentile of the coil-combined
         zero-filled image.
+
+    Returns
+    -------
+    Slice
+        With a `fallback` if it cannot be sampled.
     """
     box = calibrated.box
     result = Slice(
         full,
         box,
         calibrated.kspace,
-        copy.copy(calibrated.noise),  # it is raised as the slice is sampled
+        copy.copy(calibrated.noise),  # updated during sampling
         calibrated.maps,
         number,
         seed,
     )
     if calibrated.problem is not None:
-        result.fall_back(calibrated.problem)
+        result.fallback = calibrated.problem
     elif result.maps is not None:
         if scale is None:
             image = zero_filled(result.kspace.values, result.maps[0])
@@ -116,5 +119,5 @@ def prepare(
         if result.scale > 0:
             result.noise.apply_floor(result.scale)
         else:
-            result.fall_back("the image is zero")
+            result.fallback = "the image is zero"
     return result

@@ -1,4 +1,4 @@
-"""How far the drawing of samples is, for whoever waits for it."""
+"""Progress of sampling, reported to a callback after each noise level."""
 
 from __future__ import annotations
 
@@ -13,13 +13,18 @@ Images = Callable[[], NDArray[np.complex64]]
 
 @dataclass(frozen=True)
 class Progress:
-    """What a callback is told after each noise level.
+    """Argument of a callback, which is called after each noise level.
 
     Attributes
     ----------
-    level, levels : noise levels that are done, of those that the sampler visits.
-    slices : numbers of the slices that are sampled together, from 0.
-    done : share of the whole call, 0 to 1; it stays where it is while slices are drawn again.
+    level : int
+        Noise levels completed.
+    levels : int
+        Noise levels in total.
+    slices : tuple of int
+        Indices of the slices in the present batch, from 0.
+    done : float
+        Completed fraction of the whole call, 0 to 1. Does not advance while slices are resampled.
     """
 
     level: int
@@ -29,9 +34,12 @@ class Progress:
     _images: Images = field(repr=False, compare=False)
 
     def images(self) -> NDArray[np.complex64]:
-        """The samples as they are: complex (slice, sample, y, x), in units of the k-space.
+        """Return the samples at this noise level.
 
-        They still hold what the sampler leaves at this noise level.
+        Returns
+        -------
+        complex64 array, (slice, sample, y, x)
+            In units of the k-space, with the noise that the sampler has not yet removed.
         """
         return self._images()
 
@@ -39,37 +47,40 @@ class Progress:
 Callback = Callable[[Progress], None]
 
 
-class Reporter:
-    """Tells a callback of every noise level.
+class LevelReporter:
+    """Call a callback after each noise level.
 
     Parameters
     ----------
-    callback : None is told nothing.
-    slices : that are drawn in all.
+    callback : callable or None
+        Called with a `Progress`.
+    slices : int
+        Number of slices in total.
 
     Attributes
     ----------
-    raised : whether the callback raised, which ends the drawing whatever it was.
+    raised : bool
+        Whether the callback raised an exception, which ends sampling.
     """
 
     def __init__(self, callback: Callback | None, slices: int) -> None:
         self.raised = False
         self._callback = callback
-        self._slices = max(slices, 1)
-        self._drawn: set[int] = set()
+        self._slices = slices
+        self._done: set[int] = set()
 
     def skip(self, slices: Sequence[int]) -> None:
-        """Count slices that are not drawn as done."""
-        self._drawn.update(slices)
+        """Count slices that are not sampled as done."""
+        self._done.update(slices)
 
     def level(self, slices: Sequence[int], level: int, levels: int, images: Images) -> None:
-        """Tell of a noise level of slices that are drawn together."""
+        """Report a completed noise level of a batch of slices."""
         if level == levels:
-            self._drawn.update(slices)
+            self._done.update(slices)
         if self._callback is None:
             return
-        under_way = len(set(slices) - self._drawn) * level / levels
-        done = min((len(self._drawn) + under_way) / self._slices, 1.0)
+        in_progress = len(set(slices) - self._done) * level / levels
+        done = (len(self._done) + in_progress) / self._slices
         try:
             self._callback(Progress(level, levels, tuple(slices), done, images))
         except BaseException:

@@ -1,4 +1,4 @@
-"""The front door: k-space in, posterior samples, their mean and standard deviation out."""
+"""Reconstruction of slices, stacks and volumes from arrays or checked k-space."""
 
 from __future__ import annotations
 
@@ -22,9 +22,14 @@ from scoremri_core.recon.assemble import Finished, assemble, finish
 from scoremri_core.recon.calibrate import Calibrated, calibrate
 from scoremri_core.recon.memo import Memo
 from scoremri_core.recon.prepare import prepare
-from scoremri_core.recon.progress import Callback, Reporter
+from scoremri_core.recon.progress import Callback, LevelReporter
 from scoremri_core.recon.request import Request
-from scoremri_core.recon.result import Info, Reconstruction, in_words
+from scoremri_core.recon.result import (
+    PER_SLICE,
+    Info,
+    Reconstruction,
+    describe_inconsistent_lines,
+)
 from scoremri_core.recon.sample import sample
 from scoremri_core.recon.volume import join, split
 from scoremri_core.samplers.random_numbers import derived_seed
@@ -32,9 +37,9 @@ from scoremri_core.samplers.registry import Options
 
 logger = logging.getLogger(__name__)
 
-BLOCK = 16  # slices processed at once, which bounds the memory of maps and solver
+BLOCK = 16  # slices in memory at once
 SECONDS_PER_LOG = 30.0
-REQUESTED = ("sampler", "samples", "steps", "maps", "scale", "seed", "device")
+REQUEST_ARGUMENTS = ("sampler", "samples", "steps", "maps", "scale", "seed", "device")
 
 
 @isolated
@@ -61,61 +66,58 @@ def reconstruct(
     Parameters
     ----------
     kspace : complex array or tensor, (coil, y, x) or (slice, coil, y, x)
-        Centred k-space, zero where not sampled (a sample is measured where any coil is not zero).
-        A torch tensor gives tensors.
+        Centred k-space, zero where not sampled. Values that are not finite count as not sampled.
+        For a tensor, the result holds tensors.
     mask : bool array, (y,), (y, x) or (slice, y, x), optional
-        Which samples were measured. By default, those that are not zero in every coil.
-    averages : array, shape as `mask`, optional
-        Number of readouts that each sample is the mean of. A sample averaged n times has the noise
-        `noise_covariance / n`, and counts n times. By default 1.
+        Measured samples. Default: those that are not zero in every coil.
+    averages : array, shape of `mask`, optional
+        Number of averages n of each sample, whose noise is `noise_covariance / n`. Default: 1.
     calibration : complex array, shape of `kspace`, optional
-        K-space of the calibration lines. By default they are found in `kspace`.
+        K-space of the calibration lines. Default: `kspace`.
     noise_covariance : complex array, (coil, coil), optional
-        E[n n^H] of the complex noise. By default it is estimated from the edges of k-space. It is
-        raised where the data show more noise (`scoremri_core.recon.noise_model`).
+        E[n n^H] of the complex noise. Default: estimated from the edges of k-space. Raised if the
+        data show more noise (`scoremri_core.recon.noise_model`).
     prior : str or Denoiser
-        Name of a shipped prior ("default" is the one of the sampler), path of a .safetensors file,
-        or any object with `denoise(x, sigma)`.
+        Name of a shipped prior, path of a .safetensors file, or an object with
+        `denoise(x, sigma)`. "default" is the prior of the sampler.
     sampler : str or options object
-        One of `scoremri_core.samplers.SAMPLERS`, or an object of its options, such as
-        `PosteriorOptions(steps=9)`; "none" gives the classical image alone.
+        Name in `scoremri_core.samplers.SAMPLERS` or its options, such as
+        `PosteriorOptions(steps=9)`. "none" returns the classical image only.
     samples : int
         Number of posterior samples.
     steps : int, optional
-        Noise levels of the sampler. By default the sampler's own number.
+        Number of noise levels. Default: that of the sampler.
     maps : 1, 2, "auto", or complex array
-        Sets of coil maps to estimate ("auto" takes two in a slice in which parts of the object fold
-        onto each other), or the maps: (coil, y, x) or (set, coil, y, x), either with a leading
-        slice axis where `kspace` has one.
+        Sets of coil maps to estimate ("auto": two in slices with an aliased object), or the maps:
+        (coil, y, x) or (set, coil, y, x), with a leading slice axis if `kspace` has one.
     scale : float, optional
-        Image value that the prior sees as 1. By default the 99th percentile of the coil-combined
-        zero-filled image, slice by slice.
+        Image value that the prior sees as 1. Default: the 99th percentile of the coil-combined
+        zero-filled image of each slice.
     seed : int or sequence of int
-        Sample i depends on the seed and on i alone. A sequence holds one seed for each slice.
+        Seed, or one per slice. Sample i depends on the seed and i only.
     device : str
         "auto", "cpu", "cuda" or "cuda:N".
     callback : callable, optional
-        Called with a `Progress` after each noise level. What it raises ends the call.
+        Called with a `Progress` after each noise level. An exception in it ends the call.
     **sampler_options
-        Fields of the sampler's options by name.
+        Fields of the sampler's options.
 
     Returns
     -------
     Reconstruction
-        A slice that cannot be sampled (no calibration lines, out of memory, samples that do not fit
-        the data) holds the best classical image; `info.fallback` says why. Samples of k-space that
-        are not finite count as not measured.
+        Slices that cannot be sampled (no calibration lines, out of memory, samples that do not fit
+        the data) hold the best classical image, with the reason in `info.fallback`.
 
     Raises
     ------
     InputError
-        Arguments of the wrong shape, name, kind or range; a prior that returns another shape, or
+        An argument has the wrong shape, type, name or range, or the prior returns a wrong shape or
         real values.
 
     Notes
     -----
-    Where the samples span less than the matrix (an interpolated image), the image is sampled on
-    the grid that they span and interpolated: nothing is invented where nothing was measured.
+    If the k-space samples cover less than the matrix (interpolated images), the image is sampled
+    on the smaller grid and interpolated.
     """
     slices, request = read_arguments(
         kspace,
@@ -155,44 +157,44 @@ def reconstruct_volume(
     callback: Callback | None = None,
     **sampler_options: Any,
 ) -> Reconstruction:
-    """Draw posterior samples of a volume, position by position along its complete axis.
+    """Draw posterior samples of a volume, position by position along its fully sampled axis.
 
-    All positions share one noise covariance and one scale. A position without signal takes the
-    calibration lines of the nearest one that has some.
+    All positions share a noise covariance and a scale. Positions without signal are calibrated on
+    the nearest one with signal.
 
     Parameters
     ----------
     kspace : complex array or tensor, (coil, z, y, x)
-        Centred k-space, zero where not sampled; y and z are the phase-encode directions. Samples
-        that its readouts lack (partial echo) are taken as zero if the readout is the complete axis.
+        Centred k-space, zero where not sampled; y and z are the phase-encode directions. Partial
+        readouts are zero-filled if the readout is the fully sampled axis.
     mask : bool array, (z, y) or (z, y, x), optional
-        Which samples were measured. By default, those that are not zero in every coil.
+        Measured samples. Default: those that are not zero in every coil.
     averages : array, (z, y, x), optional
-        Number of readouts that each sample is the mean of. By default 1.
+        Number of averages of each sample. Default: 1.
     calibration : complex array, shape of `kspace`, optional
-        K-space of the calibration lines. By default they are found in `kspace`.
+        K-space of the calibration lines. Default: `kspace`.
     noise_covariance : complex array, (coil, coil), optional
-        E[n n^H] of a sample that was averaged once. By default it is estimated.
+        E[n n^H] of a sample with one average. Default: estimated.
     maps : 1, 2, "auto", or complex array, (coil, z, y, x) or (set, coil, z, y, x)
         Sets of coil maps to estimate, or the maps.
     scale : float, optional
-        Image value that the prior sees as 1. By default the 99th percentile of the zero-filled
-        image: its median over the positions that reach half of its maximum.
+        Image value that the prior sees as 1. Default: the 99th percentile of the zero-filled image
+        of a position, its median over the positions that reach half of the maximum.
     seed : int
-        Sample i of a position depends on the seed, on i and on the position.
+        Sample i of a position depends on the seed, i and the position.
     prior, sampler, samples, steps, device, callback, **sampler_options
-        As for `reconstruct`; slices of the callback are positions.
+        See `reconstruct`; the slices of the callback are positions.
 
     Returns
     -------
     Reconstruction
         With mean and std (z, y, x), samples (z, sample, y, x), and no maps. Positions that cannot
-        be sampled hold classical images; `info.fallback` says why.
+        be sampled hold classical images, with the reason in `info.fallback`.
 
     Raises
     ------
     InputError
-        Arguments of the wrong shape, name or range.
+        An argument has the wrong shape, type, name or range.
     """
     volume = KSpace.volume(
         kspace,
@@ -226,14 +228,25 @@ def read_arguments(
     averages: Any = None,
     calibration: Any = None,
     noise_covariance: Any = None,
-    **asked: Any,
+    **arguments: Any,
 ) -> tuple[list[KSpace], Request]:
-    """Check the arguments of `reconstruct`; calibration lines may be a list of KSpace.
+    """Check the arguments of `reconstruct`.
+
+    Parameters
+    ----------
+    kspace, mask, averages, noise_covariance, **arguments
+        See `reconstruct`.
+    calibration : complex array, or list of KSpace, optional
+
+    Returns
+    -------
+    slices : list of KSpace
+    request : Request
 
     Raises
     ------
     InputError
-        Names the argument that is wrong.
+        An argument has the wrong shape, type, name or range.
     """
     slices = KSpace.stack(
         kspace,
@@ -242,8 +255,8 @@ def read_arguments(
         calibration=calibration,
         noise_covariance=noise_covariance,
     )
-    named = {name: asked.pop(name) for name in REQUESTED if name in asked}
-    return slices, Request.of(np.shape(kspace), **named, sampler_options=asked)
+    named = {name: arguments.pop(name) for name in REQUEST_ARGUMENTS if name in arguments}
+    return slices, Request.of(np.shape(kspace), **named, sampler_options=arguments)
 
 
 @isolated
@@ -256,53 +269,60 @@ def reconstruct_slices(
     callback: Callback | None = None,
     memo: Memo | None = None,
 ) -> Reconstruction:
-    """Reconstruct checked k-space: what arrays, volumes and the stream have in common.
+    """Reconstruct checked k-space of a stack of slices.
 
     Parameters
     ----------
-    slices : sequence of KSpace, (coil, y, x) each
+    slices : sequence of KSpace, (coil, y, x)
     request : Request
     prior : str or Denoiser
+        See `reconstruct`.
     calibrated : sequence of Calibrated, optional
-        What `calibrate` gives for each slice, if it was called before.
+        Result of `calibrate` for each slice. Default: computed.
     callback : callable, optional
+        See `reconstruct`.
     memo : Memo, optional
-        Keeps coil maps for later calls.
+        Cache of coil maps.
+
+    Returns
+    -------
+    Reconstruction
     """
     start = time.perf_counter()
     denoiser = request.drawing.prior(prior)
     if isinstance(denoiser, ModelPrior):
         denoiser = denoiser.to(request.device)
-    reporter = Reporter(callback, len(slices))
+    reporter = LevelReporter(callback, len(slices))
     memo = Memo() if memo is None else memo
     parts: list[Finished] = []
     warnings: list[str | None] = []
     evaluations = 0
     for block in _blocks(len(slices)):
-        some = request.of_slices(block)
+        of_block = request.of_slices(block)
         if calibrated is None:
-            maps = some.maps if isinstance(some.maps, list) else [some.maps] * len(some.seeds)
+            given = of_block.maps
+            maps = given if isinstance(given, list) else [given] * len(of_block.seeds)
             pairs = zip(slices[block], maps, strict=True)
-            found = [calibrate(own, m, str(request.device), memo) for own, m in pairs]
+            calibrations = [calibrate(k, m, str(request.device), memo) for k, m in pairs]
         else:
-            found = list(calibrated[block])
-        warnings += [known.warning for known in found]
+            calibrations = list(calibrated[block])
+        warnings += [calibration.warning for calibration in calibrations]
         prepared = [
-            prepare(own, known, block.start + i, some.seeds[i], request.scale)
-            for i, (own, known) in enumerate(zip(slices[block], found, strict=True))
+            prepare(kspace, calibration, block.start + i, of_block.seeds[i], request.scale)
+            for i, (kspace, calibration) in enumerate(zip(slices[block], calibrations, strict=True))
         ]
-        reporter.skip([own.number for own in prepared if own.fallback is not None])
+        reporter.skip([slice_.number for slice_ in prepared if slice_.fallback is not None])
         if denoiser is not None:
             drawn = sample(
                 prepared, request.drawing, denoiser, request.samples, request.device, reporter
             )
             evaluations = max(evaluations, drawn)
-        parts += [finish(own, request) for own in prepared]
-    _log("%s", warnings, len(slices))
-    shares = [part.inconsistent_lines for part in parts if part.inconsistent_lines > 0]
-    _log("%s", [in_words(max(shares))] * len(shares) if shares else [], len(slices))
-    fallbacks = [part.fallback for part in parts]
-    _log("classical image instead of samples: %s", fallbacks, len(slices))
+        parts += [finish(slice_, request) for slice_ in prepared]
+    _warn_once("%s", warnings)
+    fractions = [part.inconsistent_lines for part in parts]
+    worst = describe_inconsistent_lines(max((f for f in fractions if f > 0), default=0.0))
+    _warn_once("%s", [worst if f > 0 else None for f in fractions])
+    _warn_once("classical image instead of samples: %s", [part.fallback for part in parts])
     result = assemble(request, parts, slices[0].coils, denoiser, evaluations)
     return replace(result, info=replace(result.info, seconds=time.perf_counter() - start))
 
@@ -316,21 +336,29 @@ def reconstruct_kspace_volume(
     maps: Any = None,
     callback: Callback | None = None,
 ) -> Reconstruction:
-    """Reconstruct checked k-space of a volume: split it, reconstruct its positions, join them.
+    """Reconstruct checked k-space of a volume.
 
     Parameters
     ----------
     volume : KSpace, (coil, z, y, x)
     request : Request
-        Of one slice; its seed is that of the volume.
+        Of one slice, with the seed of the volume.
     prior : str or Denoiser
+        See `reconstruct`.
     maps : complex array, (coil, z, y, x) or (set, coil, z, y, x), optional
+        Coil maps. Default: estimated as `request` says.
     callback : callable, optional
+        See `reconstruct`.
+
+    Returns
+    -------
+    Reconstruction
+        See `reconstruct_volume`.
     """
     start = time.perf_counter()
     positions = split(volume)
     count = len(positions.slices)
-    # neighbours with the same random numbers would err alike, which shows as stripes
+    # equal random numbers at neighbouring positions would show as stripes
     seeds = [derived_seed(request.seeds[0], i) for i in range(count)]
     stack = replace(
         request,
@@ -348,19 +376,25 @@ def reconstruct_kspace_volume(
 def root_sum_of_squares_only(
     kspace: KSpace, request: Request, reason: str | None
 ) -> Reconstruction:
-    """What needs nothing but finite values: the image of a slice or volume where all else failed.
+    """Return the root sum of squares of a slice or volume, when all other reconstructions failed.
 
     Parameters
     ----------
     kspace : KSpace
     request : Request
     reason : str or None
-        Why it is no other image.
+        Recorded as `info.fallback`.
+
+    Returns
+    -------
+    Reconstruction
+        Without samples and maps.
     """
     axes = tuple(range(1, kspace.values.ndim))
     image = np.linalg.norm(to_image(kspace.values, axes=axes), axis=0).astype(np.complex64)
     mean = kspace.image(image if kspace.is_volume else image[None])
-    unknown = (float("nan"),)
+    per_slice: dict[str, Any] = dict.fromkeys(PER_SLICE, (float("nan"),))
+    per_slice["fallback"] = (reason,)
     return Reconstruction(
         mean=mean,
         std=np.full(mean.shape, np.nan, np.float32),
@@ -373,27 +407,21 @@ def root_sum_of_squares_only(
             seed=request.seeds[0],
             steps=0,
             evaluations=0,
-            unsampled_fraction=unknown,
-            sigma_n=unknown,
-            sigma_thermal=unknown,
-            misfit=unknown,
-            scale=unknown,
-            inconsistent_lines=unknown,
-            fallback=(reason,),
+            **per_slice,
         ),
         references=dict.fromkeys(request.references, mean),
     )
 
 
-def _log(message: str, reasons: Sequence[str | None], slices: int) -> None:
-    """Warn once of each reason, with the number of slices that it concerns."""
+def _warn_once(message: str, reasons: Sequence[str | None]) -> None:
+    """Log each reason of the slices once, with the number of slices."""
     for reason, count in Counter(reason for reason in reasons if reason).items():
-        some = f" ({count} of {slices} slices)" if slices > 1 else ""
-        logger.warning(message + "%s", reason, some)
+        slices = f" ({count} of {len(reasons)} slices)" if len(reasons) > 1 else ""
+        logger.warning(message + "%s", reason, slices)
 
 
 def _blocks(slices: int) -> Iterator[slice]:
-    """Blocks of slices; long work is logged as they are done."""
+    """Yield blocks of slices and log the progress of long calls."""
     start = logged = time.perf_counter()
     for first in range(0, slices, BLOCK):
         block = slice(first, min(first + BLOCK, slices))

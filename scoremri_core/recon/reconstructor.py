@@ -1,4 +1,4 @@
-"""Many frames with one prior, and with calibration lines that serve all of them."""
+"""Reconstruction of a series of frames with a common prior and calibration."""
 
 from __future__ import annotations
 
@@ -17,20 +17,22 @@ from scoremri_core.recon.reconstruction import read_arguments, reconstruct, reco
 from scoremri_core.recon.result import Reconstruction
 from scoremri_core.samplers.registry import find_sampler
 
+CALIBRATION_ARGUMENTS = ("maps", "calibration", "mask", "noise_covariance", "device", "sampler")
+
 
 class Reconstructor:
-    """`reconstruct` for the frames of a series: the prior is loaded once, coil maps are kept.
+    """Reconstruct the frames of a series.
 
-    Without `calibrate`, each frame is reconstructed as `reconstruct` does it alone. After it, the
-    calibration lines serve all frames, as in a scan whose coils and slices stay. Coil maps are
-    estimated once, or again for a frame with other noise: give `noise_covariance` to save that.
+    The prior is loaded once. After `calibrate`, all frames share its calibration lines, and coil
+    maps are estimated again only for frames with another noise covariance; pass `noise_covariance`
+    to avoid that.
 
     Parameters
     ----------
     prior : str or Denoiser
-        As `reconstruct` takes it.
+        See `reconstruct`.
     **options
-        Further arguments of `reconstruct` that all frames share.
+        Other arguments of `reconstruct`, for all frames.
 
     Raises
     ------
@@ -56,34 +58,36 @@ class Reconstructor:
 
     @property
     def maps(self) -> NDArray[np.complex64] | None:
-        """The coil maps of `calibrate`, (slice, set, coil, y, x); None before it."""
+        """Coil maps of `calibrate`, (slice, set, coil, y, x), or None."""
         return self._maps
 
     def calibrate(self, kspace: ArrayLike, **options: Any) -> NDArray[np.complex64]:
-        """Keep the calibration lines of a frame, or of a reference scan, and estimate coil maps.
+        """Use the calibration lines of a frame or a reference scan for all later frames.
 
         Parameters
         ----------
         kspace : complex array, (coil, y, x) or (slice, coil, y, x)
-            On the matrix of the frames to come.
+            On the matrix of the frames.
         **options
-            Further arguments of `reconstruct`, such as `calibration`.
+            Other arguments of `reconstruct`, such as `calibration`.
 
         Returns
         -------
         complex64 array, (slice, set, coil, y, x)
+            Coil maps.
 
         Raises
         ------
         InputError
-            A slice without maps, saying why.
+            Coil maps of a slice cannot be estimated.
         """
-        asked = {"maps": "auto", **self._options, **options, "sampler": "none"}
-        shared = {name: asked[name] for name in asked if name in _OF_MAPS}
-        found = reconstruct(kspace, **shared)
-        maps = np.asarray(found.maps)
+        arguments = {"maps": "auto", **self._options, **options, "sampler": "none"}
+        result = reconstruct(
+            kspace, **{name: arguments[name] for name in arguments if name in CALIBRATION_ARGUMENTS}
+        )
+        maps = np.asarray(result.maps)
         if not np.isfinite(maps).all():
-            raise InputError(f"calibration: no coil maps: {found.info.reason}")
+            raise InputError(f"calibration: no coil maps: {result.info.reason}")
         lines = options.get("calibration")
         self._calibration = KSpace.stack(
             kspace if lines is None else lines, mask=options.get("mask")
@@ -99,21 +103,27 @@ class Reconstructor:
         ----------
         kspace : complex array, (coil, y, x) or (slice, coil, y, x)
         **options
-            Arguments of `reconstruct` for this frame alone, such as `seed`.
+            Arguments of `reconstruct` for this frame only, such as `seed`.
+
+        Returns
+        -------
+        Reconstruction
+
+        Raises
+        ------
+        InputError
+            See `reconstruct`.
         """
-        asked = {**self._options, **options}
+        arguments = {**self._options, **options}
         if self._calibration is None or "maps" in options or "calibration" in options:
-            return reconstruct(kspace, prior=self._prior, **asked)
+            return reconstruct(kspace, prior=self._prior, **arguments)
         shape = np.shape(kspace)
         if len(shape) == 3 and len(self._calibration) > 1:
             raise InputError(
-                f"k-space of one slice, the kept calibration is of {len(self._calibration)}: "
-                "expected (slice, coil, y, x)"
+                f"kspace has shape {shape}: expected (slice, coil, y, x) with the "
+                f"{len(self._calibration)} slices of the calibration"
             )
-        prior, callback = asked.pop("prior", self._prior), asked.pop("callback", None)
-        slices, request = read_arguments(kspace, calibration=self._calibration, **asked)
+        prior, callback = arguments.pop("prior", self._prior), arguments.pop("callback", None)
+        slices, request = read_arguments(kspace, calibration=self._calibration, **arguments)
         result = reconstruct_slices(slices, request, prior, callback=callback, memo=self._memo)
         return result.as_tensors(kspace.device) if isinstance(kspace, Tensor) else result
-
-
-_OF_MAPS = ("maps", "calibration", "mask", "noise_covariance", "device", "sampler")

@@ -1,4 +1,4 @@
-"""What a reconstruction is asked for, checked at the door."""
+"""Parameters of a reconstruction, checked."""
 
 from __future__ import annotations
 
@@ -13,42 +13,41 @@ from numpy.typing import NDArray
 
 from scoremri_core.errors import InputError
 from scoremri_core.kspace import as_complex
-from scoremri_core.samplers.registry import Drawing, find_sampler
+from scoremri_core.samplers.registry import SamplerChoice, find_sampler
 
 logger = logging.getLogger(__name__)
 
 Array = NDArray[np.complex64]
 
-UNIT_TOLERANCE = 0.1  # on the norm of maps
+NORM_TOLERANCE = 0.1  # of coil maps
 
 
 @dataclass(frozen=True)
 class Request:
-    """How the slices of a stack are reconstructed.
+    """Parameters of the reconstruction of a stack of slices.
 
     Attributes
     ----------
-    drawing : Drawing
+    drawing : SamplerChoice
         The sampler and its options.
     samples : int
-        Posterior samples; 0 with the sampler "none".
+        Number of posterior samples; 0 for the sampler "none".
     seeds : list of int
-        One for each slice.
+        One per slice.
     device : torch.device
-        Where to sample.
-    maps : list of complex64 (set, coil, y, x), or 1, 2 or "auto"
-        Given maps of each slice, or the number of sets to estimate.
+    maps : list of complex64 array, (set, coil, y, x), or 1, 2 or "auto"
+        Coil maps of each slice, or the number of sets to estimate.
     scale : float or None
         Image value that the prior sees as 1.
     references : tuple of str
-        Images without a prior to return as well, of `scoremri_core.recon.result.REFERENCES`.
-    virtual_coil : complex64 (coil,), or None
-        Combination of coils whose phase the images get; None leaves them the phase of the maps.
+        Additional images without a prior, from `scoremri_core.recon.result.REFERENCES`.
+    virtual_coil : complex64 array, (coil,), or None
+        Coil combination that is the phase reference of the images; None for that of the maps.
     keep_maps : bool
-        Whether the result holds the coil maps.
+        Whether to return the coil maps.
     """
 
-    drawing: Drawing
+    drawing: SamplerChoice
     samples: int
     seeds: list[int]
     device: torch.device
@@ -72,17 +71,25 @@ class Request:
         device: str = "auto",
         sampler_options: Mapping[str, Any] | None = None,
     ) -> Request:
-        """Request of the arguments of `reconstruct`.
+        """Check the arguments of `reconstruct`.
 
         Parameters
         ----------
         shape : tuple of int
-            Of the k-space: (coil, y, x) or (slice, coil, y, x).
+            Shape of the k-space, (coil, y, x) or (slice, coil, y, x).
+        sampler, samples, steps, maps, scale, seed, device
+            See `reconstruct`.
+        sampler_options : mapping, optional
+            Fields of the sampler's options.
+
+        Returns
+        -------
+        Request
 
         Raises
         ------
         InputError
-            Names the argument that is wrong.
+            An argument has the wrong shape, type, name or range.
         """
         if scale is not None and not (np.isfinite(scale) and scale > 0):
             raise InputError(f"scale is {scale}: expected a number above 0")
@@ -94,7 +101,7 @@ class Request:
             raise InputError(f"maps is {maps!r}: expected 1 or 2 sets, auto, or an array")
         return cls(
             drawing=drawing,
-            samples=samples if drawing.wanted else 0,
+            samples=samples if drawing.draws_samples else 0,
             seeds=_seeds(seed, 1 if len(shape) == 3 else shape[0]),
             device=find_device(device),
             maps=maps if estimated else _maps(maps, shape),
@@ -102,20 +109,35 @@ class Request:
         )
 
     def of_slices(self, where: slice) -> Request:
-        """The same for some of the slices."""
+        """Select the request of some slices."""
         maps = self.maps[where] if isinstance(self.maps, list) else self.maps
         return replace(self, seeds=self.seeds[where], maps=maps)
 
 
 def find_device(name: str) -> torch.device:
-    """The torch device of "auto", "cpu", "cuda" or "cuda:N"; InputError for any other."""
+    """Convert the name of a device.
+
+    Parameters
+    ----------
+    name : str
+        "auto", "cpu", "cuda" or "cuda:N".
+
+    Returns
+    -------
+    torch.device
+
+    Raises
+    ------
+    InputError
+        Unknown name, or no such GPU.
+    """
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
         device = torch.device(name)
-    except RuntimeError as error:
-        raise InputError(f"device {name!r}: expected auto, cpu, cuda or cuda:N") from error
-    if device.type not in ("cpu", "cuda"):
+    except RuntimeError:
+        device = None
+    if device is None or device.type not in ("cpu", "cuda"):
         raise InputError(f"device {name!r}: expected auto, cpu, cuda or cuda:N")
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
         raise InputError(f"device {name!r}: this machine has {torch.cuda.device_count()} GPUs")
@@ -123,7 +145,7 @@ def find_device(name: str) -> torch.device:
 
 
 def _maps(value: Any, shape: tuple[int, ...]) -> list[Array]:
-    """Maps (set, coil, y, x) of every slice."""
+    """Check coil maps and return those of each slice, (set, coil, y, x)."""
     slices = 1 if len(shape) == 3 else shape[0]
     given = np.shape(value)
     if len(given) not in (3, 4, 5) or given[-3:] != shape[-3:]:
@@ -137,21 +159,19 @@ def _maps(value: Any, shape: tuple[int, ...]) -> list[Array]:
     if array.ndim == 5 or (array.ndim == 4 and len(shape) == 4 and len(array) == slices):
         if len(array) != slices:
             raise InputError(f"maps has {len(array)} slices: expected {slices}")
-        found = [one if one.ndim == 4 else one[None] for one in array]
+        maps = [m if m.ndim == 4 else m[None] for m in array]
     else:
-        found = [array if array.ndim == 4 else array[None]] * slices
-    norm = np.linalg.norm(found[0][0], axis=0)
-    usual = float(np.median(norm[norm > 0])) if norm.any() else 0.0
-    if abs(usual - 1) > UNIT_TOLERANCE:
-        logger.warning(
-            "maps have a norm of %.3g over the coils, not 1: so do the image's units", usual
-        )
-    return found
+        maps = [array if array.ndim == 4 else array[None]] * slices
+    norm = np.linalg.norm(maps[0][0], axis=0)
+    median = float(np.median(norm[norm > 0])) if norm.any() else 0.0
+    if abs(median - 1) > NORM_TOLERANCE:
+        logger.warning("maps have a norm of %.3g over the coils, which scales the image", median)
+    return maps
 
 
 def _seeds(seed: int | Sequence[int], slices: int) -> list[int]:
-    """The seed of each slice."""
+    """Return the seed of each slice."""
     seeds = list(seed) if isinstance(seed, Iterable) else [seed] * slices
     if len(seeds) != slices:
-        raise InputError(f"seed holds {len(seeds)} numbers: expected one, or {slices}")
-    return [int(each) for each in seeds]  # NumPy's integers are welcome
+        raise InputError(f"seed holds {len(seeds)} numbers: expected 1 or {slices}")
+    return [int(s) for s in seeds]  # from NumPy integers

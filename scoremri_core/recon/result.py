@@ -1,4 +1,4 @@
-"""What a reconstruction is: posterior samples, their moments, and how they came about."""
+"""Result of a reconstruction: posterior samples, their moments, and parameters of the run."""
 
 from __future__ import annotations
 
@@ -17,35 +17,62 @@ from scoremri_core.mri.fourier import resample
 if TYPE_CHECKING:
     import torch
 
+REFERENCES = ("zero_filled", "classical")  # images without a prior, on request
+
+PER_SLICE = (  # fields of Info with one entry per slice
+    "unsampled_fraction",
+    "sigma_n",
+    "sigma_thermal",
+    "misfit",
+    "inconsistent_lines",
+    "scale",
+    "fallback",
+)
+
 
 @dataclass(frozen=True)
 class Info:
-    """What was run.
+    """Parameters and diagnostics of a reconstruction.
 
-    The last six hold an entry for each slice; of a volume, whose positions share them, one.
+    The tuples hold one entry per slice; for a volume, a single entry.
 
     Attributes
     ----------
-    sampler, samples, prior, seed : as asked for.
-    steps : noise levels visited.
-    evaluations : denoiser evaluations per sample.
-    seconds : time of the whole call.
-    effective_samples : independent samples whose mean would stray as far from the posterior mean;
-        infinite where the samples' random numbers balance.
-    variance_scale, inflation : factors on the prior's error variance (see `PosteriorOptions`); None
-        with samplers that have none.
-    unsampled_fraction : of the matrix that has no sample near, as partial Fourier leaves it.
-    sigma_n : sd of each real component of the k-space noise that the likelihood allowed for, root
-        mean square over coils and measured samples; where these were averaged unequally, of those
-        averaged least.
-    sigma_thermal : sd of the noise as it was given, or as the edges of k-space show it.
-    misfit : mean square of what the samples leave of the measured values, over that of the
-        thermal noise: about 1 where noise is all that the model does not explain.
-    inconsistent_lines : share of the measured samples that lie in lines of k-space which contradict
-        the others, by more than twice the noise of these, and so count less: 0 in a sound scan;
-        NaN where nothing was sampled.
-    scale : image value that the prior saw as 1.
-    fallback : why a classical image was sent instead, or None.
+    sampler : str
+    samples : int
+        Posterior samples per slice.
+    prior : str
+    seed : int
+        Seed of the first slice.
+    steps : int
+        Noise levels.
+    evaluations : int
+        Denoiser evaluations per sample.
+    seconds : float
+        Duration of the call.
+    effective_samples : float
+        Number of independent samples whose mean has the same variance; infinite for the sampler's
+        balanced random numbers.
+    variance_scale, inflation : float or None
+        Factors on the error variance of the prior (see `PosteriorOptions`); None if the sampler
+        has none.
+    unsampled_fraction : tuple of float
+        Fraction of k-space far from any sample, as in partial Fourier.
+    sigma_n : tuple of float
+        Sd of each real component of the k-space noise in the likelihood, root mean square over
+        coils and measured samples; for unequal averages, of the samples averaged least.
+    sigma_thermal : tuple of float
+        Sd of the noise given by the caller or estimated from the edges of k-space.
+    misfit : tuple of float
+        Mean squared residual of the samples over the variance of the thermal noise; about 1 if
+        noise accounts for the whole residual.
+    inconsistent_lines : tuple of float
+        Fraction of the measured samples in k-space lines whose noise sd is more than twice that of
+        the others; these lines are down-weighted. NaN if no samples were drawn.
+    scale : tuple of float
+        Image value that the prior sees as 1.
+    fallback : tuple of str or None
+        Why the slice holds a classical image, or None.
     """
 
     sampler: str
@@ -73,35 +100,24 @@ class Info:
 
     @property
     def reason(self) -> str | None:
-        """Why the first slice that fell back did, None where none did."""
+        """First reason in `fallback`, or None."""
         return next((reason for reason in self.fallback if reason), None)
 
     @property
     def inconsistency(self) -> str | None:
-        """What lines that contradict each other mean, None where there are none."""
-        return in_words(max((share for share in self.inconsistent_lines if share > 0), default=0.0))
+        """Warning of inconsistent lines, or None."""
+        return describe_inconsistent_lines(
+            max((share for share in self.inconsistent_lines if share > 0), default=0.0)
+        )
 
 
-REFERENCES = ("zero_filled", "classical")  # images without a prior that can be asked for
-
-PER_SLICE = (
-    "unsampled_fraction",
-    "sigma_n",
-    "sigma_thermal",
-    "misfit",
-    "inconsistent_lines",
-    "scale",
-    "fallback",
-)
-
-
-def in_words(inconsistent_lines: float) -> str | None:
-    """That share of the measured samples as a sentence, None where it is zero or not known."""
+def describe_inconsistent_lines(inconsistent_lines: float) -> str | None:
+    """Describe the fraction of measured samples in inconsistent lines; None if 0 or NaN."""
     if not inconsistent_lines > 0:
         return None
     return (
-        f"{100 * inconsistent_lines:.2g} % of the measured samples lie in lines of k-space that "
-        "contradict the others and count less: the patient may have moved, or readouts are corrupt"
+        f"{100 * inconsistent_lines:.2g} % of the measured samples lie in inconsistent k-space "
+        "lines, which are down-weighted: the patient may have moved, or readouts are corrupt"
     )
 
 
@@ -111,15 +127,20 @@ class Reconstruction:
 
     Attributes
     ----------
-    mean : complex64 (slice, y, x), posterior mean, or the classical image of a slice that could
-        not be sampled.
-    std : float32 (slice, y, x), posterior standard deviation of the complex value,
-        sqrt(sum |x_i - mean|^2 / (S - S / E)) with E the effective samples (S where they are
-        independent); NaN where it is not known.
-    samples : complex64 (slice, sample, y, x); NaN in a slice that could not be sampled.
-    maps : complex64 (slice, set, coil, y, x); NaN in a slice without maps.
-    info : what was run.
-    references : images without a prior by name, complex64 (slice, y, x), where they were asked for.
+    mean : complex64 array, (slice, y, x)
+        Posterior mean, or the classical image of a slice that could not be sampled.
+    std : float32 array, (slice, y, x)
+        Posterior standard deviation of the complex value,
+        sqrt(sum_i |x_i - mean|^2 / (S - S / E)) for S samples, E of them effective. NaN with fewer
+        than two samples.
+    samples : complex64 array, (slice, sample, y, x)
+        NaN in a slice that could not be sampled.
+    maps : complex64 array, (slice, set, coil, y, x)
+        Coil maps; NaN in a slice without maps.
+    info : Info
+        Parameters and diagnostics.
+    references : dict of complex64 array, (slice, y, x)
+        Images without a prior by name, on request.
     """
 
     mean: NDArray[np.complex64]
@@ -138,8 +159,8 @@ class Reconstruction:
     def magnitude_std(self) -> NDArray[np.float32]:
         """Posterior standard deviation of the magnitude, (slice, y, x).
 
-        It compares with the error of `magnitude`, as `std` does with that of the complex `mean`.
-        NaN where it is not known.
+        Expected error of `magnitude`, as `std` is of the complex `mean`. NaN with fewer than two
+        samples.
         """
         spread: Any = standard_deviation(
             np.abs(np.asarray(self.samples)), self.info.effective_samples
@@ -149,21 +170,39 @@ class Reconstruction:
         return self.mean.new_tensor(spread, dtype=self.std.dtype)
 
     def select(self, index: int) -> Reconstruction:
-        """One slice of a stack, as if it had been reconstructed alone."""
+        """Return one slice of a stack, as its separate reconstruction would be.
+
+        Parameters
+        ----------
+        index : int
+
+        Returns
+        -------
+        Reconstruction
+        """
         only = slice(index, index + 1)
         info = self.info
-        own = {name: getattr(info, name)[only] for name in PER_SLICE}
+        per_slice = {name: getattr(info, name)[only] for name in PER_SLICE}
         return Reconstruction(
             self.mean[only],
             self.std[only],
             self.samples[only],
             self.maps[only],
-            replace(info, seconds=info.seconds / len(self.mean), **own),
+            replace(info, seconds=info.seconds / len(self.mean), **per_slice),
             {name: image[only] for name, image in self.references.items()},
         )
 
     def as_tensors(self, device: torch.device) -> Reconstruction:
-        """The same with torch tensors in place of arrays."""
+        """Return a copy with torch tensors in place of arrays.
+
+        Parameters
+        ----------
+        device : torch.device
+
+        Returns
+        -------
+        Reconstruction
+        """
         import torch
 
         arrays: dict[str, Any] = {
@@ -174,15 +213,17 @@ class Reconstruction:
         return replace(self, **arrays, references=references)
 
     def plot(self, index: int = 0) -> Any:
-        """Draw magnitudes of mean and one sample, and their standard deviation, with scales.
+        """Plot the magnitude of the mean, its standard deviation, and one sample.
 
         Parameters
         ----------
-        index : of the slice.
+        index : int
+            Slice to plot.
 
         Returns
         -------
-        matplotlib.figure.Figure, which a notebook shows; `savefig` writes it.
+        matplotlib.figure.Figure
+            Shown by notebooks; `savefig` writes it.
         """
         from matplotlib.figure import Figure
 
@@ -213,17 +254,23 @@ class Reconstruction:
 
         Parameters
         ----------
-        path : ends with .nii or .nii.gz.
-        what : "mean", "std" (both of the magnitude), "complex_std" or "samples".
-        voxel_size : (x, y, slice) in mm; x then increases to the left, y to the back and slices to
-            the head, with the origin in the centre of the volume.
-        affine : (4, 4), from the indices (x, y, slice) to mm in RAS, in place of `voxel_size`.
-        overwrite : replace a file that is there already.
+        path : str or path-like
+            Ends in .nii or .nii.gz.
+        what : str
+            "mean", "std" (both of the magnitude), "complex_std" or "samples".
+        voxel_size : sequence of float
+            (x, y, slice) in mm. x increases to the left, y to the back and slices to the head; the
+            origin is the centre of the volume.
+        affine : array, (4, 4), optional
+            From indices (x, y, slice) to mm in RAS, in place of `voxel_size`.
+        overwrite : bool
+            Replace an existing file.
 
         Raises
         ------
-        InputError : another `what`, sizes that are not three, a file that is there already, or
-            NiBabel missing (the extra `export`).
+        InputError
+            Unknown `what`, invalid `voxel_size`, an existing file, or NiBabel (extra `export`) not
+            installed.
         """
         from scoremri_core.images import RESEARCH_ONLY
         from scoremri_core.images.nifti import RAS_OF_LPS, write_nifti
@@ -248,29 +295,35 @@ class Reconstruction:
             affine = np.diag([*sizes, 1.0])
             affine[:3, 3] = -sizes * (np.array(array.shape[:3]) // 2)
             affine = RAS_OF_LPS @ affine
-        with placing(Path(path).parent) as folder:  # the name ends with two suffixes
+        with placing(Path(path).parent) as folder:  # keeps both suffixes of .nii.gz
             write_nifti(
                 folder / Path(path).name, array, affine, f"scoremri {what}; {RESEARCH_ONLY}"
             )
 
     def __repr__(self) -> str:
-        """In one line: the arrays are too long to be shown."""
+        """Summarise in one line."""
         info = self.info
-        fallen = sum(reason is not None for reason in info.fallback)
-        done = f"{info.samples} samples by {info.sampler}, prior {info.prior}"
-        told = f", {fallen} of them classical: {info.reason}" if fallen else ""
         slices, ny, nx = self.mean.shape
-        return f"<Reconstruction of {slices} x {ny} x {nx}: {done}{told}>"
+        run = f"{info.samples} samples by {info.sampler}, prior {info.prior}"
+        count = sum(reason is not None for reason in info.fallback)
+        fallback = f", {count} of them classical: {info.reason}" if count else ""
+        return f"<Reconstruction of {slices} x {ny} x {nx}: {run}{fallback}>"
 
     def resized(
         self, shape: tuple[int, ...], fov_fraction: tuple[float, ...] = (1.0, 1.0)
     ) -> Reconstruction:
-        """The same on another matrix: field of view cropped, then interpolated.
+        """Crop the field of view, then interpolate to another matrix.
 
         Parameters
         ----------
-        shape : (y, x) of the result, or (z, y, x) of a volume.
-        fov_fraction : field of view of the result over the present one, like `shape`.
+        shape : tuple of int
+            (y, x), or (z, y, x) for a volume.
+        fov_fraction : tuple of float
+            Field of view of the result over the present one, per axis of `shape`.
+
+        Returns
+        -------
+        Reconstruction
         """
         axes = (-2, -1) if len(shape) == 2 else (0, -2, -1)
         present = tuple(self.mean.shape[axis] for axis in axes)
@@ -290,11 +343,23 @@ class Reconstruction:
 
 
 def standard_deviation(samples: NDArray[Any], effective_samples: float) -> NDArray[np.float32]:
-    """Over the sample axis (slice, sample, y, x); NaN where there are fewer than two."""
+    """Compute the standard deviation over the samples.
+
+    Parameters
+    ----------
+    samples : array, (slice, sample, y, x)
+    effective_samples : float
+        See `Info`.
+
+    Returns
+    -------
+    float32 array, (slice, y, x)
+        NaN with fewer than two samples.
+    """
     count = samples.shape[1]
     real = samples.real.dtype
     if count < 2:
         return np.full((samples.shape[0], *samples.shape[2:]), np.nan, real)
-    # whatever the unit, no square leaves the range of float32
+    # squares stay in the range of float32 for any unit
     unit = real.type(np.max(np.abs(samples), initial=0, where=np.isfinite(samples))) or 1
     return (samples / unit).std(1, ddof=count / effective_samples).astype(real) * unit

@@ -1,8 +1,7 @@
-"""A volume with two phase-encode directions, split into two-dimensional problems and joined again.
+"""Volumes with two phase-encode directions: split into two-dimensional problems and join them.
 
-Along an axis whose samples are complete the transform to the image is exact, and what remains at
-each position of that axis is a two-dimensional problem: along the partitions where every line has
-all of them, along the readout otherwise.
+An inverse FFT along a fully sampled axis decouples the positions on it. This axis is the partition
+direction if every line has all partitions, else the readout.
 """
 
 from __future__ import annotations
@@ -20,36 +19,35 @@ from scoremri_core.kspace import KSpace, as_complex
 from scoremri_core.mri.classical import root_sum_of_squares
 from scoremri_core.mri.fourier import to_image
 from scoremri_core.mri.noise import covariance as noise
-from scoremri_core.recon.result import Info, Reconstruction
+from scoremri_core.recon.result import PER_SLICE, Info, Reconstruction
 
 logger = logging.getLogger(__name__)
 
 PARTITION, READOUT = 1, 3  # axes of (coil, z, y, x)
 
-NOISE_POSITIONS = 16  # looked at for the noise; the quietest quarter of them counts
-CENTRE = 8  # samples on either side of DC where signal is looked for
-SIGNAL = 2.0  # power there, over that of the noise, at a position that has signal
-LEAST_SIGNAL = 1e-4  # and over the largest power, for data without noise
+NOISE_POSITIONS = 16  # where noise is estimated; the quietest quarter is used
+CENTRE = 8  # samples on either side of DC in which signal is detected
+SIGNAL = 2.0  # their power over that of the noise at a position with signal
+MIN_SIGNAL = 1e-4  # their power over that of the brightest position, for noise-free data
 
 Array = NDArray[np.complex64]
 
 
 @dataclass(frozen=True)
 class Positions:
-    """The positions of a volume along its complete axis.
+    """Positions of a volume along its fully sampled axis.
 
     Attributes
     ----------
     slices : list of KSpace, (coil, a, b)
-        One for each position, with the noise that all share; those without signal have the nearest
-        one with signal as their calibration.
+        One per position, with a common noise covariance. Positions without signal are calibrated
+        on the nearest one with signal.
     axis : int
         `PARTITION` or `READOUT`.
     scale : float
-        Median over the bright positions of the 99th percentile of the zero-filled image.
-    virtual_coil : complex64, (coil,)
-        Combination of the coils that receives most of the signal. Coil maps leave the phase of an
-        image open; with that of this coil it is the same at all positions.
+        Median over bright positions of the 99th percentile of the zero-filled image.
+    virtual_coil : complex64 array, (coil,)
+        Coil combination with most of the signal, the common phase reference of all positions.
     """
 
     slices: list[KSpace]
@@ -58,16 +56,20 @@ class Positions:
     virtual_coil: Array
 
     def maps(self, given: Any) -> list[Array]:
-        """Maps of each position, (set, coil, a, b), of given ones of the volume.
+        """Split coil maps of the volume by position.
 
         Parameters
         ----------
         given : complex array, (coil, z, y, x) or (set, coil, z, y, x)
 
+        Returns
+        -------
+        list of complex64 array, (set, coil, a, b)
+
         Raises
         ------
         InputError
-            They do not fit.
+            Wrong shape, or values that are not finite or not complex.
         """
         coils, *plane = self.slices[0].values.shape
         grid = list(plane)
@@ -86,26 +88,29 @@ class Positions:
 
 
 def split(volume: KSpace) -> Positions:
-    """Two-dimensional problems of a volume.
+    """Split a volume into two-dimensional problems.
 
-    The noise, if it is not given, is estimated at positions all along the volume, of which the
-    quietest count.
+    Unless given, the noise is estimated from the quietest of positions spread over the volume.
 
     Parameters
     ----------
     volume : KSpace, (coil, z, y, x)
+
+    Returns
+    -------
+    Positions
     """
     lines = np.asarray(volume.mask.any(axis=2))
     whole = np.asarray(lines.all(axis=0))[np.asarray(lines.any(axis=0))]
     axis = PARTITION if whole.all() else READOUT
     if axis == READOUT and not volume.mask.any(axis=(0, 1)).all():
-        logger.info("volume: samples that its readouts lack are taken as zero")
+        logger.info("partial readouts of the volume are zero-filled")
     values = _transformed(volume.values, axis)
     plane = np.asarray(volume.mask.any(axis=axis - 1))
     averages, fewest = _averages(volume, axis - 1)
     covariance = volume.noise_covariance
     covariance = _noise(values, averages, plane) if covariance is None else covariance / fewest
-    slices = [KSpace(own, plane, averages, covariance, None, volume.unit) for own in values]
+    slices = [KSpace(v, plane, averages, covariance, None, volume.unit) for v in values]
     sources = slices
     if volume.calibration is not None:
         other = volume.calibration.in_unit(volume.unit)
@@ -115,13 +120,27 @@ def split(volume: KSpace) -> Positions:
     for i, source in enumerate(nearest):
         if volume.calibration is not None or source != i:
             slices[i] = replace(slices[i], calibration=sources[source])
-    high = np.array([np.percentile(root_sum_of_squares(own), 99) for own in values])
+    high = np.array([np.percentile(root_sum_of_squares(v), 99) for v in values])
     scale = float(np.median(high[high >= high.max() / 2]))
     return Positions(slices, axis, scale, _virtual_coil(sources))
 
 
 def join(result: Reconstruction, positions: Positions, seed: int) -> Reconstruction:
-    """The volume of its reconstructed positions, mean (z, y, x), samples (z, sample, y, x)."""
+    """Join reconstructed positions into a volume.
+
+    Parameters
+    ----------
+    result : Reconstruction
+        With one slice per position.
+    positions : Positions
+    seed : int
+        Seed of the volume.
+
+    Returns
+    -------
+    Reconstruction
+        With mean and std (z, y, x), samples (z, sample, y, x), and no coil maps.
+    """
     info = result.info
     arrays: dict[str, Any] = {"mean": result.mean, "std": result.std}
     arrays |= result.references
@@ -130,40 +149,27 @@ def join(result: Reconstruction, positions: Positions, seed: int) -> Reconstruct
         arrays = {name: np.moveaxis(image, 0, -1) for name, image in arrays.items()}
         samples = np.moveaxis(samples, 0, -1).swapaxes(0, 1)
     mean, std = arrays.pop("mean"), arrays.pop("std")
-    means: dict[str, Any] = {name: (_mean(getattr(info, name)),) for name in PER_POSITION}
+    per_slice: dict[str, Any] = {
+        name: (_mean(getattr(info, name)),) for name in PER_SLICE if name != "fallback"
+    }
     return Reconstruction(
         mean=mean,
         std=std,
         samples=samples,
         maps=np.empty((len(mean), 0, result.maps.shape[2], *mean.shape[1:]), np.complex64),
-        info=replace(
-            info,
-            seed=seed,
-            fallback=(_fallback(info),),
-            **means,
-        ),
+        info=replace(info, seed=seed, fallback=(_fallback(info),), **per_slice),
         references=arrays,
     )
 
 
-PER_POSITION = (
-    "unsampled_fraction",
-    "sigma_n",
-    "sigma_thermal",
-    "misfit",
-    "inconsistent_lines",
-    "scale",
-)
-
-
 def _mean(values: Sequence[float]) -> float:
-    """Over the positions where it is known."""
+    """Mean of the finite values; NaN if there are none."""
     known = np.asarray(values)[np.isfinite(values)]
     return float(known.mean()) if len(known) else float("nan")
 
 
 def _fallback(info: Info) -> str | None:
-    """Why positions were not sampled, None if all were."""
+    """Summarise the fallbacks of all positions; None if there are none."""
     failed = [reason for reason in info.fallback if reason]
     if not failed:
         return None
@@ -173,9 +179,9 @@ def _fallback(info: Info) -> str | None:
 
 
 def _averages(volume: KSpace, axis: int) -> tuple[NDArray[np.float32] | None, float]:
-    """Averages of samples after the measured ones along an axis are transformed, and the fewest.
+    """Averages after the FFT along an axis, relative to the fewest, and the fewest.
 
-    The noise of a transformed sample is the mean of theirs.
+    The noise variance of a transformed sample is the mean over the samples measured on the axis.
     """
     if volume.averages is None:
         return None, 1.0
@@ -192,16 +198,17 @@ def _averages(volume: KSpace, axis: int) -> tuple[NDArray[np.float32] | None, fl
 def _noise(
     values: Array, averages: NDArray[np.float32] | None, plane: NDArray[np.bool_]
 ) -> NDArray[np.complex128]:
-    some = values[:: -(-len(values) // NOISE_POSITIONS)]
-    found = sorted(
-        (noise.covariance_from_edges(one, averages, plane) for one in some),
+    """Mean noise covariance of the quietest quarter of some positions."""
+    positions = values[:: -(-len(values) // NOISE_POSITIONS)]
+    covariances = sorted(
+        (noise.covariance_from_edges(v, averages, plane) for v in positions),
         key=lambda c: float(np.trace(c).real),
     )
-    return np.asarray(np.mean(found[: -(-len(found) // 4)], axis=0))
+    return np.asarray(np.mean(covariances[: -(-len(covariances) // 4)], axis=0))
 
 
 def _nearest_with_signal(slices: Sequence[KSpace], covariance: Any) -> NDArray[np.intp]:
-    """For each position the nearest one that has signal; itself if none has."""
+    """Index of the nearest position with signal, for each position; itself if none has signal."""
     whitening = noise.whitening_matrix(covariance)
     plane = slices[0].mask
     centre = tuple(slice(max(0, n // 2 - CENTRE), n // 2 + CENTRE) for n in plane.shape)
@@ -210,14 +217,15 @@ def _nearest_with_signal(slices: Sequence[KSpace], covariance: Any) -> NDArray[n
     numbers = np.arange(len(slices))
     if not white.size:
         return numbers
-    power = np.mean(np.abs(white) ** 2, axis=(1, 2)) / 2  # of noise: 1
-    signal = np.flatnonzero(power > max(SIGNAL, LEAST_SIGNAL * power.max(initial=0)))
+    power = np.mean(np.abs(white) ** 2, axis=(1, 2)) / 2  # 1 for noise
+    signal = np.flatnonzero(power > max(SIGNAL, MIN_SIGNAL * power.max(initial=0)))
     if not len(signal):
         return numbers
     return np.asarray(signal[np.abs(numbers[:, None] - signal).argmin(axis=1)])
 
 
 def _virtual_coil(sources: Sequence[KSpace]) -> Array:
+    """Principal component of the samples around DC."""
     na, nb = sources[0].mask.shape
     middle = np.stack(
         [s.values[:, na // 2 - 1 : na // 2 + 2, nb // 2 - 1 : nb // 2 + 2] for s in sources], axis=1
@@ -228,6 +236,6 @@ def _virtual_coil(sources: Sequence[KSpace]) -> Array:
 
 
 def _transformed(kspace: Array, axis: int) -> Array:
-    """(coil, z, y, x) to (position, coil, ...), coil by coil to save memory."""
+    """Transform (coil, z, y, x) to (position, coil, ...), coil by coil to save memory."""
     coils = [np.moveaxis(to_image(coil, axes=(axis - 1,)), axis - 1, 0) for coil in kspace]
     return np.stack(coils, axis=1)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from scoremri_core.recon.result import in_words
+from scoremri_core.recon.result import describe_inconsistent_lines
 
 NAN = float("nan")
 EXPLAINED = 1.25  # misfit up to which noise explains what is left
@@ -117,7 +117,7 @@ class Facts:
     def notice(self) -> str:
         """Warning of an image that is no posterior mean or of inconsistent data; else empty."""
         if self.sampled:
-            sentence = in_words(self.inconsistent_lines)
+            sentence = describe_inconsistent_lines(self.inconsistent_lines)
             return f"{sentence[0].upper()}{sentence[1:]}." if sentence else ""
         why = f", because: {self.fallback}" if self.fallback else ", as the sampler 'none' asks"
         return (

@@ -1,4 +1,4 @@
-"""Posterior samplers: each draws images given data, a forward operator and a denoiser."""
+"""Posterior samplers: draw images given data, a forward operator and a denoiser."""
 
-NONE = "none"  # the classical image alone
+NONE = "none"  # no samples: a classical reconstruction only
 SAMPLERS = ("posterior", "langevin", "hmc", "pula", NONE)

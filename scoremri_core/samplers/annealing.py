@@ -1,4 +1,4 @@
-"""What the annealed samplers share: units, a schedule of noise levels, the score at each."""
+"""Units, noise levels and score, shared by the annealed samplers."""
 
 from __future__ import annotations
 
@@ -12,20 +12,33 @@ from scoremri_core.errors import InputError
 from scoremri_core.mri.sense import SenseOperator
 from scoremri_core.priors.base import Denoiser, denoise
 
-# told the number of noise levels done, of how many, and x (frame, sample, set, y, x) after each
+# called after each noise level with its number, the number of levels, and x (frame, sample, set,
+# y, x)
 OnLevel = Callable[[int, int, Tensor], None]
 
 
 def no_callback(level: int, levels: int, x: Tensor) -> None:
-    """Tell nobody of a noise level."""
+    """Ignore the end of a noise level."""
 
 
 def geometric(first: float, last: float, count: int) -> list[float]:
-    """`count` levels from `first` to `last` by a constant factor; one level alone is the last.
+    """Return a geometric sequence of noise levels; a single level is the last.
+
+    Parameters
+    ----------
+    first, last : float
+        Largest and smallest level.
+    count : int
+        Number of levels.
+
+    Returns
+    -------
+    list of float
 
     Raises
     ------
-    InputError : levels that do not fall, or are not positive.
+    InputError
+        Levels that increase or are not positive.
 
     Examples
     --------
@@ -42,37 +55,52 @@ def geometric(first: float, last: float, count: int) -> list[float]:
 def in_image_units(
     operator: SenseOperator, data: Tensor, sigma_n: Tensor
 ) -> tuple[SenseOperator, Tensor, Tensor]:
-    """The same scan with |A| at most 1, so that noise of the data and of the image compare.
+    """Scale a scan to |A| <= 1, so that noise of data and image have the same unit.
 
-    Whitening gives maps (and with them sigma_n) the scale of the scanner's numbers.  An annealed
-    likelihood adds a noise level of the image to sigma_n, and means nothing unless both have one
-    unit: with |A| = 0.2 the data would count 25 times too little until the last level.
+    Whitened maps (and sigma_n) have the scale of the scanner's numbers. An annealed likelihood adds
+    a noise level of the image to sigma_n: with |A| = 0.2 the data would be weighted 25 times too
+    low until the last level.
 
     Parameters
     ----------
-    operator, data, sigma_n : as in `sample_posterior`.
+    operator, data, sigma_n
+        As in `sample_posterior`.
+
+    Returns
+    -------
+    operator : SenseOperator
+    data : complex64 tensor, (frame, coil, y, x)
+    sigma_n : float tensor, (frame,)
     """
-    # a bound of |A|, since no FFT enlarges anything, and of the mask only the weight does
+    # an upper bound of |A|: the FFT is unitary, the mask is scaled by the weight only
     norm = operator.maps.abs().square().sum((1, 2)).amax((-2, -1)).sqrt()
     if operator.weight is not None:
         norm = norm * operator.weight.amax((-2, -1)).sqrt()
-    spread = norm.view(-1, 1, 1, 1)
-    maps = operator.maps / spread[..., None]
+    factor = norm.view(-1, 1, 1, 1)
+    maps = operator.maps / factor[..., None]
     unit = SenseOperator(maps, operator.mask[:, 0, 0], operator.weight)
-    return unit, data / spread, sigma_n / norm
+    return unit, data / factor, sigma_n / norm
 
 
 def score(prior: Denoiser, x: Tensor, sigma: float, support: Tensor) -> Tensor:
-    """The gradient of log p_sigma in each real component, (D(x, sigma) - x) / sigma^2.
+    """Return the gradient of log p_sigma by Tweedie's formula, (D(x, sigma) - x) / sigma^2.
 
     Parameters
     ----------
-    x : complex (frame, sample, set, y, x), with noise of sd sigma in each real component.
-    support : bool (frame, 1, set, y, x); outside of it the image is zero by definition.
+    prior : Denoiser
+    x : complex64 tensor, (frame, sample, set, y, x)
+        With noise of sd `sigma` in each real component.
+    sigma : float
+    support : bool tensor, (frame, 1, set, y, x)
+        The image is zero outside.
 
-    Notes
-    -----
-    Tweedie's formula (Robbins 1956; Efron, JASA 106:1602-1614, 2011).
+    Returns
+    -------
+    complex64 tensor, (frame, sample, set, y, x)
+
+    References
+    ----------
+    .. [1] Efron B. Tweedie's formula and selection bias. JASA 106:1602-1614 (2011).
     """
     denoised = denoise(prior, x.reshape(-1, *x.shape[-2:]), sigma)
     return (torch.where(support, denoised.view(x.shape), 0) - x) / sigma**2

@@ -16,48 +16,54 @@ def conjugate_gradients(
     max_iterations: int = 50,
     reference: float | None = None,
 ) -> tuple[Tensor, int]:
-    """Solve M x = b for each leading (frame, sample) index on its own.
+    """Solve M x = b independently for each leading (frame, sample) index.
 
-    A system that has converged is left as it is while others go on, so that no solution depends
-    on what it was solved with.
+    Converged systems stop changing while others iterate, so that a solution does not depend on the
+    batch.
 
     Parameters
     ----------
-    operator : the Hermitian positive definite M, complex (frame, sample, ...) to the same.
-    b : right-hand side, (frame, sample, ...).
-    preconditioner : an approximate inverse of M, Hermitian positive definite.
-    tolerance : stop a system when |b - M x| <= tolerance |b| in the preconditioner's norm, which
-        is about the error of x in the norm of M.
-    max_iterations : stop all of them after this many.
-    reference : what to take instead of |b|.
+    operator : callable
+        The Hermitian positive definite M, complex (frame, sample, ...) to the same shape.
+    b : complex tensor, (frame, sample, ...)
+        Right-hand side.
+    preconditioner : callable
+        Approximate inverse of M, Hermitian positive definite.
+    tolerance : float, optional
+        Stop a system when |b - M x| <= tolerance |b| in the preconditioner's norm, approximately
+        the error of x in the norm of M.
+    max_iterations : int, optional
+    reference : float, optional
+        Used in place of |b|.
 
     Returns
     -------
-    x, and the number of iterations of the slowest system.
+    x : complex tensor, (frame, sample, ...)
+    iterations : int
+        Of the slowest system.
     """
     axes = tuple(range(2, b.ndim))
 
     def dot(p: Tensor, q: Tensor) -> Tensor:
         product = torch.view_as_real(p) * torch.view_as_real(q)
-        # after short sums in double precision, or rounding would depend on how a batch is cut into
-        # threads
+        # short sums first, then double precision: rounding must not depend on the threads' split
         short = product.sum((-3, -1) if b.ndim > 3 else -1)
         total = short.flatten(2).sum(2, dtype=torch.float64).to(product.dtype)
         return total.view(*b.shape[:2], *(1 for _ in axes))
 
     def add(total: Tensor, factor: Tensor, term: Tensor, out: Tensor) -> None:
-        # as real numbers, or the factors would be made complex first
+        # as real numbers: torch would convert the factors to complex
         sum_of, to, place = (torch.view_as_real(part) for part in (total, term, out))
         torch.addcmul(sum_of, to, factor[..., None], out=place)
 
     x = torch.zeros_like(b)
     r = b.clone()
     z = preconditioner(r)
-    p = z.clone()  # a preconditioner may return what it was given
+    p = z.clone()  # a preconditioner may return its argument
     rz = dot(r, z)
-    enough = tolerance**2 * (rz if reference is None else torch.full_like(rz, reference**2))
+    threshold = tolerance**2 * (rz if reference is None else torch.full_like(rz, reference**2))
     for iteration in range(max_iterations):
-        active = rz > enough
+        active = rz > threshold
         if not bool(active.any()):
             return x, iteration
         mp = operator(p)

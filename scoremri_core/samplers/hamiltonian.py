@@ -1,4 +1,4 @@
-"""Hamiltonian dynamics of a density that is known by its score alone."""
+"""Hamiltonian dynamics of a density given by its score."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-# Simpson's rule through 4 points, of which the ends are known already
+# Simpson's 3/8 rule; the scores at the ends are known
 INTERIOR = (1 / 3, 2 / 3)
 END_WEIGHT, INTERIOR_WEIGHT = 1 / 8, 3 / 8
 
@@ -20,18 +20,29 @@ def leapfrog(
     step: Tensor,
     count: int,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Follow Hamilton's equations for unit mass (Neal 2011, Eq. 2.28 to 2.30).
+    """Integrate Hamilton's equations for unit mass (Neal 2011, Eq. 2.28 to 2.30).
 
     Parameters
     ----------
-    gradients : x to the prior's part of the gradient of log p, and the whole of it.
-    x, momentum : where the trajectory starts.
-    gradient : of log p at x.
-    step, count : size, broadcast to x, and number of the steps.
+    gradients : callable
+        Maps x to the prior's part of the gradient of log p and to the whole gradient.
+    x, momentum : complex tensor
+        Start of the trajectory.
+    gradient : complex tensor
+        Of log p at x.
+    step : float tensor
+        Step size, broadcast to x.
+    count : int
+        Number of steps.
 
     Returns
     -------
-    x and the momentum at the end, and both gradients there.
+    x, momentum, score, gradient : complex tensor
+        At the end of the trajectory; `score` is the prior's part of `gradient`.
+
+    References
+    ----------
+    .. [1] Neal RM. MCMC using Hamiltonian dynamics. Handbook of MCMC, ch. 5 (2011).
     """
     score = gradient
     for _ in range(count):
@@ -49,26 +60,29 @@ def path_integral(
     at_start: Tensor,
     at_end: Tensor,
 ) -> Tensor:
-    """Tell log p(end) - log p(start) from the score, by Simpson's rule through 4 points.
+    """Integrate the score from start to end by Simpson's 3/8 rule: log p(end) - log p(start).
 
-    Exact where the score is a polynomial of third degree along the segment; two evaluations.
+    Exact if the score is a cubic polynomial along the segment. Takes two evaluations.
 
     Parameters
     ----------
-    start, end : (frame, sample, set, y, x).
-    at_start, at_end : the score there.
+    score : callable
+        Maps x to its score.
+    start, end : complex tensor, (frame, sample, set, y, x)
+    at_start, at_end : complex tensor, (frame, sample, set, y, x)
+        Score at both ends.
 
     Returns
     -------
-    (frame, sample), double precision.
+    float64 tensor, (frame, sample)
     """
-    way = end - start
-    interior = [inner(way, score(start + t * way)) for t in INTERIOR]
-    return END_WEIGHT * inner(way, at_start + at_end) + INTERIOR_WEIGHT * sum(interior)
+    segment = end - start
+    interior = [inner(segment, score(start + t * segment)) for t in INTERIOR]
+    return END_WEIGHT * inner(segment, at_start + at_end) + INTERIOR_WEIGHT * sum(interior)
 
 
 def inner(p: Tensor, q: Tensor) -> Tensor:
-    """Real inner product of images (frame, sample, set, y, x): (frame, sample)."""
+    """Return the real inner product of images, (frame, sample, set, y, x) to (frame, sample)."""
     product = torch.view_as_real(p) * torch.view_as_real(q)
-    # in double precision: log p is a small difference of large sums
+    # double precision: log p is a small difference of large sums
     return product.sum((-4, -3, -2, -1), dtype=torch.float64)

@@ -18,8 +18,8 @@ from scoremri_core.samplers.random_numbers import SampleNoise
 
 logger = logging.getLogger(__name__)
 
-TOLERANCE = 1e-2  # of where x is taken between temperatures; the proposals mend the rest
-GAINS = (1.0, 0.6, 0.15)  # eigenvalues of A^H A for which the likelihood is tempered exactly
+TOLERANCE = 1e-2  # of the linear solve between temperatures
+GAINS = (1.0, 0.6, 0.15)  # eigenvalues of A^H A at which the tempering is exact
 
 
 @dataclass(frozen=True)
@@ -28,22 +28,27 @@ class HmcOptions:
 
     Attributes
     ----------
-    steps : temperatures, from sigma_max to sigma_min by a constant factor.
-    sigma_max, sigma_min : first and last noise level, in units of the prior.  The last x is as
-        wide as if the image had noise of sd sigma_min too; None takes s / 4, which adds 3 % to
-        the sd of what was measured, kept within 0.003 (less noise than that no network was
-        trained with) and 0.01.
-    trajectories : proposals at each temperature.
-    leapfrog : leapfrog steps of each proposal.
-    step_size : leapfrog step at sigma_max over sigma_max; None takes 1.2 d^(-1/4) for d real
-        unknowns, which a Gaussian accepts about three times out of four.  It falls like sigma,
-        as all widths of the target do (in the paper like sigma^1.5).
-    tuning : temperatures before those, above sigma_max and one proposal each, in which the step
-        size is found.
-    target_acceptance : acceptance that the step size is steered to, sample by sample; 0 keeps
-        the step size as given.
-    denoise : return E[x0 | x] of the last x, as the paper does, rather than x itself.  See
-        `sample_hmc` for what that does to the samples' standard deviation.
+    steps : int
+        Temperatures, from sigma_max to sigma_min by a constant factor.
+    sigma_max, sigma_min : float, float or None
+        First and last noise level, in units of the prior. The last x has the noise of sigma_min.
+        None takes s / 4 within 0.003 (the least noise that networks are trained with) and 0.01; it
+        adds 3 % to the sd of measured components.
+    trajectories : int
+        Proposals at each temperature.
+    leapfrog : int
+        Leapfrog steps of each proposal.
+    step_size : float or None
+        Leapfrog step at sigma_max over sigma_max; None takes 1.2 d^(-1/4) for d real unknowns,
+        which a Gaussian accepts three times out of four. Scales as sigma, like all widths of the
+        target (in the paper as sigma^1.5).
+    tuning : int
+        Temperatures above sigma_max, one proposal each, in which the step size is tuned.
+    target_acceptance : float
+        Acceptance to which the step size is adapted, sample by sample; 0 keeps the step size.
+    denoise : bool
+        Return E[x0 | x] of the last x, as the paper does, not x. See `sample_hmc` for its effect on
+        the standard deviation.
     """
 
     steps: int = 100
@@ -68,27 +73,31 @@ class HmcOptions:
             raise InputError(f"target_acceptance is {self.target_acceptance}: expected 0 up to 1")
 
     def temperatures(self, sigma_n: float) -> list[float]:
-        """The noise levels for data with noise `sigma_n`, those of the tuning included."""
+        """Return the noise levels for data with noise `sigma_n`, including those of the tuning."""
         last = self.sigma_min
         if last is None:
             last = min(max(sigma_n / 4, 0.003), 0.01, self.sigma_max)
         factor = (last / self.sigma_max) ** (1 / max(1, self.steps - 1))
-        # few temperatures are far apart: their tuning would start at a level beyond all sense
+        # bounded: with few temperatures the tuning would start at a huge level
         tuning = [self.sigma_max * max(factor, 0.95) ** -i for i in range(self.tuning, 0, -1)]
         return tuning + [self.sigma_max * factor**i for i in range(self.steps)]
 
 
 @dataclass(frozen=True)
 class HmcRun:
-    """What a run drew and how it went.
+    """Samples and diagnostics of a run.
 
     Attributes
     ----------
-    samples : (frame, sample, set, y, x).
-    evaluations : denoiser evaluations per sample, tuning and path integrals included.
-    sigmas : (temperature, frame) noise levels.
-    acceptance : (temperature, frame, sample) fraction of the proposals that was accepted.
-    step_sizes : (temperature, frame, sample) leapfrog step after each temperature.
+    samples : complex64 tensor, (frame, sample, set, y, x)
+    evaluations : int
+        Denoiser evaluations per sample, including tuning and path integrals.
+    sigmas : float tensor, (temperature, frame)
+        Noise levels.
+    acceptance : float tensor, (temperature, frame, sample)
+        Fraction of accepted proposals.
+    step_sizes : float tensor, (temperature, frame, sample)
+        Leapfrog step after each temperature.
     """
 
     samples: Tensor
@@ -109,52 +118,53 @@ def sample_hmc(
 ) -> tuple[Tensor, int]:
     """Draw samples of p(x | y) by annealed Hamiltonian Monte Carlo.
 
-    Ramzi et al. 2020, "Denoising score-matching for uncertainty quantification in inverse
-    problems".  At each temperature sigma the chain targets
+    At each temperature sigma the chain targets
 
-        p_sigma(x) exp(-(y - A x)^H P (y - A x) / 2),  P = (s^2 + sigma^2 A A^H)^-1 nearly,
+        p_sigma(x) exp(-(y - A x)^H P (y - A x) / 2),  P ~ (s^2 + sigma^2 A A^H)^-1,
 
-    with p_sigma the prior blurred by noise of sd sigma, whose score is (D(x, sigma) - x) /
-    sigma^2: the data have the noise that x has beside their own.  Proposals are leapfrog
-    trajectories of unit mass; the ratio of Metropolis and Hastings takes log p_sigma from the path
-    integral of the score along the straight segment between the ends (Simpson's rule through 4
-    points).
-
-    Of one coil A A^H is 1 in every sample, and P = 1 / (s^2 + sigma^2) that of the paper.  Several
-    coils leave directions of which the data say little, A A^H = g far below 1.  That P would count
-    the data there too little, by up to 1 / g, until sigma is below s; and trajectories, which are
-    as long as sigma, are by then far too short for a direction so wide, which stays too wide and
-    has its mean too near the prior's: by an sd at g = .03, s = .02 and a prior variance of .1.  So
-    P is the polynomial in A A^H that is right at the eigenvalues `GAINS`.  That costs two more
-    products with A^H A a step, and not the solution of a system; between 0 and 1.4 times what it
-    stands for, it leaves the steps as long as they were.
+    where p_sigma is the prior blurred by noise of sd sigma, with score (D(x, sigma) - x) / sigma^2.
+    Proposals are leapfrog trajectories of unit mass. The Metropolis-Hastings ratio takes log
+    p_sigma from the path integral of the score along the segment between the ends (`path_integral`)
+    [1]_.
 
     Parameters
     ----------
-    operator, data, sigma_n, prior, noise : as in `sample_posterior`.
-    options : schedule, proposals, what is returned.
+    operator, data, sigma_n, prior, noise, on_level
+        As in `sample_posterior`.
+    options : HmcOptions
 
     Returns
     -------
-    samples (frame, sample, set, y, x), and the number of denoiser evaluations per sample.
+    samples : complex64 tensor, (frame, sample, set, y, x)
+    evaluations : int
+        Denoiser evaluations per sample.
 
     Notes
     -----
-    The last x still holds the noise of sigma_min.  Along a direction that is not measured, and in
-    which the prior has variance c, x has variance c + sigma_min^2 and the denoised sample
-    c^2 / (c + sigma_min^2): the posterior's c lies between them.  Both are right where sigma_min
-    is small against everything the posterior leaves open, which costs temperatures; where the
-    two differ, that difference is what sigma_min leaves uncertain.
+    For a single coil A A^H = 1 in every sample and P = 1 / (s^2 + sigma^2), as in the paper. With
+    several coils there are directions with A A^H = g << 1. The paper's P weights the data there too
+    low, by up to 1 / g, until sigma < s, when trajectories of length sigma are too short for the
+    width of these directions: they stay too wide, with a mean too near the prior's (by one sd at
+    g = 0.03, s = 0.02 and a prior variance of 0.1). P is therefore the polynomial in A A^H that is
+    exact at the eigenvalues `GAINS`, at the cost of two more products with A^H A per step. It lies
+    between 0 and 1.4 times the exact P, so that the step size stays stable.
 
-    The step size is steered while the chain runs, sample by sample, by the acceptance of the
-    proposal before; strictly that disturbs the balance of Metropolis and Hastings, as does
-    annealing itself, and a network's score, which need not be a gradient.
+    The last x has the noise of sigma_min. Along a direction that is not measured, with prior
+    variance c, x has variance c + sigma_min^2 and the denoised sample c^2 / (c + sigma_min^2); that
+    of the posterior, c, lies between them.
 
-    Rejection is no error, and a proposal that is not finite is turned down like any.  From one
-    temperature to the next, though, what x holds beyond an estimate of the image is shrunk as
-    sigma is (the paper leaves x as it was).  A proposal that is turned down would leave it with
-    more noise than the network expects, which takes it for image and keeps it; and a trajectory
-    is too short to do the annealing as well as the sampling.
+    The step size is adapted while the chain runs. Strictly this violates detailed balance, as do
+    annealing and the score of a network, which need not be a gradient. Proposals that are not
+    finite are rejected.
+
+    Between temperatures the deviation of x from an estimate of the image is scaled with sigma (the
+    paper keeps x). After a rejected proposal x would have more noise than the network expects, and
+    the network would keep it as image.
+
+    References
+    ----------
+    .. [1] Ramzi Z et al. Denoising score-matching for uncertainty quantification in inverse
+           problems. NeurIPS Workshop (2020).
     """
     run = run_hmc(operator, data, sigma_n, prior, noise, options, on_level)
     return run.samples, run.evaluations
@@ -170,7 +180,7 @@ def run_hmc(
     options: HmcOptions,
     on_level: OnLevel = no_callback,
 ) -> HmcRun:
-    """Draw samples as `sample_hmc` does, and tell the acceptance at each temperature."""
+    """Draw samples as `sample_hmc` does, and return the acceptance at each temperature."""
     operator, data, sigma_n = in_image_units(operator, data, sigma_n)
     frames, sets, _, ny, nx = operator.maps.shape
     target = _Target(operator, operator.adjoint(data[:, None]), sigma_n, prior)
@@ -185,25 +195,30 @@ def run_hmc(
         if i:
             x = target.transport(x, score, sigma)
         target.sigma = sigma
-        # where no coil sees anything the image is zero, and x is the noise alone
+        # the image is zero where no coil is sensitive: x is noise only
         x = torch.where(operator.support, x, _spread(sigma) * noise.complex_normal(sets, ny, nx))
         score, gradient = target(x)
-        law = scale * sigma[:, None]
+        base_step = scale * sigma[:, None]
         accepted = torch.zeros_like(log_factor)
         proposals = options.trajectories if i >= options.tuning else 1
         for _ in range(proposals):
             momentum = torch.where(operator.support, noise.complex_normal(sets, ny, nx), 0)
             end, last, end_score, end_gradient = leapfrog(
-                target, x, momentum, gradient, _spread(law * log_factor.exp()), options.leapfrog
+                target,
+                x,
+                momentum,
+                gradient,
+                _spread(base_step * log_factor.exp()),
+                options.leapfrog,
             )
-            # the likelihood's gradient is linear, so that its integral needs the ends alone
+            # the likelihood's gradient is linear: the ends suffice for its integral
             likelihood = (gradient - score) + (end_gradient - end_score)
             log_ratio = (
                 path_integral(target.prior_score, x, end, score, end_score)
                 + inner(end - x, likelihood) / 2
                 + (inner(momentum, momentum) - inner(last, last)) / 2
             )
-            # half the square of a complex normal number is distributed as -log of a uniform one
+            # half the squared magnitude of a complex normal number is distributed as -log(uniform)
             accept = log_ratio > -noise.complex_normal().abs().square() / 2
             x = torch.where(_spread(accept), end, x)
             score = torch.where(_spread(accept), end_score, score)
@@ -213,7 +228,7 @@ def run_hmc(
                 chance = log_ratio.clamp(max=0).exp().nan_to_num(0).float()
                 log_factor = log_factor + chance - options.target_acceptance
         acceptance.append(accepted / proposals)
-        step_sizes.append(law * log_factor.exp())
+        step_sizes.append(base_step * log_factor.exp())
         on_level(i + 1, len(levels), x)
         logger.debug(
             "sigma %.4f: acceptance %.2f, step %.2e",
@@ -232,7 +247,7 @@ def run_hmc(
     )
     rates = run.acceptance.mean((1, 2))
     logger.info(
-        "acceptance %.2f, between %.2f and %.2f over %d temperatures; %d evaluations a sample",
+        "acceptance %.2f (%.2f to %.2f over %d temperatures), %d evaluations per sample",
         float(rates.mean()),
         float(rates.min()),
         float(rates.max()),
@@ -243,7 +258,7 @@ def run_hmc(
 
 
 class _Target:
-    """The tempered posterior at noise level `sigma`, by its gradients; counts evaluations."""
+    """Gradients of the tempered posterior at noise level `sigma`; counts evaluations."""
 
     def __init__(
         self, operator: SenseOperator, adjoint: Tensor, sigma_n: Tensor, prior: Denoiser
@@ -256,26 +271,25 @@ class _Target:
         self.evaluations = 0
 
     def denoised(self, x: Tensor) -> Tensor:
-        """E[x0 | x] at this level."""
+        """Return E[x0 | x] at this level."""
         self.evaluations += 1
         flat = x.reshape(-1, *x.shape[-2:])
         sigmas = self.sigma.repeat_interleave(len(flat) // len(self.sigma))
-        # a foreign prior may compute in double precision, or in NumPy
+        # a custom prior may return double precision, or NumPy arrays
         denoised = torch.as_tensor(self.prior.denoise(flat, sigmas), device=x.device)
         return denoised.to(x.dtype).view(x.shape)
 
     def prior_score(self, x: Tensor) -> Tensor:
-        """Gradient of log p_sigma by Tweedie's formula; none where no coil sees anything."""
+        """Return the gradient of log p_sigma, zero where no coil is sensitive."""
         score = (self.denoised(x) - x) / _spread(self.sigma) ** 2
         return torch.where(self.operator.support, score, 0)
 
     def transport(self, x: Tensor, score: Tensor, sigma: Tensor) -> Tensor:
-        """Take x from this level to `sigma`, for the prior's score at x; evaluates nothing.
+        """Move x from this level to `sigma`, given the prior's score at x.
 
-        The noise x holds shrinks as the level does, about the image that is nearest to the
-        denoised one, in units of this level, and to the data, in units of theirs.  Were it
-        shrunk about the denoised image alone, directions that the data know and the prior does
-        not would stay as wide as they are, since there the denoiser leaves x alone.
+        Scales the deviation of x from a centre, the least-squares compromise between the denoised
+        image and the data. Scaling about the denoised image would leave directions wide that only
+        the data determine.
         """
         denoised = x + _spread(self.sigma) ** 2 * score
         weight = _spread(self.sigma / self.sigma_n) ** 2
@@ -289,20 +303,20 @@ class _Target:
         return center + _spread(sigma / self.sigma) * (x - center)
 
     def __call__(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Gradient of the log prior, and of the log posterior."""
+        """Return the gradients of the log prior and of the log posterior."""
         score = self.prior_score(x)
         return score, score + self._tempered(self.adjoint - self.operator.normal(x))
 
     def _tempered(self, r: Tensor) -> Tensor:
-        """A^H P (y - A x) of r = A^H (y - A x), for the P of `sample_hmc`."""
-        own, blur = _spread(self.sigma_n**2), _spread(self.sigma**2)
+        """Return A^H P (y - A x) of r = A^H (y - A x), with P of `sample_hmc`."""
+        noise, blur = _spread(self.sigma_n**2), _spread(self.sigma**2)
         # Newton's form of the polynomial that interpolates 1 / (s^2 + sigma^2 g) at GAINS
-        z = r / (own + blur * GAINS[0])
+        z = r / (noise + blur * GAINS[0])
         for gain in GAINS[1:]:
-            z = z + (r - own * z - blur * self.operator.normal(z)) / (own + blur * gain)
+            z = z + (r - noise * z - blur * self.operator.normal(z)) / (noise + blur * gain)
         return z
 
 
 def _spread(values: Tensor) -> Tensor:
-    """(frame,) or (frame, sample) to five axes."""
+    """Broadcast (frame,) or (frame, sample) to five axes."""
     return values.view(*values.shape, *(1 for _ in range(5 - values.ndim)))

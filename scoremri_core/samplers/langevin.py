@@ -1,4 +1,4 @@
-"""Annealed Langevin dynamics (Jalal et al., NeurIPS 2021): the paper's, and its code's."""
+"""Annealed Langevin dynamics (Jalal et al., NeurIPS 2021), of the paper and of its code."""
 
 from __future__ import annotations
 
@@ -21,23 +21,31 @@ UPDATES = ("paper", "published")
 class LangevinOptions:
     """Options of annealed Langevin dynamics.
 
-    Noise levels and steps are those of the authors' T2 brain runs, 3,975 in all: of a model's 2,311
-    geometric levels from 232 to 0.0066 they visit 1156 to 2310, with 3 steps at each up to level
-    1800 and 4 after that.
+    The defaults are the 3,975 evaluations of the authors' T2 brain runs: levels 1156 to 2310 of a
+    model's 2,311 geometric levels from 232 to 0.0066, with 3 steps each up to level 1800 and 4
+    after it.
 
     Attributes
     ----------
-    update : "paper", Eq. 4, which samples the posterior; or "published", what the published code
-        (csgm-mri-langevin) does instead.  See `sample_langevin`.
-    steps : noise levels.
-    inner_steps : steps at each noise level, each one denoiser evaluation.
-    late_sigma : there is one step more at each noise level below this (between the levels 1800 and
-        1801 of that model); 0 for none.
-    sigma_max, sigma_min : first and last noise level, in units of the prior.
-    step_size : of "paper", in units of the inverse curvature; stable below 2.
-    averaged : of "paper": average z with that of the step before; False is Eq. 4 to the letter.
-    step_lr : of "published": its step at the last noise level.
-    mse : of "published": norm of the data's gradient over the norm of the score.
+    update : str
+        "paper": Eq. 4, which samples the posterior. "published": the update of the published code
+        (csgm-mri-langevin). See `sample_langevin`.
+    steps : int
+        Noise levels.
+    inner_steps : int
+        Steps per noise level, one denoiser evaluation each.
+    late_sigma : float
+        One more step at each noise level below this; 0 for none.
+    sigma_max, sigma_min : float
+        First and last noise level, in units of the prior.
+    step_size : float
+        Of "paper", in units of the inverse curvature; stable below 2.
+    averaged : bool
+        Of "paper": average z with that of the previous step. False is Eq. 4 as published.
+    step_lr : float
+        Of "published": step at the last noise level.
+    mse : float
+        Of "published": norm of the data gradient over the norm of the score.
     """
 
     update: str = "paper"
@@ -62,7 +70,7 @@ class LangevinOptions:
             raise InputError("step_lr, mse: expected positive numbers")
 
     def schedule(self) -> list[float]:
-        """The noise level of each step."""
+        """Return the noise level of each step."""
         return [
             sigma
             for sigma in geometric(self.sigma_max, self.sigma_min, self.steps)
@@ -81,37 +89,41 @@ def sample_langevin(
 ) -> tuple[Tensor, int]:
     """Draw samples of p(x | y) by annealed Langevin dynamics.
 
-    The paper's Eq. 4 at each noise level sigma, with the score f(x) = (D(x, sigma) - x) / sigma^2
-    and z of sd 1 in each real component:
+    Equation 4 of the paper at each noise level sigma, with the score
+    f(x) = (D(x, sigma) - x) / sigma^2 and z of sd 1 in each real component:
 
         x <- x + eta [f(x) + A^H (y - A x) / (gamma^2 + s^2)] + sqrt(2 eta) z
 
-    gamma^2 = sigma^2 - sigma_min^2, so that the data count in full at the last level.  The paper
-    leaves eta open; it is step_size / (1 / sigma^2 + 1 / (gamma^2 + s^2)), where, in units in
-    which |A| is at most 1, the denominator bounds the curvature of the log-density: steps below
-    2 are stable.
+    with gamma^2 = sigma^2 - sigma_min^2, so that the last level has the full data weight, and
+    eta = step_size / (1 / sigma^2 + 1 / (gamma^2 + s^2)), which the paper leaves open. With
+    |A| <= 1 the denominator bounds the curvature of the log-density: step sizes below 2 are stable.
 
-    With a new z in each step the variance comes out too large by up to 1 / (1 - step_size / 2), in
-    the stiffest direction, at any number of steps; and since that is noise at each level, a network
-    told sigma takes what is beyond it for image, and keeps it.  The average of two consecutive z
-    makes the variance of a Gaussian target exact at any step size (see `sample_pula`).
+    Parameters, return value and errors are those of `sample_posterior`.
 
-    The published code differs: eta = step_lr (sigma / sigma_min)^2, and the data's gradient
-    A^H (y - A x) is rescaled to `mse` times the norm of the score.  That is the gradient of no
-    log-density, and nothing in it knows the noise of the data.  Here norms are taken sample by
-    sample, rather than over the whole batch, so that samples do not depend on one another; and
-    x starts as noise of the first level, rather than uniform between 0 and 1.  Its parameters
-    (`mse` and `sampling.step_lr` of configs/file/brain_T2.yaml) are for a network whose score is
-    bounded by its normalisation layers: with a score that grows with x, as a Gaussian's does, the
-    rescaled gradient feeds on itself and x diverges.
+    Notes
+    -----
+    With a new z in each step the variance is too large by a factor of up to
+    1 / (1 - step_size / 2), in the stiffest direction, for any number of steps. A network takes
+    noise in excess of sigma for image and keeps it. The average of two consecutive z makes the
+    variance of a Gaussian target exact at any step size (see `sample_pula`).
 
-    Parameters and return value are those of `sample_posterior`.
+    The published code sets eta = step_lr (sigma / sigma_min)^2 and scales the data gradient
+    A^H (y - A x) to `mse` times the norm of the score, independent of the noise of the data. That
+    is not the gradient of a log-density. Unlike there, norms are taken per sample, so that samples
+    do not depend on the batch, and x starts as noise of the first level, not uniform in [0, 1]. Its
+    parameters (`mse` and `sampling.step_lr` of configs/file/brain_T2.yaml) suit a network whose
+    normalisation layers bound the score; x diverges for a score that grows with x, such as a
+    Gaussian's.
+
+    References
+    ----------
+    .. [1] Jalal A et al. Robust compressed sensing MRI with deep generative priors. NeurIPS (2021).
     """
     operator, data, sigma_n = in_image_units(operator, data, sigma_n)
     frames, sets, _, ny, nx = operator.maps.shape
     images = (frames, noise.samples, sets, ny, nx)
     s2 = (sigma_n**2).view(-1, 1, 1, 1, 1)
-    seen = operator.adjoint(data[:, None])
+    adjoint = operator.adjoint(data[:, None])
     levels = options.schedule()
     averaged = options.averaged and options.update == "paper"
     x = levels[0] * noise.complex_normal(sets, ny, nx).expand(images)
@@ -120,7 +132,7 @@ def sample_langevin(
         tempered = s2 + sigma**2 - levels[-1] ** 2
         for _ in steps:
             drift = score(prior, x, sigma, operator.support)
-            gradient = seen - operator.normal(x)
+            gradient = adjoint - operator.normal(x)
             if options.update == "paper":
                 eta = options.step_size / (1 / sigma**2 + 1 / tempered)
                 drift = drift + gradient / tempered
@@ -134,6 +146,6 @@ def sample_langevin(
 
 
 def _norm(x: Tensor) -> Tensor:
-    # in double precision, or rounding would depend on how a batch is cut into threads
+    # double precision: rounding must not depend on the threads' split
     total = torch.view_as_real(x).square().sum((2, 3, 4, 5), dtype=torch.float64)
     return total.sqrt().clamp_min(1e-30).to(x.real.dtype).view(*total.shape, 1, 1, 1)

@@ -27,9 +27,9 @@ from scoremri_core.samplers.schedule import schedule
 
 logger = logging.getLogger(__name__)
 
-START_TOLERANCE = 0.3  # in sd; the first noise level is three of them
-RESTARTS = 3  # where lines contradict each other: what these did to the start, samples keep
-EVERYWHERE = 0.05  # share of the error variance that all pixels have alike
+START_TOLERANCE = 0.3  # in sd, a third of the first noise level
+RESTARTS = 3  # if lines are inconsistent: samples would keep their errors of the start
+MEAN_SHARE = 0.05  # of the mean error variance in each pixel's
 
 
 @dataclass(frozen=True)
@@ -38,24 +38,29 @@ class PosteriorOptions:
 
     Attributes
     ----------
-    steps : noise levels, each one denoiser evaluation of a sample, or of several (see `balanced`).
-    sigma_max, sigma_min : first and last noise level, in units of the prior.  Where the prior knows
-        the power spectrum of its images, None takes 12 and 0.4 times the sd that the measurements
-        leave open, frame by frame, within 0.1 to 2 and 0.01 to 0.015; else 2 and 0.01.
-    variance_scale : factor on the prior's error variance; None takes the prior's own.
-    inflation : further factor on it where prior and measurements are weighed, as in ensemble
-        Kalman filters (Anderson and Anderson 1999), but not where samples are drawn; None takes
-        the prior's own.
-    tolerance : error of a draw that the linear solver leaves, in sd of the distribution drawn.
-    max_iterations : of the linear solver.
-    balanced : let the random numbers of every eight samples sum to zero.  Each sample is a draw of
-        the same distribution as without, but their mean comes as near the posterior mean as that
-        of many more (0.5 dB for eight).  The first noise levels, above 2.5 times the sd that the
-        measurements leave open, are then drawn for four samples at once, and the next, down to
-        that sd, for two; the levels after these forget which (see `schedule`).  False draws
-        independent samples.
-    adapt_noise : let the noise of the likelihood rise, at each spatial frequency and in each line,
-        to what the samples leave of the measurements.
+    steps : int
+        Noise levels; one denoiser evaluation each, per sample or group of samples (see `balanced`).
+    sigma_max, sigma_min : float or None
+        First and last noise level, in units of the prior. None: 12 and 0.4 times the sd that the
+        measurements leave, frame by frame, within 0.1 to 2 and 0.01 to 0.015; 2 and 0.01 for a
+        prior without `image_spectrum`.
+    variance_scale : float or None
+        Factor on the prior's error variance; None takes the prior's.
+    inflation : float or None
+        Further factor on it where prior and measurements are weighted, but not where samples are
+        drawn, as in ensemble Kalman filters (Anderson and Anderson 1999); None takes the prior's.
+    tolerance : float
+        Error of the linear solver, in sd of the distribution drawn.
+    max_iterations : int
+        Of the linear solver.
+    balanced : bool
+        Let the random numbers of every eight samples sum to zero. The distribution of each sample
+        is unchanged, but their mean is as near the posterior mean as that of many more (0.5 dB for
+        eight). Four samples share the noise levels above 2.5 times the sd that the measurements
+        leave, two the levels down to that sd (see `schedule`). False draws independent samples.
+    adapt_noise : bool
+        Raise the noise of the likelihood to the residual of the samples, at each spatial frequency
+        and in each line.
     """
 
     steps: int = 12
@@ -69,13 +74,13 @@ class PosteriorOptions:
     adapt_noise: bool = True
 
     def factors(self, prior: Denoiser | None) -> tuple[float, float]:
-        """Variance scale and inflation: those given, else the prior's own, else 1."""
+        """Return variance scale and inflation: those given, else the prior's, else 1."""
 
-        def of(name: str) -> float:
+        def factor(name: str) -> float:
             given: float | None = getattr(self, name)
             return float(getattr(prior, name, 1.0)) if given is None else given
 
-        return of("variance_scale"), of("inflation")
+        return factor("variance_scale"), factor("inflation")
 
 
 def sample_posterior(
@@ -89,66 +94,80 @@ def sample_posterior(
 ) -> tuple[Tensor, int]:
     """Draw samples of p(x | y) by annealed exact draws, from a linear estimate plus noise.
 
-    At each noise level sigma the prior's Gaussian approximation N(D(x, sigma), C) of
-    p(x0 | x) is multiplied by the likelihood and an x0 is drawn exactly, by perturb-and-solve
-    (Papandreou and Yuille 2010):
+    At each noise level sigma the prior's Gaussian approximation N(D(x, sigma), C) of p(x0 | x) is
+    multiplied by the likelihood, and x0 is drawn exactly by perturb-and-solve [1]_:
 
         (I + C^(1/2)^H A^H W A C^(1/2)) z = C^(1/2)^H A^H W (y + W^(-1/2) e1 - A D) + e2 / f,
         x0 = D + C^(1/2) z
 
-    after which the next x is x0 + sigma_next e.  W is 1 / s^2, or less at spatial frequencies and
-    in lines where the samples leave more of y than that (`NoiseLevel`).  C is f^2 times the
-    covariance that the error is thought to have, see `spread_out`: f > 1 (`inflation` is f^2)
-    trusts the measurements more, since the errors of a network are not as independent as C takes
-    them, and x0 varies as it does under that gain (the Joseph form of the update).  With f = 1 and
-    an exact denoiser of a Gaussian prior the last x0 is a draw of the exact posterior.
+    The next x is x0 + sigma_next e. W is 1 / s^2, or less at spatial frequencies and in lines with
+    a larger residual (`NoiseLevel`). C is f^2 times the error covariance of the denoiser (see
+    `regularize_variance`). f > 1 (`inflation` is f^2) weights the measurements up, since the errors
+    of a network are more correlated than C assumes; x0 has the variance under that gain (the Joseph
+    form of the update). With f = 1 and an exact denoiser of a Gaussian prior the last x0 is an
+    exact posterior sample.
 
     Parameters
     ----------
-    operator : A, for all frames.
-    data : y, (frame, coil, y, x), zero where not measured, in units of the prior.
-    sigma_n : s, (frame,), least sd of each real component of the noise in `data`.
-    prior : the denoiser; it sees images as (batch, y, x).
-    noise : the random streams of the samples.
-    options : schedule and tolerance.
-    on_level : told of each noise level that is done.
+    operator : SenseOperator
+        A, of all frames.
+    data : complex64 tensor, (frame, coil, y, x)
+        y, zero where not sampled, in units of the prior.
+    sigma_n : float tensor, (frame,)
+        s, least sd of each real component of the noise in `data`.
+    prior : Denoiser
+        Called with images (batch, y, x).
+    noise : SampleNoise
+        Random streams of the samples.
+    options : PosteriorOptions
+    on_level : callable, optional
+        Called after each noise level with its number, the number of levels, and x0.
 
     Returns
     -------
-    samples (frame, sample, set, y, x), and the number of denoiser evaluations per sample.
+    samples : complex64 tensor, (frame, sample, set, y, x)
+    evaluations : int
+        Denoiser evaluations per sample.
 
     Raises
     ------
-    InputError : noise levels that do not fall, or are not positive.
+    InputError
+        Noise levels that increase or are not positive.
+
+    References
+    ----------
+    .. [1] Papandreou G, Yuille AL. Gaussian sampling by local perturbations. NeurIPS (2010).
     """
     scale, inflation = options.factors(prior)
     _, sets, coils, ny, nx = operator.maps.shape
     reduced = operator.reduced(data)[:, None]
     rows = max(map(len, operator.rows))
 
-    def drawn(before: Tensor, variance_of_noise: Tensor, sigma: Tensor, own: SampleNoise) -> Tensor:
-        """One x0 for each of the last ones; what it takes is given back before the next level."""
-        normal = partial(own.complex_normal, balanced=options.balanced)
-        # what was not measured needs no noise; nor do the numbers depend on how many other frames
-        # there are, where all measure as many rows
+    def draw(x0: Tensor, noise_variance: Tensor, sigma: Tensor, noise: SampleNoise) -> Tensor:
+        """Draw the next x0, in chunks that bound the memory."""
+        normal = partial(noise.complex_normal, balanced=options.balanced)
+        # no noise where nothing is measured; the numbers do not depend on the number of frames if
+        # all have the same number of rows
         e0, e1, e2 = normal(sets, ny, nx), normal(coils, nx, rows), normal(sets, ny, nx)
         parts = []
-        for some in chunks(before):
-            last, e = before[:, some], e0[:, some]
-            denoised, variance, found = denoise_with_error(
+        for chunk in chunks(x0):
+            x, e = x0[:, chunk], e0[:, chunk]
+            denoised, variance, spectrum = denoise_with_error(
                 prior,
-                last.reshape(-1, ny, nx),
-                e.expand(last.shape).reshape(-1, ny, nx),
-                sigma.repeat_interleave(last.shape[1] * sets),
+                x.reshape(-1, ny, nx),
+                e.expand(x.shape).reshape(-1, ny, nx),
+                sigma.repeat_interleave(x.shape[1] * sets),
             )
-            # where no coil sees anything the image is zero by definition
-            denoised = torch.where(operator.support, y_contiguous(denoised.view(last.shape)), 0)
-            variance = spread_out(y_contiguous(variance.view(last.shape)), operator.support)
-            spectrum = _spectra(prior, sigma, (ny, nx)) if found is None else found.view(last.shape)
-            root = ErrorRoot(inflation * scale * variance, spectrum)
-            weighted = operator.weighted(1 / variance_of_noise[:, some])
-            innovation = weighted.pull(reduced, denoised, e1[:, some])
-            e = y_contiguous(e2[:, some] / inflation**0.5)
+            # the image is zero where no coil is sensitive
+            denoised = torch.where(operator.support, y_contiguous(denoised.view(x.shape)), 0)
+            variance = regularize_variance(y_contiguous(variance.view(x.shape)), operator.support)
+            spectrum = (
+                _spectra(prior, sigma, (ny, nx)) if spectrum is None else spectrum.view(x.shape)
+            )
+            root = CovarianceRoot(inflation * scale * variance, spectrum)
+            weighted = operator.weighted(1 / noise_variance[:, chunk])
+            innovation = weighted.adjoint_residual(reduced, denoised, e1[:, chunk])
+            e = y_contiguous(e2[:, chunk] / inflation**0.5)
             correction = _correction(weighted, root, innovation, e, options.tolerance, options)
             parts.append(denoised + correction)
         return torch.cat(parts, 1)
@@ -157,27 +176,27 @@ def sample_posterior(
 
     def start() -> tuple[Tensor, Tensor]:
         weighted = operator.weighted(1 / level.variance)
-        found = _start(weighted, data, level.variance, prior, options)
+        mean, sd = _start(weighted, data, level.variance, prior, options)
         if options.adapt_noise:
-            level.follow(operator.residual_power(reduced, found[0]))
-        return found
+            level.update(operator.residual_power(reduced, mean))
+        return mean, sd
 
     x0, uncertainty = start()
-    # of frames without such lines the start stays the same
+    # the start of frames without inconsistent lines stays the same
     if bool((level.excess > 1).any()):
         for _ in range(RESTARTS):
             x0, uncertainty = start()
-    logger.debug("start %s", uncertainty)
+    logger.debug("sd of the linear estimate: %s", uncertainty)
     x0 = x0.expand(-1, noise.samples, -1, -1, -1)
-    for i, (sigma, family) in enumerate(schedule(uncertainty, options), start=1):
-        # one of each family is drawn for all of it
-        random, whose = noise.of_families(family)
-        first = [whose.index(i) for i in range(random.samples)]
+    for i, (sigma, size) in enumerate(schedule(uncertainty, options), start=1):
+        # one draw per group of samples
+        shared, group_of = noise.grouped(size)
+        first = [group_of.index(i) for i in range(shared.samples)]
         variance = level.variance.expand(-1, noise.samples, -1, -1, -1)
-        new = drawn(x0[:, first], variance[:, first], sigma, random)
+        new = draw(x0[:, first], variance[:, first], sigma, shared)
         if options.adapt_noise:
-            level.follow(operator.residual_power(reduced, new)[:, whose])
-        x0 = new[:, whose]
+            level.update(operator.residual_power(reduced, new)[:, group_of])
+        x0 = new[:, group_of]
         on_level(i, options.steps, x0)
     return x0, options.steps
 
@@ -189,15 +208,16 @@ def _start(
     prior: Denoiser,
     options: PosteriorOptions,
 ) -> tuple[Tensor, Tensor]:
-    """What the measurements say, and the sd of what they leave open.
+    """Estimate the image linearly, and the sd that the measurements leave.
 
-    The prior's images are taken as a stationary Gaussian with their power spectrum, as white with
-    sd 1 where the prior does not know it.
+    Models images as a stationary Gaussian with the prior's power spectrum, or as white with sd 1
+    for a prior without one.
 
     Returns
     -------
-    The posterior mean under that Gaussian, (frame, 1, set, y, x), and the root-mean-square sd of
-    each real component, (frame,); infinite where the spectrum is not known.
+    mean : complex64 tensor, (frame, 1, set, y, x)
+    sd : float tensor, (frame,)
+        Root mean square of each real component; infinite for a prior without a spectrum.
     """
     ny, nx = data.shape[-2:]
     spectrum = prior.image_spectrum((ny, nx)) if isinstance(prior, StationaryPrior) else None
@@ -205,16 +225,16 @@ def _start(
     if spectrum is not None:
         power = spectrum.mean()
         variance, spectrum = power * variance, (spectrum / power).view(1, 1, 1, *spectrum.shape)
-    root = ErrorRoot(variance, spectrum)
-    # the mean, and one draw that tells how far from it the image may be
+    root = CovarianceRoot(variance, spectrum)
+    # the mean, and one draw whose distance estimates the sd
     noise = SampleNoise(0, 1, data.device)
     e1 = noise_variance.sqrt() * noise.complex_normal(data.shape[1], ny, nx)
     e2 = noise.complex_normal(variance.shape[2], ny, nx)
     reduced = operator.reduced(data)[:, None]
     zero = torch.zeros_like(variance).expand(-1, 2, -1, -1, -1).to(data.dtype)
-    seen = operator.pull(torch.cat((reduced, reduced + e1), 1), zero)
+    innovation = operator.adjoint_residual(torch.cat((reduced, reduced + e1), 1), zero)
     e2 = torch.cat((torch.zeros_like(e2), e2), 1)
-    mean, draw = _correction(operator, root, seen, e2, START_TOLERANCE, options).split(1, 1)
+    mean, draw = _correction(operator, root, innovation, e2, START_TOLERANCE, options).split(1, 1)
     if spectrum is None:
         return mean, torch.full((len(data),), torch.inf, device=data.device)
     axes = (1, 2, 3, 4)
@@ -222,27 +242,32 @@ def _start(
     return mean, (square / operator.support.sum(axes).clamp(min=1)).sqrt()
 
 
-def spread_out(variance: Tensor, support: Tensor) -> Tensor:
-    """Give every pixel of the support a share of the mean variance; zero elsewhere.
+def regularize_variance(variance: Tensor, support: Tensor) -> Tensor:
+    """Mix the error variance of each pixel with its mean over the support; zero elsewhere.
 
-    A network is surest where its training images were dark or flat.  What the model of the scan
-    gets wrong (coil maps, motion, a filter) folds errors there too, which the measurements
-    could correct if they were let: a variance of nearly zero would not let them.
+    A network predicts a variance near zero where its training images were dark or flat. Errors of
+    the scan model (coil maps, motion, a filter) alias there too; a variance of zero would keep the
+    measurements from correcting them.
 
     Parameters
     ----------
-    variance : of each real component, (frame, sample, set, y, x).
-    support : bool, (frame, 1, set, y, x).
+    variance : float tensor, (frame, sample, set, y, x)
+        Of each real component.
+    support : bool tensor, (frame, 1, set, y, x)
+
+    Returns
+    -------
+    float tensor, (frame, sample, set, y, x)
     """
     variance = torch.where(support, variance, 0)
-    # in double precision after short sums, see `conjugate_gradients`
+    # double precision after short sums, see `conjugate_gradients`
     total = variance.sum(-1, keepdim=True).sum((2, 3, 4), keepdim=True, dtype=torch.float64)
     mean = (total / support.sum((2, 3, 4), keepdim=True).clamp(min=1)).to(variance.dtype)
-    return torch.where(support, torch.lerp(variance, mean, EVERYWHERE), 0)
+    return torch.where(support, torch.lerp(variance, mean, MEAN_SHARE), 0)
 
 
 def _spectra(prior: Denoiser, sigma: Tensor, shape: tuple[int, int]) -> Tensor | None:
-    """Relative power of the denoiser's error in k-space, (frame, 1, 1, y, x), or None if flat."""
+    """Return the relative error power in k-space, (frame, 1, 1, y, x), or None if white."""
     spectra = [error_spectrum(prior, float(level), shape) for level in sigma]
     known = [spectrum for spectrum in spectra if spectrum is not None]
     return torch.stack(known)[:, None, None] if known else None
@@ -250,82 +275,84 @@ def _spectra(prior: Denoiser, sigma: Tensor, shape: tuple[int, int]) -> Tensor |
 
 def _correction(
     operator: SenseOperator,
-    root: ErrorRoot,
+    root: CovarianceRoot,
     innovation: Tensor,
     e: Tensor,
     tolerance: float,
     options: PosteriorOptions,
 ) -> Tensor:
-    """C^(1/2) z for the z of `sample_posterior`; innovation is A^H W (y + W^(-1/2) e1 - A D)."""
+    """Solve for C^(1/2) z of `sample_posterior`, with innovation A^H W (y + W^(-1/2) e1 - A D)."""
     z, iterations = conjugate_gradients(
         lambda z: root.adjoint(operator.normal(root(z))).add_(z),
         y_contiguous(root.adjoint(innovation) + e),
         root.preconditioner(operator),
         tolerance,
         options.max_iterations,
-        # so large is the error of z = 0 if z is what it is thought to be
+        # expected norm of z
         reference=(2 * innovation[0, 0].numel()) ** 0.5,
     )
     if iterations == options.max_iterations:
         logger.warning("the linear solver stopped after %d iterations", iterations)
-    logger.debug("solved in %d iterations", iterations)
+    logger.debug("linear solver: %d iterations", iterations)
     return root(z)
 
 
-class ErrorRoot:
-    """C^(1/2) for the covariance C = V^(1/2) F^H W F V^(1/2) of the denoiser's error.
+class CovarianceRoot:
+    """C^(1/2) of the covariance C = V^(1/2) F^H W F V^(1/2) of the denoiser's error.
 
-    V is the variance in each pixel, W the relative power at each spatial frequency (mean 1): an
-    error is neither the same everywhere nor white.  C^(1/2) = V^(1/2) F^H W^(1/2) takes white
-    noise in k-space, V^(1/2) takes it in the image where W is flat.
+    V is the variance in each pixel, W the relative power at each spatial frequency (mean 1).
+    C^(1/2) = V^(1/2) F^H W^(1/2) maps white noise in k-space to the image; C^(1/2) = V^(1/2) maps
+    white noise in the image if W is flat.
 
     Parameters
     ----------
-    variance : V of each real component, (frame, sample, set, y, x).
-    spectrum : diagonal of W, centred, broadcast against V, or None where it is flat.
+    variance : float tensor, (frame, sample, set, y, x)
+        V of each real component.
+    spectrum : float tensor, or None
+        Diagonal of W, centred, broadcast against V; None if flat.
     """
 
     def __init__(self, variance: Tensor, spectrum: Tensor | None) -> None:
         self.variance = variance
         self._deviation = variance.sqrt()
         self._scale = real_pairs(self._deviation)
-        # the filter commutes with shifts of the image, so its FFTs need no centring
+        # the filter commutes with shifts of the image: its FFTs need not be centred
         shifted = None if spectrum is None else torch.fft.ifftshift(spectrum, dim=(-2, -1))
         self._weights = shifted
         self._gain = None if shifted is None else real_pairs(shifted.sqrt())
 
     def __call__(self, z: Tensor) -> Tensor:
-        """C^(1/2) z."""
+        """Apply C^(1/2)."""
         if self._gain is not None:
             z = _to_image(scale_complex(z, self._gain))
         return scale_complex(z, self._scale)
 
     def adjoint(self, x: Tensor) -> Tensor:
-        """The adjoint of C^(1/2)."""
+        """Apply the adjoint of C^(1/2)."""
         x = scale_complex(x, self._scale)
         return x if self._gain is None else scale_complex(_to_kspace(x), self._gain)
 
     def preconditioner(self, operator: SenseOperator) -> Callable[[Tensor], Tensor]:
-        """An approximate inverse of I + C^(1/2)^H A^H W A C^(1/2).
+        """Return an approximate inverse of I + C^(1/2)^H A^H W A C^(1/2).
 
-        Its diagonal in the image where W is flat.  Otherwise its diagonal in k-space, on both
-        sides of what V's departures from its mean do to the diagonal in the image.
+        The diagonal in the image if W is flat; otherwise the diagonal in k-space, on both sides of
+        a correction in the image for a V that is not constant.
         """
         pixels = 1 + self.variance * operator.diagonal
         if self._weights is None:
             inverse = real_pairs(1 / pixels)
             return lambda r: scale_complex(r, inverse)
         mean = self.variance.mean((-2, -1), keepdim=True)
-        # where V is small k-space is right about its being small, and nothing more to be done
+        # bounded: the diagonal in k-space accounts for a small V
         correction = real_pairs(((1 + mean * operator.diagonal) / pixels).clamp(max=2))
         density = operator.kspace_diagonal(self._deviation)
         gain = real_pairs((1 + self._weights * density).rsqrt())
 
-        def inverted(r: Tensor) -> Tensor:
+        def precondition(r: Tensor) -> Tensor:
             image = scale_complex(_to_image(scale_complex(r, gain)), correction)
             return scale_complex(_to_kspace(image), gain)
 
-        return inverted
+        return precondition
 
 
 def _to_kspace(x: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""Preconditioned unadjusted Langevin dynamics: a check on the default sampler."""
+"""Preconditioned unadjusted Langevin dynamics, an independent check of the default sampler."""
 
 from __future__ import annotations
 
@@ -22,11 +22,16 @@ class PulaOptions:
 
     Attributes
     ----------
-    steps : noise levels; with one alone nothing is annealed, and sigma_min is that level.
-    inner_steps : steps at each noise level, each one denoiser evaluation.
-    sigma_max, sigma_min : first and last noise level, in units of the prior.
-    step_size : of a unit the preconditioner makes; stable below 2.
-    tolerance : residual of the linear solves.
+    steps : int
+        Noise levels; a single one is sigma_min, without annealing.
+    inner_steps : int
+        Steps per noise level, one denoiser evaluation each.
+    sigma_max, sigma_min : float
+        First and last noise level, in units of the prior.
+    step_size : float
+        In units of the inverse preconditioned curvature; stable below 2.
+    tolerance : float
+        Relative residual of the linear solves.
     """
 
     steps: int = 100
@@ -54,34 +59,38 @@ def sample_pula(
 ) -> tuple[Tensor, int]:
     """Draw samples of p(x | y) by annealed, preconditioned Langevin dynamics.
 
-    At each noise level sigma the target is p_sigma(x) p(y | x): the prior is annealed, the
-    likelihood exact.  With M = A^H A / s^2 + 1 / sigma^2, of which the log-density's curvature is
-    at most as large in any direction, and w drawn from N(0, M^-1) by perturb-and-solve,
+    The target at each noise level sigma is p_sigma(x) p(y | x): the prior is annealed, the
+    likelihood exact. With M = A^H A / s^2 + 1 / sigma^2, an upper bound of the curvature of the
+    log-density, and w drawn from N(0, M^-1) by perturb-and-solve,
 
         u <- u + eta M^-1 [f(x) + A^H (y - A x) / s^2] + sqrt(2 eta) w,   x = u + sqrt(eta / 2) w
 
-    where f is the score (D(x, sigma) - x) / sigma^2.  Evaluating the drift at x rather than at u
-    makes the variance of a Gaussian target exact at any step size (Leimkuhler and Matthews, Appl.
-    Math. Res. Express 2013:34-56; Vilmart, SIAM J. Sci. Comput. 37:A201-A220, 2015).
+    where f is the score (D(x, sigma) - x) / sigma^2. Evaluating the drift at x, not at u, makes the
+    variance of a Gaussian target exact at any step size [1]_ [2]_.
 
-    Neither the variance of the denoiser's error nor a Gaussian approximation of p(x0 | x) enters,
-    so that its agreement with the default sampler says something about both.
+    The sampler uses neither the error variance of the denoiser nor a Gaussian approximation of
+    p(x0 | x), so that its agreement with the default sampler tests both.
 
-    Parameters and return value are those of `sample_posterior`.
+    Parameters, return value and errors are those of `sample_posterior`.
+
+    References
+    ----------
+    .. [1] Leimkuhler B, Matthews C. Appl Math Res Express 2013:34-56 (2013).
+    .. [2] Vilmart G. SIAM J Sci Comput 37:A201-A220 (2015).
     """
     frames, sets, coils, ny, nx = operator.maps.shape
     images = (frames, noise.samples, sets, ny, nx)
     weight = (1 / sigma_n**2).view(-1, 1, 1, 1, 1)
-    seen = operator.adjoint(data[:, None])
+    adjoint = operator.adjoint(data[:, None])
     eta = options.step_size
     first = options.sigma_max if options.steps > 1 else options.sigma_min
     levels = geometric(first, options.sigma_min, options.steps)
 
     def half_step() -> Tensor:
-        """sqrt(eta / 2) w."""
-        shaken = weight.sqrt() * operator.adjoint(noise.complex_normal(coils, ny, nx))
-        shaken = shaken + noise.complex_normal(sets, ny, nx) / sigma
-        return (eta / 2) ** 0.5 * solve(shaken.expand(images))
+        """Draw sqrt(eta / 2) w."""
+        perturbation = weight.sqrt() * operator.adjoint(noise.complex_normal(coils, ny, nx))
+        perturbation = perturbation + noise.complex_normal(sets, ny, nx) / sigma
+        return (eta / 2) ** 0.5 * solve(perturbation.expand(images))
 
     u = torch.zeros(images, dtype=data.dtype, device=data.device)
     for i, sigma in enumerate(levels, start=1):
@@ -89,8 +98,8 @@ def sample_pula(
         for _ in range(options.inner_steps):
             half = half_step()
             x = u + half
-            drift = weight * (seen - operator.normal(x)) + score(prior, x, sigma, operator.support)
-            u = x + half + eta * solve(drift)
+            residual = weight * (adjoint - operator.normal(x))
+            u = x + half + eta * solve(residual + score(prior, x, sigma, operator.support))
         on_level(i, len(levels), x)
     x = u + half_step()
     return torch.where(operator.support, x, 0), len(levels) * options.inner_steps
@@ -99,7 +108,7 @@ def sample_pula(
 def _solve(
     operator: SenseOperator, weight: Tensor, precision: float, tolerance: float, b: Tensor
 ) -> Tensor:
-    """M^-1 b for M = A^H A / s^2 + precision."""
+    """Solve M x = b for M = A^H A / s^2 + precision."""
     diagonal = weight * operator.diagonal + precision
     solution, _ = conjugate_gradients(
         lambda p: weight * operator.normal(p) + precision * p,

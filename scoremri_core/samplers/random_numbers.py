@@ -1,4 +1,4 @@
-"""Random numbers that belong to a sample, whatever it is computed with."""
+"""Random numbers per sample, independent of the batch."""
 
 from __future__ import annotations
 
@@ -15,28 +15,40 @@ BALANCED = 8  # samples whose random numbers sum to zero together
 
 
 def derived_seed(seed: int, *keys: int) -> int:
-    """A seed of 63 bits of its own for each seed and keys, by a hash that all bits count in."""
+    """Hash a seed and keys to a seed of 63 bits.
+
+    Parameters
+    ----------
+    seed : int
+    *keys : int
+
+    Returns
+    -------
+    int
+    """
     low, high = _sequence(seed, *keys).generate_state(2).tolist()
     return int(high << 32 | low) % 2**63
 
 
 def _sequence(seed: int, *keys: int) -> np.random.SeedSequence:
-    # NumPy takes no negative ones: every second number is theirs
+    # NumPy accepts no negative seeds: map them to the odd numbers
     return np.random.SeedSequence(2 * seed if seed >= 0 else -2 * seed - 1, spawn_key=keys)
 
 
 class SampleNoise:
-    """One random stream a sample, the same for every frame or, with a seed each, its own.
+    """Random streams, one per sample, so that a sample does not depend on the batch.
 
-    Sample i of a frame is thereby the same alone or in company.  Each draw of it has a seed of its
-    own from the stream of seeds of (seed, i): torch's generator on a CPU takes no more than the low
-    32 bits of a seed, of which some among thousands of samples would be alike.
+    Each draw takes a new seed from the stream of (seed, i): torch's CPU generator uses only the low
+    32 bits of a seed, too few for thousands of samples.
 
     Parameters
     ----------
-    seed : the run's seed, or one for each frame.
-    samples : number of samples.
-    device : where the numbers are drawn; streams differ between kinds of device.
+    seed : int or sequence of int
+        One for all frames, which then share their numbers, or one per frame.
+    samples : int
+        Number of samples.
+    device : torch.device
+        Where the numbers are drawn; streams differ between kinds of device.
     """
 
     def __init__(self, seed: int | Sequence[int], samples: int, device: torch.device) -> None:
@@ -45,34 +57,55 @@ class SampleNoise:
         self._group = BALANCED
         self._generator = torch.Generator(device)
         self._seeds = [
-            [np.random.default_rng(_sequence(own, i)) for i in range(samples)]
-            for own in ([seed] if isinstance(seed, int) else seed)
+            [np.random.default_rng(_sequence(frame_seed, i)) for i in range(samples)]
+            for frame_seed in ([seed] if isinstance(seed, int) else seed)
         ]
 
-    def of_families(self, size: int) -> tuple[SampleNoise, list[int]]:
-        """One stream for so many samples of an eight, and whose numbers each sample takes.
+    def grouped(self, size: int) -> tuple[SampleNoise, list[int]]:
+        """Return one stream per group of samples, and the group of each sample.
 
-        Of every eight, samples i and i + 8 / size are of one family, so that the first few samples
-        are of different ones.  Its stream is that of its first sample; balanced, the numbers of
-        the families of an eight sum to zero.
+        Of every eight samples, i and i + 8 / size are in one group, so that the first samples are
+        in different groups. A group takes the stream of its first sample; if balanced, the numbers
+        of the groups of eight samples sum to zero.
+
+        Parameters
+        ----------
+        size : int
+            Samples per group: a divisor of 8.
+
+        Returns
+        -------
+        noise : SampleNoise
+            One stream per group.
+        group_of : list of int
+            Index of each sample's group.
         """
-        families = BALANCED // size
-        first = [i for i in range(self.samples) if i % BALANCED < families]
-        heads = copy.copy(self)
-        heads._seeds = [[seeds[i] for i in first] for seeds in self._seeds]
-        heads.samples, heads._group = len(first), families
-        whose = [i // BALANCED * families + i % BALANCED % families for i in range(self.samples)]
-        return heads, whose
+        groups = BALANCED // size
+        first = [i for i in range(self.samples) if i % BALANCED < groups]
+        grouped = copy.copy(self)
+        grouped._seeds = [[seeds[i] for i in first] for seeds in self._seeds]
+        grouped.samples, grouped._group = len(first), groups
+        group_of = [i // BALANCED * groups + i % BALANCED % groups for i in range(self.samples)]
+        return grouped, group_of
 
     def complex_normal(self, *shape: int, balanced: bool = False) -> Tensor:
-        """Complex (frame or 1, sample, *shape) with sd 1 in EACH real component.
+        """Draw complex normal numbers with sd 1 in each real component.
 
-        Balanced, the numbers of samples 0 to 7 sum to zero, those of 8 to 15, and so on: each
-        sample's are still white with sd 1, and to first order the means of the samples stay put.
+        Parameters
+        ----------
+        *shape : int
+        balanced : bool, optional
+            Let the numbers of samples 0 to 7 sum to zero, those of 8 to 15, and so on. Each
+            sample's numbers are still white with sd 1; to first order they leave the mean of the
+            samples unchanged.
+
+        Returns
+        -------
+        complex64 tensor, (frame or 1, sample, *shape)
         """
         pairs = torch.empty(len(self._seeds) * self.samples, *shape, 2, device=self.device)
-        for own, seeds in zip(pairs, chain.from_iterable(self._seeds), strict=True):
-            own.normal_(generator=self._seeded(seeds))
+        for pair, seeds in zip(pairs, chain.from_iterable(self._seeds), strict=True):
+            pair.normal_(generator=self._seeded(seeds))
         numbers = torch.view_as_complex(pairs)
         numbers = numbers.view(len(self._seeds), self.samples, *shape)
         return _balanced(numbers, self._group) if balanced else numbers
@@ -82,29 +115,39 @@ class SampleNoise:
 
 
 def effective_samples(samples: int, balanced: bool) -> float:
-    """Independent samples whose mean would stray as much; infinite where nothing is left.
+    """Return the number of independent samples whose mean has the same variance.
 
-    For balanced samples that are linear in their random numbers.
+    Balanced samples are taken to be linear in their random numbers.
+
+    Parameters
+    ----------
+    samples : int
+    balanced : bool
+
+    Returns
+    -------
+    float
+        Infinite for a multiple of 8 balanced samples.
     """
     if not balanced:
         return float(samples)
     rest = samples % BALANCED
-    left = rest * (BALANCED - rest) / (BALANCED - 1)  # variance of the sum over a sample's
-    return samples**2 / left if left else math.inf
+    variance = rest * (BALANCED - rest) / (BALANCED - 1)  # of the sum, over that of one sample
+    return samples**2 / variance if variance else math.inf
 
 
 def _balanced(numbers: Tensor, n: int) -> Tensor:
-    """Independent numbers (frame, sample, ...) with a correlation of -1 / (n - 1) in each n.
+    """Correlate each n samples of (frame, sample, ...) by -1 / (n - 1), in place.
 
-    By the Cholesky factor of that covariance, so that sample i takes only what the samples up to
-    it have drawn, and is the same however many follow.  In place.
+    Uses the Cholesky factor of that covariance, so that sample i depends only on the samples up to
+    it.
     """
     for first in range(0, numbers.shape[1], n):
         group = numbers[:, first : first + n].unbind(1)
         common = torch.zeros_like(group[0])
-        for i, own in enumerate(group):
-            drawn = own.clone() if i < n - 1 else own
-            own.mul_(math.sqrt(n / (n - 1) * (n - 1 - i) / (n - i))).add_(common)
+        for i, sample in enumerate(group):
+            drawn = sample.clone() if i < n - 1 else sample
+            sample.mul_(math.sqrt(n / (n - 1) * (n - 1 - i) / (n - i))).add_(common)
             if i < n - 1:
                 common.sub_(drawn, alpha=math.sqrt(n / (n - 1) / ((n - i) * (n - 1 - i))))
     return numbers

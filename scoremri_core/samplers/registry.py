@@ -24,7 +24,7 @@ Options = PosteriorOptions | LangevinOptions | HmcOptions | PulaOptions
 
 
 class Draw(Protocol):
-    """Draw samples (frame, sample, set, y, x) and count the evaluations per sample."""
+    """Draw samples and count the denoiser evaluations per sample; see `sample_posterior`."""
 
     def __call__(
         self,
@@ -36,28 +36,32 @@ class Draw(Protocol):
         options: Any,
         on_level: OnLevel = no_callback,
     ) -> tuple[Tensor, int]:
-        """See `sample_posterior`."""
+        """Draw samples, (frame, sample, set, y, x)."""
 
 
 @dataclass(frozen=True)
 class Sampler:
-    """A sampler and the dataclass of its options.
+    """A sampler and its options.
 
     Attributes
     ----------
-    options, draw : see `PosteriorOptions` and `Draw`.
-    follows_noise : whether its samples tell the noise of the data, so that it is worth while to
-        sample again with more of it.
-    prior : the shipped prior that goes with it.
+    options : type
+        Dataclass of its options.
+    draw : Draw
+    estimates_noise : bool
+        The residual of its samples estimates the noise of the data, so that resampling with more
+        noise is worthwhile.
+    prior : str
+        Its default prior.
     """
 
     options: type[Any]
     draw: Draw
-    follows_noise: bool = False
+    estimates_noise: bool = False
     prior: str = DEFAULT
 
     def configured(self, steps: int | None, given: Mapping[str, Any]) -> Any:
-        """Options by name; InputError for an unknown one or no step."""
+        """Return options by name; raise InputError for an unknown one or fewer than one step."""
         known = [field.name for field in fields(self.options) if field.name != "steps"]
         for name in given:
             if name not in known:
@@ -70,13 +74,16 @@ class Sampler:
 
 
 @dataclass(frozen=True)
-class Drawing:
-    """A sampler as it was asked for.
+class SamplerChoice:
+    """A sampler with its options.
 
     Attributes
     ----------
-    name : of the sampler, or "none", which asks for no samples.
-    sampler, options : of that name; with "none" the default's.
+    name : str
+        One of `SAMPLERS`; "none" draws no samples.
+    sampler : Sampler
+        The default sampler for "none".
+    options : PosteriorOptions, LangevinOptions, HmcOptions or PulaOptions
     """
 
     name: str
@@ -84,65 +91,75 @@ class Drawing:
     options: Any
 
     @property
-    def wanted(self) -> bool:
-        """Whether any samples are."""
+    def draws_samples(self) -> bool:
+        """Whether samples are drawn."""
         return self.name != NONE
 
     def prior_name(self, given: str) -> str:
-        """The name of a prior, of which "default" is the shipped one that goes with the sampler."""
+        """Return the name of a prior; "default" is the default prior of the sampler."""
         return self.sampler.prior if given == DEFAULT else given
 
     def prior(self, given: str | Denoiser) -> Denoiser | None:
-        """The prior to draw with, by name (see `prior_name`) or as it is; None without samples.
+        """Return the prior, loaded if given by name (see `prior_name`); None without samples.
 
         Raises
         ------
-        InputError : as `load_prior`.
+        InputError
+            See `load_prior`.
         """
-        if not self.wanted:
+        if not self.draws_samples:
             return None
         return load_prior(self.prior_name(given)) if isinstance(given, str) else given
 
     def effective_samples(self, samples: int) -> float:
-        """See `scoremri_core.samplers.random_numbers.effective_samples`."""
+        """Return the number of independent samples whose mean has the same variance."""
         return effective_samples(samples, getattr(self.options, "balanced", False))
 
     def factors(self, prior: Denoiser | None) -> tuple[float | None, float | None]:
-        """Variance scale and inflation; None with a sampler that has none."""
-        if not (self.wanted and hasattr(self.options, "factors")):
+        """Return variance scale and inflation, or None for samplers without them."""
+        if not (self.draws_samples and hasattr(self.options, "factors")):
             return None, None
         scale, inflation = self.options.factors(prior)
         return scale, inflation
 
 
 REGISTRY = {
-    "posterior": Sampler(PosteriorOptions, sample_posterior, follows_noise=True),
+    "posterior": Sampler(PosteriorOptions, sample_posterior, estimates_noise=True),
     "langevin": Sampler(LangevinOptions, sample_langevin, prior="ncsnv2"),
     "hmc": Sampler(HmcOptions, sample_hmc),
     "pula": Sampler(PulaOptions, sample_pula),
 }
 
 
-def find_sampler(sampler: Any, steps: int | None, given: Mapping[str, Any]) -> Drawing:
-    """The sampler of a name, or of an object of its options.
+def find_sampler(sampler: Any, steps: int | None, given: Mapping[str, Any]) -> SamplerChoice:
+    """Find a sampler by name or by its options.
 
     Parameters
     ----------
-    sampler : one of `SAMPLERS`, or options such as `PosteriorOptions`, which name their sampler.
-    steps, given : options by name, over those of the object.
+    sampler : str or PosteriorOptions, LangevinOptions, HmcOptions, PulaOptions
+        One of `SAMPLERS`, or the options of a sampler.
+    steps : int or None
+        Overrides that of the options.
+    given : mapping of str to value
+        Options by name, which override those of the object.
+
+    Returns
+    -------
+    SamplerChoice
 
     Raises
     ------
-    InputError : an unknown sampler or option, or no step.
+    InputError
+        An unknown sampler or option, or fewer than one step.
     """
-    for name, own in REGISTRY.items():
-        if isinstance(sampler, own.options):
-            set_already = {field.name: getattr(sampler, field.name) for field in fields(sampler)}
-            own_steps = set_already.pop("steps")
-            wanted = own_steps if steps is None else steps
-            return Drawing(name, own, own.configured(wanted, set_already | dict(given)))
+    for name, known in REGISTRY.items():
+        if isinstance(sampler, known.options):
+            options = {field.name: getattr(sampler, field.name) for field in fields(sampler)}
+            default_steps = options.pop("steps")
+            steps = default_steps if steps is None else steps
+            return SamplerChoice(name, known, known.configured(steps, options | dict(given)))
     if sampler not in SAMPLERS:
         raise InputError(f"sampler {sampler!r}: expected one of {', '.join(SAMPLERS)}")
-    # without samples the options are checked all the same
-    own = REGISTRY["posterior" if sampler == NONE else sampler]
-    return Drawing(sampler, own, own.configured(steps, given))
+    # options are checked even if no samples are drawn
+    known = REGISTRY["posterior" if sampler == NONE else sampler]
+    return SamplerChoice(sampler, known, known.configured(steps, given))

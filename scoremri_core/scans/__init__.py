@@ -1,1 +1,1 @@
-"""Scans: files of them, their headers and masks, and scans that are simulated or undersampled."""
+"""ISMRMRD scans: files, headers, gridding of readouts, other raw-data formats."""

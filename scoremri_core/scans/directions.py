@@ -1,16 +1,16 @@
-"""Along which directions of the patient the pixels of an image run.
+"""Directions of image pixels in patient coordinates.
 
-The header of a readout names the directions of read, phase and slice encoding.  Which way the
-image runs along them depends on the sign of the Fourier transform that the raw data are of:
+The header of a readout has the directions of read, phase and slice encoding. The direction of the
+pixels along them depends on the sign of the Fourier transform of the raw data:
 
-- most vendors' converters write signal(k) = sum m(r) exp(-2 pi i k r), with k and r along the
-  header's directions;
-- Siemens' raw data (twix, and ISMRMRD that siemens_to_ismrmrd writes) are
-  signal(k) = sum m(r) exp(+2 pi i k r), along read, phase and partitions alike.
+- the converters of most vendors write s(k) = sum_r m(r) exp(-2 pi i k r), with k and r along the
+  directions of the header;
+- Siemens raw data (twix, and ISMRMRD from siemens_to_ismrmrd) are
+  s(k) = sum_r m(r) exp(+2 pi i k r), along read, phase and partitions.
 
-The same inverse transform makes an image of either, so that an image of Siemens' data runs against
-the directions of its header, about the pixel n // 2 that the header's position names.  The slices
-of a 2D stack are not Fourier encoded and lie where their headers say.
+Both are reconstructed with the same inverse transform, so that an image of Siemens data is mirrored
+against the directions of its header about pixel n // 2, which is at the position of the header.
+Slices of a 2D stack are not Fourier encoded and lie at the positions of their headers.
 """
 
 from __future__ import annotations
@@ -20,56 +20,82 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from ismrmrd.xsd import ismrmrdHeader
 
 Directions = npt.NDArray[np.float64]
 
 FIELDS = ("read_dir", "phase_dir", "slice_dir")  # of readouts and images
-ATTRIBUTES = ("ImageRowDir", "ImageColumnDir", "ImageSliceDir")  # MRD's, of an image's pixels
+ATTRIBUTES = (
+    "ImageRowDir",
+    "ImageColumnDir",
+    "ImageSliceDir",
+)  # MRD attributes
 
 
-def is_conjugate(header: Any) -> bool:
-    """Whether raw data are of the transform exp(+2 pi i k r).
+def is_conjugate(header: ismrmrdHeader | None) -> bool:
+    """Whether raw data are encoded with exp(+2 pi i k r).
 
     Parameters
     ----------
-    header : ISMRMRD header of the scan; None where it is not known
+    header : ismrmrdHeader or None
+        Of the scan; None: unknown.
     """
     system = getattr(header, "acquisitionSystemInformation", None)
     return "siemens" in str(getattr(system, "systemVendor", None)).lower()
 
 
-def pixel_directions(head: Any, header: Any, partitions: int) -> Directions:
-    """Unit vectors (3, 3) along which x, y and z of an image's pixels run, a row each, LPS.
+def pixel_directions(head: Any, header: ismrmrdHeader | None, partitions: int) -> Directions:
+    """Compute the directions of x, y and z of the pixels of an image.
 
     Parameters
     ----------
-    head : header of a readout or of the image, an object or a row of a structured array
-    header : ISMRMRD header of the scan; None where it is not known
-    partitions : Fourier-encoded along z; 1 in 2D
+    head : AcquisitionHeader, ImageHeader or row of a structured array
+        Header of a readout or of the image.
+    header : ismrmrdHeader or None
+        Of the scan; None: unknown.
+    partitions : int
+        Fourier encoded along z; 1 in 2D.
+
+    Returns
+    -------
+    float array, (3, 3)
+        Unit vectors of x, y and z as rows, in LPS coordinates.
     """
     rows = [head[name] if isinstance(head, np.void) else getattr(head, name) for name in FIELDS]
     directions = np.array([list(row) for row in rows], float)
     if is_conjugate(header):
         directions[: 3 if partitions > 1 else 2] *= -1
-    return directions + 0.0  # no zero has a sign
+    return directions + 0.0  # no negative zeros
 
 
 def as_attributes(directions: Directions) -> dict[str, list[str]]:
-    """The directions of an image's pixels as MRD's attributes."""
+    """Convert pixel directions (3, 3) to MRD attributes."""
     rows = ([f"{value:.18f}" for value in row] for row in directions)
     return dict(zip(ATTRIBUTES, rows, strict=True))
 
 
 def image_directions(
-    head: Any, attributes: Mapping[str, Any], header: Any, partitions: int
+    head: Any, attributes: Mapping[str, Any], header: ismrmrdHeader | None, partitions: int
 ) -> Directions:
-    """`pixel_directions` of an image: as its attributes state them, else by its header.
+    """Read the pixel directions of an image from its attributes, else compute them.
 
-    Gadgetron's own chains state no ImageSliceDir, and repeat the header's read and phase
-    directions whatever the vendor: all three attributes or none are believed.
+    Attributes without ImageSliceDir are ignored: Gadgetron's chains write the read and phase
+    directions of the header for every vendor.
+
+    Parameters
+    ----------
+    head, header, partitions
+        As in `pixel_directions`.
+    attributes : mapping
+        Of the image.
+
+    Returns
+    -------
+    float array, (3, 3)
+        As from `pixel_directions`.
     """
     try:
-        stated = np.array([attributes[name] for name in ATTRIBUTES], float)
+        given = np.array([attributes[name] for name in ATTRIBUTES], float)
     except (KeyError, ValueError):
-        stated = np.empty(0)
-    return stated if stated.shape == (3, 3) else pixel_directions(head, header, partitions)
+        given = np.empty(0)
+    return given if given.shape == (3, 3) else pixel_directions(head, header, partitions)

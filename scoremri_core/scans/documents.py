@@ -1,4 +1,4 @@
-"""XML from outside: in the encoding that it declares, and without the means to do harm."""
+"""Untrusted XML: character encodings, parsing without entities."""
 
 from __future__ import annotations
 
@@ -14,21 +14,30 @@ MARKS = {
     codecs.BOM_UTF16_BE: "utf-16-be",
 }
 DECLARED = re.compile(r"""(<\?xml[^>]*?)\s+encoding\s*=\s*(["'])([^"'>]*)\2""")
-# of the encodings that Python knows, those that scanners write and that are decoded in one pass
+# encodings that scanners write and that Python decodes in one pass
 KNOWN = re.compile(r"utf-?8|(us-)?ascii|iso-8859-\d{1,2}|latin-?1|windows-125\d")
 
 
 def decoded(document: bytes, name: str) -> str:
-    """Text of a document, without the declaration of the encoding that it no longer has.
+    """Decode a document and remove its encoding declaration.
 
-    The encoding is that of its byte order mark, else the one that it declares, else UTF-8.  What
-    is none of its characters becomes a replacement character: a patient's name is no reason to
-    lose a scan.  Zeros that end a text on the wire are dropped.
+    The encoding is that of the byte order mark, else the declared one, else UTF-8. Invalid
+    characters are replaced, so that a patient name cannot fail a scan. Trailing zeros are dropped.
+
+    Parameters
+    ----------
+    document : bytes
+    name : str
+        Source of the document, for errors.
+
+    Returns
+    -------
+    str
 
     Raises
     ------
     InputError
-        For an encoding that is not known.
+        Unknown encoding.
     """
     encoding = "utf-8"
     for mark, marked in MARKS.items():
@@ -41,35 +50,44 @@ def decoded(document: bytes, name: str) -> str:
             encoding = found[3].strip().lower()
             if not KNOWN.fullmatch(encoding):
                 raise InputError(
-                    f"{name}: its encoding '{found[3]}' is not known: expected UTF-8, UTF-16 with "
+                    f"{name}: unknown encoding '{found[3]}': expected UTF-8, UTF-16 with "
                     "a byte order mark, ISO-8859-n or Windows-125n"
                 )
-            if encoding.endswith("ascii"):  # as the ISMRMRD library declares what is UTF-8
+            if encoding.endswith("ascii"):  # the ISMRMRD library declares UTF-8 as ASCII
                 encoding = "utf-8"
     if encoding.startswith("utf-16"):
-        document = document[: len(document) // 2 * 2]  # an odd byte is half of a final zero
+        document = document[: len(document) // 2 * 2]  # an odd byte is half of a trailing zero
     try:
         text = document.decode(encoding, "replace")
     except LookupError as error:
-        raise InputError(f"{name}: its encoding '{encoding}' is not known") from error
+        raise InputError(f"{name}: unknown encoding '{encoding}'") from error
     return undeclared(text.rstrip("\0"))
 
 
 def undeclared(text: str) -> str:
-    """A document that is text already, without the encoding that it had as bytes."""
+    """Remove the byte order mark and the encoding declaration of a decoded document."""
     text = text.removeprefix("\ufeff")
     return DECLARED.sub(r"\1", text, count=1)
 
 
 def parse(xml: str, name: str) -> ElementTree.Element:
-    """Parse a document that has no DOCTYPE.
+    """Parse an XML document, without entities.
 
-    Without a DOCTYPE there are no entities: none to expand without end, none to fetch.
+    Parameters
+    ----------
+    xml : str
+    name : str
+        Source of the document, for errors.
+
+    Returns
+    -------
+    Element
+        Root.
 
     Raises
     ------
     InputError
-        Where it has one, or is not well-formed.
+        The document has a DOCTYPE, which could define entities, or is not well-formed.
     """
     parser = ElementTree.XMLParser(target=_Builder())
     try:
@@ -84,4 +102,4 @@ def parse(xml: str, name: str) -> ElementTree.Element:
 
 class _Builder(ElementTree.TreeBuilder):
     def doctype(self, name: str, pubid: str | None, system: str | None) -> None:
-        raise InputError("it has a <!DOCTYPE>, which it must not have")
+        raise InputError("a <!DOCTYPE> is not allowed")

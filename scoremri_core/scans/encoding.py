@@ -1,4 +1,4 @@
-"""The encoding spaces of a scan: the grid of its header, held against what its readouts show."""
+"""Encoding spaces of a scan: from its header, corrected by its readouts."""
 
 from __future__ import annotations
 
@@ -8,8 +8,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple, TypeVar
 
+import ismrmrd
 import numpy as np
 import numpy.typing as npt
+from ismrmrd.xsd import ismrmrdHeader
 
 from scoremri_core.errors import InputError
 from scoremri_core.scans.flags import CALIBRATION, CALIBRATION_AND_IMAGING, REVERSE, STEPS
@@ -25,37 +27,48 @@ class Readout(NamedTuple):
 
     Attributes
     ----------
-    header : ismrmrd.AcquisitionHeader.
-    data : complex, (coil, sample).
-    ends : (2, dimension), where the trajectory has its first and its last sample; None without one.
+    header : ismrmrd.AcquisitionHeader
+    data : complex64 array, (coil, sample)
+    ends : float array, (2, dimension), or None
+        First and last sample of the trajectory, if there is one.
     """
 
-    header: Any
+    header: ismrmrd.AcquisitionHeader
     data: np.ndarray
     ends: np.ndarray | None = None
 
     @classmethod
-    def of(cls, acquisition: Any) -> Readout:
-        """The readout of an ismrmrd.Acquisition."""
+    def of(cls, acquisition: ismrmrd.Acquisition) -> Readout:
+        """Make a readout of an ismrmrd.Acquisition."""
         ends = acquisition.traj[[0, -1]] if acquisition.traj.size else None
         return cls(acquisition.getHead(), acquisition.data, ends)
 
 
-def along_readout(header: Any, data: npt.NDArray[Any], nx: int) -> tuple[int, npt.NDArray[Any]]:
-    """Column of a readout's first kept sample, and the kept samples in the forward direction.
+def along_readout(
+    header: ismrmrd.AcquisitionHeader, data: npt.NDArray[Any], nx: int
+) -> tuple[int, npt.NDArray[Any]]:
+    """Place the samples of a readout on the encoded matrix.
 
     Parameters
     ----------
     header : ismrmrd.AcquisitionHeader
-    data : (coil, sample)
-    nx : samples of the encoded matrix
+    data : complex array, (coil, sample)
+    nx : int
+        Samples of the encoded matrix.
+
+    Returns
+    -------
+    column : int
+        Of the first sample, may be negative.
+    data : complex array, (coil, sample)
+        In forward direction, without discarded samples.
     """
     samples = data.shape[1]
-    center = header.center_sample or samples // 2  # 0 is "not given"
+    center = header.center_sample or samples // 2  # 0: not given
     pre, post = header.discard_pre, header.discard_post
     if header.flags & REVERSE:
         data, pre, post = data[:, ::-1], post, pre
-        # A symmetric echo is centred whichever way its header counts; a partial one is mirrored.
+        # a symmetric echo is centred in either direction, a partial echo is mirrored
         symmetric = abs(center - samples // 2) <= 1
         center = samples // 2 if symmetric else samples - 1 - center
     return nx // 2 - center + pre, data[:, pre : max(pre, samples - post)]
@@ -63,48 +76,67 @@ def along_readout(header: Any, data: npt.NDArray[Any], nx: int) -> tuple[int, np
 
 @dataclass(frozen=True)
 class Encoding:
-    """One encoding space of the ISMRMRD header; triples are (x, y, z), lengths in mm."""
+    """Encoding space of the ISMRMRD header; triples are (x, y, z).
+
+    Attributes
+    ----------
+    matrix, recon_matrix : tuple of int
+        Encoded and recon matrix.
+    fov, recon_fov : tuple of float
+        Fields of view in mm.
+    center : tuple of int
+        Encode steps 1 and 2 of DC.
+    averages : int
+    calibration_mode : str
+        Empty: none.
+    acceleration : int
+        Product of both phase-encode directions.
+    steps : tuple of range
+        Encode steps 1 and 2 within their limits.
+    flaw : str
+        Reason why its readouts cannot be placed on a grid; empty: none.
+    """
 
     matrix: tuple[int, int, int]
     fov: tuple[float, float, float]
     recon_matrix: tuple[int, int, int]
     recon_fov: tuple[float, float, float]
-    center: tuple[int, int]  # encode steps 1 and 2 that hold DC
+    center: tuple[int, int]
     averages: int
     calibration_mode: str
-    acceleration: int  # of both phase-encode directions together
-    steps: tuple[range, range]  # encode steps 1 and 2 within their limits
-    flaw: str = ""  # why readouts of it cannot be placed
+    acceleration: int
+    steps: tuple[range, range]
+    flaw: str = ""
 
     @property
     def lines(self) -> int:
-        """Lines within the limits, were the scan not accelerated."""
+        """Number of lines within the limits, without acceleration."""
         return len(self.steps[0]) * len(self.steps[1])
 
     @property
     def readout_points(self) -> int:
-        """Readout points once oversampling is removed."""
+        """Readout points without oversampling."""
         points = round(self.matrix[0] * self.recon_fov[0] / self.fov[0])
         return min(max(points, 1), self.matrix[0])
 
     @property
     def points(self) -> tuple[int, ...]:
-        """(y, x), or (z, y, x), of the k-space once readout oversampling is removed."""
+        """Shape (y, x) or (z, y, x) of k-space without readout oversampling."""
         return self._axes((self.readout_points, *self.matrix[1:]))
 
     @property
     def fov_of_points(self) -> tuple[float, ...]:
-        """Field of view of `points`, mm."""
+        """Field of view of `points` in mm."""
         return self._axes((self.fov[0] * self.readout_points / self.matrix[0], *self.fov[1:]))
 
     @property
     def recon_shape(self) -> tuple[int, ...]:
-        """(y, x), or (z, y, x), of the image."""
+        """Shape (y, x) or (z, y, x) of the image."""
         return self._axes(self.recon_matrix)
 
     @property
     def fov_fraction(self) -> tuple[float, ...]:
-        """Field of view of the image over that of `points`, axis by axis."""
+        """Field of view of the image over that of `points`, per axis."""
         pairs = zip(self._axes(self.recon_fov), self.fov_of_points, strict=True)
         return tuple(image / encoded if encoded > 0 else 1.0 for image, encoded in pairs)
 
@@ -113,31 +145,39 @@ class Encoding:
         return (z, y, x) if self.matrix[2] > 1 else (y, x)
 
     def without_oversampling(self, points: int | None = None) -> Encoding:
-        """The same space as it is after readout oversampling was removed upstream.
+        """Return the space of data whose readout oversampling is already removed.
 
         Parameters
         ----------
-        points : that were left of a readout; None takes `readout_points`.
+        points : int, optional
+            Remaining samples of a readout. Default: `readout_points`.
         """
         nx = points or self.readout_points
         fov_x = self.fov[0] * nx / self.matrix[0]
         return replace(self, matrix=(nx, *self.matrix[1:]), fov=(fov_x, *self.fov[1:]))
 
 
-def encodings(header: Any) -> list[Encoding]:
-    """Encoding spaces of an ISMRMRD header.
+def encodings(header: ismrmrdHeader) -> list[Encoding]:
+    """Read the encoding spaces of an ISMRMRD header.
 
-    The first is that of the image.  The others serve calibration and navigators; one that cannot
-    be used has a `flaw`.
+    The first is that of the images. The others are of calibration lines and navigators; an invalid
+    one has a `flaw`.
+
+    Parameters
+    ----------
+    header : ismrmrdHeader
+
+    Returns
+    -------
+    list of Encoding
 
     Raises
     ------
     InputError
-        Where the header describes none, or in the first a size is not positive or the trajectory
-        not Cartesian.
+        No encoding, or the first has an invalid size or is not Cartesian.
     """
     if not header.encoding:
-        raise InputError("the ISMRMRD header has no <encoding>: matrix sizes are needed")
+        raise InputError("the ISMRMRD header has no <encoding>")
     spaces = [_encoding(0, header.encoding[0])]
     for number, encoding in enumerate(header.encoding[1:], start=1):
         try:
@@ -148,13 +188,23 @@ def encodings(header: Any) -> list[Encoding]:
 
 
 def as_measured(encoding: Encoding, readouts: Sequence[Readout]) -> Encoding:
-    """The encoding space as the readouts show it, where the header disagrees with them.
+    """Correct an encoding space that contradicts the readouts of an image.
 
-    One partition of an image without depth is a 2D scan, whatever the header counts.  DC lies among
-    the lines that are flagged as calibration: where the header's centre does not, it is the line
-    that Siemens' converter notes in `idx.user[5]`, or else the one with most energy.  And all lines
-    lie inside of the matrix if they fit: where the centre puts some outside, DC is the line with
-    most energy, or the one nearest to it that has them all inside.
+    - A single partition of an image without depth is a 2D scan.
+    - DC lies among the calibration lines. If the centre of the header does not, it is taken from
+      `idx.user[5]`, which Siemens' converter sets, or is the line with most energy.
+    - Lines that fit into the matrix lie inside. If the centre of the header leaves some outside, DC
+      is the line with most energy, or the nearest one that leaves none outside.
+
+    Parameters
+    ----------
+    encoding : Encoding
+    readouts : sequence of Readout
+        Of one image.
+
+    Returns
+    -------
+    Encoding
     """
     if encoding.matrix[2] > 1 and encoding.recon_matrix[2] == 1:
         partitions = {readout.header.idx.kspace_encode_step_2 for readout in readouts}
@@ -167,7 +217,7 @@ def as_measured(encoding: Encoding, readouts: Sequence[Readout]) -> Encoding:
 
 
 def _calibrated_center(encoding: Encoding, readouts: Sequence[Readout]) -> int:
-    """The encode step of DC in the lines, among those that are flagged as calibration."""
+    """Return encode step 1 of DC, which lies among the calibration lines."""
     flagged = [
         readout
         for readout in readouts
@@ -176,26 +226,26 @@ def _calibrated_center(encoding: Encoding, readouts: Sequence[Readout]) -> int:
     steps = [readout.header.idx.kspace_encode_step_1 for readout in flagged]
     if not steps or min(steps) <= encoding.center[0] <= max(steps):
         return encoding.center[0]
-    noted = {int(readout.header.idx.user[5]) for readout in flagged}
-    line = noted.pop() if len(noted) == 1 else -1
+    stored = {int(readout.header.idx.user[5]) for readout in flagged}
+    line = stored.pop() if len(stored) == 1 else -1
     if not min(steps) <= line <= max(steps):
         line = int(steps[_brightest(flagged)])
     logger.warning(
-        "the header has the centre of k-space in line %d, the calibration lines are %d to %d: "
-        "line %d is taken",
+        "The centre of k-space is line %d in the header, outside of the calibration lines "
+        "%d to %d; using line %d",
         encoding.center[0], min(steps), max(steps), line,
     )  # fmt: skip
     return line
 
 
 def _brightest(readouts: Sequence[Readout]) -> int:
-    """Index of the readout with most energy."""
+    """Return the index of the readout with most energy."""
     energy = [np.linalg.norm(readout.data.astype(np.complex128)) for readout in readouts]
     return int(np.argmax(np.nan_to_num(energy)))
 
 
 def _fitting_center(encoding: Encoding, readouts: Sequence[Readout], axis: int) -> int:
-    """The encode step of DC along axis 1 or 2 of the matrix, with all readouts inside."""
+    """Return the encode step of DC along axis 1 or 2 with all readouts inside the matrix."""
     size, center, name = encoding.matrix[axis], encoding.center[axis - 1], STEPS[axis - 1]
     steps = [getattr(readout.header.idx, name) for readout in readouts]
     first, last = min(steps), max(steps)
@@ -204,15 +254,15 @@ def _fitting_center(encoding: Encoding, readouts: Sequence[Readout], axis: int) 
         return center
     row = max(last - size + 1, min(first, steps[_brightest(readouts)] - size // 2))
     logger.warning(
-        "with the centre in %s %d some of the steps %d to %d lie outside of the matrix: "
-        "%d is taken",
+        "With the centre at %s %d, some of the steps %d to %d are outside of the matrix; "
+        "using centre %d",
         name, center, first, last, row + size // 2,
     )  # fmt: skip
     return row + size // 2
 
 
 def numbered(spaces: Sequence[Space], number: int) -> Space:
-    """What belongs to the encoding space of that number; to the first where there is none."""
+    """Return the item of an encoding space; of the first if there is none of that number."""
     return spaces[number if number < len(spaces) else 0]
 
 
@@ -226,7 +276,7 @@ def _encoding(number: int, encoding: Any) -> Encoding:
     rows = limits.kspace_encoding_step_1 if limits else None
     partitions = limits.kspace_encoding_step_2 if limits else None
     if partitions is not None and partitions.maximum == 0:
-        matrix = (*matrix[:2], 1)  # z then counts slices, or nothing
+        matrix = (*matrix[:2], 1)  # z is the number of slices, or meaningless
     recon_matrix, recon_fov = _space(encoding.reconSpace, f"{where}, reconSpace")
     parallel = encoding.parallelImaging
     mode = parallel.calibrationMode.value if parallel and parallel.calibrationMode else ""
@@ -252,12 +302,12 @@ def _space(space: Any, where: str) -> tuple[tuple[int, int, int], tuple[float, f
     if min(size.x, size.y, size.z) < 1:
         raise InputError(f"{where}: matrixSize {size.x} x {size.y} x {size.z} is not positive")
     if not (min(fov.x, fov.y) > 0 and all(map(math.isfinite, (fov.x, fov.y, fov.z)))):
-        raise InputError(f"{where}: fieldOfView_mm {fov.x} x {fov.y} x {fov.z} is no size")
+        raise InputError(f"{where}: fieldOfView_mm {fov.x} x {fov.y} x {fov.z} is not positive")
     return (size.x, size.y, size.z), (fov.x, fov.y, fov.z)
 
 
 def _center(limit: Any, size: int) -> int:
-    # A centre of 0 below lines that fill more than half of the matrix is one left unset.
+    # a centre of 0 with lines in more than half of the matrix is unset
     if limit is None or (limit.center == 0 and limit.maximum > size // 2):
         return size // 2
     return int(limit.center)
@@ -269,20 +319,31 @@ def _steps(limit: Any, size: int) -> range:
 
 @dataclass(frozen=True)
 class Limits:
-    """Encode steps of one axis: `count` of them from `minimum` on, DC at step `center`."""
+    """Encode steps of one axis: `minimum` to `minimum + count - 1`, DC at `center`."""
 
     minimum: int
     count: int
     center: int
 
 
-def encoding_limits(header: Any, step: str) -> Limits:
-    """Read the limits of an encode step (one of STEPS); without them, the whole matrix.
+def encoding_limits(header: ismrmrdHeader, step: str) -> Limits:
+    """Read the limits of an encode step.
+
+    Parameters
+    ----------
+    header : ismrmrdHeader
+    step : str
+        One of STEPS.
+
+    Returns
+    -------
+    Limits
+        Those of the matrix if the header has none.
 
     Raises
     ------
     InputError
-        Where the centre lies outside the limits.
+        The centre is outside of the limits.
     """
     encoding = header.encoding[0]
     limits = getattr(encoding.encodingLimits, step.replace("encode", "encoding"))
@@ -293,6 +354,6 @@ def encoding_limits(header: Any, step: str) -> Limits:
     if not limits.minimum <= limits.center <= limits.maximum:
         raise InputError(
             f"header: the centre of {step} is {limits.center}, "
-            f"outside its limits {limits.minimum} to {limits.maximum}"
+            f"outside of its limits {limits.minimum} to {limits.maximum}"
         )
     return Limits(limits.minimum, limits.maximum - limits.minimum + 1, limits.center)

@@ -1,4 +1,4 @@
-"""ISMRMRD files: read lazily, written whole or not at all."""
+"""ISMRMRD files: lazy reading, atomic writing."""
 
 from __future__ import annotations
 
@@ -25,23 +25,25 @@ from scoremri_core.scans.header import parse_header
 
 logger = logging.getLogger(__name__)
 
-BLOCK = 64  # readouts held at a time: variable-length rows are slow to read one by one
-RESERVE = 1 << 20  # bytes that HDF5 may write on top of the data
+BLOCK = 64  # readouts per access: variable-length rows are slow one by one
+RESERVE = 1 << 20  # bytes that HDF5 may write in addition to the data
 
 
 @dataclass(frozen=True)
 class Scan:
-    """An open ISMRMRD scan; iterating reads its acquisitions block by block.
+    """Open ISMRMRD scan; iteration reads its acquisitions block by block.
 
     Attributes
     ----------
-    name : path and group, for messages
-    header : the parsed ISMRMRD header
-    header_xml : the header as stored, in no encoding any more
+    name : str
+        Path and group, for messages.
+    header : ismrmrdHeader
+    header_xml : str
+        The header as stored, without encoding declaration.
     """
 
     name: str
-    header: Any
+    header: xsd.ismrmrdHeader
     header_xml: str
     _group: h5py.Group
 
@@ -57,12 +59,12 @@ class Scan:
                 yield self._acquisition(start + offset, row)
 
     def heads(self) -> npt.NDArray[Any]:
-        """Headers of all acquisitions as one structured array, without their data."""
+        """Read the headers of all acquisitions into a structured array."""
         heads: npt.NDArray[Any] = self._group["data"].fields("head")[:]
         return heads.astype(acquisition_header_dtype)
 
     def waveforms(self) -> Iterator[ismrmrd.Waveform]:
-        """Physiology recorded beside the scan, if any."""
+        """Read the physiological waveforms, if any."""
         if "waveforms" in self._group:
             yield from Waveforms(self._group["waveforms"])
 
@@ -73,8 +75,8 @@ class Scan:
         data, trajectory = row["data"], row["traj"]
         if data.size != 2 * channels * samples or trajectory.size != samples * dimensions:
             raise InputError(
-                f"{self.name}: acquisition {index} holds {data.size} values where its header "
-                f"expects {channels} channels of {samples} complex samples"
+                f"{self.name}: acquisition {index} has {data.size} values, its header "
+                f"{channels} channels of {samples} complex samples"
             )
         return ismrmrd.Acquisition(
             head.tobytes(),
@@ -84,31 +86,39 @@ class Scan:
 
 
 class Readable(Protocol):
-    """What a scan offers a reader, whether it lies in a file or is made as it is read."""
+    """Scan that can be read, from a file or generated."""
 
     @property
     def name(self) -> str:
-        """Where the scan comes from, for messages."""
+        """Source of the scan, for messages."""
 
     @property
-    def header(self) -> Any:
-        """The parsed ISMRMRD header."""
+    def header(self) -> xsd.ismrmrdHeader:
+        """ISMRMRD header."""
 
     def heads(self) -> npt.NDArray[Any]:
-        """Headers of all acquisitions."""
+        """Return the headers of all acquisitions as a structured array."""
 
     def __iter__(self) -> Iterator[ismrmrd.Acquisition]:
-        """Read the acquisitions."""
+        """Yield the acquisitions."""
 
 
 @contextmanager
 def open_hdf5(path: PathLike) -> Iterator[h5py.File]:
-    """Open an HDF5 file for reading, without a lock so that others may read it too.
+    """Open an HDF5 file for reading, without a lock.
+
+    Parameters
+    ----------
+    path : path-like
+
+    Yields
+    ------
+    h5py.File
 
     Raises
     ------
     InputError
-        Where there is no such file, it may not be read, or it is not HDF5.
+        The file is missing, not readable or not HDF5.
     """
     check_readable(path)
     try:
@@ -123,7 +133,7 @@ def _unlocked(path: PathLike) -> h5py.File:
     try:
         return h5py.File(path, "r", locking=False)
     except OSError:
-        return h5py.File(path, "r")  # this process has it open with locks: they must agree
+        return h5py.File(path, "r")  # must match if this process has it open with locks
 
 
 @contextmanager
@@ -132,13 +142,19 @@ def open_scan(path: PathLike, group: str = "dataset") -> Iterator[Scan]:
 
     Parameters
     ----------
-    path : ISMRMRD (HDF5) file
-    group : group of the scan inside the file
+    path : path-like
+        ISMRMRD (HDF5) file.
+    group : str, optional
+        Group of the scan in the file.
+
+    Yields
+    ------
+    Scan
 
     Raises
     ------
     InputError
-        Where the file is missing or not ISMRMRD, the group is not there, or it is empty.
+        The file is missing or not ISMRMRD, or the group is missing or empty.
     """
     with open_hdf5(path) as file:
         scan = file.get(group)
@@ -147,12 +163,12 @@ def open_scan(path: PathLike, group: str = "dataset") -> Iterator[Scan]:
             raise InputError(f"{path}: no group '{group}' (groups of this file: {known})")
         name = f"{path} (group '{group}')"
         if "xml" not in scan or "data" not in scan:
-            raise InputError(f"{name}: not an ISMRMRD scan, which has 'xml' and 'data'")
+            raise InputError(f"{name}: not an ISMRMRD scan: expected datasets 'xml' and 'data'")
         fields = getattr(scan["data"], "dtype", np.dtype(float)).names or ()
         if not {"head", "traj", "data"} <= set(fields):
-            raise InputError(f"{name}: 'data' does not hold ISMRMRD acquisitions")
+            raise InputError(f"{name}: dataset 'data' is not of ISMRMRD acquisitions")
         if scan["data"].shape[0] == 0:
-            raise InputError(f"{name}: the dataset is empty, at least one acquisition is needed")
+            raise InputError(f"{name}: the dataset is empty: expected at least one acquisition")
         document = np.ravel(scan["xml"][()])[0]
         xml = decoded(document, name) if isinstance(document, bytes) else undeclared(str(document))
         yield Scan(name, parse_header(xml, name), xml, scan)
@@ -160,12 +176,20 @@ def open_scan(path: PathLike, group: str = "dataset") -> Iterator[Scan]:
 
 @contextmanager
 def new_hdf5(path: PathLike, locking: bool | None = False) -> Iterator[h5py.File]:
-    """Create an HDF5 file; what is written to it is to be announced to `reserve`.
+    """Create an HDF5 file; call `reserve` before each write, as HDF5 crashes on a full disk.
 
-    HDF5 crashes where a disk is full: it is never let come to that.
+    Parameters
+    ----------
+    path : path-like
+    locking : bool, optional
+        As in `h5py.File`.
+
+    Yields
+    ------
+    h5py.File
     """
-    with open(path, "wb") as beginning:
-        _allocate(beginning.fileno(), 0, RESERVE)
+    with open(path, "wb") as new:
+        _allocate(new.fileno(), 0, RESERVE)
     with h5py.File(path, "w", locking=locking) as file:
         reserve(file, 0)
         yield file
@@ -173,12 +197,18 @@ def new_hdf5(path: PathLike, locking: bool | None = False) -> Iterator[h5py.File
 
 
 def reserve(file: h5py.File, count: int) -> None:
-    """Have the disk space for so many bytes more, or raise OSError."""
+    """Allocate disk space for `count` further bytes.
+
+    Raises
+    ------
+    OSError
+        The disk is full.
+    """
     _allocate(file.id.get_vfd_handle(), file.id.get_filesize(), 2 * count + RESERVE)
 
 
 def release(file: h5py.File) -> None:
-    """Give back what was reserved and not needed."""
+    """Free unused space that was reserved."""
     file.flush()
     os.ftruncate(file.id.get_vfd_handle(), file.id.get_filesize())
 
@@ -190,23 +220,26 @@ def _allocate(descriptor: int, start: int, count: int) -> None:
 
 def write_scan(
     path: PathLike,
-    header: Any,
+    header: xsd.ismrmrdHeader | str | bytes,
     acquisitions: Iterable[ismrmrd.Acquisition],
     group: str = "dataset",
     *,
     waveforms: Iterable[ismrmrd.Waveform] = (),
     arrays: Mapping[str, npt.NDArray[Any]] | None = None,
 ) -> None:
-    """Write a scan as a new ISMRMRD file, replacing any file of that name.
+    """Write a scan to a new ISMRMRD file, which replaces an existing one atomically.
 
     Parameters
     ----------
-    path : file to write
-    header : ISMRMRD header, parsed or XML
-    acquisitions : consumed one block at a time
-    group : group of the scan inside the file
-    waveforms : written beside the acquisitions
-    arrays : further arrays by their path inside the file, such as "truth/image"
+    path : path-like
+    header : ismrmrdHeader, str or bytes
+    acquisitions : iterable of ismrmrd.Acquisition
+        Read block by block.
+    group : str, optional
+        Group of the scan in the file.
+    waveforms : iterable of ismrmrd.Waveform, optional
+    arrays : mapping of str to array, optional
+        Further arrays by their path in the file, such as "truth/image".
     """
     if isinstance(header, str | bytes):
         header = parse_header(header, "header to write")
@@ -221,20 +254,22 @@ def write_scan(
 
 
 class ScanWriter:
-    """Writes a scan into an open file as it comes, a block at a time.
+    """Writer of a scan into an open file, block by block.
 
     Parameters
     ----------
-    file : open for writing.
-    header : parsed; its `version` is left out, since a server hangs on a version other than its
-        own.
-    group : of the scan inside the file.
+    file : h5py.File
+        Open for writing.
+    header : ismrmrdHeader
+        Written without `version`: a Gadgetron server hangs on another version.
+    group : str, optional
+        Group of the scan in the file.
     """
 
-    def __init__(self, file: h5py.File, header: Any, group: str = "dataset") -> None:
+    def __init__(self, file: h5py.File, header: xsd.ismrmrdHeader, group: str = "dataset") -> None:
         version, header.version = header.version, None
         try:
-            xml = undeclared(xsd.ToXML(header)).encode()  # it would declare another encoding
+            xml = undeclared(xsd.ToXML(header)).encode()  # xsdata declares another encoding
         finally:
             header.version = version
         scan = file.create_group(group)
@@ -243,48 +278,63 @@ class ScanWriter:
             ismrmrd.Acquisition: Table(scan, "data", Acquisitions),
             ismrmrd.Waveform: Table(scan, "waveforms", Waveforms),
         }
-        self._tables[ismrmrd.Acquisition].create()  # even where there are none
+        self._tables[ismrmrd.Acquisition].create()  # even without acquisitions
 
     @property
     def acquisitions(self) -> int:
-        """How many came."""
+        """Number of acquisitions added."""
         return self._tables[ismrmrd.Acquisition].count
 
     def add(self, item: ismrmrd.Acquisition | ismrmrd.Waveform) -> None:
-        """Keep an acquisition or a waveform; OSError or RuntimeError where it cannot be written."""
+        """Add an acquisition or a waveform.
+
+        Raises
+        ------
+        OSError, RuntimeError
+            The block cannot be written.
+        """
         self._tables[type(item)].add(item)
 
     def flush(self) -> None:
-        """Write what was kept."""
+        """Write buffered items."""
         for table in self._tables.values():
             table.write()
 
 
 class Table:
-    """A dataset of acquisitions or waveforms that grows by blocks."""
+    """HDF5 dataset of acquisitions or waveforms, written block by block.
+
+    Parameters
+    ----------
+    group : h5py.Group
+    name : str
+        Of the dataset.
+    rows : class
+        Acquisitions or Waveforms of ismrmrd.file.
+    """
 
     def __init__(self, group: h5py.Group, name: str, rows: Any) -> None:
         self.count = 0
         self._group = group
         self._name = name
-        self._rows = rows  # Acquisitions or Waveforms of ismrmrd.file
+        self._rows = rows
         self._pending: list[Any] = []
 
     def create(self) -> h5py.Dataset:
-        """Make the dataset, empty."""
+        """Create an empty dataset."""
         return self._group.create_dataset(
             self._name, (0,), self._rows.datatype, maxshape=(None,), chunks=(BLOCK,)
         )
 
     def add(self, item: Any) -> None:
-        """Keep an item; one by one, writing would take too long."""
+        """Buffer an item; write if a block is complete."""
         self._pending.append(self._rows.to_numpy(item))
         self.count += 1
         if len(self._pending) == BLOCK:
             self.write()
 
     def write(self) -> None:
-        """Write what was kept."""
+        """Write buffered items."""
         if not self._pending:
             return
         block = np.array(self._pending, self._rows.datatype)

@@ -1,4 +1,4 @@
-"""Flags and counters of a readout: which bits say what, which counters tell images apart."""
+"""Flags and counters of readouts."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 
 def flag_bits(*flags: int) -> int:
-    """Bit mask of ISMRMRD flags, which count from 1."""
+    """Return the bit mask of ISMRMRD flags, which count from 1."""
     return sum(1 << (flag - 1) for flag in flags)
 
 
@@ -34,17 +34,28 @@ NOT_IMAGING = {
         "PHASE_STABILIZATION_REFERENCE",
         "PHASE_STABILIZATION",
     )
-}  # the names by their bits
-NO_IMAGE = sum(NOT_IMAGING)
+}  # names by bit
+NO_IMAGE = sum(NOT_IMAGING)  # mask of all
 
-STEPS = ("kspace_encode_step_1", "kspace_encode_step_2")  # lines and partitions of an image
-COUNTERS = ("slice", "contrast", "phase", "repetition", "set")  # each value is an image of its own
+STEPS = ("kspace_encode_step_1", "kspace_encode_step_2")  # lines and partitions
+COUNTERS = ("slice", "contrast", "phase", "repetition", "set")  # one image per combination
+COUNTERS_AND_AVERAGE = (*COUNTERS, "average")
+SLOWEST_FIRST = ("repetition", "set", "phase", "contrast", "slice")  # order of images in a series
 
 
 def imaging_lines(heads: npt.NDArray[Any]) -> npt.NDArray[np.bool_]:
-    """Which of the headers, a structured array, are of lines of the image or its calibration.
+    """Select imaging and calibration lines of the first encoding space.
 
-    Further encoding spaces serve navigators, or a reference scan.
+    Further encoding spaces are of navigators or a separate reference scan.
+
+    Parameters
+    ----------
+    heads : structured array, (acquisition,)
+        Acquisition headers.
+
+    Returns
+    -------
+    bool array, (acquisition,)
     """
-    found: npt.NDArray[np.bool_] = heads["flags"] & np.uint64(NO_IMAGE) == 0
-    return found & (heads["encoding_space_ref"] == 0)
+    imaging: npt.NDArray[np.bool_] = heads["flags"] & np.uint64(NO_IMAGE) == 0
+    return imaging & (heads["encoding_space_ref"] == 0)

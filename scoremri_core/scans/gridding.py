@@ -1,4 +1,4 @@
-"""Readouts of a Cartesian scan on their grid: the one way there, of the stream and of files."""
+"""Gridding of Cartesian readouts, for the stream and for files."""
 
 from __future__ import annotations
 
@@ -28,23 +28,23 @@ from scoremri_core.scans.sorting import ImageLines, sort_readouts
 
 logger = logging.getLogger(__name__)
 
-MAX_VALUES = 1 << 31  # of the k-space of a frame, 16 GiB, however many coils its readouts have
+MAX_VALUES = 1 << 31  # samples of the k-space of a frame, 16 GiB
 
 Complex = npt.NDArray[np.complex64]
 Counts = npt.NDArray[np.float32]
 
 
 class Assembled(NamedTuple):
-    """Readouts on their grid.
+    """K-space of a frame on its grid.
 
     Attributes
     ----------
-    values : complex64, (coil, y, x), or (coil, z, y, x) if the matrix has partitions
-        DC at the centre, zero where not measured, readout oversampling removed.
-    averages : float32, (y, x) or (z, y, x)
-        Number of readouts that each sample is the mean of, 0 where not measured.
+    values : complex64 array, (coil, y, x) or (coil, z, y, x)
+        Centred, zero where not sampled, without readout oversampling.
+    averages : float32 array, (y, x) or (z, y, x)
+        Number of averages of each sample, 0 where not sampled.
     problems : list of str
-        One sentence for each kind of readout left out.
+        One message per kind of readout that is left out.
     """
 
     values: Complex
@@ -52,13 +52,17 @@ class Assembled(NamedTuple):
     problems: list[str]
 
     def kspace(self, noise_covariance: Any = None, calibration: KSpace | None = None) -> KSpace:
-        """Checked k-space.
+        """Make a KSpace.
 
         Parameters
         ----------
         noise_covariance : complex array, (coil, coil), optional
             Of one readout.
         calibration : KSpace, optional
+
+        Returns
+        -------
+        KSpace
         """
         return KSpace.of(
             self.values,
@@ -70,27 +74,37 @@ class Assembled(NamedTuple):
 
 
 def assemble(readouts: Sequence[Readout], encoding: Encoding) -> Assembled:
-    """Zero-filled k-space of readouts.
+    """Grid the readouts of a frame.
 
-    Readouts that share a place are averaged.  One that lies outside of the matrix, or holds values
-    that are not finite, is dropped with a warning; one of another channel count than most have is
-    left out and reported.
+    Readouts at the same position are averaged. Readouts outside of the matrix or with non-finite
+    values are dropped with a warning; those with another number of channels than the majority are
+    left out and are a problem of the frame.
+
+    Parameters
+    ----------
+    readouts : sequence of Readout
+    encoding : Encoding
+        As measured, see `as_measured`.
+
+    Returns
+    -------
+    Assembled
 
     Raises
     ------
     InputError
-        For more coils than leave room for the matrix of the header.
+        The matrix with these coils is too large.
     """
     nx, ny, nz = encoding.matrix
     channels = Counter(len(readout.data) for readout in readouts).most_common(1)[0][0]
     if channels * nx * ny * nz > MAX_VALUES:
         raise InputError(
-            f"readouts of {channels} channels came for a matrix of {nx} x {ny} x {nz}: "
-            f"expected at most {MAX_VALUES} values in a frame"
+            f"{channels} channels and a matrix of {nx} x {ny} x {nz}: "
+            f"expected at most {MAX_VALUES} samples in a frame"
         )
     partitions: dict[int, list[tuple[int, Readout]]] = defaultdict(list)
     problems: dict[str, None] = {}  # ordered, each kind once
-    outside = spoilt = 0
+    outside = nonfinite = 0
     for readout in readouts:
         idx = readout.header.idx
         y = idx.kspace_encode_step_1 - encoding.center[0] + ny // 2
@@ -100,21 +114,21 @@ def assemble(readouts: Sequence[Readout], encoding: Encoding) -> Assembled:
         elif not (0 <= y < ny and 0 <= z < nz):
             outside += 1
         elif not np.isfinite(readout.data).all():
-            spoilt += 1
+            nonfinite += 1
         else:
             partitions[z].append((y, readout))
     if outside:
         logger.warning(
-            "%d readouts lie outside of the encoded matrix of %d x %d x %d and are dropped",
+            "%d readouts outside of the encoded matrix of %d x %d x %d are dropped",
             outside, nx, ny, nz,
         )  # fmt: skip
-    if spoilt:
-        logger.warning("%d readouts hold values that are not finite and are dropped", spoilt)
+    if nonfinite:
+        logger.warning("%d readouts with non-finite values are dropped", nonfinite)
     steps = {readout.header.idx.kspace_encode_step_2 for readout in readouts}
     if nz == 1 and len(steps) > 1:
-        problems[f"its readouts are of {len(steps)} partitions, the header has one"] = None
+        problems[f"readouts of {len(steps)} partitions, the header has one"] = None
     if outside and not partitions:
-        problems[f"all readouts lie outside of the encoded matrix of {nx} x {ny} x {nz}"] = None
+        problems[f"all readouts are outside of the encoded matrix of {nx} x {ny} x {nz}"] = None
     points = encoding.readout_points
     kspace = np.zeros((channels, nz, ny, points), np.complex64)
     averages = np.zeros((nz, ny, points), np.float32)
@@ -133,7 +147,7 @@ def _plane(
     shape: tuple[int, int],
     problems: dict[str, None],
 ) -> tuple[Complex, Counts]:
-    """The mean (coil, row, x) of the readouts (y, readout) of a partition, and their count."""
+    """Average the readouts (y, readout) of a partition; return (coil, row, x) and their count."""
     channels, nx = shape
     plane = np.zeros((channels, len(rows), nx), np.complex64)
     count = np.zeros((len(rows), nx), np.float32)
@@ -154,60 +168,88 @@ def _plane(
 def with_field_of_view(
     kspace: Complex, averages: Counts, points: int, axis: int
 ) -> tuple[Complex, Counts]:
-    """Crop or pad the field of view of k-space (coil, ...) along an axis to `points` points.
+    """Crop or pad the field of view of k-space along an axis.
 
-    The change smears samples along the axis: a sample has the averages of the nearest one before,
-    and is zero if that one was not measured.
+    This smears samples along the axis: a new sample has the averages of the nearest old one, and is
+    zero if that one was not sampled.
+
+    Parameters
+    ----------
+    kspace : complex64 array, (coil, ...)
+    averages : float32 array, (...)
+    points : int
+        New size of the axis.
+    axis : int
+        Of `kspace`.
+
+    Returns
+    -------
+    kspace, averages
     """
-    before = kspace.shape[axis]
-    if before == points:
+    size = kspace.shape[axis]
+    if size == points:
         return kspace, averages
-    kept = averages.take(_nearest(before, points), axis=axis if axis < 0 else axis - 1)
-    changed: Complex = change_field_of_view(kspace, points, axis) * (kept > 0)
-    return changed, kept
+    averages = averages.take(_nearest(size, points), axis=axis if axis < 0 else axis - 1)
+    changed: Complex = change_field_of_view(kspace, points, axis) * (averages > 0)
+    return changed, averages
 
 
-def _nearest(before: int, points: int) -> npt.NDArray[np.int_]:
-    """For each of `points` samples of an axis the nearest of the `before` that there were."""
-    nearest = np.rint((np.arange(points) - points // 2) * (before / points)).astype(int)
-    return np.clip(nearest + before // 2, 0, before - 1)
+def _nearest(size: int, points: int) -> npt.NDArray[np.int_]:
+    """Return the nearest of `size` samples for each of `points` samples of an axis."""
+    nearest = np.rint((np.arange(points) - points // 2) * (size / points)).astype(int)
+    return np.clip(nearest + size // 2, 0, size - 1)
 
 
-def on_grid_of(assembled: Assembled, own: Encoding, other: Encoding) -> Assembled:
-    """K-space of one encoding space on the grid of another: its field of view, its matrix."""
+def on_grid_of(assembled: Assembled, source: Encoding, target: Encoding) -> Assembled:
+    """Resample k-space to the field of view and matrix of another encoding space.
+
+    Parameters
+    ----------
+    assembled : Assembled
+    source, target : Encoding
+        Of `assembled` and of the result.
+
+    Returns
+    -------
+    Assembled
+    """
     kspace, averages, problems = assembled
-    pairs = zip(own.points, own.fov_of_points, other.fov_of_points, strict=True)
-    for axis, (points, fov, wanted) in enumerate(pairs, start=1):
-        if fov > 0 and wanted > 0:
-            size = max(1, round(points * wanted / fov))
+    axes = zip(source.points, source.fov_of_points, target.fov_of_points, strict=True)
+    for axis, (points, fov, new_fov) in enumerate(axes, start=1):
+        if fov > 0 and new_fov > 0:
+            size = max(1, round(points * new_fov / fov))
             kspace, averages = with_field_of_view(kspace, averages, size, axis)
-    axes = range(kspace.ndim - 1)
+    dimensions = kspace.ndim - 1
     return Assembled(
-        resize(kspace, other.points, [axis + 1 for axis in axes]),
-        resize(averages, other.points, axes),
+        resize(kspace, target.points, range(1, dimensions + 1)),
+        resize(averages, target.points, range(dimensions)),
         problems,
     )
 
 
 def gridded(scan: Readable) -> list[KSpace]:
-    """K-space of each slice of a 2D scan, for work outside a stream.
+    """Grid each slice of a 2D scan.
 
-    Lines of several averages are averaged; of several contrasts, phases, repetitions or sets the
-    first is taken.  Lines outside of the matrix are dropped, with a warning, as in the stream.
+    Averages are averaged; of several contrasts, phases, repetitions or sets, the first is taken.
+    Lines outside of the matrix are dropped with a warning, as in the stream.
+
+    Parameters
+    ----------
+    scan : Readable
 
     Returns
     -------
     list of KSpace, (coil, y, x)
-        Slices in the order of their counters, which may begin anywhere and have gaps. y is the
-        encoded matrix with DC at ny // 2, x has the readout oversampling removed.
+        By slice counter, which may have gaps. Centred on the encoded matrix, without readout
+        oversampling.
 
     Raises
     ------
     InputError
-        Where readouts differ in their channels or all lie outside of the matrix, or the scan is 3D.
+        Readouts differ in their channels, all are outside of the matrix, or the scan is 3D.
     """
     encoding = encodings(scan.header)[0]
-    encoding_limits(scan.header, STEPS[0])  # which must hold their centre
+    encoding_limits(scan.header, STEPS[0])  # raises for invalid limits
     heads = scan.heads()
     imaging = imaging_lines(heads)
     for counter in COUNTERS[1:]:
@@ -219,49 +261,61 @@ def gridded(scan: Readable) -> list[KSpace]:
         raise InputError(f"{scan.name}: a 3D scan, expected 2D slices")
     channels = int(heads["active_channels"][imaging][0])
     readouts: dict[int, list[Readout]] = defaultdict(list)
-    for wanted, acquisition in zip(imaging, scan, strict=True):
-        if wanted:
+    for selected, acquisition in zip(imaging, scan, strict=True):
+        if selected:
             readout = Readout.of(acquisition)
             readouts[readout.header.idx.slice].append(readout)
     images: dict[int, ImageLines] = {}
-    for own in readouts.values():
-        for lines in sort_readouts(own, encoding):  # which may be of other slices, or echoes
+    for of_slice in readouts.values():
+        for lines in sort_readouts(of_slice, encoding):  # may separate slices or echoes
             images.setdefault(lines.readouts[0].header.idx.slice, lines)
     del readouts
     slices = []
     for number in sorted(images):
         lines = images.pop(number)
-        found = assemble(lines.readouts, lines.encoding)
-        if found.values.ndim == 4:
+        assembled = assemble(lines.readouts, lines.encoding)
+        if assembled.values.ndim == 4:
             raise InputError(f"{scan.name}: a 3D scan, expected 2D slices")
-        problems = [*lines.problems, *found.problems]
-        if len(found.values) != channels:
-            problems.append(f"readouts of {len(found.values)} channels, expected {channels}")
+        problems = [*lines.problems, *assembled.problems]
+        if len(assembled.values) != channels:
+            problems.append(f"readouts of {len(assembled.values)} channels, expected {channels}")
         if problems:
             raise InputError(f"{scan.name}: slice {number}: {'; '.join(problems)}")
-        slices.append(found.kspace())
+        slices.append(assembled.kspace())
     return slices
 
 
 def zero_filled_kspace(scan: Readable) -> Complex:
-    """K-space (slice, coil, y, x) of a 2D scan, zero where not measured; see `gridded`."""
-    return np.stack([own.array for own in gridded(scan)])
+    """Grid a 2D scan into zero-filled k-space (slice, coil, y, x); see `gridded`."""
+    return np.stack([kspace.array for kspace in gridded(scan)])
 
 
 def fully_sampled_kspace(path: PathLike, group: str = "dataset") -> Complex:
-    """Read the k-space (slice, coil, y, x) of a fully sampled 2D scan: see `gridded`.
+    """Read the k-space of a fully sampled 2D scan.
+
+    Parameters
+    ----------
+    path : path-like
+        Raw data in any known format.
+    group : str, optional
+        Of an ISMRMRD file.
+
+    Returns
+    -------
+    complex64 array, (slice, coil, y, x)
+        As from `gridded`.
 
     Raises
     ------
     InputError
-        Where a line between the encoding limits is missing, and as `gridded`.
+        A line within the encoding limits is missing, and as `gridded`.
     """
     with open_any(path, group) as scan:
         slices = gridded(scan)
         limits = encoding_limits(scan.header, STEPS[0])
-        received = min(int(own.mask.any(axis=1).sum()) for own in slices)
-        if received < limits.count:
+        lines = min(int(kspace.mask.any(axis=1).sum()) for kspace in slices)
+        if lines < limits.count:
             raise InputError(
-                f"{scan.name}: not fully sampled: {received} of {limits.count} lines in a slice"
+                f"{scan.name}: not fully sampled: {lines} of {limits.count} lines in a slice"
             )
-        return np.stack([own.array for own in slices])
+        return np.stack([kspace.array for kspace in slices])

@@ -1,4 +1,4 @@
-"""The ISMRMRD header, read strictly: what could not be converted is told, not passed on."""
+"""Strict parsing of the ISMRMRD header."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from typing import Any, get_args, get_type_hints
 from xml.etree import ElementTree
 
 from ismrmrd import xsd
+from ismrmrd.xsd import ismrmrdHeader
 from xsdata.exceptions import ConverterWarning, ParserError
 
 from scoremri_core.errors import InputError
@@ -19,17 +20,26 @@ from scoremri_core.scans.documents import decoded, parse, undeclared
 logger = logging.getLogger(__name__)
 
 
-def parse_header(document: str | bytes, name: str) -> Any:
-    """Parse an ISMRMRD header, given as text or as the bytes of a document.
+def parse_header(document: str | bytes, name: str) -> ismrmrdHeader:
+    """Parse an ISMRMRD header.
 
-    Names of an enumeration are taken in any case.  xsdata leaves a value that it cannot convert
-    as text, with a warning; here it is an error.
+    Names of enumerations are case-insensitive. A value that cannot be converted, which xsdata
+    leaves as text, is an error.
+
+    Parameters
+    ----------
+    document : str or bytes
+    name : str
+        Source of the document, for errors.
+
+    Returns
+    -------
+    ismrmrdHeader
 
     Raises
     ------
     InputError
-        Naming its source, and the field with its value or the element that is missing; for a
-        DOCTYPE, and for an encoding that is not known.
+        Invalid value, missing element, DOCTYPE or unknown encoding.
     """
     text = undeclared(document) if isinstance(document, str) else decoded(document, name)
     invalid = f"{name}: the XML header is not a valid ISMRMRD header"
@@ -46,15 +56,24 @@ def parse_header(document: str | bytes, name: str) -> Any:
     return header
 
 
-def parse_valid_part(document: str | bytes, name: str) -> Any:
-    """Parse the sections of an ISMRMRD header that are valid; the others are left out, and logged.
+def parse_valid_part(document: str | bytes, name: str) -> ismrmrdHeader:
+    """Parse the valid sections of an ISMRMRD header; log and skip the others.
 
-    Without `experimentalConditions`, which every header needs, the frequency is that of 1.5 T.
+    Without `experimentalConditions`, which is required, the frequency is that of 1.5 T.
+
+    Parameters
+    ----------
+    document, name
+        As in `parse_header`.
+
+    Returns
+    -------
+    ismrmrdHeader
 
     Raises
     ------
     InputError
-        Where it is no XML, or nothing like an ISMRMRD header.
+        Not well-formed XML, or not an ISMRMRD header.
     """
     text = undeclared(document) if isinstance(document, str) else decoded(document, name)
     root = parse(text, f"{name}: the XML header is not a valid ISMRMRD header")
@@ -72,13 +91,13 @@ def parse_valid_part(document: str | bytes, name: str) -> Any:
         try:
             header = parse_header(ElementTree.tostring(root, "unicode"), name)
         except InputError as error:
-            logger.warning("%s: this section is not used", error)
+            logger.warning("%s: ignoring this section", error)
             root[:] = valid
     return header
 
 
 def _missing(error: str) -> str:
-    """What a constructor's complaint means: class.__init__() missing ... 'element'."""
+    """Translate the TypeError of a constructor: class.__init__() missing ... 'element'."""
     found = re.match(r"(?:\w+\.)*?(\w+?)(?:Type)?\.__init__\(\) missing .*?: (.*)", error)
     if found is None:
         return f"the XML header is not a valid ISMRMRD header ({error})"
@@ -86,7 +105,7 @@ def _missing(error: str) -> str:
 
 
 def _check(item: Any, name: str, path: str) -> None:
-    """Check every field of a dataclass against its type; take names of enumerations in any case."""
+    """Check the types of all fields of a dataclass; convert names of enumerations."""
     hints = get_type_hints(type(item))
     for field in dataclasses.fields(item):
         value = getattr(item, field.name)
@@ -121,7 +140,7 @@ def _checked(value: Any, types: tuple[type, ...], name: str, where: str) -> Any:
 
 
 def _types(hint: Any) -> tuple[type, ...]:
-    """The classes in a type such as `list[int]` or `float | None`."""
+    """Return the classes in a type such as `list[int]` or `float | None`."""
     inner = get_args(hint)
     if not inner:
         return (hint,) if isinstance(hint, type) and hint is not type(None) else ()

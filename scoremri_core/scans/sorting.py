@@ -1,7 +1,6 @@
-"""Readouts sorted into images where their counters do not say enough.
+"""Sorting of readouts with equal counters into images.
 
-Some writers leave counters at zero: that of the echoes, or those of the lines where a trajectory
-gives the positions.
+Some converters leave counters at zero: that of the echo, or encode steps if there is a trajectory.
 """
 
 from __future__ import annotations
@@ -20,15 +19,15 @@ from scoremri_core.scans.flags import REVERSE, STEPS
 
 logger = logging.getLogger(__name__)
 
-FEWEST = 4  # lines of an image
+MIN_LINES = 4  # of an image
 OFF_GRID = 0.1  # encode steps
-STRONG = 95  # percentile of the energy of lines, from which on they are compared
-DIFFERENT = 0.01  # of their energy, above which lines are not of one image
+STRONG = 95  # percentile of energy; stronger lines are compared
+MAX_DIFFERENCE = 0.01  # of their energy, between lines of one image
 SIGNIFICANT = 4  # standard errors
 
 
 class ImageLines(NamedTuple):
-    """The readouts of one image, its encoding as measured, and why it cannot be sampled."""
+    """Readouts of one image, its encoding as measured, and reasons why it cannot be sampled."""
 
     encoding: Encoding
     readouts: Sequence[Readout]
@@ -36,32 +35,33 @@ class ImageLines(NamedTuple):
 
 
 def sort_readouts(readouts: Sequence[Readout], encoding: Encoding) -> list[ImageLines]:
-    """Sort readouts with the same counters into images, usually one.
+    """Sort readouts with equal counters into images, usually one.
 
-    Encode steps that are all alike are taken from the trajectory, where there is one.  Readouts
-    that share a place are averages if they agree; if not, they are separate images, such as the
-    echoes of a scan whose contrast counter stays at zero.  What is found is written into the
-    headers of the readouts.
+    Constant encode steps are replaced by those of the trajectory, if there is one. Readouts at the
+    same position are averages if they agree up to noise, else separate images, such as echoes with
+    a constant contrast counter. The headers of the readouts are updated.
 
     Parameters
     ----------
-    readouts : of one encoding space, with equal slice, contrast, phase, repetition and set
-    encoding : as in the header
+    readouts : sequence of Readout
+        Of one encoding space, with equal slice, contrast, phase, repetition and set.
+    encoding : Encoding
+        Of the header.
 
     Returns
     -------
-    One or more images; `encoding` of each is as measured.
+    list of ImageLines
     """
     encoding, problems = _place_by_trajectory(readouts, encoding)
     measured = as_measured(encoding, readouts)
     places = Counter(map(_place, readouts))
     if len({partition for _, partition, _ in places}) == 1 < measured.matrix[2]:
-        problems.append(f"its readouts lie in one of {measured.matrix[2]} partitions")
-    elif len(places) < FEWEST and len(places) < len(readouts):
-        count = f"{len(places)} place{'s' * (len(places) > 1)}"
-        problems.append(f"its {len(readouts)} readouts lie in {count} of k-space")
+        problems.append(f"all readouts are in one of {measured.matrix[2]} partitions")
+    elif len(places) < MIN_LINES and len(places) < len(readouts):
+        count = f"{len(places)} position{'s' * (len(places) > 1)}"
+        problems.append(f"{len(readouts)} readouts at {count} of k-space")
     elif encoding.averages == 1 and not _are_averages(readouts, places, encoding):
-        groups = _separated(readouts, len(places))
+        groups = _separate(readouts, len(places))
         return [ImageLines(as_measured(encoding, group), group, problems) for group in groups]
     return [ImageLines(measured, readouts, problems)]
 
@@ -74,9 +74,9 @@ def _place(readout: Readout) -> tuple[int, int, int]:
 def _are_averages(
     readouts: Sequence[Readout], places: Counter[tuple[int, int, int]], encoding: Encoding
 ) -> bool:
-    """Whether readouts that share a place, if most do, differ by little more than noise.
+    """Whether readouts at the same position, if most are, differ by noise only.
 
-    The strongest lines are compared; noise is what the weakest differ by.
+    The differences of the strongest lines are compared with those of the weakest, the noise.
     """
     if 2 * sum(count > 1 for count in places.values()) < len(places):
         return True
@@ -92,20 +92,20 @@ def _are_averages(
     variance = np.array([group.var(axis=0, ddof=1).sum() for group in several])
     strong, weak = energy >= np.percentile(energy, STRONG), energy <= np.median(energy)
     excess = variance[strong].mean() - variance[weak].mean()
-    by_chance = variance[weak].std() / np.sqrt(strong.sum())
-    return bool(excess <= DIFFERENT * energy[strong].mean() + SIGNIFICANT * by_chance)
+    standard_error = variance[weak].std() / np.sqrt(strong.sum())
+    return bool(excess <= MAX_DIFFERENCE * energy[strong].mean() + SIGNIFICANT * standard_error)
 
 
-def _separated(readouts: Sequence[Readout], places: int) -> list[list[Readout]]:
-    """The readouts of each image, whose headers then say which it is.
+def _separate(readouts: Sequence[Readout], places: int) -> list[list[Readout]]:
+    """Separate readouts by position, segment or a user counter, else by order of acquisition.
 
-    They are separated by position, segment or a user counter, else by their order in time.
+    The slice (by position) or contrast counters are set to the number of the image.
     """
     heads = [readout.header for readout in readouts]
     positions = [tuple(head.position) for head in heads]
-    appeared = list(dict.fromkeys(positions))
+    distinct = list(dict.fromkeys(positions))
     labels = {
-        "position": [appeared.index(position) for position in positions],
+        "position": [distinct.index(position) for position in positions],
         "idx.segment": [head.idx.segment for head in heads],
     }
     for i in range(len(heads[0].idx.user)):
@@ -115,25 +115,25 @@ def _separated(readouts: Sequence[Readout], places: int) -> list[list[Readout]]:
     for readout in readouts:
         order.append(times[_place(readout)])
         times[_place(readout)] += 1
-    found, groups = "their order in time", _grouped(readouts, order)
-    for what, labelled in labels.items():
-        others = _grouped(readouts, labelled)
+    criterion, groups = "order of acquisition", _grouped(readouts, order)
+    for name, values in labels.items():
+        others = _grouped(readouts, values)
         if len(others) == len(groups) and all(_is_single(group) for group in others):
-            found, groups = what, others
+            criterion, groups = name, others
             break
-    usual = Counter(times.values()).most_common(1)[0][0]
+    count = Counter(times.values()).most_common(1)[0][0]
     logger.warning(
-        "%d readouts share %d places and differ: they are taken as %d images, separated by %s",
-        len(readouts), places, usual, found,
+        "%d readouts at %d positions differ: separating them into %d images by %s",
+        len(readouts), places, count, criterion,
     )  # fmt: skip
-    for number, group in enumerate(groups[:usual]):
+    for number, group in enumerate(groups[:count]):
         for readout in group:
-            setattr(readout.header.idx, "slice" if found == "position" else "contrast", number)
-    return groups[:usual]
+            setattr(readout.header.idx, "slice" if criterion == "position" else "contrast", number)
+    return groups[:count]
 
 
 def _is_single(readouts: Sequence[Readout]) -> bool:
-    """Whether no two readouts share a place."""
+    """Whether all readouts have different positions."""
     return len(set(map(_place, readouts))) == len(readouts)
 
 
@@ -147,11 +147,14 @@ def _grouped(readouts: Sequence[Readout], labels: Sequence[int]) -> list[list[Re
 def _place_by_trajectory(
     readouts: Sequence[Readout], encoding: Encoding
 ) -> tuple[Encoding, list[str]]:
-    """Set the encode steps that never change, where the trajectory does, to its grid.
+    """Replace constant encode steps by those of the trajectory.
 
     Returns
     -------
-    The encoding with the centre of these steps, and what is wrong with the trajectory.
+    Encoding
+        With the centre of these steps.
+    list of str
+        Problems of the trajectory.
     """
     shapes = {None if readout.ends is None else readout.ends.shape for readout in readouts}
     if len(shapes) > 1 or None in shapes:
@@ -172,16 +175,16 @@ def _place_by_trajectory(
         grid = _on_grid(positions, pitch, axis, encoding)
         if grid is None or np.abs(np.delete(travel, read, axis=1)).max() > OFF_GRID * pitch:
             problems.append(
-                f"every readout has {name} {steps.pop()}, and the trajectory is not Cartesian"
+                f"{name} is {steps.pop()} in all readouts and the trajectory is not Cartesian"
             )
             continue
-        found, centre, size = grid
+        new_steps, centre, size = grid
         encoding = _with_steps(encoding, axis, centre, size)
         placed = True
-        for readout, step in zip(readouts, found.tolist(), strict=True):
+        for readout, step in zip(readouts, new_steps.tolist(), strict=True):
             setattr(readout.header.idx, name, step)
     if placed:
-        logger.info("encode steps are taken from the trajectory, the counters have none")
+        logger.info("Encode steps are constant; taking them from the trajectory")
         for readout, forward in zip(readouts, travel[:, read] > 0, strict=True):
             readout.header.flags |= 0 if forward else REVERSE
     return encoding, problems
@@ -190,25 +193,30 @@ def _place_by_trajectory(
 def _on_grid(
     positions: npt.NDArray[np.float64], pitch: float, axis: int, encoding: Encoding
 ) -> tuple[npt.NDArray[np.int_], int, int] | None:
-    """Encode steps from 0 on of positions along an axis, the one of DC, and the matrix size.
+    """Find the grid of positions of the trajectory along an axis.
 
     Parameters
     ----------
-    positions : in any unit
-    pitch : from one sample of a readout to the next, in that unit
-    axis : 1 or 2, of the matrix
+    positions : float array, (readout,)
+        In any unit.
+    pitch : float
+        Distance of the samples of a readout, in that unit.
+    axis : {1, 2}
+        Of the matrix.
+    encoding : Encoding
 
     Returns
     -------
-    None where the positions lie on no grid of the encoding.
+    (steps, centre, size) or None
+        Encode steps from 0, that of DC, and the matrix size; None: not on a grid of the encoding.
     """
     nx, size = encoding.matrix[0], encoding.matrix[axis]
-    if size == 1:  # as the header's limits have it, which may be unset
+    if size == 1:  # limits of the header may be unset
         size = encoding.recon_matrix[axis]
     if size == 1:
         return None
-    by_matrix = pitch * nx / size  # in cycles per pixel, or any multiple
-    by_length = pitch * encoding.fov[0] / (encoding.fov[axis] or np.inf)  # in cycles per mm, or m
+    by_matrix = pitch * nx / size  # cycles per pixel, or a multiple
+    by_length = pitch * encoding.fov[0] / (encoding.fov[axis] or np.inf)  # cycles per mm, or per m
     spacings = [by_matrix, by_length, pitch]
     if not 0.9 < pitch * nx < 1.1:
         spacings = [pitch, by_length, by_matrix] if 0.9 < pitch < 1.1 else [by_length, *spacings]
@@ -222,7 +230,7 @@ def _on_grid(
 
 
 def _with_steps(encoding: Encoding, axis: int, centre: int, size: int) -> Encoding:
-    """The encoding with other encode steps along axis 1 or 2 of its matrix."""
+    """Replace the encode steps along axis 1 or 2 of the matrix."""
     matrix, centres, steps = list(encoding.matrix), list(encoding.center), list(encoding.steps)
     matrix[axis], centres[axis - 1], steps[axis - 1] = size, centre, range(size)
     changed: dict[str, Any] = {"matrix": tuple(matrix), "center": tuple(centres)}

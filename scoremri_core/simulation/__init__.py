@@ -1,1 +1,1 @@
-"""Simulated scans with a known truth, and undersampling of recorded ones."""
+"""Simulated scans with known truth, and retrospective undersampling."""

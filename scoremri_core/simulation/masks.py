@@ -1,8 +1,8 @@
-"""Sampling masks over the phase-encode steps of a Cartesian scan, each with a calibration block.
+"""Cartesian sampling masks over the phase-encode steps, with a calibration block.
 
-A mask spans one axis, (ky,), or two, (ky, kz). The acceleration R counts outside the calibration
-block, as on a scanner: the true acceleration, samples of the full grid over samples taken, is
-lower and is what `Mask.acceleration` reports. Papers often give the true one.
+A mask has one axis, (ky,), or two, (ky, kz). The acceleration R refers to the steps outside of the
+calibration block, as on a scanner. The true acceleration of all steps, `Mask.acceleration`, is
+lower; papers often give that one.
 """
 
 from __future__ import annotations
@@ -23,13 +23,16 @@ CALIBRATION_MODES = ("embedded", "separate", "external")
 
 @dataclass(frozen=True)
 class Mask:
-    """Encode steps to acquire: those of the imaging pattern and those of the calibration block.
+    """Encode steps to acquire.
 
     Attributes
     ----------
-    imaging : bool, shape of the encode steps; the accelerated pattern
-    calibration : bool, the same shape; the fully sampled block around DC
-    factors : acceleration along each axis where the pattern is a lattice, R and ones otherwise
+    imaging : bool array, (ky,) or (ky, kz)
+        Accelerated pattern.
+    calibration : bool array, like `imaging`
+        Fully sampled block around DC.
+    factors : tuple of float
+        Acceleration per axis of a lattice; otherwise R and ones.
     """
 
     imaging: Bools
@@ -38,7 +41,7 @@ class Mask:
 
     @property
     def sampled(self) -> Bools:
-        """Steps that are acquired at all."""
+        """Steps of either pattern."""
         return self.imaging | self.calibration
 
     @property
@@ -61,23 +64,37 @@ def make_mask(
 
     Parameters
     ----------
-    kind : equispaced (a lattice through DC), random (density falling as a square towards the
-        edges, Lustig et al. 2007), gaussian (density of a Gaussian), poisson (random, but no two
-        steps close together: Poisson-disc, the disc growing towards the edges), uniform (random,
-        of one density, as in Jalal et al. 2021)
-    shape : number of encode steps, (ky,) or (ky, kz)
-    acceleration : R >= 1 outside the calibration block, or `true` that of all steps
-    calibration : width N of the fully sampled block c - N//2 ... c - N//2 + N - 1 on each axis
-    center : index c of DC on each axis; None takes n//2
-    seed : the same seed gives the same mask
-    true : take one in R of all steps, the calibration block among them; equispaced steps are then
-        those next to the multiples of a spacing that may be no whole number, and are about as many
+    kind : {"equispaced", "random", "gaussian", "poisson", "uniform"}
+        Lattice through DC; random with density (1 - r)^2 [1]_; random with Gaussian density;
+        variable-density Poisson disc; random with uniform density [2]_.
+    shape : sequence of int
+        Number of encode steps, (ky,) or (ky, kz).
+    acceleration : float
+        R >= 1, outside of the calibration block.
+    calibration : int, optional
+        Width N of the fully sampled block c - N//2 ... c - N//2 + N - 1 on each axis.
+    center : sequence of int, optional
+        Index c of DC on each axis. Default: n//2.
+    seed : int, optional
+        Of the random masks.
+    true : bool, optional
+        R is the true acceleration of all steps, including the calibration block. Equispaced steps
+        are then the nearest to multiples of a fractional spacing, and R is approximate.
+
+    Returns
+    -------
+    Mask
 
     Raises
     ------
     InputError
-        For an unknown kind, an acceleration or a calibration width out of range, or a calibration
-        block that leaves no step to be chosen.
+        Unknown kind, acceleration or calibration width out of range, or a calibration block that
+        exceeds the true acceleration.
+
+    References
+    ----------
+    .. [1] Lustig M et al. Sparse MRI. Magn Reson Med 58:1182-1195 (2007).
+    .. [2] Jalal A et al. Robust compressed sensing MRI with deep generative priors. NeurIPS (2021).
     """
     shape = tuple(int(n) for n in shape)
     center = tuple(n // 2 for n in shape) if center is None else tuple(int(c) for c in center)
@@ -88,7 +105,7 @@ def make_mask(
     region = calibration_region(shape, calibration, center)
     outside = int((~region).sum())
     if true and acceleration > 1:
-        acceleration = outside / _left_over(region, acceleration)
+        acceleration = outside / _count_outside(region, acceleration)
     if kind == "equispaced":
         factors: tuple[float, ...] = (
             (acceleration ** (1 / len(shape)),) * len(shape)
@@ -102,12 +119,23 @@ def make_mask(
 
 
 def calibration_width(width: int | str, lines: int) -> int:
-    """Calibration lines of so many lines in all: a number, or a share of them such as "8%".
+    """Convert a calibration width to a number of lines.
+
+    Parameters
+    ----------
+    width : int or str
+        Number of lines, or a share of them such as "8%".
+    lines : int
+        All lines.
+
+    Returns
+    -------
+    int
 
     Raises
     ------
     InputError
-        For what is neither.
+        Invalid width.
 
     Examples
     --------
@@ -116,33 +144,46 @@ def calibration_width(width: int | str, lines: int) -> int:
     """
     text = str(width).strip()
     try:
-        found = round(float(text[:-1]) / 100 * lines) if text.endswith("%") else int(text)
+        count = round(float(text[:-1]) / 100 * lines) if text.endswith("%") else int(text)
     except (ValueError, OverflowError):
-        found = -1
-    if found < 0:
+        count = -1
+    if count < 0:
         raise InputError(f"calibration '{width}': expected a number of lines, or a share like 8%")
-    return found
+    return count
 
 
-def _left_over(region: Bools, acceleration: float) -> float:
-    """How many steps outside the block make one in `acceleration` of all with those inside."""
+def _count_outside(region: Bools, acceleration: float) -> float:
+    """Return the number of steps outside of the block for a true acceleration."""
     block = int(region.sum())
     count = region.size / acceleration - block
     if count < 1:
         raise InputError(
-            f"acceleration {acceleration:g}: one in {acceleration:g} of {region.size} steps are "
-            f"hardly more than the {block} of the calibration block"
+            f"acceleration {acceleration:g}: 1/{acceleration:g} of {region.size} steps is less "
+            f"than the calibration block of {block} and one more step"
         )
     return count
 
 
 def calibration_region(shape: Sequence[int], width: int, center: Sequence[int]) -> Bools:
-    """Return the block of `width` steps around `center` on each axis, DC at its index width//2.
+    """Return the calibration block around DC.
+
+    Parameters
+    ----------
+    shape : sequence of int
+        Number of encode steps per axis.
+    width : int
+        Of the block on each axis; DC is at its index width//2.
+    center : sequence of int
+        Index of DC on each axis.
+
+    Returns
+    -------
+    bool array, `shape`
 
     Raises
     ------
     InputError
-        Where the block does not fit inside the encode steps.
+        The block exceeds the encode steps.
     """
     region = np.zeros(tuple(shape), bool)
     starts = [c - width // 2 for c in center]
@@ -156,17 +197,26 @@ def calibration_region(shape: Sequence[int], width: int, center: Sequence[int]) 
 
 
 def lattice_factors(acceleration: float, axes: int) -> tuple[int, ...]:
-    """Split a whole acceleration into one factor an axis, as even as its divisors allow.
+    """Split an acceleration into factors per axis, as equal as its divisors allow.
+
+    Parameters
+    ----------
+    acceleration : float
+    axes : {1, 2}
+
+    Returns
+    -------
+    tuple of int
 
     Raises
     ------
     InputError
-        For an acceleration that is not a whole number.
+        The acceleration is not a whole number.
     """
     whole = int(acceleration)
     if whole != acceleration:
         raise InputError(
-            f"acceleration {acceleration:g}: an equispaced mask takes every R-th line, R whole"
+            f"acceleration {acceleration:g}: expected a whole number for an equispaced mask"
         )
     if axes == 1:
         return (whole,)
@@ -184,16 +234,16 @@ def _lattice(shape: Sequence[int], factors: Sequence[float], center: Sequence[in
 
 
 def _radius(shape: Sequence[int], center: Sequence[int]) -> npt.NDArray[np.float64]:
-    """Distance from DC, 0 at DC to 1 at the farthest step."""
+    """Return the distance from DC, normalised to 1 at the farthest step."""
     axes = [(np.arange(n) - c) / n for n, c in zip(shape, center, strict=True)]
     radius = np.sqrt(sum(a**2 for a in np.meshgrid(*axes, indexing="ij")))
     return np.asarray(radius / max(radius.max(), 1e-9))
 
 
-def _drawn(
+def _draw(
     region: Bools, count: int, density: npt.NDArray[np.float64], rng: np.random.Generator
 ) -> Bools:
-    """Draw `count` steps outside the calibration block, with probability as `density`."""
+    """Draw `count` steps outside of the calibration block with a probability density."""
     weights = np.where(region, 0.0, density).ravel()
     chosen = np.zeros(region.size, bool)
     if count:
@@ -204,29 +254,30 @@ def _drawn(
 def _random(
     region: Bools, count: int, radius: npt.NDArray[np.float64], rng: np.random.Generator
 ) -> Bools:
-    return _drawn(region, count, (1.02 - radius) ** 2, rng)
+    return _draw(region, count, (1.02 - radius) ** 2, rng)
 
 
 def _uniform(
     region: Bools, count: int, radius: npt.NDArray[np.float64], rng: np.random.Generator
 ) -> Bools:
-    return _drawn(region, count, np.ones_like(radius), rng)
+    return _draw(region, count, np.ones_like(radius), rng)
 
 
 def _gaussian(
     region: Bools, count: int, radius: npt.NDArray[np.float64], rng: np.random.Generator
 ) -> Bools:
-    return _drawn(region, count, np.exp(-0.5 * (radius / 0.4) ** 2), rng)
+    return _draw(region, count, np.exp(-0.5 * (radius / 0.4) ** 2), rng)
 
 
 def _poisson(
     region: Bools, count: int, radius: npt.NDArray[np.float64], rng: np.random.Generator
 ) -> Bools:
-    """Poisson-disc by dart throwing with a shrinking disc (McCool and Fiume 1992).
+    """Draw a Poisson-disc pattern by dart throwing with a shrinking disc.
 
-    Shrinking reaches the wanted number of steps exactly, on one axis or two.
+    Shrinking gives the exact number of steps, on one or two axes (McCool M, Fiume E. Hierarchical
+    Poisson disk sampling distributions. Graphics Interface 94-105 (1992)).
     """
-    from scipy.ndimage import distance_transform_edt  # slower to import than the command line
+    from scipy.ndimage import distance_transform_edt  # slow import
 
     chosen = np.zeros(region.shape, bool)
     distance = np.full(region.shape, np.inf)
@@ -241,7 +292,7 @@ def _poisson(
             if distance[here] < disc[here]:
                 continue
             chosen[here] = True
-            # farther away no disc reaches, now or when they have shrunk
+            # no disc reaches farther, as discs only shrink
             near = tuple(slice(max(0, i - reach), i + reach + 1) for i in here)
             axes = np.ogrid[
                 tuple(

@@ -1,9 +1,8 @@
-"""A procedural head phantom: axial slices with folded cortex, known at every pixel.
+"""Procedural head phantom: axial slices with folded cortex.
 
-Anatomy is drawn as tissue fractions on a finer grid and averaged over each pixel, so that borders
-have partial volume. Signals follow from proton density and relaxation times by the spin-echo and
-inversion-recovery equations. Everything is a function of position in millimetres and of the seed:
-another matrix shows the same head.
+Tissue fractions are drawn on a fine grid and averaged over each pixel, which gives partial volume.
+Signals follow from proton density and relaxation times by the spin-echo and inversion-recovery
+equations. The anatomy is a function of position in mm and of the seed, independent of the matrix.
 """
 
 from __future__ import annotations
@@ -18,11 +17,11 @@ from scoremri_core.errors import InputError
 
 Floats = npt.NDArray[np.float32]
 
-FINEST_MM = 0.42  # of the grid on which the anatomy is drawn
-HEAD_MM = (196.0, 158.0)  # length (anterior to posterior, y) and width (x) of the largest slice
+FINEST_MM = 0.42  # spacing of the fine grid
+HEAD_MM = (196.0, 158.0)  # length (A-P, y) and width (x) of the largest slice
 
-# Proton density, T1 and T2 in ms, near values at 3 T (Wansapura et al. 1999,
-# Stanisz et al. 2005); fat is partly suppressed.
+# Proton density, T1 and T2 in ms, similar to values at 3 T (Wansapura et al., JMRI 9:531, 1999;
+# Stanisz et al., MRM 54:507, 2005); fat is partly suppressed.
 TISSUES: dict[str, tuple[float, float, float]] = {
     "fluid": (1.00, 4000, 1500),
     "grey": (0.82, 1550, 99),
@@ -36,7 +35,7 @@ TISSUES: dict[str, tuple[float, float, float]] = {
     "vessel": (0.12, 1900, 200),
 }
 
-# Repetition, echo and inversion time in ms; no inversion is a spin echo.
+# TR, TE and TI in ms; None: spin echo.
 CONTRASTS: dict[str, tuple[float, float, float | None]] = {
     "t1": (560, 12, None),
     "t2": (4800, 92, None),
@@ -45,7 +44,19 @@ CONTRASTS: dict[str, tuple[float, float, float | None]] = {
 
 
 def signal(tissue: str, contrast: str) -> float:
-    """Signal of a tissue: spin echo, or inversion recovery where the contrast has a TI."""
+    """Compute the signal of a tissue: spin echo, or inversion recovery with a TI.
+
+    Parameters
+    ----------
+    tissue : str
+        One of TISSUES.
+    contrast : str
+        One of CONTRASTS.
+
+    Returns
+    -------
+    float
+    """
     density, t1, t2 = TISSUES[tissue]
     tr, te, ti = CONTRASTS[contrast]
     recovered = 1 - np.exp(-tr / t1)
@@ -55,13 +66,18 @@ def signal(tissue: str, contrast: str) -> float:
 
 
 class Field:
-    """A smooth random function of position: a sum of plane waves of about one wavelength.
+    """Smooth random field: a sum of plane waves of similar wavelength, mean 0, variance 1.
 
-    Mean 0 and variance 1 over seeds, the same at every resolution.
+    Parameters
+    ----------
+    rng : numpy.random.Generator
+    wavelength : float
+        In mm.
+    waves : int, optional
+        Number of plane waves.
     """
 
     def __init__(self, rng: np.random.Generator, wavelength: float, waves: int = 160) -> None:
-        """Draw the waves; `wavelength` in mm."""
         direction = rng.normal(size=(3, waves))
         direction /= np.linalg.norm(direction, axis=0)
         self._k = direction * (2 * np.pi / wavelength * rng.uniform(0.7, 1.3, waves))
@@ -70,12 +86,12 @@ class Field:
     def on_grid(self, y: Floats, x: Floats, z: float) -> Floats:
         """Evaluate at the coordinates y (ny,), x (nx,) and z, all in mm."""
         ky, kx, kz = self._k
-        y_contiguous = np.exp(1j * (np.outer(y, ky) + kz * z + self._phase)).astype(np.complex64)
+        along_y = np.exp(1j * (np.outer(y, ky) + kz * z + self._phase)).astype(np.complex64)
         along_x = np.exp(1j * np.outer(kx, x)).astype(np.complex64)
-        return np.asarray(np.sqrt(2 / len(ky)) * (y_contiguous @ along_x).real, np.float32)
+        return np.asarray(np.sqrt(2 / len(ky)) * (along_y @ along_x).real, np.float32)
 
 
-# Wavelengths in mm of the random fields, each named for what it varies.
+# Wavelengths of the random fields in mm, by what they vary.
 FIELDS = {
     "outline": 90, "scalp": 45, "bone": 35, "diploe": 9, "liquor": 40, "folds": 15, "wrinkles": 9,
     "reach": 40, "opening": 25, "bend": 40, "cortex": 20, "nuclei": 25, "grain": 3.5, "mottle": 9,
@@ -94,20 +110,26 @@ def head_slice(
 
     Parameters
     ----------
-    shape : (y, x) of the image, odd or even; position 0 is at index n//2
-    fov : (y, x) field of view in mm
-    z : height of the slice in mm, 0 at the level of the ventricles, top of the head near 85
-    contrast : one of CONTRASTS
-    seed : another seed is another head
+    shape : tuple of int, (y, x)
+        Matrix; position 0 is at index n//2.
+    fov : tuple of float, (y, x)
+        Field of view in mm.
+    z : float, optional
+        Height of the slice in mm; 0 is at the ventricles, the top of the head near 85.
+    contrast : str, optional
+        One of CONTRASTS.
+    seed : int, optional
+        Of the anatomy.
 
     Returns
     -------
-    (y, x) complex64, brain signal near 1
+    complex64 array, (y, x)
+        Signal of grey matter is 1.
 
     Raises
     ------
     InputError
-        For an unknown contrast.
+        Unknown contrast.
     """
     if contrast not in CONTRASTS:
         raise InputError(f"contrast '{contrast}': expected one of {', '.join(CONTRASTS)}")
@@ -133,7 +155,7 @@ def head_slice(
 def _layers(
     y: Floats, x: Floats, z: float, fields: dict[str, Floats], rng: np.random.Generator
 ) -> Iterator[tuple[str, Floats, float]]:
-    """Yield (tissue, depth inside it in mm, half-width of its border in mm), painted in order."""
+    """Yield (tissue, depth inside it in mm, half-width of its border in mm) in painting order."""
     pitch = float(y[1] - y[0]), float(x[1] - x[0])
     size = float(np.sqrt(max(0.02, 1 - (0.62 * z / 60) ** 2)))
     length, width = (size * mm / 2 for mm in HEAD_MM)
@@ -188,7 +210,7 @@ def _sulci(
     pitch: tuple[float, float],
     fields: dict[str, Floats],
 ) -> npt.NDArray[np.bool_]:
-    """Fluid between the folds: thin bands along the zeros of a field, near the brain's surface."""
+    """Return the sulci: thin bands along the zeros of a field near the surface of the brain."""
     depth = _depth(brain, pitch)
     folds = fields["folds"] + 0.35 * fields["wrinkles"]
     slope = np.maximum(np.hypot(*np.gradient(folds, *pitch)), 0.04)
@@ -202,7 +224,7 @@ def _sulci(
     return np.asarray(sulci | sylvian)
 
 
-# Caudate head, putamen, thalamus: centre (y, x), half-axes in mm, turn in radians.
+# Caudate head, putamen, thalamus: centre (y, x), half-axes in mm, rotation in radians.
 NUCLEI = (
     ((-20.0, 12.5), (9.0, 4.2), 0.25),
     ((-6.0, 24.5), (14.5, 5.2), 0.22),
@@ -213,7 +235,7 @@ NUCLEI = (
 def _ellipse(
     y: Floats, x: Floats, center: Sequence[float], half: npt.ArrayLike, turn: float
 ) -> Floats:
-    """Depth inside an ellipse, about in mm."""
+    """Return the approximate depth inside an ellipse in mm."""
     a, b = np.asarray(half, float)
     dy, dx = (y - center[0])[:, None], (x - center[1])[None]
     u = (dy * np.cos(turn) + dx * np.sin(turn)) / a
@@ -222,7 +244,7 @@ def _ellipse(
 
 
 def _horn(y: Floats, x: Floats, size: float) -> Floats:
-    """Depth inside the lateral ventricle of the side where x > 0: a curved, tapering band."""
+    """Return the depth inside the lateral ventricle at x > 0, a curved, tapering band, in mm."""
     along = np.clip((y / size + 31) / 70, 0, 1)
     course = size * (5 + 14 * np.clip(along - 0.15, 0, 1) ** 1.4 + 5 * (1 - along) ** 5)
     half = size * (2.6 + 3.2 * np.exp(-(((along - 0.12) / 0.15) ** 2)))
@@ -233,5 +255,5 @@ def _horn(y: Floats, x: Floats, size: float) -> Floats:
 
 
 def _depth(mask: npt.NDArray[np.bool_], pitch: tuple[float, float]) -> Floats:
-    """Distance in mm to the outside of a mask."""
+    """Return the distance to the outside of a mask in mm."""
     return np.asarray(distance_transform_edt(mask, sampling=pitch), np.float32)

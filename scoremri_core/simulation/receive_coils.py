@@ -1,4 +1,4 @@
-"""Receive coils around the head phantom, and what they are sensitive to."""
+"""Sensitivities of receive coils around the head phantom."""
 
 from __future__ import annotations
 
@@ -7,22 +7,27 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-STRIP_MM = 15.0  # width of a coil's conductor
+STRIP_MM = 15.0  # width of the conductor
 
 
 def loop_sensitivities(
     y: npt.NDArray[Any], x: npt.NDArray[Any], z: float, coils: int
 ) -> npt.NDArray[Any]:
-    """Receive sensitivities of circular loops around the head, from the law of Biot and Savart.
+    """Compute the sensitivities of circular loops around the head by the Biot-Savart law.
 
     Parameters
     ----------
-    y, x : coordinates in mm of the rows and columns of the image, z its height
-    coils : loops, evenly around the head and by turns a little above and below z = 0
+    y, x : float array, (y,) and (x,)
+        Coordinates of rows and columns in mm.
+    z : float
+        Height of the slice in mm.
+    coils : int
+        Number of loops, evenly around the head, alternating above and below z = 0.
 
     Returns
     -------
-    (coil, y, x), Bx - i By of a unit current, normalised to sum |S|^2 = 1
+    complex64 array, (coil, y, x)
+        Bx - i By of a unit current, normalised to sum |S|^2 = 1.
     """
     turn = np.linspace(0, 2 * np.pi, 33)[:-1]
     points = np.stack(np.broadcast_arrays(x[None], y[:, None], np.float64(z)), axis=-1)

@@ -1,4 +1,4 @@
-"""Which samples of a fully sampled slice to keep: lines, columns, or samples of both axes."""
+"""Retrospective undersampling of a slice: lines, columns, or samples of both axes."""
 
 from __future__ import annotations
 
@@ -11,10 +11,9 @@ from numpy.typing import NDArray
 from scoremri_core.errors import InputError
 from scoremri_core.simulation.masks import KINDS, calibration_region, calibration_width, make_mask
 
-BOTH_AXES = "poisson-2d"  # short for poisson along both axes, R counted with the calibration
+BOTH_AXES = "poisson-2d"  # poisson along both axes, R is the true acceleration
 MASKS = (*KINDS, BOTH_AXES)
-# along which samples are left out: the lines of the scan, the readout, or both, as a 3D scan is
-# seen from the end of its readouts
+# undersampled axis: phase encoding, readout, or both, as in a 3D scan viewed along its readout
 AXES = ("phase", "readout", "both")
 
 Bools = NDArray[np.bool_]
@@ -29,29 +28,40 @@ def kept_samples(
     axis: str = AXES[0],
     true: bool = False,
 ) -> Bools:
-    """Undersample a slice (y, x) of which `received` was measured.
+    """Choose the samples of a slice to keep.
 
     Parameters
     ----------
-    kind : one of MASKS
-    acceleration : R outside the calibration lines; with `true`, or of both axes, that of all
-    calibration : width of the calibration block on each axis that is undersampled, or its share of
-        the samples there, such as "8%"
-    seed : of a random mask
-    axis : one of AXES
-    true : see `make_mask`
+    received : bool array, (y, x)
+        Sampled positions of the slice.
+    kind : str
+        One of MASKS.
+    acceleration : float
+        R outside of the calibration block; the true acceleration if `true` or for both axes.
+    calibration : int or str
+        Width of the calibration block on the undersampled axes, or its share, such as "8%".
+    seed : int, optional
+        Of a random mask.
+    axis : str, optional
+        One of AXES.
+    true : bool, optional
+        See `make_mask`.
+
+    Returns
+    -------
+    bool array, (y, x)
 
     Raises
     ------
     InputError
-        As `make_mask`, and for an axis that is not known.
+        Unknown axis, and as `make_mask`.
     """
     if axis not in AXES:
         raise InputError(f"axis '{axis}': expected one of {', '.join(AXES)}")
     if kind == BOTH_AXES:
         kind, axis = "poisson", "both"
     true = true or axis == "both"
-    # counted within what was received, where all samples count
+    # the true acceleration refers to the sampled range
     box = tuple(_extent(np.any(received, axis=1 - i), true) for i in range(2))
     chosen = slice(0, 2) if axis == "both" else slice(AXES.index(axis), AXES.index(axis) + 1)
     shape = tuple(side.stop - side.start for side in box[chosen])
@@ -59,14 +69,27 @@ def kept_samples(
         n // 2 - side.start for n, side in zip(received.shape[chosen], box[chosen], strict=True)
     )
     width = calibration_width(calibration, shape[0])
-    drawn = _drawn(kind, shape, acceleration, width, center, seed, true)
+    drawn = _draw(kind, shape, acceleration, width, center, seed, true)
     kept = np.zeros_like(received)
     kept[box] = drawn[:, None] if axis == AXES[0] else drawn
     return received & kept
 
 
 def calibration_lines(shape: tuple[int, ...], calibration: int | str, axis: str) -> Bools:
-    """The calibration lines, (y, 1), or columns, (1, x), of a slice of shape (y, x)."""
+    """Return the calibration lines of a slice.
+
+    Parameters
+    ----------
+    shape : tuple of int, (y, x)
+    calibration : int or str
+        See `kept_samples`.
+    axis : str
+        One of AXES.
+
+    Returns
+    -------
+    bool array, (y, 1), or (1, x) along the readout
+    """
     count = shape[axis == "readout"]
     region = calibration_region((count,), calibration_width(calibration, count), (count // 2,))
     return region[None, :] if axis == "readout" else region[:, None]
@@ -77,8 +100,8 @@ def _extent(received: Any, within: bool) -> slice:
     return slice(steps[0], steps[-1] + 1) if within else slice(0, len(received))
 
 
-@lru_cache(maxsize=8)  # slow to draw, and the same for all slices of a scan
-def _drawn(
+@lru_cache(maxsize=8)  # slow to draw, equal for all slices of a scan
+def _draw(
     kind: str,
     shape: tuple[int, ...],
     acceleration: float,

@@ -1,4 +1,4 @@
-"""The header that a simulated scan comes with."""
+"""ISMRMRD header of a simulated scan."""
 
 from __future__ import annotations
 
@@ -10,8 +10,23 @@ if TYPE_CHECKING:
     from scoremri_core.simulation.simulation import SimulatedScan
 
 
-def simulated_header(scan: SimulatedScan, noise_bandwidth: float, thickness: float) -> Any:
-    """The ISMRMRD header of a simulated scan; the thickness of a slice is in mm."""
+def simulated_header(
+    scan: SimulatedScan, noise_bandwidth: float, thickness: float
+) -> xsd.ismrmrdHeader:
+    """Make the ISMRMRD header of a simulated scan.
+
+    Parameters
+    ----------
+    scan : SimulatedScan
+    noise_bandwidth : float
+        Relative receiver noise bandwidth.
+    thickness : float
+        Of a slice in mm.
+
+    Returns
+    -------
+    ismrmrdHeader
+    """
     ny, nx = scan.matrix
     depth = scan.partitions * scan.spacing if scan.partitions > 1 else thickness
 
@@ -25,8 +40,8 @@ def simulated_header(scan: SimulatedScan, noise_bandwidth: float, thickness: flo
         return xsd.limitType(minimum=0, maximum=count - 1, center=center)
 
     encoded = scan.lines, nx * scan.oversampling
-    # Gadgetron keeps noise scans by subject, and takes an ID of four parts for those of device,
-    # subject, session and measurement.
+    # Gadgetron stores noise scans by subject, and reads an ID of four parts as device, subject,
+    # session and measurement.
     subject = f"phantom{scan.seed}"
     return xsd.ismrmrdHeader(
         subjectInformation=xsd.subjectInformationType(patientID=subject),

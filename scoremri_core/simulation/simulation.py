@@ -1,4 +1,4 @@
-"""A multi-coil scan of the head phantom whose image, coil maps and noise are known."""
+"""Simulated multi-coil scan of the head phantom with known image, coil maps and noise."""
 
 from __future__ import annotations
 
@@ -11,28 +11,28 @@ import ismrmrd
 import numpy as np
 import numpy.typing as npt
 from ismrmrd.hdf5 import acquisition_header_dtype
+from ismrmrd.xsd import ismrmrdHeader
 
 from scoremri_core.errors import InputError
 from scoremri_core.mri.fourier import resize, to_kspace
-from scoremri_core.scans.flags import COUNTERS, NOISE, REVERSE, flag_bits
+from scoremri_core.scans.flags import COUNTERS_AND_AVERAGE, NOISE, REVERSE, flag_bits
 from scoremri_core.simulation.phantom import HEAD_MM, head_slice
 from scoremri_core.simulation.receive_coils import loop_sensitivities
 from scoremri_core.simulation.simulated_header import simulated_header
 
 SLICE_MM = 4.0
 SPACING_MM = 5.0
-SLAB_MM = 160.0  # thickness of a 3D scan at most
-SLAB_EDGE = 0.15  # share of the partitions at either end over which its excitation falls off
+SLAB_MM = 160.0  # maximal thickness of a 3D scan
+SLAB_EDGE = 0.15  # fraction of the partitions at either end where the excitation tapers off
 DWELL_US = 5.0
 NOISE_DWELL_US = 12.5
 NOISE_BANDWIDTH = 0.79  # relativeReceiverNoiseBandwidth
-NOISE_SAMPLES = 4096  # at least, over all noise readouts
+NOISE_SAMPLES = 4096  # minimum over all noise readouts
 
-FRAME = (*COUNTERS, "average")
-# For each pair of first and last flags the counters that the readouts between them share.
+# First and last flags, and the counters that are equal between them.
 BOUNDARIES: tuple[tuple[str, tuple[str, ...]], ...] = (
-    ("ENCODE_STEP1", ("kspace_encode_step_2", "segment", *FRAME)),
-    ("SLICE", FRAME),
+    ("ENCODE_STEP1", ("kspace_encode_step_2", "segment", *COUNTERS_AND_AVERAGE)),
+    ("SLICE", COUNTERS_AND_AVERAGE),
     ("REPETITION", ("repetition",)),
     ("MEASUREMENT", ()),
 )
@@ -40,35 +40,48 @@ BOUNDARIES: tuple[tuple[str, tuple[str, ...]], ...] = (
 
 @dataclass(frozen=True)
 class SimulatedScan:
-    """A fully sampled scan of the phantom, made slice by slice as it is read.
+    """Fully sampled scan of the phantom, generated slice by slice as it is read.
 
-    k-space is the orthonormal FFT of coil maps times image plus noise, the coil maps having
-    sum |S|^2 = 1, so that `image` is what a perfect reconstruction returns. Noise readouts come
-    first; their covariance differs from that of the data by dwell time and bandwidth, as
-    `scoremri_core.mri.noise.covariance.covariance_from_scan` undoes.
+    K-space is the orthonormal FFT of coil maps times image plus noise, with sum |S|^2 = 1 over
+    coils, so that `image` is the perfect reconstruction. Noise readouts precede the imaging lines;
+    their covariance differs from that of the data by dwell time and bandwidth, which
+    `scoremri_core.mri.noise.covariance.covariance_from_scan` corrects.
 
     Parameters
     ----------
-    matrix : (y, x) of the image: phase-encode lines and readout samples without oversampling
-    coils, slices, repetitions : how many of each
-    oversampling : readout oversampling factor
-    snr : grey-matter signal over the standard deviation of each real component of the noise, root
-        mean square over coils
-    contrast : of the phantom: t1, t2 or flair, or several of them with commas between
-    seed : of anatomy and noise
-    partitions : more than 1 makes a 3D scan, with a second phase-encode direction
-    phases, sets, averages : how many of each, with noise of their own
-    segments : parts of the lines that are acquired one after the other, every n-th line each
-    interleaved : whether a line is acquired of all slices and contrasts before the next line
-    alternating : whether every second line is read backwards
-    phase_oversampling : encoded over reconstructed field of view along the lines
-    recon_matrix : (y, x) that the header asks for, `matrix` where None
-    fov : (y, x) field of view in mm; None fits the head. What lies beyond it folds in along y.
+    matrix : tuple of int, (y, x)
+        Phase-encode lines and readout samples without oversampling.
+    coils, slices, repetitions : int
+    oversampling : int
+        Of the readout.
+    snr : float
+        Signal of grey matter over the standard deviation of each real component of the noise, root
+        mean square over coils.
+    contrast : str
+        "t1", "t2" or "flair", or several of them, separated by commas.
+    seed : int
+        Of anatomy and noise.
+    partitions : int
+        More than 1: 3D scan.
+    phases, sets, averages : int
+        With independent noise.
+    segments : int
+        Number n of segments, each of every n-th line.
+    interleaved : bool
+        Whether to acquire a line of all slices and contrasts before the next line.
+    alternating : bool
+        Whether to reverse every second readout.
+    phase_oversampling : float
+        Encoded over reconstructed field of view along the lines.
+    recon_matrix : tuple of int, (y, x), or None
+        Of the header; None: `matrix`.
+    fov : tuple of float, (y, x), or None
+        Field of view in mm; None: fits the head. A smaller one aliases along y.
 
     Raises
     ------
     InputError
-        For a number out of range.
+        A parameter is out of range.
     """
 
     matrix: tuple[int, int] = (192, 192)
@@ -92,7 +105,7 @@ class SimulatedScan:
     name: str = field(default="simulated scan", init=False)
 
     def __post_init__(self) -> None:
-        """Refuse numbers that make no scan."""
+        """Check the parameters."""
         image = self.recon_matrix or self.matrix
         for what, value, top in (
             ("matrix", min(self.matrix), 1024),
@@ -123,7 +136,7 @@ class SimulatedScan:
 
     @property
     def pixel(self) -> tuple[float, float]:
-        """Sides (y, x) of the pixels in mm; square, the head with a margin, unless `fov` says."""
+        """Pixel size (y, x) in mm; without `fov`, square pixels that fit the head with a margin."""
         if self.fov is not None:
             return self.fov[0] / self.matrix[0], self.fov[1] / self.matrix[1]
         side = 1.14 * max(mm / n for mm, n in zip(HEAD_MM, self.matrix, strict=True))
@@ -131,7 +144,7 @@ class SimulatedScan:
 
     @property
     def lines(self) -> int:
-        """Phase-encode lines, phase oversampling included."""
+        """Phase-encode lines with phase oversampling."""
         return round(self.matrix[0] * self.phase_oversampling)
 
     @property
@@ -148,24 +161,24 @@ class SimulatedScan:
 
     @property
     def contrasts(self) -> list[str]:
-        """Contrasts by their counter."""
+        """Names of the contrasts, by counter."""
         return [contrast.strip() for contrast in self.contrast.split(",")]
 
     @property
     def image(self) -> npt.NDArray[Any]:
-        """The true image (slice, y, x); of several contrasts (contrast, slice, y, x)."""
+        """True image, (slice, y, x), or (contrast, slice, y, x) of several contrasts."""
         images = resize(self._images, self.matrix[:1], (-2,))
         return images if len(images) > 1 else images[0]
 
     @property
     def coil_maps(self) -> npt.NDArray[Any]:
-        """The true coil maps (slice, coil, y, x), sum over coils of |S|^2 = 1."""
+        """True coil maps, (slice, coil, y, x), with sum |S|^2 = 1 over coils."""
         maps: npt.NDArray[Any] = resize(self._maps, self.matrix[:1], (-2,))
         return maps
 
     @cached_property
     def noise_covariance(self) -> npt.NDArray[Any]:
-        """E[n n^H] (coil, coil) of the imaging data: neighbours correlate, gains differ."""
+        """E[n n^H] of the imaging data, (coil, coil): correlated neighbours, different gains."""
         rng = np.random.default_rng((self.seed, 1))
         coupling = np.eye(self.coils, dtype=complex)
         for distance, strength in ((1, 0.3), (2, 0.12)):
@@ -177,7 +190,7 @@ class SimulatedScan:
 
     @property
     def truth(self) -> dict[str, npt.NDArray[Any]]:
-        """The known truth by its path in the file."""
+        """Arrays of the truth, by path in the file."""
         return {
             "truth/image": self.image,
             "truth/coil_maps": self.coil_maps,
@@ -185,12 +198,12 @@ class SimulatedScan:
         }
 
     @cached_property
-    def header(self) -> Any:
-        """The ISMRMRD header."""
+    def header(self) -> ismrmrdHeader:
+        """ISMRMRD header."""
         return simulated_header(self, NOISE_BANDWIDTH, SLICE_MM)
 
     def heads(self) -> npt.NDArray[Any]:
-        """Headers of all acquisitions: noise readouts, then the lines in their order."""
+        """Return the headers of all acquisitions, noise readouts first, as a structured array."""
         nx = self.matrix[1] * self.oversampling
         noise = -(-NOISE_SAMPLES // nx)
         counters = self._counters()
@@ -228,30 +241,30 @@ class SimulatedScan:
         return heads
 
     def __iter__(self) -> Iterator[ismrmrd.Acquisition]:
-        """Make the acquisitions in the order of `heads`."""
+        """Yield the acquisitions in the order of `heads`."""
         heads = self.heads()
         nx = self.matrix[1] * self.oversampling
         rng = np.random.default_rng((self.seed, 2))
         root = np.linalg.cholesky(self.noise_covariance)
         scan_scale = np.sqrt(DWELL_US / NOISE_DWELL_US * NOISE_BANDWIDTH)
-        made: dict[tuple[int, int], npt.NDArray[Any]] = {}
+        cache: dict[tuple[int, int], npt.NDArray[Any]] = {}
         for head in heads:
             noise = _noise(rng, root, nx)
             if head["flags"] & np.uint64(NOISE):
                 yield _acquisition(head, scan_scale * noise)
                 continue
             idx = head["idx"]
-            place = int(idx["contrast"]), int(idx["slice"])
-            if place not in made:
+            key = int(idx["contrast"]), int(idx["slice"])
+            if key not in cache:
                 if not self.interleaved:
-                    made.clear()
-                made[place] = self._kspace(*place)
-            data = made[place][:, idx["kspace_encode_step_2"], idx["kspace_encode_step_1"]] + noise
+                    cache.clear()
+                cache[key] = self._kspace(*key)
+            data = cache[key][:, idx["kspace_encode_step_2"], idx["kspace_encode_step_1"]] + noise
             backwards = head["flags"] & np.uint64(REVERSE)
             yield _acquisition(head, data[:, ::-1] if backwards else data)
 
     def _counters(self) -> dict[str, npt.NDArray[Any]]:
-        """Every counter of every line, in the order of acquisition."""
+        """Return the counters of the lines in order of acquisition."""
         line = np.arange(self.lines)
         line = line[np.argsort(line % self.segments, kind="stable")]
         outer = {"repetition": self.repetitions, "set": self.sets, "phase": self.phases}
@@ -262,15 +275,15 @@ class SimulatedScan:
             "kspace_encode_step_1": self.lines,
         }
         loops = {**outer, **inner, **frames} if self.interleaved else {**outer, **frames, **inner}
-        counted = np.indices(tuple(loops.values())).reshape(len(loops), -1)
-        counters = dict(zip(loops, counted, strict=True))
+        values = np.indices(tuple(loops.values())).reshape(len(loops), -1)
+        counters = dict(zip(loops, values, strict=True))
         counters["kspace_encode_step_1"] = line[counters["kspace_encode_step_1"]]
         counters["segment"] = counters["kspace_encode_step_1"] % self.segments
         return counters
 
     @property
     def _rows(self) -> int:
-        """Rows of what is drawn: the encoded field of view, or three of them side by side."""
+        """Rows of the drawn image: one encoded field of view, or three to simulate aliasing."""
         return self.lines * (1 if self.fov is None else 3)
 
     @cached_property
@@ -296,15 +309,15 @@ class SimulatedScan:
         return np.stack([loop_sensitivities(y, x, z, self.coils) for z in self.heights])
 
     def _kspace(self, contrast: int, number: int) -> npt.NDArray[Any]:
-        """Noise-free k-space (coil, z, y, x) of a contrast and slice, or of the volume."""
+        """Return the noise-free k-space (coil, z, y, x) of a slice or volume."""
         volume = self.partitions > 1
         slices = slice(None) if volume else slice(number, number + 1)
         coils = (self._maps[slices] * self._images[contrast, slices, None]).swapaxes(0, 1)
-        # What lies in the outer two of three fields of view folds in.
-        folded = coils.reshape(*coils.shape[:2], -1, self.lines, coils.shape[-1]).sum(axis=2)
+        # the outer two of three fields of view alias
+        aliased = coils.reshape(*coils.shape[:2], -1, self.lines, coils.shape[-1]).sum(axis=2)
         nx = self.matrix[1] * self.oversampling
         axes = (-3, -2, -1) if volume else (-2, -1)
-        kspace: npt.NDArray[Any] = to_kspace(resize(folded, (nx,), (-1,)), axes)
+        kspace: npt.NDArray[Any] = to_kspace(resize(aliased, (nx,), (-1,)), axes)
         return kspace
 
 

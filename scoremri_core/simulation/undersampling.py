@@ -1,4 +1,4 @@
-"""Retrospective undersampling of an ISMRMRD scan: lines, flags and header as after a scan."""
+"""Retrospective undersampling of an ISMRMRD scan: lines, flags and header as from a scanner."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from scoremri_core.scans.files import Readable
 from scoremri_core.scans.flags import (
     CALIBRATION,
     CALIBRATION_AND_IMAGING,
-    COUNTERS,
+    COUNTERS_AND_AVERAGE,
     LAST_IN_SLICE,
     REVERSE,
     STEPS,
@@ -29,39 +29,39 @@ from scoremri_core.simulation.masks import CALIBRATION_MODES, Mask, make_mask
 
 AXES = {"phase": (0,), "partition": (1,), "both": (0, 1)}  # indices into STEPS
 
-FRAME = (*COUNTERS, "average")
 LOOPS = ("ENCODE_STEP2", "AVERAGE", "SLICE", "CONTRAST", "PHASE", "REPETITION", "SET", "SEGMENT")
 
-# First and last flags as bits, and the counters that the lines they speak of share.
+# Masks of first and last flags, and the counters that are equal between them.
 BOUNDARIES: tuple[tuple[int, int, tuple[str, ...]], ...] = (
     (
         flag_bits(ismrmrd.ACQ_FIRST_IN_ENCODE_STEP1),
         flag_bits(ismrmrd.ACQ_LAST_IN_ENCODE_STEP1),
-        ("kspace_encode_step_2", *FRAME),
+        ("kspace_encode_step_2", *COUNTERS_AND_AVERAGE),
     ),
     (
         flag_bits(*(getattr(ismrmrd, f"ACQ_FIRST_IN_{name}") for name in LOOPS)),
         flag_bits(*(getattr(ismrmrd, f"ACQ_LAST_IN_{name}") for name in LOOPS)),
-        FRAME,
+        COUNTERS_AND_AVERAGE,
     ),
     (0, flag_bits(ismrmrd.ACQ_LAST_IN_MEASUREMENT), ()),
 )
 
 
-FIRST_OF = FRAME[1:]  # what a reference scan is for
+FIRST_OF = COUNTERS_AND_AVERAGE[1:]  # a reference scan is of their first values
 
 
 @dataclass(frozen=True)
 class UndersampledScan:
-    """The lines of a scan that a mask keeps; iterating reads them with their new flags.
+    """Undersampled scan; iteration reads the lines of the mask with updated flags.
 
     Attributes
     ----------
-    header : the scan's header with its parallel imaging set
-    mask : the encode steps kept
+    header : ismrmrdHeader
+        With `parallelImaging`.
+    mask : Mask
     """
 
-    header: Any
+    header: xsd.ismrmrdHeader
     mask: Mask
     _scan: Readable
     _keep: npt.NDArray[np.bool_]
@@ -71,17 +71,17 @@ class UndersampledScan:
     _reference: Reference | None = None
 
     def __iter__(self) -> Iterator[ismrmrd.Acquisition]:
-        """Read the acquisitions that are kept."""
-        due = self._reference is not None
+        """Yield the acquisitions that are kept."""
+        pending = self._reference is not None
         rows = zip(self._scan, self._keep, self._flags, self._imaging, strict=True)
         for acquisition, keep, flags, imaging in rows:
-            if due and imaging and self._reference and not self._reference.last:
-                due = False
+            if pending and imaging and self._reference and not self._reference.last:
+                pending = False
                 yield from self._calibration()
             if keep:
                 acquisition.flags = int(flags)
                 yield partial_echo(acquisition, self._echo) if imaging else acquisition
-        if due:
+        if pending:
             yield from self._calibration()
 
     def _calibration(self) -> Iterator[ismrmrd.Acquisition]:
@@ -97,14 +97,18 @@ class UndersampledScan:
 
 @dataclass(frozen=True)
 class Reference:
-    """A reference scan of its own.
+    """Separate reference scan.
 
     Attributes
     ----------
-    flags : of every acquisition of the scan as a reference line; 0 for those that are none
-    space : encoding space of the lines
-    shift : encode steps (1, 2) that become 0
-    last : whether it comes after the imaging lines
+    flags : uint64 array, (acquisition,)
+        Of the reference lines; 0: not a reference line.
+    space : int
+        Encoding space of the lines.
+    shift : tuple of int
+        Encode steps 1 and 2 that become 0.
+    last : bool
+        Whether it follows the imaging lines.
     """
 
     flags: npt.NDArray[np.uint64]
@@ -128,26 +132,36 @@ def accelerate(
 ) -> UndersampledScan:
     """Undersample a fully sampled scan.
 
-    Calibration lines on the imaging pattern are flagged PARALLEL_CALIBRATION_AND_IMAGING, those
-    beside it PARALLEL_CALIBRATION; first and last flags of dropped lines move to the nearest line
-    that is left. Noise and other readouts that make no image are kept as they are.
+    Calibration lines of the imaging pattern are flagged PARALLEL_CALIBRATION_AND_IMAGING, others
+    PARALLEL_CALIBRATION. First and last flags of dropped lines move to the nearest remaining line.
+    Noise and other non-imaging readouts are kept.
 
     Parameters
     ----------
-    scan : fully sampled between the encoding limits
-    kind, acceleration, calibration, seed : see `scoremri_core.simulation.masks.make_mask`
-    axis : encode steps to drop: phase, partition, or both
-    calibration_mode : embedded in the imaging lines; separate, a reference scan of every slice
-        with the first repetition (contrast, phase, set, average); or external, such a scan with
-        an encoding space of its own
-    calibration_last : whether the reference scan comes after the imaging lines
-    partial_fourier : share of the phase-encode lines that is kept, from the last one on
-    echo : share of each imaging readout that is kept, likewise
+    scan : Readable
+        Fully sampled within the encoding limits.
+    kind, acceleration, calibration, seed
+        See `scoremri_core.simulation.masks.make_mask`.
+    axis : {"phase", "partition", "both"}, optional
+        Undersampled encode steps.
+    calibration_mode : {"embedded", "separate", "external"}, optional
+        "separate": reference scan of each slice, of the first repetition (contrast, phase, set,
+        average). "external": the same with a separate encoding space.
+    calibration_last : bool, optional
+        Whether the reference scan follows the imaging lines.
+    partial_fourier : float, optional
+        Fraction of the phase-encode lines to keep, of the last ones.
+    echo : float, optional
+        Fraction of the samples of each readout to keep, of the last ones.
+
+    Returns
+    -------
+    UndersampledScan
 
     Raises
     ------
     InputError
-        Where the scan is not fully sampled, or an argument is out of range for it.
+        The scan is not fully sampled, or an argument is out of range.
     """
     if axis not in AXES:
         raise InputError(f"axis '{axis}': expected one of {', '.join(AXES)}")
@@ -155,7 +169,7 @@ def accelerate(
         known = ", ".join(CALIBRATION_MODES)
         raise InputError(f"calibration mode '{calibration_mode}': expected one of {known}")
     if calibration_mode == "embedded" and calibration_last:
-        raise InputError("calibration last: expected a calibration mode with lines of its own")
+        raise InputError("calibration last: expected calibration mode separate or external")
     if calibration_mode != "embedded" and not calibration:
         raise InputError(f"calibration 0: a {calibration_mode} reference scan needs lines")
     if not 0.5 < echo <= 1:
@@ -176,17 +190,17 @@ def accelerate(
         seed=seed,
     )
     lines = [heads["idx"][STEPS[i]].astype(int) - limits[i].minimum for i in axes]
-    at = tuple(np.where(imaging, line, 0) for line in lines)
+    steps = tuple(np.where(imaging, line, 0) for line in lines)
     first = _first_line(partial_fourier, limits[0], calibration if 0 in axes else 0)
-    late = heads["idx"][STEPS[0]] >= first
+    acquired_lines = heads["idx"][STEPS[0]] >= first
     embedded = calibration_mode == "embedded"
-    keep = ~imaging | ((mask.sampled if embedded else mask.imaging)[at] & late)
+    keep = ~imaging | ((mask.sampled if embedded else mask.imaging)[steps] & acquired_lines)
     flags = heads["flags"] & ~np.uint64(CALIBRATION | CALIBRATION_AND_IMAGING)
-    calibrating = imaging & mask.calibration[at]
+    calibrating = imaging & mask.calibration[steps]
     reference = None
     if embedded:
-        flags[calibrating & mask.imaging[at]] |= np.uint64(CALIBRATION_AND_IMAGING)
-        flags[calibrating & ~mask.imaging[at]] |= np.uint64(CALIBRATION)
+        flags[calibrating & mask.imaging[steps]] |= np.uint64(CALIBRATION_AND_IMAGING)
+        flags[calibrating & ~mask.imaging[steps]] |= np.uint64(CALIBRATION)
     else:
         external = calibration_mode == "external"
         starts = [limits[i].center - calibration // 2 if i in axes else 0 for i in (0, 1)]
@@ -213,7 +227,18 @@ def accelerate(
 
 
 def partial_echo(acquisition: ismrmrd.Acquisition, share: float) -> ismrmrd.Acquisition:
-    """Leave out the first samples of k-space, as where the echo comes early in the readout."""
+    """Drop the first samples of k-space, as in a partial-echo acquisition.
+
+    Parameters
+    ----------
+    acquisition : ismrmrd.Acquisition
+    share : float
+        Fraction of the samples to keep.
+
+    Returns
+    -------
+    ismrmrd.Acquisition
+    """
     if share == 1:
         return acquisition
     head, data = acquisition.getHead(), acquisition.data
@@ -221,7 +246,7 @@ def partial_echo(acquisition: ismrmrd.Acquisition, share: float) -> ismrmrd.Acqu
     cut = samples - round(share * samples)
     head.number_of_samples = samples - cut
     if acquisition.flags & REVERSE:
-        # read from the last sample of k-space to the first, so that the end is missing
+        # reversed: the end of the readout is missing
         data = data[:, : samples - cut]
         head.center_sample = head.center_sample or samples // 2
         head.discard_post = max(0, head.discard_post - cut)
@@ -233,7 +258,7 @@ def partial_echo(acquisition: ismrmrd.Acquisition, share: float) -> ismrmrd.Acqu
 
 
 def _first_line(share: float, limits: Limits, calibration: int) -> int:
-    """The first phase-encode line that a partial Fourier scan acquires."""
+    """Return the first phase-encode line of a partial Fourier scan."""
     first = limits.minimum + limits.count - round(share * limits.count)
     latest = limits.center - calibration // 2
     if not (0 < share <= 1 and first <= latest):
@@ -247,7 +272,7 @@ def _first_line(share: float, limits: Limits, calibration: int) -> int:
 def _reference_flags(
     heads: npt.NDArray[Any], calibrating: npt.NDArray[np.bool_]
 ) -> npt.NDArray[np.uint64]:
-    """Flags of the lines of a reference scan, 0 elsewhere; the last one of a slice says so."""
+    """Return the flags of the lines of a reference scan, 0 elsewhere."""
     chosen = calibrating.copy()
     for counter in FIRST_OF:
         values = heads["idx"][counter]
@@ -261,10 +286,10 @@ def _reference_flags(
 
 
 def _check_fully_sampled(name: str, heads: npt.NDArray[Any], limits: list[Limits]) -> None:
-    """Refuse a scan in which any frame misses a line between the encoding limits."""
+    """Raise InputError if a frame lacks a line within the encoding limits."""
     if not len(heads):
-        raise InputError(f"{name}: no imaging lines to choose from")
-    frames = np.stack([heads["idx"][counter] for counter in FRAME], axis=-1)
+        raise InputError(f"{name}: no imaging lines")
+    frames = np.stack([heads["idx"][counter] for counter in COUNTERS_AND_AVERAGE], axis=-1)
     lines = np.stack([heads["idx"][step].astype(int) for step in STEPS], axis=-1)
     within = all(
         ((line >= limit.minimum) & (line < limit.minimum + limit.count)).all()
@@ -274,11 +299,11 @@ def _check_fully_sampled(name: str, heads: npt.NDArray[Any], limits: list[Limits
     for frame in np.unique(frames, axis=0):
         received = len(np.unique(lines[(frames == frame).all(axis=1)], axis=0))
         if not within:
-            raise InputError(f"{name}: not fully sampled: lines lie outside of its encoding limits")
+            raise InputError(f"{name}: not fully sampled: lines outside of the encoding limits")
         if received != full:
             raise InputError(
-                f"{name}: not fully sampled: slice {frame[FRAME.index('slice')]} has {received} "
-                f"lines where its encoding limits span {full}"
+                f"{name}: not fully sampled: slice {frame[COUNTERS_AND_AVERAGE.index('slice')]} "
+                f"has {received} lines, its encoding limits span {full}"
             )
 
 
@@ -288,22 +313,25 @@ def _move_boundaries(
     imaging: npt.NDArray[np.bool_],
     keep: npt.NDArray[np.bool_],
 ) -> None:
-    """Move first flags of dropped lines to the next line left, last flags to the one before."""
+    """Move first flags of dropped lines to the next remaining line, last flags to the previous."""
     for first, last, names in BOUNDARIES:
         keys = np.stack([np.zeros(len(counters)), *(counters[name] for name in names)], axis=-1)
         groups = np.unique(keys, axis=0, return_inverse=True)[1].ravel()
         for group in np.unique(groups[imaging]):
             members = np.flatnonzero(imaging & (groups == group))
-            left = members[keep[members]]
+            remaining = members[keep[members]]
             dropped = members[~keep[members]]
-            if not len(left):
+            if not len(remaining):
                 continue
             for bits, side in ((first, 0), (last, -1)):
-                heirs = left[np.clip(np.searchsorted(left, dropped) + side, 0, len(left) - 1)]
+                at = np.searchsorted(remaining, dropped) + side
+                heirs = remaining[np.clip(at, 0, len(remaining) - 1)]
                 np.bitwise_or.at(flags, heirs, flags[dropped] & np.uint64(bits))
 
 
-def _accelerated_header(header: Any, factors: list[int], mode: str) -> Any:
+def _accelerated_header(
+    header: xsd.ismrmrdHeader, factors: list[int], mode: str
+) -> xsd.ismrmrdHeader:
     header = copy.deepcopy(header)
     header.encoding[0].parallelImaging = xsd.parallelImagingType(
         accelerationFactor=xsd.accelerationFactorType(
@@ -315,9 +343,9 @@ def _accelerated_header(header: Any, factors: list[int], mode: str) -> Any:
 
 
 def _calibration_encoding(
-    header: Any, limits: list[Limits], axes: tuple[int, ...], calibration: int
-) -> Any:
-    """An encoding space that holds the calibration block alone, over the same field of view."""
+    header: xsd.ismrmrdHeader, limits: list[Limits], axes: tuple[int, ...], calibration: int
+) -> xsd.encodingType:
+    """Return the encoding space of the calibration block, with the same field of view."""
     encoding = copy.deepcopy(header.encoding[0])
     encoding.parallelImaging = None
     for i, (step, side) in enumerate(zip(STEPS, "yz", strict=True)):

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import update_bn
+
+from scoremri_core.priors.precision import mixed_precision
 
 
 def recompute_batch_norm(network: nn.Module, batches: Iterable[tuple[Tensor, Tensor]]) -> None:
@@ -23,7 +24,7 @@ def recompute_batch_norm(network: nn.Module, batches: Iterable[tuple[Tensor, Ten
     batches : of such images and levels, as in training.
     """
     if any(isinstance(layer, nn.BatchNorm2d) for layer in network.modules()):
-        with torch.autocast(next(network.parameters()).device.type, torch.bfloat16):
+        with mixed_precision(next(network.parameters()).device):
             update_bn((((image, sigma),) for image, sigma in batches), _OfPairs(network))
     network.eval()
 

@@ -18,12 +18,14 @@ from scoremri_core.priors.residual_unet import ResidualUnet
 from scoremri_core.priors.storage import ARCHITECTURES, load_prior, save_prior
 from scoremri_core.training import measure
 from scoremri_core.training.loop import LOG, read_checkpoint
-from scoremri_core.training.manifest import Source, described, of_split
+from scoremri_core.training.manifest import Source, describe_data, select_split
 from scoremri_core.training.settings import Network, Settings
 from scoremri_core.training.slices import load_slices
 from scoremri_core.training.width import calibrate_variance
 
 logger = logging.getLogger(__name__)
+
+PHOTOGRAPH = "photograph"  # contrast of photographs in a manifest
 
 
 def as_prior(model: nn.Module, card: dict[str, Any] | None = None) -> ModelPrior:
@@ -52,14 +54,14 @@ def write_prior(checkpoint: Path, path: Path, sources: Sequence[Source]) -> None
         model.load_state_dict(state["average"])
     except RuntimeError as error:
         raise InputError(f"{checkpoint}: the weights do not fit its settings") from error
-    training = of_split(sources, "train")
+    training = select_split(sources, "train")
     card = {
         "description": "Denoiser of complex MR images whose 99th percentile is about 1.",
         "command": settings.command,
         "seed": settings.seed,
         "steps": state["step"],
         **_last_record(checkpoint.with_name(LOG), state["step"]),
-        "training_data": described(training),
+        "training_data": describe_data(training),
         "sigma_range": settings.sigma_range,
     }
     for name, prior in (("start", settings.start), ("teacher", settings.teacher)):
@@ -98,16 +100,16 @@ def measure_prior(
     # which the prior looks into while it is measured
     card = prior.card
     card.pop("test", None)
-    validation = of_split(sources, "val")
+    validation = select_split(sources, "val")
     slices = load_slices(validation, cache)
-    card["validation_data"] = described(validation)
+    card["validation_data"] = describe_data(validation)
     card |= measure.denoiser_error(prior, slices, device)
     card["image_spectrum"] = measure.image_spectrum(slices)
     if width:
         card |= calibrate_variance(prior, slices, device, progress)
     if test := [source for source in sources if source.split == "test"]:
         error = measure.denoiser_error(prior, load_slices(test, cache), device)
-        card["test"] = {"data": described(test), **error}
+        card["test"] = {"data": describe_data(test), **error}
     card["limits"] = limits(card)
     with replacing(path.with_suffix(".json")) as partial:
         partial.write_text(json.dumps(card, indent=2) + "\n")
@@ -118,11 +120,13 @@ def limits(card: dict[str, Any]) -> list[str]:
     """What a user of the prior should know, in a few sentences."""
     known = ["For research only: nothing here has been validated for diagnosis."]
     if "training_data" in card:
-        kinds = {c for d in card["training_data"] for c in d["contrasts"].split(", ")}
+        scanned = _of_subjects(card["training_data"])
+        contrasts = {name for entry in scanned for name in entry["contrasts"].split(", ")}
+        photographs = " and photographs" if len(scanned) < len(card["training_data"]) else ""
         known.append(
-            f"Trained on {_subjects(card['training_data'])} ({', '.join(sorted(kinds))}); "
-            "elsewhere, in other anatomy, contrasts or pathology, neither its error nor its "
-            "uncertainty was measured."
+            f"Trained on {_subjects(scanned)} ({', '.join(sorted(contrasts))}){photographs}; "
+            "neither its error nor its uncertainty was measured for other anatomy, contrasts or "
+            "pathology."
         )
     test = card.get("test", {}).get("data", [])
     known += [
@@ -160,6 +164,11 @@ def _last_record(log: Path, step: int) -> dict[str, float]:
     return {"final_loss": done[-1]["loss"]} if done else {}
 
 
+def _of_subjects(data: list[dict[str, str]]) -> list[dict[str, str]]:
+    """The entries that are scans of subjects: photographs have none."""
+    return [entry for entry in data if set(entry["contrasts"].split(", ")) != {PHOTOGRAPH}]
+
+
 def _subjects(data: list[dict[str, str]]) -> str:
-    count = len({entry["subject"] for entry in data})
+    count = len({entry["subject"] for entry in _of_subjects(data)})
     return "1 subject" if count == 1 else f"{count} subjects"

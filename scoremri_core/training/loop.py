@@ -80,7 +80,7 @@ def train(
     optimizer = settings.optimiser(model)
     folder.mkdir(parents=True, exist_ok=True)
     start = _resume(folder / CHECKPOINT, model, average, optimizer, device)
-    teacher = settings.teaching(device)
+    teacher = settings.load_teacher(device)
     objective = _shared(Objective(model, teacher), ranks, settings.compile)
 
     smooth: float | None = None

@@ -95,7 +95,7 @@ def find_sources(paths: Sequence[Path]) -> list[Source]:
     return listed + _split(list(dict.fromkeys(others)), any(s.split == "val" for s in listed))
 
 
-def of_split(sources: Iterable[Source], split: str) -> list[Source]:
+def select_split(sources: Iterable[Source], split: str) -> list[Source]:
     """The sources of one split; InputError if there are none."""
     chosen = [source for source in sources if source.split == split]
     if not chosen:
@@ -103,7 +103,7 @@ def of_split(sources: Iterable[Source], split: str) -> list[Source]:
     return chosen
 
 
-def described(sources: Iterable[Source]) -> list[dict[str, str]]:
+def describe_data(sources: Iterable[Source]) -> list[dict[str, str]]:
     """Subjects, contrasts and licences, for a prior's card."""
     found: dict[tuple[str, str], list[str]] = {}
     for source in sources:

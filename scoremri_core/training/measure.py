@@ -112,7 +112,7 @@ def image_spectrum(slices: list[Slice], size: int = 192, seed: int = 0) -> dict[
     }
 
 
-def spread(slices: list[Slice], count: int) -> list[Slice]:
+def evenly_spaced(slices: list[Slice], count: int) -> list[Slice]:
     """So many slices, evenly from the middle of all."""
     chosen = np.linspace(0.15, 0.85, count) * (len(slices) - 1)
     return [slices[round(i)] for i in chosen]
@@ -121,4 +121,4 @@ def spread(slices: list[Slice], count: int) -> list[Slice]:
 def _patches(slices: list[Slice], size: int, seed: int) -> NDArray[np.complex64]:
     """Patches (slice, size, size) of at most 24 slices."""
     rng = np.random.default_rng(seed)
-    return np.stack([training_patch(s.image, size, rng) for s in spread(slices, 24)])
+    return np.stack([training_patch(s.image, size, rng) for s in evenly_spaced(slices, 24)])

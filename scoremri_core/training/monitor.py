@@ -13,7 +13,7 @@ from scoremri_core.paths import replacing
 from scoremri_core.priors.base import denoise_with_variance
 from scoremri_core.training.augment import training_patch
 from scoremri_core.training.card import as_prior
-from scoremri_core.training.measure import spread
+from scoremri_core.training.measure import evenly_spaced
 from scoremri_core.training.settings import Network
 from scoremri_core.training.slices import Slice
 
@@ -36,7 +36,7 @@ class Monitor:
 
     def __init__(self, slices: list[Slice], size: int, path: Path, count: int = 4) -> None:
         rng = np.random.default_rng(0)
-        patches = [training_patch(s.image, size, rng) for s in spread(slices, count)]
+        patches = [training_patch(s.image, size, rng) for s in evenly_spaced(slices, count)]
         self.clean = torch.from_numpy(np.stack(patches))
         noise = rng.standard_normal((*self.clean.shape, 2), dtype=np.float32)
         self.noise = torch.view_as_complex(torch.from_numpy(noise))

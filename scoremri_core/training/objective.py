@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from scoremri_core.priors.ncsnv2 import NCSNv2
+from scoremri_core.priors.precision import mixed_precision
 from scoremri_core.priors.unet import DenoisingUnet
 
 SIGMA_RANGE = (0.003, 6.0)
@@ -29,7 +30,7 @@ class Objective(nn.Module):
         self.teacher = teacher
 
     def forward(
-        self, clean: Tensor, sigma: Tensor, noise: Tensor, untaught: Tensor
+        self, clean: Tensor, sigma: Tensor, noise: Tensor, no_teacher: Tensor
     ) -> tuple[Tensor, Tensor]:
         """Loss to minimise and loss to report.
 
@@ -37,15 +38,15 @@ class Objective(nn.Module):
         ----------
         clean, noise : (batch, 2, y, x).
         sigma : (batch,).
-        untaught : (batch,) bool, images that are learned from themselves, teacher or not.
+        no_teacher : (batch,) bool, images that are learned from themselves, teacher or not.
         """
         if isinstance(self.network, DenoisingUnet):
-            return denoising_loss(self.network, clean, sigma, noise, self.teacher, untaught)
+            return denoising_loss(self.network, clean, sigma, noise, self.teacher, no_teacher)
         expected = None
         if self.teacher is not None:
             noisy = clean + sigma.view(-1, 1, 1, 1) * noise
             expected = expected_noise(self.teacher, noisy, sigma, noise)
-            expected = torch.where(untaught.view(-1, 1, 1, 1), noise, expected)
+            expected = torch.where(no_teacher.view(-1, 1, 1, 1), noise, expected)
         if isinstance(self.network, NCSNv2):
             return annealed_loss(self.network, clean, sigma, noise, expected)
         return signed_loss(self.network, clean, sigma, noise, expected)
@@ -57,7 +58,7 @@ def denoising_loss(
     sigma: Tensor,
     noise: Tensor,
     teacher: DenoisingUnet | None = None,
-    untaught: Tensor | None = None,
+    no_teacher: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Denoising score matching with EDM weighting, and the likelihood of the error variance.
 
@@ -72,7 +73,7 @@ def denoising_loss(
     teacher : a network whose mean is learned instead of the clean image.  What the clean image has
         beyond its expectation is noise to whoever learns (distillation, Hinton et al. 2015), so
         that a smaller network gets there in fewer steps.  The error variance is the network's own.
-    untaught : (batch,) bool, which images the teacher has no say in; None for none.
+    no_teacher : (batch,) bool, which images the teacher has no say in; None for none.
 
     Returns
     -------
@@ -83,9 +84,9 @@ def denoising_loss(
     skip, out, _ = model.preconditioning(sigma)
     target = (clean - skip * noisy) / out
     seen = noisy.contiguous(memory_format=torch.channels_last)
-    with torch.autocast(clean.device.type, torch.bfloat16):
+    with mixed_precision(clean.device):
         residual, log_variance = model.residual(seen, sigma)
-        lesson = target if teacher is None else _lesson(teacher, seen, sigma, target, untaught)
+        lesson = target if teacher is None else _lesson(teacher, seen, sigma, target, no_teacher)
     residual = residual.float()
     error = (residual - target).square()
     likelihood = (log_variance + error.detach().mean(1, keepdim=True) / log_variance.exp()).mean()
@@ -94,11 +95,17 @@ def denoising_loss(
 
 @torch.no_grad()
 def _lesson(
-    teacher: DenoisingUnet, seen: Tensor, sigma: Tensor, target: Tensor, untaught: Tensor | None
+    teacher: DenoisingUnet,
+    seen: Tensor,
+    sigma: Tensor,
+    target: Tensor,
+    no_teacher: Tensor | None,
 ) -> Tensor:
     """What a teacher says, but the target itself of images that it has no say in."""
     taught = teacher.residual(seen, sigma)[0].float()
-    return taught if untaught is None else torch.where(untaught.view(-1, 1, 1, 1), target, taught)
+    return (
+        taught if no_teacher is None else torch.where(no_teacher.view(-1, 1, 1, 1), target, taught)
+    )
 
 
 def annealed_loss(
@@ -127,7 +134,7 @@ def annealed_loss(
     loss to minimise, and the mean of the square (1 = no better than f = 0).
     """
     noisy = clean + sigma.view(-1, 1, 1, 1) * noise
-    with torch.autocast(clean.device.type, torch.bfloat16):
+    with mixed_precision(clean.device):
         found = model.unscaled(noisy.contiguous(memory_format=torch.channels_last))
     mse = (found.float() + noise).square().mean()
     learned = mse if expected is None else (found.float() + expected).square().mean()
@@ -158,7 +165,7 @@ def signed_loss(
     """
     scale = sigma.view(-1, 1, 1, 1)
     noisy = clean + scale * noise
-    with torch.autocast(clean.device.type, torch.bfloat16):
+    with mixed_precision(clean.device):
         score = model(noisy.contiguous(memory_format=torch.channels_last), sigma)
     found = scale * score.float()
     mse = (found + noise).square().mean()
@@ -182,7 +189,7 @@ def expected_noise(teacher: DenoisingUnet, noisy: Tensor, sigma: Tensor, noise: 
     """
     least, greatest = SIGMA_RANGE
     level = sigma.abs().clamp(least, greatest)
-    with torch.autocast(noisy.device.type, torch.bfloat16):
+    with mixed_precision(noisy.device):
         residual = teacher.residual(noisy.contiguous(memory_format=torch.channels_last), level)[0]
     # (noisy - skip noisy - out residual) / level, without the difference of nearly equal numbers
     total = (level**2 + teacher.sigma_data**2).view(-1, 1, 1, 1)

@@ -66,7 +66,7 @@ class Ranks:
 
 
 @contextmanager
-def joined_ranks(name: str) -> Iterator[Ranks]:
+def init_ranks(name: str) -> Iterator[Ranks]:
     """Join the processes that torchrun started, each on a GPU of its own; otherwise be alone.
 
     Only the first process logs what is not a warning.

@@ -209,7 +209,7 @@ class Settings:
         ends = math.log(self.sigma_begin), math.log(self.sigma_end)
         return torch.linspace(*ends, self.levels, dtype=torch.float64).exp().float()
 
-    def teaching(self, device: torch.device | str = "cpu") -> DenoisingUnet | None:
+    def load_teacher(self, device: torch.device | str = "cpu") -> DenoisingUnet | None:
         """The network to learn from, if there is one.
 
         Raises

@@ -18,7 +18,7 @@ from scoremri_core.recon.reconstruction import reconstruct
 from scoremri_core.score.metrics import crps
 from scoremri_core.simulation.masks import make_mask
 from scoremri_core.training.augment import scanned_image
-from scoremri_core.training.measure import spread
+from scoremri_core.training.measure import evenly_spaced
 from scoremri_core.training.slices import Slice
 
 logger = logging.getLogger(__name__)
@@ -66,7 +66,7 @@ def calibrate_variance(
     error in units of the prior, sd over error, and the continuous ranked probability score.
     """
     rng = np.random.default_rng(seed)
-    scans = [_simulated_scan(s, i, rng) for i, s in enumerate(spread(slices, SCANS))]
+    scans = [_simulated_scan(s, i, rng) for i, s in enumerate(evenly_spaced(slices, SCANS))]
     table: list[dict[str, float]] = []
 
     def tried(variance_scale: float, inflation: float) -> dict[str, float]:

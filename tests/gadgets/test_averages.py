@@ -1,16 +1,15 @@
-"""Averages lower the noise, of each line by as many as it has."""
+"""Noise of lines with different numbers of averages."""
 
 import numpy as np
 import pytest
 from synthetic import acquisitions, header, letter, measured_noise, noise_readout, parsed
 
 import scoremri_core
-from gadgets.score_recon import _images
+from gadgets.score_recon import images as image_stream
 from gadgets.stages.accumulate import accumulate
 from gadgets.stages.coil_maps import add_coil_maps
 from gadgets.stages.posterior import posterior
 from gadgets.stages.properties import Properties
-from gadgets.stream.turns import Turns
 from scoremri_core.recon.memo import Memo
 
 SHAPE, SIGMA = (24, 20), 0.01
@@ -19,28 +18,28 @@ BANDWIDTH = 0.8  # of the header
 
 
 def measured(*averages, noise="auto"):
-    """sigma_thermal of an image whose n-th average has the lines given, and its k-space."""
+    """Return sigma_thermal and k-space of an image whose n-th average has the given lines."""
     properties = Properties(sampler="none", device="cpu", noise=noise)
     scan = [noise_readout(SIGMA * np.sqrt(BANDWIDTH), samples=50_000)]
     for number, steps in enumerate(averages):
         scan += acquisitions(letter(*SHAPE), noise=SIGMA, seed=number, steps=steps, average=number)
     frames = list(accumulate(scan, parsed(header(*SHAPE, averages=len(averages))), properties))
     (frame,) = frames
-    (image,) = _images(Turns(), [frames], lambda: None, properties)
+    (image,) = image_stream([frames], properties)
     return float(image.meta["sigma_thermal"]), frame.kspace.array
 
 
 @pytest.mark.parametrize("count", [1, 2, 4])
-def test_all_lines_averaged_alike(count):
+def test_noise_with_equal_averages(count):
     sigma, _ = measured(*[LINES] * count)
     assert sigma == pytest.approx(SIGMA / np.sqrt(count), rel=0.02)
 
 
 @pytest.mark.parametrize("often", [range(8, 16), range(0, 24, 2), range(1, 24)])
-def test_some_lines_averaged_more_often_leave_the_noise_of_the_others(often):
+def test_noise_with_unequal_averages_is_that_of_the_least_averaged_lines(often):
     sigma, kspace = measured(LINES, often, often, often)
     assert sigma == pytest.approx(SIGMA, rel=0.02)
-    # the lines are means all the same
+    # the values are means in any case
     single, plain = measured(LINES)
     truth = measured(*[LINES] * 200)[1]
     errors = [np.abs(k[:, often] - truth[:, often]).std() for k in (kspace, plain)]
@@ -53,13 +52,13 @@ def test_two_and_three_averages_count_as_two():
 
 
 class Shrinking:
-    """A prior that is quick."""
+    """A fast prior."""
 
     def denoise(self, x, sigma):
         return x / (1 + sigma.reshape(-1, 1, 1) ** 2)
 
 
-def test_the_stream_weighs_lines_as_reconstruct_does():
+def test_stream_weights_averages_as_reconstruct_does():
     often = range(8, 16)
     properties = Properties(samples=2, steps=3, seed=3, prior=Shrinking(), device="cpu")
     scan = [noise_readout(SIGMA * np.sqrt(BANDWIDTH), samples=50_000)]

@@ -1,4 +1,4 @@
-"""What is delivered is what `reconstruct` gives for the same data, to the last bit."""
+"""The images of the stream equal those of `reconstruct` to the last bit."""
 
 import h5py
 import ismrmrd
@@ -15,7 +15,7 @@ from scoremri_core.simulation.simulation import SimulatedScan
 from scoremri_core.simulation.undersampling import accelerate
 
 SHAPE, SIGMA = (48, 32), 0.004
-UNDERSTATED = SIGMA / 3  # given as the noise: it is raised to what the calibration lines show
+UNDERSTATED = SIGMA / 3  # the calibration lines show more noise
 LATTICE = sorted({*range(0, 48, 3), *range(16, 32)})
 OPTIONS = {"samples": 2, "steps": 2, "device": "cpu"}
 
@@ -25,7 +25,7 @@ def lines(**options):
 
 
 def replayed(tmp_path, xml, readouts, **properties):
-    """Images of the mean, and frames of k-space, as the stream makes them."""
+    """Return the mean images and the frames of the stream."""
     scan, images = tmp_path / "scan.h5", tmp_path / "images.h5"
     write_scan(scan, xml, readouts)
     asked = {**OPTIONS, "outputs": "mean", **properties}
@@ -68,8 +68,8 @@ def reference(scale=1.0, **counters):
 
 
 @pytest.mark.parametrize("noise", ["estimate", UNDERSTATED])
-def test_a_separate_reference_that_serves_several_frames(tmp_path, noise):
-    """Frames with a centre show more noise than was given, frames without do not."""
+def test_separate_reference_scan_of_several_frames(tmp_path, noise):
+    """Frames with a centre show more than the given noise, frames without do not."""
     readouts = reference(7.0)
     for repetition, steps in enumerate([range(0, 48, 2), LATTICE, range(1, 48, 2)]):
         readouts += lines(steps=steps, repetition=repetition, seed=repetition)
@@ -122,8 +122,8 @@ def test_a_volume(tmp_path, noise, complete, sampler):
     np.testing.assert_array_equal(delivered, np.abs(expected.mean))
 
 
-def test_frames_of_other_matrices_coils_and_masks_in_one_batch_are_what_they_are_alone():
-    """Also where one slice folds and needs two sets of maps."""
+def test_frames_do_not_depend_on_their_batch():
+    """Also if one slice aliases and needs two sets of maps."""
     rng = np.random.default_rng(0)
     stack = []
     for n, steps in enumerate([LATTICE, range(0, 48), sorted({*range(1, 48, 4), *range(14, 34)})]):

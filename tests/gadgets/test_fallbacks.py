@@ -1,4 +1,4 @@
-"""What cannot be sampled is sent all the same, and why is told in one sentence."""
+"""Frames that cannot be sampled are sent as classical images with the reason."""
 
 import logging
 
@@ -7,7 +7,7 @@ import pytest
 from synthetic import acquisitions, header, letter, noise_readout, parsed
 
 import gadgets.stages.posterior
-from gadgets.score_recon import _images
+from gadgets.score_recon import images as image_stream
 from gadgets.stages.accumulate import accumulate
 from gadgets.stages.properties import Properties
 from gadgets.stream.turns import Turns
@@ -18,7 +18,7 @@ IMAGE = letter(*SHAPE)
 
 
 class Shrinking:
-    """A prior that is quick."""
+    """A fast prior."""
 
     name = "shrinking"
 
@@ -27,11 +27,11 @@ class Shrinking:
 
 
 def sent(readouts, xml=None, **properties):
-    """Images of the mean, each of which must be there and finite."""
-    own = {"samples": 2, "steps": 3, "prior": Shrinking(), "device": "cpu", **properties}
-    node = Properties(**{**own, "outputs": ("mean",)})
+    """Return the mean images after a check that all are finite."""
+    defaults = {"samples": 2, "steps": 3, "prior": Shrinking(), "device": "cpu"}
+    node = Properties(**{**defaults, **properties, "outputs": ("mean",)})
     frames = list(accumulate(readouts, parsed(xml or header(*SHAPE)), node))
-    images = list(_images(Turns(), [frames], lambda: None, node))
+    images = list(image_stream([frames], node))
     assert len(images) == len(frames)
     assert all(np.isfinite(image.data).all() for image in images)
     return images
@@ -62,7 +62,7 @@ def spoilt(value):
 
 
 NOISE_SCANS = {
-    "all channels are dead": (dead(slice(None)), "nothing but zeros"),
+    "all channels are dead": (dead(slice(None)), "all samples of the noise scan are zero"),
     "of three channels": (noise_readout(0.01, coils=3), "no noise readout of 4 channels"),
     "fewer samples than channels": (noise_readout(0.01, samples=3), "3 samples for 4 channels"),
     "hardly more": (noise_readout(0.01, samples=9), "9 samples for 4 channels"),
@@ -74,8 +74,8 @@ NOISE_SCANS = {
 
 @pytest.mark.parametrize("coils", [0, 3])
 @pytest.mark.parametrize("kind", NOISE_SCANS)
-def test_a_noise_scan_of_no_use_is_told_once_and_the_data_show_the_noise(kind, coils, caplog):
-    readout, told = NOISE_SCANS[kind]
+def test_invalid_noise_scan_is_reported_once_and_noise_is_estimated(kind, coils, caplog):
+    readout, message = NOISE_SCANS[kind]
     images = sent([readout, *scan(slice=0), *scan(slice=1)], coils=coils)
     assert [image.slice for image in images] == [0, 1]
     for image in images:
@@ -83,21 +83,21 @@ def test_a_noise_scan_of_no_use_is_told_once_and_the_data_show_the_noise(kind, c
         assert 0.005 < float(image.meta["sigma_thermal"]) < 0.03
         assert like(image)
     (sentence,) = [w for w in warnings(caplog) if "oise is estimated from the data" in w]
-    assert told in sentence
+    assert message in sentence
 
 
 @pytest.mark.parametrize("kind", NOISE_SCANS)
-def test_where_that_noise_scan_is_asked_for_the_frame_is_marked(kind):
-    readout, told = NOISE_SCANS[kind]
+def test_invalid_noise_scan_with_noise_scan_marks_the_frame(kind):
+    readout, message = NOISE_SCANS[kind]
     (image,) = sent([readout, *scan()], noise="scan")
-    assert told in image.meta["fallback"]
+    assert message in image.meta["fallback"]
     assert "noise=scan" in image.meta["fallback"]
     assert like(image)
 
 
 @pytest.mark.parametrize("noise", ["auto", "scan"])
 @pytest.mark.parametrize("alive", [True, False])
-def test_a_dead_channel_of_the_noise_scan_is_not_taken_for_exact(noise, alive, caplog):
+def test_dead_channel_of_the_noise_scan_is_not_noise_free(noise, alive, caplog):
     readouts = scan()
     if not alive:
         for readout in readouts:
@@ -109,7 +109,7 @@ def test_a_dead_channel_of_the_noise_scan_is_not_taken_for_exact(noise, alive, c
     assert len([w for w in warnings(caplog) if "noise scan of channel 2 is empty" in w]) == 1
 
 
-def test_two_channels_that_are_one_have_a_singular_covariance():
+def test_duplicate_channels_with_singular_covariance():
     readout = noise_readout(0.01)
     readout.data[1] = readout.data[0]
     readouts = scan()
@@ -120,7 +120,7 @@ def test_two_channels_that_are_one_have_a_singular_covariance():
 
 
 @pytest.mark.parametrize("lines", [1, 5, 24])
-def test_lines_that_are_no_numbers_leave_an_image_of_the_others(lines):
+def test_nonfinite_lines_are_unsampled(lines):
     readouts = scan()
     for readout in readouts[::2][:lines]:
         readout.data[1, 3] = np.nan
@@ -135,7 +135,7 @@ def test_lines_that_are_no_numbers_leave_an_image_of_the_others(lines):
 
 
 @pytest.mark.parametrize("factor", [1e4, 1e25])
-def test_a_noise_scan_louder_than_the_image_is_not_believed(factor, caplog):
+def test_noise_scan_louder_than_the_data_is_rejected(factor, caplog):
     readout = noise_readout(0.01)
     readout.data[:] *= np.float32(factor)
     (image,) = sent([readout, *scan()])
@@ -148,7 +148,7 @@ def test_a_noise_scan_louder_than_the_image_is_not_believed(factor, caplog):
 
 
 @pytest.mark.filterwarnings("ignore::RuntimeWarning")
-def test_a_noise_scan_far_too_quiet_costs_no_frame():
+def test_noise_scan_that_is_too_quiet_loses_no_frame():
     for factor in (1e-8, 1e-25):
         readout = noise_readout(0.01)
         readout.data[:] *= np.float32(factor)
@@ -158,7 +158,7 @@ def test_a_noise_scan_far_too_quiet_costs_no_frame():
 
 @pytest.mark.parametrize("noise", ["auto", "estimate", 0.01])
 @pytest.mark.parametrize("coils", [0, 2])
-def test_readouts_of_zeros_are_an_image_of_zeros(noise, coils):
+def test_zero_readouts_give_a_zero_image(noise, coils):
     readouts = scan()
     for readout in readouts:
         readout.data[:] = 0
@@ -167,15 +167,15 @@ def test_readouts_of_zeros_are_an_image_of_zeros(noise, coils):
     assert not image.data.any()
 
 
-def test_what_fails_in_a_batch_is_one_frame(monkeypatch, caplog):
-    made = gadgets.stages.posterior._made
+def test_one_failing_frame_does_not_affect_its_batch(monkeypatch, caplog):
+    run = gadgets.stages.posterior._run
 
-    def fail(frames, properties, prior, *told):
+    def fail(frames, properties, prior, *rest):
         if any(frame.header.idx.slice == 1 for frame in frames):
             raise np.linalg.LinAlgError("no convergence")
-        return made(frames, properties, prior, *told)
+        return run(frames, properties, prior, *rest)
 
-    monkeypatch.setattr(gadgets.stages.posterior, "_made", fail)
+    monkeypatch.setattr(gadgets.stages.posterior, "_run", fail)
     monkeypatch.setattr(Turns, "batches", lambda self, batches, *_: (b for b in batches))
     images = sent([r for n in range(3) for r in scan(slice=n)])
     assert [image.slice for image in images] == [0, 1, 2]
@@ -187,11 +187,11 @@ def test_what_fails_in_a_batch_is_one_frame(monkeypatch, caplog):
 
 
 @pytest.mark.parametrize("factor", [1, 1e30, 1e-30])
-def test_the_last_resort_needs_nothing_but_the_data(monkeypatch, factor):
+def test_last_fallback_is_root_sum_of_squares(monkeypatch, factor):
     def fail(*_):
-        raise RuntimeError("out of luck")
+        raise RuntimeError("always")
 
-    monkeypatch.setattr(gadgets.stages.posterior, "_made", fail)
+    monkeypatch.setattr(gadgets.stages.posterior, "_run", fail)
     readouts = scan()
     for readout in readouts:
         readout.data[:] *= factor
@@ -200,7 +200,7 @@ def test_the_last_resort_needs_nothing_but_the_data(monkeypatch, factor):
     np.testing.assert_allclose(image.data[0, 0] / factor, IMAGE, atol=0.1)
 
 
-def test_a_prior_that_fails_costs_no_frame():
+def test_failing_prior_loses_no_frame():
     class Broken:
         name = "broken"
 
@@ -212,7 +212,7 @@ def test_a_prior_that_fails_costs_no_frame():
     assert like(image)
 
 
-def test_what_the_sampler_does_not_take_is_refused_before_any_frame():
+def test_invalid_sampler_options_are_refused_before_the_first_frame():
     with pytest.raises(InputError, match="steps"):
         sent(scan(), steps=0)
     with pytest.raises(InputError, match="device"):
@@ -220,7 +220,7 @@ def test_what_the_sampler_does_not_take_is_refused_before_any_frame():
 
 
 def volume(partitions, of):
-    """Readouts of the first partitions of a volume (z, y, x)."""
+    """Return the readouts of the first partitions of a volume (z, y, x)."""
     depth = np.arange(of) - of // 2
     readouts = []
     for partition in range(partitions):
@@ -232,7 +232,7 @@ def volume(partitions, of):
 
 @pytest.mark.parametrize("sampler", ["posterior", "none"])
 @pytest.mark.parametrize("partitions", [1, 3, 5, 7])
-def test_a_volume_that_ends_short_is_sent(partitions, sampler):
+def test_incomplete_volume_is_sent(partitions, sampler):
     (image,) = sent(volume(partitions, 8), header(*SHAPE, ez=8), sampler=sampler)
     assert image.data.shape == (1, 8, *SHAPE)
     if partitions > 4:  # the centre of k-space among them

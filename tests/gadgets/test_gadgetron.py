@@ -46,9 +46,9 @@ def served(tmp_path_factory):
 
 
 def ask(served, *options):
-    """What Gadgetron's client prints.
+    """Return what the Gadgetron client prints.
 
-    It gives up now and then as it connects, by a race of its own (134, or 255 after its time-out),
+    It sometimes fails to connect because of a race (134, or 255 after its time-out),
     before it has sent anything.
     """
     client = program("gadgetron_ismrmrd_client")
@@ -64,8 +64,8 @@ def ask(served, *options):
 
 
 @pytest.mark.parametrize("dependency", ["", NOISE], ids=["alone", "noise_elsewhere"])
-def test_its_client_gets_our_images(served, tmp_path, dependency):
-    """A noise scan of its own makes it open a connection without a scan first."""
+def test_gadgetron_client_receives_images(served, tmp_path, dependency):
+    """With a noise dependency, the client first opens a connection without a scan."""
     source, output = tmp_path / "in.h5", tmp_path / "out.h5"
     before = "<experimentalConditions>"
     xml = header(*SHAPE).replace(before, f"{dependency}{before}")
@@ -80,22 +80,22 @@ def test_its_client_gets_our_images(served, tmp_path, dependency):
             np.testing.assert_allclose(image.data[0, 0], letter(*SHAPE), atol=0.12)
 
 
-def test_its_client_is_told_what_fails(served, tmp_path):
+def test_gadgetron_client_receives_the_error(served, tmp_path):
     source = tmp_path / "in.h5"
     write_scan(source, header(*SHAPE), scan(0))
-    told = ask(served, "-c", "nope.xml", "-f", source, "-o", tmp_path / "out.h5")
-    assert "unknown chain 'nope.xml': known are quick.xml, score_recon.xml" in told
+    printed = ask(served, "-c", "nope.xml", "-f", source, "-o", tmp_path / "out.h5")
+    assert "unknown chain 'nope.xml': known are quick.xml, score_recon.xml" in printed
 
 
-def test_its_client_learns_who_serves(served):
+def test_gadgetron_client_queries_the_server(served):
     assert ask(served, "-q", "-Q", "gadgetron::info").strip() == "scoremri"
 
 
-def test_its_server_sends_what_replay_does(tmp_path):
+def test_gadgetron_server_returns_the_images_of_replay(tmp_path):
     gadgetron = program("gadgetron")
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
-    folder = Path(sys.executable).parent  # the first python on its PATH runs the node
+    folder = Path(sys.executable).parent  # the server runs the first python on its PATH
     environment = {
         **os.environ,
         "PATH": f"{folder}{os.pathsep}{os.environ['PATH']}",

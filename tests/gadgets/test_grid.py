@@ -1,4 +1,4 @@
-"""Readouts on the grid of the encoded matrix: where a sample lies, what the image spans."""
+"""Readouts on the encoded matrix: positions of samples, field of view of images."""
 
 import ismrmrd
 import numpy as np
@@ -16,7 +16,7 @@ def frames(readouts, xml, **properties):
 
 @pytest.mark.parametrize("shape", [(24, 32), (23, 32), (24, 31), (23, 31)])
 @pytest.mark.parametrize("oversampling", [1, 2])
-def test_dc_is_central_and_oversampling_gone(shape, oversampling):
+def test_dc_is_centred_and_oversampling_removed(shape, oversampling):
     image = letter(*shape)
     readouts = acquisitions(image, oversampling=oversampling)
     (frame,) = frames(readouts, header(*shape, oversampling=oversampling))
@@ -39,7 +39,7 @@ def test_partial_coverage_with_an_offset_centre(ny, center, steps):
     assert frame.header.idx.kspace_encode_step_1 == center
 
 
-def test_partial_echo_stays_unmeasured_where_it_is():
+def test_missing_samples_of_a_partial_echo_stay_zero():
     image = letter(24, 32)
     samples, center_sample = 48, 16  # of 64, the first 16 missing
     readouts = acquisitions(image, oversampling=2, samples=samples, center_sample=center_sample)
@@ -52,7 +52,7 @@ def test_partial_echo_stays_unmeasured_where_it_is():
     )
 
 
-def test_center_sample_zero_is_not_given():
+def test_center_sample_zero_means_not_given():
     image = letter(24, 32)
     readouts = acquisitions(image, oversampling=2)
     for readout in readouts:
@@ -90,13 +90,13 @@ def test_reversed_readouts_are_flipped(samples, center_sample):
     np.testing.assert_array_equal(flipped.kspace.array, plain.kspace.array)
 
 
-def test_coils_that_leave_no_room_for_the_matrix_are_refused():
+def test_matrix_too_large_for_the_coils_is_refused():
     readouts = acquisitions(letter(24, 32), coils=64)
-    with pytest.raises(InputError, match="64 channels came for a matrix of 8192 x 8192 x 1"):
+    with pytest.raises(InputError, match="64 channels and a matrix of 8192 x 8192 x 1"):
         frames(readouts, header(8192, 8192))
 
 
-def test_lines_outside_of_the_matrix_are_dropped_and_told(caplog):
+def test_lines_outside_of_the_matrix_are_dropped_with_a_warning(caplog):
     image = letter(24, 32)
     readouts = acquisitions(image)
     readouts[3].idx.kspace_encode_step_1 = 60
@@ -104,20 +104,20 @@ def test_lines_outside_of_the_matrix_are_dropped_and_told(caplog):
     assert frame.problem is None
     left = np.delete(np.arange(24), 3) - 12
     np.testing.assert_allclose(frame.kspace.array, expected(image, left), atol=1e-5)
-    assert "1 readouts lie outside of the encoded matrix of 32 x 24 x 1" in caplog.text
+    assert "1 readouts outside of the encoded matrix of 32 x 24 x 1" in caplog.text
 
 
-def test_a_frame_of_lines_outside_of_the_matrix_alone_has_a_problem():
+def test_frame_without_lines_inside_the_matrix_has_a_problem():
     readouts = acquisitions(letter(24, 32))
     for readout in readouts:
         readout.idx.kspace_encode_step_1 = 60
     (frame,) = frames(readouts, header(24, 32))
-    assert "all readouts lie outside" in frame.problem
+    assert "all readouts are outside" in frame.problem
 
 
 @pytest.mark.parametrize("noted", [10, 0])
-def test_the_centre_lies_among_the_calibration_lines(noted, caplog):
-    """The header says 20; DC is in line 10 of those flagged 6 to 14."""
+def test_centre_is_found_among_the_calibration_lines(noted, caplog):
+    """The header has DC in line 20; it is in line 10 of calibration lines 6 to 14."""
     readouts = acquisitions(letter(24, 32))
     for step, readout in enumerate(readouts):
         readout.idx.kspace_encode_step_1 = max(step - 2, 0)  # DC of the letter is in line 12
@@ -127,10 +127,10 @@ def test_the_centre_lies_among_the_calibration_lines(noted, caplog):
     (frame,) = frames(readouts[2:], header(24, 32, center=20))
     whole = expected(letter(24, 32), np.arange(2, 24) - 12)
     np.testing.assert_allclose(frame.kspace.array, whole, atol=1e-5)
-    assert "line 10 is taken" in caplog.text
+    assert "using line 10" in caplog.text
 
 
-def test_echoes_without_a_counter_are_frames_of_their_own(caplog):
+def test_echoes_without_a_counter_are_separate_frames(caplog):
     image = letter(24, 32)
     echoes = [acquisitions(image * factor, last=False) for factor in (1, 0.6, 0.3)]
     readouts = [readout for lines in zip(*echoes, strict=True) for readout in lines]
@@ -140,11 +140,11 @@ def test_echoes_without_a_counter_are_frames_of_their_own(caplog):
     for frame, factor in zip(found, (1, 0.6, 0.3), strict=True):
         np.testing.assert_allclose(frame.kspace.array, factor * expected(image), atol=1e-5)
         assert frame.problem is None
-    assert "72 readouts share 24 places and differ: they are taken as 3 images" in caplog.text
+    assert "72 readouts at 24 positions differ: separating them into 3 images" in caplog.text
 
 
 def with_trajectory(readouts, first_line):
-    """The readouts, in whose trajectory alone their lines are, in cycles per pixel."""
+    """Move the line numbers of readouts to their trajectory, in cycles per pixel."""
     found = []
     for number, readout in enumerate(readouts):
         samples = readout.data.shape[1]
@@ -157,8 +157,8 @@ def with_trajectory(readouts, first_line):
 
 
 @pytest.mark.parametrize("last", [0, 23])
-def test_lines_of_the_trajectory_alone(last):
-    """The image, and a reference scan of the central lines with limits that say nothing."""
+def test_lines_from_the_trajectory_only(last):
+    """With a reference scan of the central lines and limits without information."""
     image = letter(24, 32)
     reference = with_trajectory(acquisitions(image, steps=range(8, 16), oversampling=2), 8)
     for readout in reference:
@@ -173,7 +173,7 @@ def test_lines_of_the_trajectory_alone(last):
     np.testing.assert_allclose(found, expected(image, range(-4, 4)), atol=1e-5)
 
 
-def test_one_partition_of_an_image_without_depth_is_a_2d_scan():
+def test_single_partition_is_a_2d_scan():
     scan = header(24, 32).replace("<z>1</z>", "<z>2</z>", 1)  # of the encoded matrix
     (frame,) = frames(acquisitions(letter(24, 32)), scan)
     (plain,) = frames(acquisitions(letter(24, 32)), header(24, 32))
@@ -190,7 +190,7 @@ def test_phase_oversampling_and_interpolation_are_described():
 
 
 def volume(slices, lines=None, **options):
-    """Readouts of a volume (z, y, x) in the order of its partitions, those of `lines` (z, y)."""
+    """Return the readouts of a volume (z, y, x) by partition, at the `lines` (z, y) only."""
     nz, ny = len(slices), slices.shape[1]
     depth = np.arange(nz) - nz // 2
     readouts = []
@@ -220,8 +220,8 @@ def test_a_volume_is_kspace_with_partitions(ny, nx, nz):
     assert frame.fov_fraction == (1, 1, 1)
 
 
-def test_partitions_that_the_limits_deny_are_slices():
-    """Some scanners count their slices in the z of the matrix."""
+def test_partitions_outside_of_the_limits_are_slices():
+    """Some scanners store the number of slices in the z of the matrix."""
     xml = header(24, 32, ez=5).replace(
         "<average>",
         "<kspace_encoding_step_2><minimum>0</minimum><maximum>0</maximum><center>0</center>"

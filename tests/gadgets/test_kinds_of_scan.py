@@ -1,4 +1,4 @@
-"""Every kind of Cartesian scan, as a scanner sends it, to frames whose k-space is known."""
+"""Frames of every kind of Cartesian scan against their known k-space."""
 
 from functools import cache
 
@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from synthetic import acquisitions, coil_maps, header, letter, measured_noise, parsed
 
-from gadgets.stages.accumulate import WAITING, accumulate
+from gadgets.stages.accumulate import MAX_WAITING, accumulate
 from gadgets.stages.coil_compression import compress_coils
 from gadgets.stages.coil_maps import add_coil_maps
 from gadgets.stages.emit import emit
@@ -36,7 +36,7 @@ def frames(scan, **properties):
 
 
 def truth(scan, frame):
-    """Noise-free k-space of a frame, fully sampled."""
+    """Return the noise-free, fully sampled k-space of a frame."""
     idx = frame.header.idx
     images = scan.image if len(scan.contrasts) > 1 else scan.image[None]
     if scan.partitions > 1:
@@ -60,7 +60,7 @@ def test_every_counter_in_every_order(interleaved):
     assert [frame.index for frame in found] == list(range(32))
     for frame in found:
         np.testing.assert_allclose(frame.kspace.array, truth(scan, frame), atol=1e-4)
-        # two averages have half of the variance
+        # two averages halve the variance
         np.testing.assert_allclose(
             measured_noise(frame), scan.noise_covariance / 2, atol=0.1 * 2 / QUIET**2
         )
@@ -70,7 +70,7 @@ def test_every_counter_in_every_order(interleaved):
 @pytest.mark.parametrize("last", [False, True])
 @pytest.mark.parametrize("mode", ["separate", "external"])
 @pytest.mark.parametrize("partitions", [1, 14])
-def test_a_reference_scan_serves_every_frame_of_its_slice(mode, last, partitions):
+def test_reference_scan_calibrates_every_frame_of_its_slice(mode, last, partitions):
     scan = flat() if partitions == 1 else deep()
     axis = "both" if partitions > 1 else "phase"
     thinned = accelerate(
@@ -92,7 +92,7 @@ def test_a_reference_scan_serves_every_frame_of_its_slice(mode, last, partitions
     assert None not in kept.values()
 
 
-def test_embedded_calibration_of_the_first_repetition_serves_the_later_ones():
+def test_embedded_calibration_of_the_first_repetition_calibrates_later_ones():
     scan = flat()
     thinned = accelerate(scan, "equispaced", 2, 12)
     block = thinned.mask.calibration & ~thinned.mask.imaging
@@ -107,7 +107,7 @@ def test_embedded_calibration_of_the_first_repetition_serves_the_later_ones():
     found = list(accumulate(stream(), thinned.header, Properties()))
     assert [counters(frame)[3] for frame in found] == [0, 0, 1, 1, 2, 2]
     for frame in found:
-        if frame.own_calibration:
+        if frame.autocalibrated:
             assert frame.header.idx.repetition == 0
             continue
         lines = thinned.mask.calibration[:, None]
@@ -116,7 +116,7 @@ def test_embedded_calibration_of_the_first_repetition_serves_the_later_ones():
         )
 
 
-def test_coil_maps_are_kept_until_new_calibration_comes():
+def test_coil_maps_are_reused_until_new_calibration_lines():
     image, block = letter(24, 20), range(5, 19)
 
     def reference(scale, repetition):
@@ -131,14 +131,14 @@ def test_coil_maps_are_kept_until_new_calibration_comes():
     scan = [*reference(1, 0), *imaging(0), *imaging(1), *reference(2, 2), *imaging(2), *imaging(3)]
     properties = Properties(device="cpu")
     sorted_ = accumulate(scan, parsed(header(24, 20, mode="separate")), properties)
-    # batch by batch, as the node does
+    # one by one, as in the node
     memo = Memo()
     zero, one, two, three = (next(add_coil_maps([frame], properties, memo)) for frame in sorted_)
     assert zero.calibrated.maps is one.calibrated.maps is not None
     assert two.calibrated.maps is three.calibrated.maps is not zero.calibrated.maps
 
 
-def test_virtual_coils_are_kept_with_the_calibration_and_their_loss_is_told():
+def test_virtual_coils_are_reused_with_the_calibration_and_their_loss_is_an_attribute():
     image, block = letter(24, 20), range(5, 19)
     reference = acquisitions(image, steps=block, noise=1e-3)
     for line in reference:
@@ -166,7 +166,7 @@ def test_virtual_coils_are_kept_with_the_calibration_and_their_loss_is_told():
     assert float(attributes["coil_compression_loss"]) == pytest.approx(first.coil_loss, rel=0.01)
 
 
-def test_a_reference_scan_of_one_slice_serves_its_neighbours():
+def test_reference_scan_of_one_slice_calibrates_its_neighbours():
     image, block = letter(24, 20), range(8, 16)
     reference = acquisitions(image, steps=block, slice=1)
     for line in reference:
@@ -179,20 +179,20 @@ def test_a_reference_scan_of_one_slice_serves_its_neighbours():
         assert all(frame.kspace.calibration.array.any() for frame in found)
 
 
-def test_frames_wait_for_a_late_reference_scan_within_bounds(caplog):
+def test_bounded_number_of_frames_waits_for_a_late_reference_scan(caplog):
     image = letter(24, 20)
     seen = []
 
     def stream():
-        for repetition in range(WAITING + 3):
+        for repetition in range(MAX_WAITING + 3):
             yield from acquisitions(image, steps=range(0, 24, 2), repetition=repetition)
             seen.append(repetition)
 
     found = accumulate(stream(), parsed(header(24, 20, mode="separate")), Properties())
     assert next(found).header.idx.repetition == 0
-    assert len(seen) == WAITING  # and the frame after them
-    assert "while 16 frames waited" in caplog.text
-    assert [frame.index for frame in found] == list(range(1, WAITING + 3))
+    assert len(seen) == MAX_WAITING  # the next frame sends the first
+    assert "No reference scan after 16 frames" in caplog.text
+    assert [frame.index for frame in found] == list(range(1, MAX_WAITING + 3))
 
 
 def test_calibration_over_another_field_of_view():
@@ -216,15 +216,15 @@ def test_calibration_over_another_field_of_view():
     whole = to_kspace((maps * wide)[ny - ny // 2 : ny + ny // 2, nx - nx // 2 : nx + nx // 2])
     measured = frame.kspace.calibration.array.any(axis=(0, 2))
     np.testing.assert_array_equal(np.flatnonzero(measured), range(4, 20))
-    inner = slice(7, 17)  # the change of the field of view smears the ends of the block
+    inner = slice(7, 17)  # resampling smears the ends of the block
     given, whole = frame.kspace.calibration.array[0, inner], whole[inner]
-    scale = np.vdot(given, whole) / np.vdot(given, given)  # which makes no difference to maps
+    scale = np.vdot(given, whole) / np.vdot(given, given)  # irrelevant for coil maps
     assert np.abs(scale.imag) < 0.01 * scale.real
     assert np.abs(scale * given - whole).max() < 0.03 * np.abs(whole).max()
 
 
 @pytest.mark.parametrize("shares", [{"partial_fourier": 0.7}, {"echo": 0.6}])
-def test_what_is_not_measured_stays_zero(shares):
+def test_unsampled_positions_stay_zero(shares):
     scan = SimulatedScan((40, 32), COILS, snr=QUIET, oversampling=1, alternating=True)
     thinned = accelerate(scan, "equispaced", 2, 10, **shares)
     (frame,) = frames(thinned)
@@ -281,7 +281,7 @@ def test_without_last_flags_a_frame_ends_with_its_next_repetition(interleaved):
         assert error < 1e-4
 
 
-def test_interleaved_repetitions_are_not_torn_apart():
+def test_interleaved_repetitions_are_complete_frames():
     scan = SimulatedScan(MATRIX, COILS, repetitions=2, snr=QUIET)
     imaging = list(without_last_flags(r for r in scan if r.center_sample))
     imaging.sort(key=lambda r: r.idx.kspace_encode_step_1)
@@ -291,7 +291,7 @@ def test_interleaved_repetitions_are_not_torn_apart():
         np.testing.assert_allclose(frame.kspace.array, truth(scan, frame), atol=1e-4)
 
 
-def test_lines_after_the_last_one_make_no_frame_of_their_own(caplog):
+def test_lines_after_the_end_of_their_frame_are_ignored(caplog):
     scan = SimulatedScan(MATRIX, COILS, repetitions=2, snr=QUIET)
     readouts = list(scan)
     late = [r for r in readouts if r.center_sample and r.idx.repetition == 0][:2]
@@ -299,7 +299,7 @@ def test_lines_after_the_last_one_make_no_frame_of_their_own(caplog):
     at = next(i for i, r in enumerate(readouts) if r.idx.repetition == 1)
     found = list(accumulate(readouts[:at] + late + readouts[at:], scan.header, Properties()))
     assert [counters(frame)[3] for frame in found] == [0, 1]
-    assert "2 readouts of slice 0, repetition 0 are left out" in caplog.text
+    assert "2 readouts of slice 0, repetition 0 are ignored" in caplog.text
 
 
 def test_duplicate_and_missing_lines():
@@ -316,7 +316,7 @@ def test_duplicate_and_missing_lines():
 
 
 def spoilt(kind):
-    readouts = acquisitions(letter(24, 20), slice=70)  # beyond any limit, which is no harm
+    readouts = acquisitions(letter(24, 20), slice=70)  # beyond its limit, which is harmless
     if kind == "channels":
         readouts[5] = acquisitions(letter(24, 20), coils=2, steps=[5], slice=70, last=False)[0]
     elif kind == "samples":
@@ -329,27 +329,27 @@ def spoilt(kind):
 
 
 @pytest.mark.parametrize(
-    ("kind", "sentence"),
+    ("kind", "reason"),
     [
         ("channels", "a readout has 2 channels, expected 4"),
         ("samples", "a readout reaches beyond the 20 samples of the encoded matrix"),
-        ("space", "its readouts name encoding space 9, the header describes 1"),
+        ("space", "encoding_space_ref is 9, the header describes 1"),
     ],
 )
-def test_flaws_are_told_in_one_sentence_and_no_frame_is_lost(kind, sentence):
+def test_invalid_frames_are_sent_with_the_reason(kind, reason):
     properties = Properties(samples=1, steps=1)
     scan = spoilt(kind) + acquisitions(letter(24, 20), slice=1)
     found = accumulate(scan, parsed(header(24, 20)), properties)
     batches = [list(add_coil_maps([frame], properties, Memo())) for frame in found]
     (bad, classical), (good, sampled) = posterior(batches[:2], properties)
-    assert bad.problem == classical.info.reason == sentence
+    assert bad.problem == classical.info.reason == reason
     assert np.isfinite(classical.mean).all()
     assert np.corrcoef(np.abs(classical.mean[0]).ravel(), letter(24, 20).ravel())[0, 1] > 0.8
     assert good.problem is None
     assert sampled.info.reason is None
 
 
-def test_frames_that_wait_are_sampled_together_whatever_lies_between(monkeypatch, caplog):
+def test_waiting_frames_are_one_batch_despite_other_items_between(monkeypatch, caplog):
     from scoremri_core.recon import reconstruction
 
     calls, reconstruct = [], reconstruction.reconstruct_slices
@@ -376,6 +376,6 @@ def test_frames_that_wait_are_sampled_together_whatever_lies_between(monkeypatch
     assert lines[1].startswith("frame 1 (slice 3 contrast 0 phase 0 repetition 0 set 0): sigma_n ")
     for part in ("R 1.00", "assembly", "coil maps", "sampling"):
         assert part in lines[1]
-    # what three frames took together is told once
+    # the time of the batch is logged once
     assert not any("sampling" in line for line in lines if line != lines[1])
-    assert sum(m.startswith("3 frames together: sampling ") for m in caplog.messages) == 1
+    assert sum(m.startswith("Batch of 3 frames: sampling ") for m in caplog.messages) == 1

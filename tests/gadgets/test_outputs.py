@@ -1,4 +1,4 @@
-"""Images without a prior beside the posterior's: what they are, on which grid, and when."""
+"""Outputs without a prior: zero-filled and classical images."""
 
 import numpy as np
 import pytest
@@ -33,7 +33,7 @@ def made(scan, xml, **properties):
     return pairs, list(emit(pairs, asked))
 
 
-def test_they_are_series_of_their_own_near_the_truth():
+def test_reference_images_are_series_close_to_the_truth():
     truth = letter(*SHAPE)
     lines = list(acquisitions(truth, noise=0.002))
     kept = [
@@ -59,7 +59,7 @@ def test_they_are_series_of_their_own_near_the_truth():
     assert acceleration == pytest.approx(SHAPE[0] / len(kept), rel=1e-3)
 
 
-def test_those_of_a_volume_are_on_its_grid():
+def test_reference_images_of_a_volume_are_on_its_grid():
     scan = SimulatedScan((16, 16), 3, partitions=4, snr=50)
     _, images = made(scan, scan.header, outputs=ALL)
     mean, _, plain, sense = (image.data[0] for image in images)
@@ -70,8 +70,8 @@ def test_those_of_a_volume_are_on_its_grid():
 
 
 @pytest.mark.parametrize("sampler", ["posterior", "none"])
-def test_a_frame_without_samples_has_all_other_outputs(sampler, caplog):
-    """No calibration lines, or no sampler: what is sent says what is missing."""
+def test_frame_without_samples_has_all_other_outputs(sampler, caplog):
+    """Without calibration lines or sampler, `not_sent` lists the missing outputs."""
     lines = range(0, SHAPE[0], 2) if sampler == "posterior" else range(SHAPE[0])
     scan = list(acquisitions(letter(*SHAPE), steps=lines, noise=0.002))
     xml = parsed(header(*SHAPE))
@@ -85,4 +85,4 @@ def test_a_frame_without_samples_has_all_other_outputs(sampler, caplog):
     _, images = made(scan, xml, outputs=("classical",), sampler=sampler)
     assert [image.image_series_index for image in images] == [3]
     _, images = made(scan, xml, outputs=("std",), sampler=sampler)
-    assert [image.image_series_index for image in images] == [1]  # no frame is lost
+    assert [image.image_series_index for image in images] == [1]  # one image for the frame

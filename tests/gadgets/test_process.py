@@ -1,4 +1,4 @@
-"""What a process that is the package's own sets for its threads and its memory."""
+"""Settings of threads and memory of the process."""
 
 import os
 import platform
@@ -8,19 +8,19 @@ from types import SimpleNamespace
 
 import pytest
 
-from gadgets.process import MALLOC, SETTINGS, WAITING, keep_memory, share_cores
+from gadgets.process import MALLOC_VARIABLES, SETTINGS, WAIT_VARIABLES, keep_memory, share_cores
 
 
-@pytest.mark.parametrize("given", [None, *WAITING])
-def test_how_threads_wait_is_set_where_nobody_has(monkeypatch, given):
-    for name in WAITING:
-        monkeypatch.setenv(name, "")  # so that it is put back
+@pytest.mark.parametrize("given", [None, *WAIT_VARIABLES])
+def test_wait_policy_is_set_unless_given(monkeypatch, given):
+    for name in WAIT_VARIABLES:
+        monkeypatch.setenv(name, "")  # restored after the test
         monkeypatch.delenv(name)
     if given:
         monkeypatch.setenv(given, "7")
     share_cores()
     expected = {"OMP_WAIT_POLICY": "PASSIVE"} if given is None else {given: "7"}
-    assert {name: os.environ[name] for name in WAITING if name in os.environ} == expected
+    assert {name: os.environ[name] for name in WAIT_VARIABLES if name in os.environ} == expected
 
 
 @pytest.mark.parametrize(
@@ -34,7 +34,9 @@ def test_how_threads_wait_is_set_where_nobody_has(monkeypatch, given):
         ("", None, None),
     ],
 )
-def test_a_container_has_no_more_threads_than_cores(monkeypatch, tmp_path, quota, given, expected):
+def test_threads_are_limited_to_the_cores_of_a_container(
+    monkeypatch, tmp_path, quota, given, expected
+):
     monkeypatch.setenv("OMP_WAIT_POLICY", "ACTIVE")
     monkeypatch.setenv("OMP_NUM_THREADS", given or "")
     if given is None:
@@ -46,12 +48,12 @@ def test_a_container_has_no_more_threads_than_cores(monkeypatch, tmp_path, quota
     assert os.environ.get("OMP_NUM_THREADS") == expected
 
 
-@pytest.mark.parametrize("given", [None, *MALLOC])
-def test_memory_is_left_to_whoever_has_said_something_of_it(monkeypatch, given):
+@pytest.mark.parametrize("given", [None, *MALLOC_VARIABLES])
+def test_malloc_settings_of_the_environment_are_kept(monkeypatch, given):
     calls = []
     library = SimpleNamespace(mallopt=lambda *given: calls.append(given))
     monkeypatch.setattr("gadgets.process.ctypes.CDLL", lambda _: library)
-    for name in MALLOC:
+    for name in MALLOC_VARIABLES:
         monkeypatch.delenv(name, raising=False)
     if given:
         monkeypatch.setenv(given, "1")
@@ -60,8 +62,8 @@ def test_memory_is_left_to_whoever_has_said_something_of_it(monkeypatch, given):
 
 
 @pytest.mark.skipif("glibc" not in platform.libc_ver(), reason="another C library")
-def test_memory_comes_once():
-    """An array of 16 MiB that is made again has 4096 pages: none of them is new."""
+def test_freed_memory_is_reused():
+    """An array of 16 MiB has 4096 pages, none of which faults again."""
     program = """
 import resource
 import numpy as np
@@ -76,7 +78,9 @@ for _ in range(10):
     np.ones(1 << 21)
 print(faults() - before)
 """
-    environment = {name: value for name, value in os.environ.items() if name not in MALLOC}
+    environment = {
+        name: value for name, value in os.environ.items() if name not in MALLOC_VARIABLES
+    }
     environment["NUMPY_MADVISE_HUGEPAGE"] = "0"
     command = [sys.executable, "-c", program]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)

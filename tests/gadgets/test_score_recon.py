@@ -1,4 +1,4 @@
-"""How the stages of a node wait for one another."""
+"""Turns, outbox and read-ahead of a node."""
 
 import subprocess
 import sys
@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from synthetic import acquisitions, header, letter, parsed
 
-from gadgets.score_recon import _images
+from gadgets.score_recon import images as image_stream
 from gadgets.stages.accumulate import accumulate
 from gadgets.stages.frame import Frame
 from gadgets.stages.properties import Properties
@@ -25,7 +25,7 @@ def frames(count):
     return made
 
 
-def test_turns_are_in_the_order_of_asking():
+def test_turns_are_first_come_first_served():
     turns, order, threads = Turns(), [], []
 
     def wants(name):
@@ -44,18 +44,18 @@ def test_turns_are_in_the_order_of_asking():
     assert turns.waiting == 0
 
 
-def test_frames_go_together_where_nobody_else_waits():
+def test_frames_are_batched_if_no_other_scan_waits():
     batch = ["waveform", *frames(3)]
     assert [len(part) for part in Turns().batches([batch], lambda: None)] == [4]
     alone = Turns().batches([batch], lambda: None, Frame, together=False)
     assert [len(part) for part in alone] == [2, 1, 1]
     batch = ["waveform", *frames(4), "waveform", *frames(2)]
-    few = Turns().batches([batch], lambda: None, Frame, most=2)  # the first one is not kept waiting
+    few = Turns().batches([batch], lambda: None, Frame, most=2)  # the first frame does not wait
     assert [len(part) for part in few] == [2, 2, 3, 1]
 
 
-def test_frames_side_by_side_are_what_they_are_alone(monkeypatch):
-    """On a CPU, without a sampler: in their order, with what came between them, to the last bit."""
+def test_parallel_frames_equal_sequential_ones(monkeypatch):
+    """On a CPU without a sampler, with other items in between, to the last bit."""
     readouts = [r for n in range(6) for r in acquisitions((n + 1) * letter(24, 20), slice=n)]
     properties = Properties(sampler="none", device="cpu")
 
@@ -63,7 +63,7 @@ def test_frames_side_by_side_are_what_they_are_alone(monkeypatch):
         monkeypatch.setattr("scoremri_core.threads.threads", lambda: threads)
         scan = list(accumulate(readouts, parsed(header(24, 20)), properties))
         waiting = [[*scan[:2], "waveform", *scan[2:]]]
-        return list(_images(Turns(), waiting, lambda: None, properties))
+        return list(image_stream(waiting, properties))
 
     for one, other in zip(images(1), images(3), strict=True):
         if isinstance(one, str):
@@ -75,7 +75,7 @@ def test_frames_side_by_side_are_what_they_are_alone(monkeypatch):
     assert kinds == [0, 1, "waveform", 2, 3, 4, 5]
 
 
-def test_on_a_cpu_the_first_image_does_not_wait_for_other_frames(monkeypatch):
+def test_first_image_on_a_cpu_does_not_wait_for_other_frames(monkeypatch):
     from scoremri_core.recon import reconstruction
 
     calls, reconstruct = [], reconstruction.reconstruct_slices
@@ -88,7 +88,7 @@ def test_on_a_cpu_the_first_image_does_not_wait_for_other_frames(monkeypatch):
     scan = [r for n in range(16) for r in acquisitions(letter(24, 20), slice=n)]
     properties = Properties(sampler="none", device="cpu")
     waiting = [list(accumulate(scan, parsed(header(24, 20)), properties))]
-    images = _images(Turns(), waiting, lambda: None, properties)
+    images = image_stream(waiting, properties)
     assert next(images).slice == 0
     assert calls == [1]
     assert [image.slice for image in images] == list(range(1, 16))
@@ -111,10 +111,10 @@ def test_two_scans_alternate():
     for thread in threads:
         thread.join(10)
     last = len(order) - order[::-1].index("b")
-    assert last <= 7  # of 11: after each of its frames, b has waited for at most one of a's
+    assert last <= 7  # of 11: between two frames of b is at most one of a
 
 
-def test_a_turn_ends_where_its_scan_fails():
+def test_turn_ends_if_its_scan_fails():
     turns = Turns()
     parts = turns.batches([frames(1)], lambda: None)
     next(parts)
@@ -123,7 +123,7 @@ def test_a_turn_ends_where_its_scan_fails():
         assert turns.waiting == 0
 
 
-def test_an_outbox_that_is_full_takes_the_rest_of_a_frame_and_no_more():
+def test_full_outbox_accepts_the_rest_of_a_frame_only():
     outbox, made = Outbox(limit=2), []
 
     def images():
@@ -141,7 +141,7 @@ def test_an_outbox_that_is_full_takes_the_rest_of_a_frame_and_no_more():
     assert [*taken] == [(frame, image) for frame in range(3) for image in range(3)][1:]
 
 
-def test_an_outbox_tells_what_filling_it_failed_with_after_what_came_before():
+def test_outbox_raises_the_error_after_the_preceding_items():
     def images():
         yield 1
         raise RuntimeError("out of luck")
@@ -154,7 +154,7 @@ def test_an_outbox_tells_what_filling_it_failed_with_after_what_came_before():
         next(taken)
 
 
-def test_an_outbox_that_nobody_empties_stops_the_work():
+def test_abandoned_outbox_stops_the_computation():
     outbox, stopped = Outbox(limit=1), threading.Event()
 
     def images():
@@ -173,7 +173,7 @@ def test_an_outbox_that_nobody_empties_stops_the_work():
     assert stopped.wait(5)
 
 
-def test_reading_goes_on_until_the_limit_and_says_so(caplog):
+def test_reading_pauses_at_the_limit_with_a_log_message(caplog):
     read = []
 
     def items():
@@ -184,16 +184,16 @@ def test_reading_goes_on_until_the_limit_and_says_so(caplog):
     with caplog.at_level("INFO"):
         batches = read_ahead(items(), limit=4)
         deadline = time.monotonic() + 5
-        while "wait to be computed" not in caplog.text:
+        while "reading is paused" not in caplog.text:
             assert time.monotonic() < deadline
             time.sleep(0.01)
-    assert len(read) == 5  # four wait, one is in hand
+    assert len(read) == 5  # four wait, one is being passed
     got = [*batches]
     assert [number for batch in got for number in batch] == list(range(20))
     assert max(map(len, got)) <= 4
 
 
-def test_what_reading_fails_with_comes_after_what_was_read():
+def test_error_of_reading_follows_the_items_read():
     def items():
         yield 1
         raise ValueError("bad")
@@ -202,26 +202,26 @@ def test_what_reading_fails_with_comes_after_what_was_read():
     got = []
     with pytest.raises(ValueError, match="bad"):
         got.extend(number for batch in batches for number in batch)
-    assert got in ([], [1])  # a generator expression keeps nothing of what it had
+    assert got in ([], [1])  # a generator expression drops its items
 
 
-def test_the_loss_of_the_peer_is_told_at_once():
-    told = []
+def test_loss_of_the_peer_is_reported_at_once():
+    losses = []
 
     def items():
         yield from range(3)
         raise ConnectionError("gone")
 
-    batches = iter(read_ahead(items(), on_loss=told.append))
+    batches = iter(read_ahead(items(), on_loss=losses.append))
     deadline = time.monotonic() + 5
-    while not told:
+    while not losses:
         assert time.monotonic() < deadline
         time.sleep(0.01)
     with pytest.raises(ConnectionError, match="gone"):
         next(batches)
 
 
-def test_a_node_begins_without_what_it_needs_later():
+def test_node_starts_without_heavy_imports():
     stages = "accumulate, buffers, coil_maps, emit, posterior, properties"
     heavy = "torch scipy.sparse matplotlib sigpy numba skimage nibabel cupy"
     code = f"""

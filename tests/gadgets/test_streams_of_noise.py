@@ -1,4 +1,4 @@
-"""Random numbers belong to the node's seed and to the frame, whatever it is sampled with."""
+"""Random numbers depend on the seed of the node and on the frame only."""
 
 import numpy as np
 import pytest
@@ -18,7 +18,7 @@ FIRST = dict.fromkeys(COUNTERS, 0)
 
 
 class Shrinking:
-    """A prior that is quick."""
+    """A fast prior."""
 
     name = "shrinking"
 
@@ -27,10 +27,12 @@ class Shrinking:
 
 
 def sampled(*counters, seed=3):
-    """Samples of one and the same k-space as frames of these counters, sampled together."""
+    """Sample frames of the same k-space with these counters as one batch."""
     properties = Properties(samples=2, steps=3, seed=seed, prior=Shrinking(), device="cpu")
     scan = [
-        r for own in counters for r in acquisitions(letter(24, 20), noise=0.02, **{**FIRST, **own})
+        r
+        for each in counters
+        for r in acquisitions(letter(24, 20), noise=0.02, **{**FIRST, **each})
     ]
     frames = list(accumulate(scan, parsed(XML), properties))
     results = list(posterior([list(add_coil_maps(frames, properties, Memo()))], properties))
@@ -39,7 +41,7 @@ def sampled(*counters, seed=3):
 
 
 @pytest.mark.parametrize("counter", COUNTERS)
-def test_frames_of_the_same_data_err_differently(counter):
+def test_frames_of_the_same_data_have_independent_errors(counter):
     found = [result for _, result in sampled({}, {counter: 1}, {counter: 2})]
     for one, other in ((0, 1), (0, 2), (1, 2)):
         differences = np.abs(found[one].samples - found[other].samples)
@@ -47,15 +49,15 @@ def test_frames_of_the_same_data_err_differently(counter):
     assert len({result.info.seed for result in found}) == 3
 
 
-def test_a_frame_is_sampled_alike_however_it_comes():
-    other, own = {"slice": 1, "repetition": 4}, {"slice": 4, "repetition": 1}
-    (_, alone), (_, late) = sampled(own)[0], sampled(other, {}, own)[2]
+def test_samples_do_not_depend_on_order_or_batch():
+    other, frame = {"slice": 1, "repetition": 4}, {"slice": 4, "repetition": 1}
+    (_, alone), (_, late) = sampled(frame)[0], sampled(other, {}, frame)[2]
     np.testing.assert_array_equal(alone.samples, late.samples)
     assert alone.info.seed == late.info.seed
-    assert sampled(own, seed=4)[0][1].info.seed != alone.info.seed
+    assert sampled(frame, seed=4)[0][1].info.seed != alone.info.seed
 
 
-def test_the_frame_without_counters_has_the_seed_itself_and_both_are_told():
+def test_first_frame_has_the_seed_of_the_node_and_both_are_attributes():
     pairs = sampled({}, {"slice": 7})
     images = list(emit(pairs, Properties(seed=3, outputs=("mean",))))
     assert [image.meta["seed"] for image in images] == ["3", "3"]
@@ -74,7 +76,7 @@ def test_the_frame_without_counters_has_the_seed_itself_and_both_are_told():
 
 
 @pytest.mark.parametrize("seed", [2**44 + 1, 2**62, 2**63 - 1, 2**63, 2**70, -1])
-def test_any_seed_samples(seed):
+def test_any_seed_is_valid(seed):
     for _, result in sampled({}, {"slice": 1}, seed=seed):
         assert result.info.reason is None
         assert 0 <= result.info.seed < 2**63

@@ -1,4 +1,4 @@
-"""K-space comes in whatever unit a scanner counts in: images scale with it."""
+"""Images scale with the units of the k-space."""
 
 from functools import cache
 
@@ -6,18 +6,17 @@ import numpy as np
 import pytest
 from synthetic import acquisitions, header, letter, noise_readout, parsed
 
-from gadgets.score_recon import _images
+from gadgets.score_recon import images as image_stream
 from gadgets.stages.accumulate import accumulate
 from gadgets.stages.properties import Properties
-from gadgets.stream.turns import Turns
 
 SHAPE = (32, 28)
-# squares of these leave the range of float32
+# their squares exceed the range of float32
 FACTORS = [1e-30, 1e-14, 1e14, 1e30]
 
 
 class Shrinking:
-    """A prior that is quick."""
+    """A fast prior."""
 
     name = "shrinking"
 
@@ -28,8 +27,8 @@ class Shrinking:
 @cache
 def images(factor, kind, **properties):
     partitions = 4 if kind == "volume" else 1
-    own = {"samples": 2, "steps": 4, "prior": Shrinking(), "device": "cpu", **properties}
-    node = Properties(**own)
+    defaults = {"samples": 2, "steps": 4, "prior": Shrinking(), "device": "cpu"}
+    node = Properties(**{**defaults, **properties})
     scan = [noise_readout(0.01)] if kind != "estimated" else []
     for z in range(partitions):
         scan += acquisitions(
@@ -38,7 +37,7 @@ def images(factor, kind, **properties):
     for readout in scan:
         readout.data[:] *= np.float32(factor)
     frames = list(accumulate(scan, parsed(header(*SHAPE, ez=partitions)), node))
-    return list(_images(Turns(), [frames], lambda: None, node))
+    return list(image_stream([frames], node))
 
 
 @pytest.mark.parametrize("factor", FACTORS)

@@ -1,4 +1,4 @@
-"""The examples in docstrings are true."""
+"""Examples in docstrings."""
 
 import doctest
 
@@ -10,7 +10,7 @@ from scoremri_core.simulation import masks
 
 
 @pytest.mark.parametrize("module", [annealing, fourier, masks], ids=lambda m: m.__name__)
-def test_examples(module):
+def test_examples_are_correct(module):
     failed, tried = doctest.testmod(module)
     assert tried
     assert not failed

@@ -1,4 +1,4 @@
-"""Whatever a caller has set torch and NumPy to, the image is the same and the settings stay."""
+"""Results do not depend on the caller's settings of torch and NumPy, which do not change."""
 
 import pickle
 import warnings
@@ -62,13 +62,13 @@ SETTINGS = {
 
 
 @pytest.mark.parametrize("setting", SETTINGS)
-def test_settings_of_the_caller_make_no_difference(setting, kspace, plain):
+def test_result_does_not_depend_on_settings_of_the_caller(setting, kspace, plain):
     with SETTINGS[setting]():
-        result = reconstruct(kspace, prior=load_prior("default"), **OPTIONS)
-        again = reconstruct(kspace, **OPTIONS)
-    for found in (result, again):
-        np.testing.assert_array_equal(found.samples, plain.samples)
-    # what was made under a setting works without it
+        loaded = reconstruct(kspace, prior=load_prior("default"), **OPTIONS)
+        named = reconstruct(kspace, **OPTIONS)
+    for result in (loaded, named):
+        np.testing.assert_array_equal(result.samples, plain.samples)
+    # objects cached under a setting work without it
     np.testing.assert_array_equal(reconstruct(kspace, **OPTIONS).samples, plain.samples)
 
 
@@ -84,20 +84,20 @@ def tensors(kspace):
     yield "double", k.to(torch.complex128)
 
 
-def test_tensors_of_any_kind_are_the_values_that_they_show(kspace, plain):
+def test_result_does_not_depend_on_the_kind_of_tensor(kspace, plain):
     for kind, tensor in tensors(kspace):
         result = reconstruct(tensor, **OPTIONS)
         assert not result.mean.requires_grad, kind
         np.testing.assert_array_equal(result.samples.numpy(), plain.samples, err_msg=kind)
     scale = np.abs(kspace).max()
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # torch calls complex32 experimental, once
+        warnings.simplefilter("ignore")  # torch warns once that complex32 is experimental
         half = torch.from_numpy(kspace / scale).to(torch.complex32)
         expected = reconstruct(half.cfloat().numpy(), **OPTIONS)
     np.testing.assert_array_equal(reconstruct(half, **OPTIONS).samples.numpy(), expected.samples)
 
 
-def test_global_random_states_are_left_alone(kspace):
+def test_global_random_states_do_not_change(kspace):
     torch.manual_seed(3)
     np.random.seed(3)  # noqa: NPY002
     before = torch.get_rng_state(), np.random.get_state()[1]  # noqa: NPY002
@@ -107,19 +107,19 @@ def test_global_random_states_are_left_alone(kspace):
     np.testing.assert_array_equal(np.random.get_state()[1], before[1])  # noqa: NPY002
 
 
-def test_a_reconstructor_is_pickled_before_and_after_use(kspace):
-    kept = Reconstructor(**OPTIONS)
-    kept.calibrate(kspace)
-    fresh = pickle.loads(pickle.dumps(kept))
-    expected = kept(kspace)
-    used = pickle.loads(pickle.dumps(kept))
-    for each in (fresh, used):
-        np.testing.assert_array_equal(each(kspace).samples, expected.samples)
-        np.testing.assert_array_equal(each.maps, kept.maps)
+def test_reconstructor_can_be_pickled_before_and_after_use(kspace):
+    original = Reconstructor(**OPTIONS)
+    original.calibrate(kspace)
+    unused = pickle.loads(pickle.dumps(original))
+    expected = original(kspace)
+    used = pickle.loads(pickle.dumps(original))
+    for copy in (unused, used):
+        np.testing.assert_array_equal(copy(kspace).samples, expected.samples)
+        np.testing.assert_array_equal(copy.maps, original.maps)
 
 
 @pytest.mark.parametrize("unit", [2.0**200, 2.0**-200])
-def test_units_beyond_single_precision_give_images_in_double(kspace, plain, unit):
+def test_units_out_of_the_range_of_float32_give_double_precision(kspace, plain, unit):
     result = reconstruct(kspace.astype(complex) * unit, **OPTIONS)
     assert result.info.reason is None
     assert result.mean.dtype == complex

@@ -1,4 +1,4 @@
-"""NumPy's linear algebra is held to one thread while we compute, whichever threads compute."""
+"""The linear algebra of NumPy uses one thread during computations."""
 
 import threading
 
@@ -25,24 +25,24 @@ def two_threads():
         yield
 
 
-def test_it_is_as_it_was_once_the_last_thread_has_left(two_threads):
-    """The one that leaves last is another than the one that came first."""
-    came, go, seen = threading.Event(), threading.Event(), []
+def test_threads_are_restored_when_the_last_thread_leaves(two_threads):
+    """Here the thread that leaves last is not the one that entered first."""
+    entered, leave, seen = threading.Event(), threading.Event(), []
 
     def second():
         with one_thread:
-            came.set()
-            go.wait(10)
+            entered.set()
+            leave.wait(10)
             seen.append(threads())
         seen.append(threads())
 
     other = threading.Thread(target=second)
     with one_thread:
         other.start()
-        assert came.wait(10)
+        assert entered.wait(10)
         assert threads() == {1}
     assert threads() == {1}
-    go.set()
+    leave.set()
     other.join(10)
     assert seen == [{1}, {2}]
     for _ in range(2):
@@ -51,7 +51,7 @@ def test_it_is_as_it_was_once_the_last_thread_has_left(two_threads):
         assert threads() == {2}
 
 
-def test_an_error_gives_the_threads_back(two_threads):
+def test_threads_are_restored_after_an_error(two_threads):
     with pytest.raises(KeyError), one_thread:
         raise KeyError
     assert threads() == {2}

@@ -41,7 +41,7 @@ class NodeConnection(Connection):
         As for `Endpoint`.
     shared : Shared, optional
         State shared by the scans of this process.
-    watch : Watch, optional
+    observer : ScanObserver, optional
         Observer of this scan. Default: that of `shared`.
     embedded : bool, optional
         Whether the peer is the embedded host, which accepts an error at any time.
@@ -60,7 +60,7 @@ class NodeConnection(Connection):
         *,
         stall: float | None = None,
         shared: Any = None,
-        watch: Any = None,
+        observer: Any = None,
         embedded: bool = False,
     ) -> None:
         root = parse(config, "the configuration of the node") if config.strip() else None
@@ -69,7 +69,7 @@ class NodeConnection(Connection):
         self.socket = Endpoint(connected, stall)
         self.readers.update(wire.READERS)
         self.shared = shared
-        self.watch = watch
+        self.observer = observer
         self.embedded = embedded
         self.failure: Exception | None = None  # error reported by a guarded target
 

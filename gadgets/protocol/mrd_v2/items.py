@@ -12,10 +12,10 @@ import numpy as np
 
 from gadgets.protocol.gadgetron.wire import MAX_ITEM
 from scoremri_core.errors import InputError
+from scoremri_core.scans.flags import COUNTERS_AND_AVERAGE
 
 # fields of a readout and of an image with equal names in both versions
-COUNTERS = ("average", "slice", "contrast", "phase", "repetition", "set")
-ENCODING = ("kspace_encode_step_1", "kspace_encode_step_2", *COUNTERS, "segment")
+ENCODING = ("kspace_encode_step_1", "kspace_encode_step_2", *COUNTERS_AND_AVERAGE, "segment")
 READOUT = ("discard_pre", "discard_post", "center_sample", "encoding_space_ref", "scan_counter")
 READOUT_GEOMETRY = ("position", "read_dir", "phase_dir", "slice_dir", "patient_table_position")
 IMAGE_GEOMETRY = {
@@ -121,7 +121,7 @@ def image_v2(mrd: Any, image: ismrmrd.Image) -> Any:
     out = mrd.ImageHeader(image_type=mrd.ImageType(head.image_type))
     out.flags = mrd.ImageFlags(head.flags)
     out.measurement_uid = head.measurement_uid
-    for name in COUNTERS:
+    for name in COUNTERS_AND_AVERAGE:
         setattr(out, name, getattr(head, name))
     for name, other in IMAGE_GEOMETRY.items():
         setattr(out, other, np.array(getattr(head, name), np.float32))

@@ -1,4 +1,4 @@
-"""Fewer virtual coils in place of the array's: less to compute, for a little of the signal."""
+"""Coil compression to virtual coils."""
 
 from __future__ import annotations
 
@@ -14,15 +14,17 @@ from scoremri_core.mri.sampling import measured
 
 @dataclass(frozen=True)
 class CoilCompression:
-    """Virtual coils as combinations of the array's; their noise is not white.
+    """Virtual coils as linear combinations of the coils.
 
     Attributes
     ----------
-    matrix : complex (virtual coil, coil), with orthonormal rows.
-    loss : share of the signal's energy, in units of the noise, that the virtual coils lack.
-    units : complex (virtual coil, virtual coil), that gives what the virtual coils see the norm
-        that it has over the array's.  Where the noise is correlated orthonormal rows alone do not:
-        of two coils with much noise in common it is their difference that they hold.
+    matrix : complex64 array, (virtual coil, coil)
+        With orthonormal rows.
+    loss : float
+        Lost fraction of the signal energy, in units of the noise.
+    units : complex64 array, (virtual coil, virtual coil)
+        Applied after `matrix` to restore the norm of the signal over the coils. Correlated noise
+        requires it, since the rows of `matrix` then favour differences of coils.
     """
 
     matrix: NDArray[np.complex64]
@@ -30,16 +32,25 @@ class CoilCompression:
     units: NDArray[np.complex64]
 
     def compressed(self, kspace: ArrayLike) -> NDArray[np.complex64]:
-        """k-space (coil, ...) of the virtual coils."""
+        """Compress k-space.
+
+        Parameters
+        ----------
+        kspace : complex array, (coil, ...)
+
+        Returns
+        -------
+        complex64 array, (virtual coil, ...)
+        """
         data: NDArray[np.complex64] = np.tensordot(
             self.units @ self.matrix, np.asarray(kspace, np.complex64), axes=1
         )
         return data
 
     def covariance(self, noise_covariance: ArrayLike) -> NDArray[np.complex128]:
-        """Noise covariance of the virtual coils."""
-        wide = self.units.astype(np.complex128) @ self.matrix
-        return np.asarray(wide @ np.asarray(noise_covariance) @ wide.conj().T)
+        """Compute the noise covariance of the virtual coils from that of the coils."""
+        matrix = self.units.astype(np.complex128) @ self.matrix
+        return np.asarray(matrix @ np.asarray(noise_covariance) @ matrix.conj().T)
 
 
 def coil_compression(
@@ -48,26 +59,38 @@ def coil_compression(
     noise_covariance: ArrayLike | None = None,
     mask: NDArray[np.bool_] | None = None,
 ) -> CoilCompression:
-    """Virtual coils that keep as much as possible of the signal, in units of the noise.
-
-    The principal components of the whitened k-space (Buehrer et al., Magn Reson Med 57:1131,
-    2007; Huang et al., Magn Reson Imaging 26:133, 2008).
+    """Compute virtual coils by principal component analysis of whitened k-space.
 
     Parameters
     ----------
-    kspace : complex (coil, ...), zero where not sampled: the calibration lines, or all there is.
-    coils : virtual coils wanted.
-    noise_covariance : (coil, coil), E[n n^H] of the complex noise; None takes it as white and
-        small.
-    mask : bool (...), which samples were measured; None takes those not zero in every coil.
+    kspace : complex array, (coil, ...)
+        Calibration lines or all k-space, zero where not sampled.
+    coils : int
+        Number of virtual coils.
+    noise_covariance : complex array, (coil, coil), optional
+        E[n n^H]. Default: white and negligible.
+    mask : bool array, (...), optional
+        Measured samples. Default: those that are not zero in every coil.
+
+    Returns
+    -------
+    CoilCompression
 
     Raises
     ------
-    InputError : no virtual coil, or more than there are coils.
+    InputError
+        `coils` is below 1 or above the number of coils.
+
+    References
+    ----------
+    .. [1] Buehrer M et al. Array compression for MRI with large coil arrays. Magn Reson Med
+       57:1131-1139 (2007).
+    .. [2] Huang F et al. A software channel compression technique for faster reconstruction with
+       many channels. Magn Reson Imaging 26:133-141 (2008).
     """
     data = np.asarray(kspace, np.complex128)
     if not 1 <= coils <= len(data):
-        raise InputError(f"coils is {coils}: expected 1 to {len(data)}, the channels of the data")
+        raise InputError(f"coils is {coils}: expected 1 to {len(data)}, the number of coils")
     samples = data[:, measured(data, mask)]
     if noise_covariance is None:
         whitening, floor = np.eye(len(data), dtype=np.complex128), 0.0
@@ -76,11 +99,11 @@ def coil_compression(
         floor = 2.0 * samples.shape[1]  # E|n|^2 of whitened noise is 2
     white = whitening @ samples
     energies, components = np.linalg.eigh(white @ white.conj().T)
-    # the strongest, as combinations of the array's coils, on an orthonormal basis of their span
+    # principal components as combinations of the coils, on an orthonormal basis of their span
     kept = components[:, -coils:]
     combinations = kept.conj().T @ whitening
     basis, _ = np.linalg.qr(combinations.conj().T)
-    # signals of the array that whitening makes these of, and their coordinates in such a basis
+    # the same components before whitening, on an orthonormal basis
     _, lengths = np.linalg.qr(np.linalg.solve(whitening, kept))
     units = lengths @ combinations @ basis
     signal = np.clip(energies - floor, 0, None)

@@ -1,47 +1,60 @@
-"""Two sets of coil maps: where they are needed, how they are told apart, where the second fades.
+"""Two sets of coil maps, for objects that alias because the field of view is too small.
 
-Where two parts of the object fold onto each other a pixel has two eigenvectors of eigenvalue 1 (see
-`scoremri_core.mri.coils.maps`).  All functions take NumPy or CuPy arrays, and its module as `xp`.
+Pixels in which two parts of the object overlap have two eigenvectors with eigenvalue 1 (see
+`scoremri_core.mri.coils.espirit`). All functions take NumPy or CuPy arrays, and the module as `xp`.
 """
 
 from __future__ import annotations
 
 from typing import Any
 
-SECOND_EIGENVALUES = (0.7, 0.9)  # weight 0 below, 1 above
-FOLDED_EIGENVALUE = 0.95  # of a second set, where two parts of the object fold
-FOLDED_SHARE = 0.025  # of the object with such a second eigenvalue: above it two sets are needed
-ALIKE = 50  # power of the eigenvalues' ratio that says how alike two sets are
+TAPER = (0.7, 0.9)  # second eigenvalues of weight 0 and 1
+ALIASED_EIGENVALUE = 0.95  # second eigenvalue above which a pixel is aliased
+ALIASED_FRACTION = 0.025  # of the object's pixels, above which two sets are needed
+RATIO_POWER = 50  # of the ratio of eigenvalues, in the weight of the second set
 
 
 def aliases(second: Any, signal: Any) -> Any:
-    """Which slices need a second set, (slice,).
+    """Return which slices are aliased and need a second set.
 
     Parameters
     ----------
-    second : (slice, y, x), second eigenvalues.
-    signal : (slice, y, x), of the object there; zero in the background.
+    second : real array, (slice, y, x)
+        Second eigenvalues.
+    signal : real array, (slice, y, x)
+        Signal of the object, zero in the background.
+
+    Returns
+    -------
+    bool array, (slice,)
     """
-    folded = (second > FOLDED_EIGENVALUE) & (signal > 0)
-    return folded.sum(axis=(1, 2)) > FOLDED_SHARE * (signal > 0).sum(axis=(1, 2))
+    aliased = (second > ALIASED_EIGENVALUE) & (signal > 0)
+    return aliased.sum(axis=(1, 2)) > ALIASED_FRACTION * (signal > 0).sum(axis=(1, 2))
 
 
 def align(maps: Any, values: Any, virtual_coil: Any, xp: Any) -> Any:
-    """Two sets turned within the space that they span, so that they change smoothly in space.
+    """Rotate two sets within their span, so that they vary smoothly in space.
 
-    Where both eigenvalues are near 1, which combinations are the eigenvectors is a matter of the
-    noise and jumps from pixel to pixel, and so would both images.  There set 0 becomes what of
-    the virtual coil lies in the space; where the second eigenvalue is less it hardly turns.
+    If both eigenvalues are close to 1, noise determines the eigenvectors within their span, and
+    they jump between pixels. Set 0 becomes the projection of the virtual coil onto the span; sets
+    with different eigenvalues hardly rotate.
 
     Parameters
     ----------
-    maps : (slice, 2, coil, y, x), orthonormal in each pixel.
-    values : (slice, 2, y, x), their eigenvalues.
-    virtual_coil : (slice, coil).
+    maps : complex array, (slice, 2, coil, y, x)
+        Orthonormal in each pixel.
+    values : real array, (slice, 2, y, x)
+        Eigenvalues.
+    virtual_coil : complex array, (slice, coil)
+    xp : module
+
+    Returns
+    -------
+    complex array, (slice, 2, coil, y, x)
     """
     parts = (maps.conj() * virtual_coil[:, None, :, None, None]).sum(axis=2)
     ratio = xp.maximum(values[:, 1], 0) / xp.maximum(values[:, 0], 1e-6)
-    parts[:, 1] *= ratio**ALIKE
+    parts[:, 1] *= ratio**RATIO_POWER
     length = xp.sqrt((xp.abs(parts) ** 2).sum(axis=1))
     a, b = xp.moveaxis(parts / xp.maximum(length, 1e-6)[:, None], 1, 0)[:, :, None]
     return xp.stack(
@@ -50,6 +63,17 @@ def align(maps: Any, values: Any, virtual_coil: Any, xp: Any) -> Any:
 
 
 def taper(second: Any, xp: Any) -> Any:
-    """Weight of the second set where its eigenvalue is `second`: 1, and 0 where it is too low."""
-    low, high = SECOND_EIGENVALUES
+    """Compute the weight of the second set, 0 to 1, from its eigenvalues.
+
+    Parameters
+    ----------
+    second : real array, (slice, y, x)
+        Second eigenvalues.
+    xp : module
+
+    Returns
+    -------
+    real array, (slice, y, x)
+    """
+    low, high = TAPER
     return xp.clip((second - low) / (high - low), 0, 1)

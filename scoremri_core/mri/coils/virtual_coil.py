@@ -1,6 +1,6 @@
-"""The virtual coil, whose phase is zero by definition: a combination that sees all of the object.
+"""Virtual coil: the combination of coils that is the phase reference of coil maps.
 
-All functions take NumPy or CuPy arrays, and its module as `xp`.
+All functions take NumPy or CuPy arrays, and the module as `xp`.
 """
 
 from __future__ import annotations
@@ -9,18 +9,31 @@ from typing import Any
 
 import numpy as np
 
-GRID = 48  # points per axis at which the virtual coil and folds are sought
-STEPS = 30
-OBJECT = 0.1  # of the signal's 99th percentile: below it is background
+GRID = 48  # pixels per axis used to find the virtual coil and aliases
+STEPS = 30  # fixed-point iterations
+OBJECT = 0.1  # of the signal's 99th percentile: threshold of the object
 
 
 def strides(shape: tuple[int, int]) -> tuple[int, int]:
-    """Those that leave about 48 pixels per axis."""
+    """Return strides (y, x) that leave about 48 pixels per axis."""
     return max(1, shape[0] // GRID), max(1, shape[1] // GRID)
 
 
 def object_signal(block: Any, shape: tuple[int, int], xp: Any) -> Any:
-    """Signal (slice, y, x) of a calibration block at every n-th pixel; zero in the background."""
+    """Compute the low-resolution signal of a calibration block.
+
+    Parameters
+    ----------
+    block : complex array, (slice, coil, y, x)
+    shape : tuple of int, (y, x)
+        Matrix of the image.
+    xp : module
+
+    Returns
+    -------
+    real array, (slice, y, x)
+        0 to 1 at every n-th pixel (see `strides`), zero in the background.
+    """
     to_y, to_x = (
         xp.exp(2j * np.pi / n * (xp.arange(0, n, stride) - n // 2)[:, None] * xp.arange(width))
         for n, stride, width in zip(shape, strides(shape), block.shape[-2:], strict=True)
@@ -31,15 +44,29 @@ def object_signal(block: Any, shape: tuple[int, int], xp: Any) -> Any:
 
 
 def virtual_coil(maps: Any, block: Any, signal: Any, xp: Any) -> Any:
-    """Coil combinations p (slice, coil) that see all of the object, so that its phase is smooth.
+    """Compute the coil combination p with sensitivity everywhere in the object.
 
-    A null of p is a vortex in the phase of maps and image, which no prior takes for anatomy. From
-    the principal component of the calibration data, fixed-point steps towards the minimum of
-    sum_r w(r) |p^H S(r)|^-2 lead away from nulls, w being the signal at low resolution.
+    Nulls of p cause phase singularities in maps and image. Fixed-point steps from the principal
+    component of the calibration data minimise sum_r w(r) |p^H S(r)|^-2, with the low-resolution
+    signal w.
+
+    Parameters
+    ----------
+    maps : complex array, (slice, coil, y, x)
+    block : complex array, (slice, coil, y, x)
+        Calibration region of k-space.
+    signal : real array, (slice, y, x)
+        Result of `object_signal`.
+    xp : module
+
+    Returns
+    -------
+    complex64 array, (slice, coil)
+        Of unit norm.
     """
     flat = block.reshape(*block.shape[:2], -1)
     virtual = xp.linalg.eigh(flat @ flat.conj().swapaxes(1, 2))[1][..., -1]
-    # Eigenvectors carry an arbitrary phase.
+    # fix the arbitrary phase of the eigenvector
     largest = xp.take_along_axis(virtual, xp.abs(virtual).argmax(axis=1)[:, None], axis=1)
     virtual = virtual * (largest.conj() / xp.abs(largest))
 
@@ -55,7 +82,18 @@ def virtual_coil(maps: Any, block: Any, signal: Any, xp: Any) -> Any:
     return virtual.astype(xp.complex64)
 
 
-def referenced(maps: Any, virtual_coil: Any, xp: Any) -> Any:
-    """Maps (slice, set, coil, y, x) whose phase makes the virtual coil real and positive."""
+def reference_phase(maps: Any, virtual_coil: Any, xp: Any) -> Any:
+    """Set the phase of maps so that the virtual coil is real and positive.
+
+    Parameters
+    ----------
+    maps : complex array, (slice, set, coil, y, x)
+    virtual_coil : complex array, (slice, coil)
+    xp : module
+
+    Returns
+    -------
+    complex array, (slice, set, coil, y, x)
+    """
     seen = (maps * virtual_coil.conj()[:, None, :, None, None]).sum(axis=2, keepdims=True)
     return maps * xp.exp(-1j * xp.angle(seen))

@@ -1,15 +1,14 @@
-"""Samples of a scan that hold noise and next to nothing of the object.
+"""Samples of a scan with noise and little signal.
 
-Sharp edges reach the corners of k-space, and many coils need many samples: no place is free of the
-object in every scan. Several are compared, and the quietest is taken, because an object only adds
-power:
+No region of k-space or image is free of signal in every scan, and many coils require many samples.
+Since signal only adds power, the quietest of several regions is used:
 
-- lines far from DC, transformed along the readout, beside the object;
-- the same after a Hann window, which keeps edges of the object from ringing;
+- lines far from DC, transformed along the readout, outside the object;
+- the same after a Hann window, which suppresses Gibbs ringing;
 - the samples farthest from DC, if readouts have gaps;
-- pixels beside the object in a windowed image of the calibration region.
+- pixels outside the object in a windowed image of the calibration region.
 
-Power is measured in units of each coil's noise: a loud coil does not hide the object in the others.
+Power is measured relative to the noise of each coil.
 """
 
 from __future__ import annotations
@@ -23,22 +22,23 @@ from scipy.ndimage import uniform_filter
 from scoremri_core.errors import CalibrationError
 from scoremri_core.mri.fourier import fft
 
-PER_COIL = 8  # samples wanted: eigenvalues of whitened noise are from 0.5 to 2 then
-FEWEST = 256  # samples wanted, however few the coils
-QUIETER = 0.9  # power of a place over that of the one before, for it to be taken instead
-CHANCE = 2.0  # standard errors
-FEWEST_LINES = 12
-AIR = 0.2  # of the columns
-ROLL_OFF = 0.05  # of the columns, where receiver filters may attenuate the noise
-JUMP = 1.15  # in power, from a column to the next louder one, where the object begins
-BLOCK = 64  # samples of k-space
-FAR = 0.02  # of the samples, 4 blocks at least
-FILTERED = 3.0  # sd at the rim of Nyquist's circle over that in the corners beyond it
-WIDEST = 64  # calibration samples along an axis
-NARROWEST = 8
-CORNERS = 0.02  # of the pixels, 2 at least
-FLOOR = 0.2  # quantile of a coil's power that is taken as its noise
-TINY = 1e-30  # of the largest power
+PER_COIL = 8  # samples required, for eigenvalues of whitened noise between 0.5 and 2
+MIN_SAMPLES = 256  # samples required
+QUIETER = 0.95  # power ratio below which another region is used instead
+SURE = 3.0  # standard errors of a significant difference
+CHANCE = 2.0  # standard errors allowed for chance
+MIN_LINES = 12
+AIR = 0.2  # maximum fraction of columns taken as air
+ROLL_OFF = 0.05  # fraction of columns in which receiver filters may attenuate the noise
+JUMP = 1.15  # power ratio of successive columns at which the object begins
+BLOCK = 64  # samples per block of k-space
+FAR = 0.02  # fraction of samples far from DC, at least 4 blocks
+FILTERED = 3.0  # sd inside Nyquist's circle over that beyond it, for filtered corners
+MAX_CALIBRATION = 64  # samples per axis
+MIN_CALIBRATION = 8  # samples per axis
+CORNERS = 0.02  # initial fraction of pixels taken as air, at least 2
+FLOOR = 0.2  # quantile of a coil's power taken as its noise
+TINY = 1e-30  # relative to the largest power
 
 Samples = NDArray[np.complex64]
 Real = NDArray[np.floating]
@@ -47,20 +47,21 @@ Real = NDArray[np.floating]
 def noise_samples(
     kspace: Samples, measured: NDArray[np.bool_], variance: NDArray[np.float64]
 ) -> Samples:
-    """Independent samples of the noise.
+    """Extract independent noise samples from k-space.
 
     Parameters
     ----------
-    kspace : (coil, y, x) complex64
+    kspace : complex64 array, (coil, y, x)
         Centred, with a largest magnitude of about 1.
-    measured : (y, x) bool
-        Which samples were measured, at least one.
-    variance : (y, x) float
-        Noise variance of each sample relative to that wanted, zero where not measured.
+    measured : bool array, (y, x)
+        Measured samples, at least one.
+    variance : float64 array, (y, x)
+        Relative noise variance of each sample, zero where not measured.
 
     Returns
     -------
-    (coil, n) complex64
+    complex64 array, (coil, n)
+        Scaled to relative variance 1.
     """
     best, *others = _candidates(kspace, measured, variance)
     for other in others:
@@ -72,90 +73,93 @@ def noise_samples(
 def _candidates(
     ksp: Samples, measured: NDArray[np.bool_], variance: NDArray[np.float64]
 ) -> Iterator[Samples]:
-    """Samples from each place, first from the one with the fewest artefacts in real scans."""
+    """Yield the samples of each region, the one with the fewest artefacts in real scans first."""
     lines = _whole_lines(measured)
     if lines is None:
         yield _far_samples(ksp, measured, variance)
     else:
-        yield _beside_object(ksp, lines, variance, np.ones(ksp.shape[-1]))
+        yield _outside_object(ksp, lines, variance, np.ones(ksp.shape[-1]))
         common = np.all(measured[lines], axis=0)
-        if common.sum() >= NARROWEST:
-            # after the window every other column is independent
-            yield _beside_object(ksp, lines, variance, _window(common), step=2)
-    from scoremri_core.mri.coils.maps import calibration_extent  # imports `noise` itself
+        if common.sum() >= MIN_CALIBRATION:
+            # the window correlates adjacent columns
+            yield _outside_object(ksp, lines, variance, _window(common), step=2)
+    from scoremri_core.mri.coils.maps import calibration_extent  # circular import
 
     try:
         extent = calibration_extent(measured)
     except CalibrationError:
         return
     rows, columns = (_central(s, n) for s, n in zip(extent, measured.shape, strict=True))
-    if min(rows.stop - rows.start, columns.stop - columns.start) >= NARROWEST:
+    if min(rows.stop - rows.start, columns.stop - columns.start) >= MIN_CALIBRATION:
         yield _corners(ksp[:, rows, columns], variance[rows, columns])
 
 
 def _is_quieter(one: Samples, other: Samples) -> bool:
-    """Whether the coils have less power in one place than in the other, by more than chance."""
+    """Whether the mean power of one region is significantly lower than that of another."""
     levels = [np.log(np.maximum(_power(x).mean(axis=1), TINY)).mean() for x in (one, other)]
-    chance = np.sqrt((1 / one.shape[1] + 1 / other.shape[1]) / len(one))
-    return bool(levels[0] - levels[1] < np.log(QUIETER) - CHANCE * chance)
+    error = np.sqrt((1 / one.shape[1] + 1 / other.shape[1]) / len(one))
+    return bool(levels[0] - levels[1] < np.log(QUIETER) - SURE * error)
 
 
 def _whole_lines(measured: NDArray[np.bool_]) -> NDArray[np.intp] | None:
-    """Lines sampled without gaps, those farthest from DC first; None where readouts have gaps."""
+    """Find complete lines, in order of distance from DC; None if readouts have gaps."""
     ny, nx = measured.shape
     count = measured.sum(axis=1)
     whole = np.flatnonzero(count >= max(0.9 * count.max(), nx / 2))
     first = measured[whole].argmax(axis=1)
     last = nx - measured[whole, ::-1].argmax(axis=1)
     gap_free = last - first == count[whole]
-    if gap_free.sum() < 8 or gap_free.mean() < 0.9:
+    if nx < MIN_CALIBRATION or gap_free.sum() < 8 or gap_free.mean() < 0.9:
         return None
     whole = whole[gap_free]
     return whole[np.argsort(-np.abs(whole - ny // 2), kind="stable")]
 
 
-def _beside_object(
+def _outside_object(
     ksp: Samples,
     lines: NDArray[np.intp],
     variance: NDArray[np.float64],
     window: NDArray[np.float64],
     step: int = 1,
 ) -> Samples:
-    """The columns beside the object of lines far from DC, transformed along the readout.
+    """Columns outside the object in lines far from DC, transformed along the readout.
 
-    The columns are chosen by the lines near DC, so that none is chosen because it is quiet by
-    chance. Lines nearer DC are added if the samples are too few for the coils.
+    The columns are selected on the lines near DC, to avoid selection bias. Lines closer to DC are
+    added if there are too few samples for the coils.
     """
     weight = window / np.sqrt(np.mean(window**2 * variance[lines], axis=1, keepdims=True))
-    # uncentred: neither the phase nor the order of columns matters
+    # without centring, since phase and order of columns do not matter
     hybrid = fft(ksp[:, lines] * weight.astype(np.float32), (-1,), inverse=True)[..., ::step]
     power = _power(hybrid)
-    far = min(max(FEWEST_LINES, len(lines) // 4), len(lines) - 4)
+    far = min(max(MIN_LINES, len(lines) // 4), len(lines) - 4)
     air = _air(power[:, far:], PER_COIL * len(ksp) // len(lines))
     rows = _quiet_rows(power[:, :, air], far)
     return hybrid[:, rows][:, :, air].reshape(len(ksp), -1)
 
 
 def _air(power: Real, wanted: int) -> NDArray[np.intp]:
-    """The quietest columns of power (coil, line, column), until the object begins."""
+    """Select the quietest columns of power (coil, line, column), up to the object.
+
+    The very quietest are left out: receiver filters may attenuate their noise.
+    """
     coils, lines, columns = power.shape
     level = _over_floor(power.mean(axis=1))
     order = np.argsort(level, kind="stable")
-    least = max(int(ROLL_OFF * columns), 2)
-    most = max(int(AIR * columns), min(wanted, columns // 2), least)
+    skipped = max(int(ROLL_OFF * columns), 2)
+    most = max(int(AIR * columns), min(wanted, columns // 2), 2 * skipped)
     jump = JUMP + CHANCE / np.sqrt(coils * lines)
-    louder = level[order[least:most]] > jump * level[order[least - 1 : most - 1]]
-    count = least + (int(louder.argmax()) if louder.any() else len(louder))
-    return order[least if count >= 2 * least else 0 : count]
+    louder = level[order[2 * skipped : most]] > jump * level[order[2 * skipped - 1 : most - 1]]
+    count = 2 * skipped + (int(louder.argmax()) if louder.any() else len(louder))
+    return order[skipped:count]
 
 
 def _far_samples(
     ksp: Samples, measured: NDArray[np.bool_], variance: NDArray[np.float64]
 ) -> Samples:
-    """The measured samples farthest from DC, in blocks.
+    """Measured samples farthest from DC, in blocks.
 
-    The corners beyond Nyquist's circle are left out if they are far quieter than its rim: a
-    filtered or interpolated image has no noise there.
+    The corners beyond Nyquist's circle are excluded if they are far quieter than its rim, as in
+    filtered or interpolated images.
     """
     y, x = ((np.arange(n) - n // 2) / (n / 2) for n in measured.shape)
     radius = np.hypot(y[:, None], x)[measured]
@@ -171,9 +175,9 @@ def _far_samples(
 
 
 def _quiet_rows(power: Real, far: int) -> NDArray[np.intp]:
-    """The first `far` rows of power (coil, row, sample), and others as quiet if more are needed."""
+    """Select the first `far` rows of power (coil, row, sample) and equally quiet ones."""
     coils, _, size = power.shape
-    wanted = -(-max(PER_COIL * coils, FEWEST) // size)
+    wanted = -(-max(PER_COIL * coils, MIN_SAMPLES) // size)
     floor = np.maximum(power[:, :far].mean(axis=(1, 2), keepdims=True), TINY)
     level = (power[:, far:] / floor).mean(axis=(0, 2))
     quiet = far + np.flatnonzero(level < 1 + CHANCE / np.sqrt(coils * size))
@@ -181,9 +185,9 @@ def _quiet_rows(power: Real, far: int) -> NDArray[np.intp]:
 
 
 def _corners(block: Samples, variance: NDArray[np.float64]) -> Samples:
-    """Pixels beside the object in the windowed image of a calibration region.
+    """Pixels outside the object in the windowed image of a calibration region.
 
-    Every other pixel along each axis, which are independent after the window.
+    Uses every other pixel along each axis, since the window correlates adjacent ones.
     """
     window = np.outer(*(_window(np.ones(n, bool)) for n in variance.shape))
     window /= np.sqrt(np.mean(window**2 * variance))
@@ -191,7 +195,7 @@ def _corners(block: Samples, variance: NDArray[np.float64]) -> Samples:
     level = uniform_filter(_over_floor(_power(image)), 3, mode="wrap")[::2, ::2].ravel()
     order = np.argsort(level, kind="stable")
     # half of the 9 pixels are independent
-    limit = 1.25 + CHANCE / np.sqrt(4.5 * len(block))
+    limit = 1.25 + SURE / np.sqrt(4.5 * len(block))
     count, more = 0, max(int(CORNERS * level.size), 2)
     while more > count:
         count = more
@@ -200,7 +204,7 @@ def _corners(block: Samples, variance: NDArray[np.float64]) -> Samples:
 
 
 def _over_floor(power: Real) -> Real:
-    """Power (coil, ...) in units of each coil's noise, averaged over the coils."""
+    """Mean over coils of power (coil, ...) relative to the noise of the coil."""
     floor = np.quantile(power.reshape(len(power), -1), FLOOR, axis=1)
     level: Real = np.mean(power / np.maximum(floor, TINY).reshape(-1, *[1] * (power.ndim - 1)), 0)
     return level
@@ -219,6 +223,6 @@ def _window(inside: NDArray[np.bool_]) -> NDArray[np.float64]:
 
 
 def _central(extent: slice, n: int) -> slice:
-    """At most `WIDEST` samples of an extent, about the centre n // 2."""
-    start = max(extent.start, min(n // 2 - WIDEST // 2, extent.stop - WIDEST))
-    return slice(start, min(start + WIDEST, extent.stop))
+    """Limit an extent to `MAX_CALIBRATION` samples around the centre n // 2."""
+    start = max(extent.start, min(n // 2 - MAX_CALIBRATION // 2, extent.stop - MAX_CALIBRATION))
+    return slice(start, min(start + MAX_CALIBRATION, extent.stop))

@@ -1,1 +1,1 @@
-"""Formats of raw data: each is read as an ISMRMRD scan, one file a format."""
+"""Raw-data formats, one per file; each is read as an ISMRMRD scan."""

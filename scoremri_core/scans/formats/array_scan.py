@@ -1,4 +1,4 @@
-"""ISMRMRD acquisitions made of arrays of k-space."""
+"""ISMRMRD scans from arrays of k-space."""
 
 from __future__ import annotations
 
@@ -21,29 +21,30 @@ from scoremri_core.scans.formats.geometry import Geometry
 
 FIRST_IN_SLICE = flag_bits(ismrmrd.ACQ_FIRST_IN_SLICE)
 LAST_IN_MEASUREMENT = flag_bits(ismrmrd.ACQ_LAST_IN_MEASUREMENT)
-MIN_CALIBRATION = 4  # lines in a row around the centre; fewer are there by chance
+MIN_CALIBRATION = 4  # contiguous lines around the centre; fewer occur by chance
 
 Plane = Callable[[int, int, int], npt.NDArray[Any]]
 
 
 @dataclass(frozen=True)
 class ArrayScan:
-    """A scan whose acquisitions are made as they are read; see `scoremri_core.scans.files.Scan`.
+    """Scan whose acquisitions are made of arrays as they are read, with the methods of `Scan`.
 
     Attributes
     ----------
-    name : where it comes from, for messages
-    header : the parsed ISMRMRD header
+    name : str
+        Source, for messages.
+    header : ismrmrdHeader
     """
 
     name: str
-    header: Any
+    header: xsd.ismrmrdHeader
     _heads: npt.NDArray[Any]
     _readout: Callable[[int], npt.NDArray[Any]]  # number of an acquisition to (coil, sample)
 
     @property
     def header_xml(self) -> str:
-        """The header as text."""
+        """ISMRMRD header as text."""
         return undeclared(xsd.ToXML(self.header))
 
     def __len__(self) -> int:
@@ -51,53 +52,66 @@ class ArrayScan:
         return len(self._heads)
 
     def heads(self) -> npt.NDArray[Any]:
-        """Headers of all acquisitions."""
+        """Return the headers of all acquisitions as a structured array."""
         return self._heads.copy()
 
     def waveforms(self) -> Iterator[ismrmrd.Waveform]:
-        """None of these formats holds any that is read here."""
+        """Yield no waveforms, which these formats do not have."""
         yield from ()
 
     def __iter__(self) -> Iterator[ismrmrd.Acquisition]:
-        """Make the acquisitions in their order."""
+        """Yield the acquisitions."""
         for index, head in enumerate(self._heads):
             data = np.ascontiguousarray(self._readout(index), np.complex64)
             yield ismrmrd.Acquisition(head.tobytes(), data)
 
 
 def scan_of(
-    name: str, shape: tuple[int, ...], plane: Plane, geometry: Geometry, header: Any = None
+    name: str,
+    shape: tuple[int, ...],
+    plane: Plane,
+    geometry: Geometry,
+    header: xsd.ismrmrdHeader | None = None,
 ) -> ArrayScan:
-    """A scan of k-space that lies in arrays.
+    """Make a scan of k-space in arrays.
 
-    Lines that are zero in every coil were not measured.  Where some were not, the lines without a
-    gap around the centre are flagged as calibration, and the acceleration outside is told.
+    Lines that are zero in every coil are not sampled. In an undersampled scan, the contiguous lines
+    around the centre are flagged as calibration, and the header has the acceleration of the others.
 
     Parameters
     ----------
-    name : for messages
-    shape : (repetition, contrast, slice, coil, z, y, x), DC at index n // 2 of z, y and x
-    plane : repetition, contrast and slice to complex k-space (coil, z, y, x)
-    geometry : of the encoded space
-    header : ISMRMRD header that says more of the scan; its first encoding is replaced
+    name : str
+        For messages.
+    shape : tuple of int
+        (repetition, contrast, slice, coil, z, y, x), DC at index n // 2 of z, y and x.
+    plane : callable
+        Of repetition, contrast and slice; returns complex k-space (coil, z, y, x).
+    geometry : Geometry
+        Of the encoded space.
+    header : ismrmrdHeader, optional
+        Its first encoding is replaced. Default: made of `geometry`.
+
+    Returns
+    -------
+    ArrayScan
 
     Raises
     ------
     InputError
-        Where the arrays are empty, hold nothing but zeros, or are no k-space (`check_centred`).
+        The arrays are empty, zero or not centred k-space (`check_centred`).
     """
     repetitions, contrasts, slices, coils, nz, ny, nx = shape
     if coils > 1024 or min(shape) < 1:
-        raise InputError(f"{name}: {coils} coils, matrix {nx} x {ny} x {nz}: is no k-space")
-    kept = lru_cache(maxsize=1)(plane)
+        raise InputError(f"{name}: {coils} coils, matrix {nx} x {ny} x {nz}: not k-space")
+    cached = lru_cache(maxsize=1)(plane)
     frames = np.indices((repetitions, contrasts, slices)).reshape(3, -1).T
-    acquired = np.array([np.any(kept(*frame) != 0, axis=(0, 3)) for frame in frames.tolist()])
+    acquired = np.array([np.any(cached(*frame) != 0, axis=(0, 3)) for frame in frames.tolist()])
     acquired = acquired.reshape(len(frames), nz, ny)
     if not acquired.any():
-        raise InputError(f"{name}: its k-space holds nothing but zeros")
-    check_centred(name, kept(*frames[acquired.any(axis=(1, 2)).argmax()].tolist()))
-    together = np.asarray(acquired.any(axis=0))
-    calibration, factor = pattern(together)
+        raise InputError(f"{name}: all k-space is zero")
+    check_centred(name, cached(*frames[acquired.any(axis=(1, 2)).argmax()].tolist()))
+    in_any_frame = np.asarray(acquired.any(axis=0))
+    calibration, factor = pattern(in_any_frame)
 
     frame, z, y = np.nonzero(acquired)
     heads = np.zeros(len(y), acquisition_header_dtype)
@@ -121,22 +135,31 @@ def scan_of(
     heads["flags"][np.append(starts[1:] - 1, len(frame) - 1)] |= np.uint64(LAST_IN_SLICE)
     heads["flags"][-1] |= np.uint64(LAST_IN_MEASUREMENT)
 
-    header = header if header is not None else geometry.described(coils)
-    header.encoding = [_encoding(shape, geometry, together, factor)]
+    header = header if header is not None else geometry.to_header(coils)
+    header.encoding = [_encoding(shape, geometry, in_any_frame, factor)]
 
     def readout(index: int) -> npt.NDArray[Any]:
-        where = heads["idx"][index]
-        counters = (int(where[c]) for c in ("repetition", "contrast", "slice"))
-        return kept(*counters)[:, z[index], y[index]]
+        idx = heads["idx"][index]
+        counters = (int(idx[c]) for c in ("repetition", "contrast", "slice"))
+        return cached(*counters)[:, z[index], y[index]]
 
     return ArrayScan(name, header, heads, readout)
 
 
 def pattern(acquired: npt.NDArray[np.bool_]) -> tuple[npt.NDArray[np.bool_], tuple[int, int]]:
-    """Calibration lines (z, y) of those that were acquired, and the acceleration of y and of z.
+    """Find calibration lines and acceleration of a sampling pattern.
 
-    The calibration is the block without a gap around the centre, none where all is acquired
-    between the first and the last line.
+    Parameters
+    ----------
+    acquired : bool array, (z, y)
+
+    Returns
+    -------
+    calibration : bool array, (z, y)
+        Contiguous block around the centre; empty if all lines from the first to the last are
+        acquired.
+    factors : tuple of int
+        Acceleration of y and z.
     """
     nz, ny = acquired.shape
     calibration = np.zeros_like(acquired)
@@ -152,23 +175,23 @@ def pattern(acquired: npt.NDArray[np.bool_]) -> tuple[npt.NDArray[np.bool_], tup
     factor = max(1, round(outside.sum() / max(1, (acquired[box] & outside).sum())))
     if nz == 1 or rows[_span(rows)].mean() == columns[_span(columns)].mean() == 1:
         return calibration, (factor, 1)
-    # a lattice that leaves out whole lines, or whole partitions
+    # a lattice of whole lines or partitions
     z = max(1, round(len(_span(rows)) / rows.sum()))
     return calibration, (max(1, round(factor / z)), z)
 
 
-def acceleration(y: int, z: int) -> Any:
-    """Acceleration factors of both phase-encode directions, as the header has them."""
+def acceleration(y: int, z: int) -> xsd.accelerationFactorType:
+    """Make the header element of the acceleration factors."""
     return xsd.accelerationFactorType(kspace_encoding_step_1=y, kspace_encoding_step_2=z)
 
 
 def _span(acquired: npt.NDArray[np.bool_]) -> npt.NDArray[Any]:
-    there = np.flatnonzero(acquired)
-    return np.arange(there[0], there[-1] + 1)
+    indices = np.flatnonzero(acquired)
+    return np.arange(indices[0], indices[-1] + 1)
 
 
 def _run(acquired: npt.NDArray[np.bool_], center: int) -> slice:
-    """The part without a gap around the centre; empty where the centre is missing."""
+    """Return the contiguous range around the centre; empty if the centre is not acquired."""
     gaps = np.flatnonzero(~acquired)
     start = int(gaps[gaps < center].max(initial=-1)) + 1
     stop = int(gaps[gaps >= center].min(initial=len(acquired)))
@@ -195,10 +218,10 @@ def _encoding(
             fieldOfView_mm=xsd.fieldOfViewMm(**dict(zip("xyz", fov, strict=True))),
         )
 
-    def steps(there: npt.NDArray[np.bool_]) -> Any:
-        span = _span(there)
+    def steps(lines: npt.NDArray[np.bool_]) -> Any:
+        span = _span(lines)
         first, last = int(span[0]), int(span[-1])
-        center = min(max(len(there) // 2, first), last)
+        center = min(max(len(lines) // 2, first), last)
         return xsd.limitType(minimum=first, maximum=last, center=center)
 
     def counted(count: int) -> Any:

@@ -1,4 +1,4 @@
-"""The HDF5 files of the fastMRI data set: k-space with an ISMRMRD header beside it."""
+"""HDF5 files of the fastMRI data set: k-space with an ISMRMRD header."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from ismrmrd.xsd import ismrmrdHeader
 
 from scoremri_core.errors import InputError
 from scoremri_core.paths import PathLike
@@ -22,15 +23,32 @@ logger = logging.getLogger(__name__)
 
 
 @contextmanager
-def open_made(path: PathLike) -> Iterator[ArrayScan]:
-    """Open `kspace`, (slice, coil, readout, phase), or (slice, readout, phase) of a single coil.
+def open_array_scan(path: PathLike) -> Iterator[ArrayScan]:
+    """Open a file with `kspace`, (slice, coil, readout, phase) or (slice, readout, phase).
 
-    The readout is the axis of the header's encoded x, the last but one in fastMRI's own files.
-    Zero-filled lines, and those that a dataset `mask` leaves out, were not measured.  The files
-    say nothing of position and directions: those are nominal.  Other data sets of this layout have
-    headers of which some sections are not valid ISMRMRD: these are not used.
+    The readout is the axis with the size of the encoded x, the last but one in fastMRI files.
+    Lines that are zero or excluded by a dataset `mask` are not sampled. Positions and directions
+    are nominal, as the files have none. Invalid sections of the header, which some data sets of
+    this layout have, are ignored.
 
-    Source: Zbontar et al. 2018, arXiv:1811.08839; Lyu et al. 2023, doi:10.1038/s41597-023-02181-4.
+    Parameters
+    ----------
+    path : path-like
+
+    Yields
+    ------
+    ArrayScan
+
+    Raises
+    ------
+    InputError
+        `kspace` or `mask` has another shape, or the encoding is invalid.
+
+    References
+    ----------
+    .. [1] Zbontar J et al. fastMRI: an open dataset and benchmarks for accelerated MRI.
+       arXiv:1811.08839 (2018).
+    .. [2] Lyu M et al. M4Raw. Sci Data 10:264 (2023). doi:10.1038/s41597-023-02181-4.
     """
     with open_hdf5(path) as file:
         kspace = file["kspace"]
@@ -46,17 +64,17 @@ def open_made(path: PathLike) -> Iterator[ArrayScan]:
         if header and header.encoding:
             size, geometry = _geometry(header, f"{path}, 'ismrmrd_header'")
         else:
-            logger.warning("%s: no encoding in an 'ismrmrd_header': pixels of 1 mm are taken", path)
+            logger.warning("%s: no encoding in 'ismrmrd_header', assuming pixels of 1 mm", path)
         slices, (rows, columns) = kspace.shape[0], kspace.shape[-2:]
         phase_first = size is not None and rows != size[0] and columns == size[0]
         nx, ny = (columns, rows) if phase_first else (rows, columns)
         coils = kspace.shape[1] if kspace.ndim == 4 else 1
-        kept = _mask(path, file, ny)
+        mask = _mask(path, file, ny)
 
         def plane(_repetition: int, _contrast: int, number: int) -> npt.NDArray[Any]:
-            own = np.asarray(kspace[number]).reshape(coils, rows, columns)
-            lines = own if phase_first else own.swapaxes(1, 2)
-            return (lines if kept is None else lines * kept[:, None])[:, None]
+            slice_ = np.asarray(kspace[number]).reshape(coils, rows, columns)
+            lines = slice_ if phase_first else slice_.swapaxes(1, 2)
+            return (lines if mask is None else lines * mask[:, None])[:, None]
 
         shape = (1, 1, slices, coils, 1, ny, nx)
         yield scan_of(str(path), shape, plane, geometry or nominal(ny, nx), header)
@@ -67,12 +85,12 @@ def _mask(path: PathLike, file: Any, lines: int) -> npt.NDArray[Any] | None:
         return None
     mask = np.ravel(file["mask"][()])
     if len(mask) != lines:
-        raise InputError(f"{path}: 'mask' has {len(mask)} entries, expected {lines}, one a line")
+        raise InputError(f"{path}: 'mask' has {len(mask)} entries, expected {lines}, one per line")
     return mask != 0
 
 
-def _geometry(header: Any, name: str) -> tuple[tuple[int, int], Geometry]:
-    """Encoded matrix (x, y), and geometry, of a header."""
+def _geometry(header: ismrmrdHeader, name: str) -> tuple[tuple[int, int], Geometry]:
+    """Return the encoded matrix (x, y) and the geometry of a header."""
     try:
         encodings(header)
     except InputError as error:

@@ -1,4 +1,4 @@
-"""Where an array of k-space lies in space, and the side-car that says so."""
+"""Geometry of an array of k-space, and its side-car file."""
 
 from __future__ import annotations
 
@@ -14,29 +14,37 @@ from ismrmrd import xsd
 
 from scoremri_core.errors import InputError
 from scoremri_core.scans.directions import FIELDS, pixel_directions
+from scoremri_core.scans.flags import imaging_lines
 
 Triple = tuple[float, float, float]
 SUFFIXES = (".json", ".yaml", ".yml")
-LARMOR = 42_577_478.5  # Hz per tesla, of hydrogen
+LARMOR = 42_577_478.5  # Hz/T, of 1H
 
 
 @dataclass(frozen=True)
 class Geometry:
-    """Of an encoded space; lengths in mm, directions in the patient's LPS coordinates.
+    """Geometry of an encoded space, lengths in mm, LPS coordinates.
 
     Attributes
     ----------
-    field_of_view : (x, y, z), readout oversampling included; z is the thickness of a slice, or
-        of the slab.
-    oversampling : of the readout.
-    recon_matrix, recon_field_of_view : (x, y, z) of the image; None without oversampling, all
-        else as encoded.
-    position : of the centre of the first slice, or of the slab.
-    slice_spacing : from the centre of one slice to that of the next; None is their thickness.
-    read_dir, phase_dir, slice_dir : along which x, y and the slices increase.
-    sample_time_us : between two samples of a readout, 0 where not known.
-    field_strength_T : None where not known.
-    protocol : name of the protocol.
+    field_of_view : tuple of float
+        (x, y, z), with readout oversampling; z is the thickness of a slice or slab.
+    oversampling : float
+        Of the readout.
+    recon_matrix, recon_field_of_view : tuple or None
+        (x, y, z) of the image. None: as encoded, without readout oversampling.
+    position : tuple of float
+        Centre of the first slice, or of the slab.
+    slice_spacing : float or None
+        Distance of slice centres; None: slice thickness.
+    read_dir, phase_dir, slice_dir : tuple of float
+        Directions of increasing x, y and slice.
+    sample_time_us : float
+        Dwell time; 0: unknown.
+    field_strength_T : float or None
+        None: unknown.
+    protocol : str or None
+        Name of the protocol.
     """
 
     field_of_view: Triple
@@ -53,14 +61,14 @@ class Geometry:
     protocol: str | None = None
 
     def positions(self, slices: int) -> npt.NDArray[np.float64]:
-        """Centre of each slice (slice, 3)."""
+        """Return the centres of the slices, (slice, 3)."""
         spacing = self.field_of_view[2] if self.slice_spacing is None else self.slice_spacing
         steps = np.arange(slices)[:, None] * spacing * np.array(self.slice_dir)
-        there: npt.NDArray[np.float64] = np.array(self.position) + steps
-        return there
+        centres: npt.NDArray[np.float64] = np.array(self.position) + steps
+        return centres
 
-    def described(self, coils: int) -> Any:
-        """An ISMRMRD header without an encoding."""
+    def to_header(self, coils: int) -> xsd.ismrmrdHeader:
+        """Make an ISMRMRD header without encoding."""
         strength = self.field_strength_T
         return xsd.ismrmrdHeader(
             measurementInformation=xsd.measurementInformationType(
@@ -77,39 +85,49 @@ class Geometry:
 
 
 def nominal(ny: int, nx: int) -> Geometry:
-    """Pixels of 1 mm: what is taken where nothing is known."""
+    """Return the geometry of pixels of 1 mm, for data of unknown geometry."""
     return Geometry((float(nx), float(ny), 5.0))
 
 
 def find_sidecar(path: Path) -> Path | None:
-    """The side-car beside an array: the same name that ends with .json, .yaml or .yml."""
+    """Find the side-car of an array: same name with suffix .json, .yaml or .yml."""
     candidates = (path.with_suffix(suffix) for suffix in SUFFIXES)
     return next((candidate for candidate in candidates if candidate.is_file()), None)
 
 
 def read_sidecar(path: Path) -> tuple[Geometry, tuple[str, ...] | None]:
-    """Geometry, and the axes of the array where the side-car names them.
+    """Read a side-car.
+
+    Parameters
+    ----------
+    path : Path
+
+    Returns
+    -------
+    geometry : Geometry
+    axes : tuple of str or None
+        Names of the axes of the array, if given.
 
     Raises
     ------
     InputError
-        Where it is not readable, or a value is not what is expected of it.
+        The file is not readable, or a value is invalid.
     """
     document = _load(path)
     if not isinstance(document, dict):
-        raise InputError(f"{path}: expected names and their values")
+        raise InputError(f"{path}: expected a mapping of names to values")
     axes = document.pop("axes", None)
     known = {field.name for field in fields(Geometry)}
     if unknown := sorted(set(document) - known):
         raise InputError(
-            f"{path}: '{unknown[0]}' is not known: known are axes, {', '.join(sorted(known))}"
+            f"{path}: unknown name '{unknown[0]}': known are axes, {', '.join(sorted(known))}"
         )
     if "field_of_view" not in document:
         raise InputError(f"{path}: 'field_of_view' is missing: expected [x, y, z] in mm")
-    geometry = Geometry(**{name: _checked(path, name, own) for name, own in document.items()})
+    geometry = Geometry(**{n: _checked(path, n, value) for n, value in document.items()})
     if not _orthonormal(geometry):
         raise InputError(
-            f"{path}: read_dir, phase_dir and slice_dir: expected unit vectors at right angles"
+            f"{path}: read_dir, phase_dir and slice_dir: expected orthogonal unit vectors"
         )
     if axes is not None and not (
         isinstance(axes, list) and all(isinstance(axis, str) for axis in axes)
@@ -119,47 +137,55 @@ def read_sidecar(path: Path) -> tuple[Geometry, tuple[str, ...] | None]:
 
 
 def sidecar_text(geometry: Geometry, axes: tuple[str, ...]) -> str:
-    """What `read_sidecar` reads, as JSON."""
-    known = {name: own for name, own in asdict(geometry).items() if own is not None}
+    """Return the JSON text of a side-car."""
+    known = {name: value for name, value in asdict(geometry).items() if value is not None}
     return json.dumps({"axes": axes} | known, indent=1) + "\n"
 
 
 def geometry_of(scan: Any, slices: int) -> Geometry:
-    """Geometry of the images of a scan, without readout oversampling.
+    """Derive the geometry of the images of a scan, without readout oversampling.
+
+    Parameters
+    ----------
+    scan : Readable
+    slices : int
+        Expected number of slices.
+
+    Returns
+    -------
+    Geometry
 
     Raises
     ------
     InputError
-        Where its slices are not parallel, or not evenly spaced.
+        The slices are not parallel or not evenly spaced.
     """
-    from scoremri_core.scans.flags import imaging_lines
-
     space = scan.header.encoding[0].encodedSpace
     recon = scan.header.encoding[0].reconSpace
     heads = scan.heads()
     heads = heads[imaging_lines(heads)]
     numbers = np.unique(heads["idx"]["slice"])
     if len(numbers) != slices:
-        raise InputError(f"{scan.name}: {slices} slices, of which the counters know {len(numbers)}")
+        raise InputError(f"{scan.name}: {len(numbers)} slice counters, expected {slices}")
     first = [heads[heads["idx"]["slice"] == number][0] for number in numbers]
-    places = np.array([head["position"] for head in first], float)
+    positions = np.array([head["position"] for head in first], float)
     normal = np.array(first[0]["slice_dir"], float)
     spacing = None
     if slices > 1:
-        steps = np.diff(places, axis=0)
+        steps = np.diff(positions, axis=0)
         spacing = float(np.mean(steps @ normal))
         same = all(np.allclose(head["slice_dir"], normal, atol=1e-4) for head in first)
         if not same or not np.allclose(steps, spacing * normal, atol=0.01):
-            raise InputError(f"{scan.name}: its slices are not parallel and evenly spaced")
+            raise InputError(f"{scan.name}: slices are not parallel and evenly spaced")
     system = scan.header.acquisitionSystemInformation
     measurement = scan.header.measurementInformation
     size, fov = recon.matrixSize, recon.fieldOfView_mm
     geometry = Geometry(
-        # the readout oversampling was removed, as `zero_filled_kspace` does
+        # without readout oversampling, as from `zero_filled_kspace`
         (fov.x, space.fieldOfView_mm.y, space.fieldOfView_mm.z),
         recon_matrix=(size.x, size.y, size.z),
         recon_field_of_view=(fov.x, fov.y, fov.z),
-        position=_triple(places[0]),
+        position=_triple(positions[0]),
         slice_spacing=spacing,
         sample_time_us=float(first[0]["sample_time_us"]),
         field_strength_T=system.systemFieldStrength_T if system else None,
@@ -168,7 +194,7 @@ def geometry_of(scan: Any, slices: int) -> Geometry:
     rows = pixel_directions(first[0], scan.header, partitions=1)
     directions = {name: _triple(row) for name, row in zip(FIELDS, rows, strict=True)}
     directed = replace(geometry, **directions)  # type: ignore[arg-type]
-    return directed if _orthonormal(directed) else geometry  # some files leave them at zero
+    return directed if _orthonormal(directed) else geometry  # directions are zero in some files
 
 
 def _triple(values: Any) -> Triple:
@@ -194,37 +220,37 @@ def _load(path: Path) -> Any:
 
 
 def _checked(path: Path, name: str, value: Any) -> Any:
-    """A value of the side-car as the field of that name has it."""
-    wrong = InputError(f"{path}: {name} {value!r}: expected {_expected(name)}")
+    """Check a value of the side-car and convert it to the type of its field."""
+    invalid = InputError(f"{path}: {name} {value!r}: expected {_expected(name)}")
     if name == "protocol":
         if not isinstance(value, str):
-            raise wrong
+            raise invalid
         return value
     numbers = value if isinstance(value, list) else [value]
     if not all(
         isinstance(n, int | float) and not isinstance(n, bool) and math.isfinite(n) for n in numbers
     ):
-        raise wrong
+        raise invalid
     triples = {field.name for field in fields(Geometry) if "riple" in str(field.type)}
     if name in triples | {"recon_matrix"}:
         positive = name.endswith(("matrix", "view"))
         if len(numbers) != 3 or not isinstance(value, list) or (positive and min(numbers) <= 0):
-            raise wrong
+            raise invalid
         if name == "recon_matrix":
             if any(n != int(n) for n in numbers):
-                raise wrong
+                raise invalid
             return tuple(int(n) for n in numbers)
         return _triple(numbers)
     if isinstance(value, list) or (name == "oversampling" and value < 1):
-        raise wrong
+        raise invalid
     return float(value)
 
 
 def _expected(name: str) -> str:
     if name == "recon_matrix":
-        return "[x, y, z], whole numbers above 0"
+        return "[x, y, z], positive whole numbers"
     if name.endswith("view"):
-        return "[x, y, z] in mm, above 0"
+        return "[x, y, z] in mm, positive"
     if name == "position" or name.endswith("_dir"):
         return "three numbers"
     return {"protocol": "a name", "oversampling": "a number, at least 1"}.get(name, "a number")

@@ -1,4 +1,4 @@
-"""A scan of several parts: noise, a reference scan of its own, and the lines of the image."""
+"""Scans with a noise scan or a separate reference scan before the imaging lines."""
 
 from __future__ import annotations
 
@@ -14,11 +14,21 @@ from scoremri_core.errors import InputError
 from scoremri_core.scans.flags import CALIBRATION, NOISE
 from scoremri_core.scans.formats.array_scan import ArrayScan
 
-LONGEST = int(np.iinfo(np.uint16).max)  # samples of a readout, as ISMRMRD counts them
+MAX_SAMPLES = int(np.iinfo(np.uint16).max)  # of an ISMRMRD readout
 
 
 def with_reference(scan: ArrayScan, reference: ArrayScan) -> ArrayScan:
-    """The scan after a reference scan, whose lines serve calibration alone."""
+    """Prepend a separate reference scan.
+
+    Parameters
+    ----------
+    scan, reference : ArrayScan
+        The lines of `reference` become calibration lines.
+
+    Returns
+    -------
+    ArrayScan
+    """
     heads = reference.heads()
     heads["flags"] = CALIBRATION
     encoding = scan.header.encoding[0]
@@ -30,18 +40,27 @@ def with_reference(scan: ArrayScan, reference: ArrayScan) -> ArrayScan:
 
 
 def with_noise(scan: ArrayScan, noise: npt.NDArray[Any]) -> ArrayScan:
-    """The scan after one readout of noise (coil, sample), sampled as fast as the image.
+    """Prepend a noise readout with the dwell time of the image.
+
+    Parameters
+    ----------
+    scan : ArrayScan
+    noise : complex array, (coil, sample)
+
+    Returns
+    -------
+    ArrayScan
 
     Raises
     ------
     InputError
-        Where the noise has another shape, or is longer than a readout can be.
+        The noise has another shape or too many samples.
     """
     coils = int(scan.heads()["active_channels"][0])
-    if noise.ndim != 2 or len(noise) != coils or not 0 < noise.shape[1] <= LONGEST:
+    if noise.ndim != 2 or len(noise) != coils or not 0 < noise.shape[1] <= MAX_SAMPLES:
         raise InputError(
-            f"{scan.name}: the noise has shape {noise.shape}: expected (coil, sample), {coils} "
-            f"coils and at most {LONGEST} samples"
+            f"{scan.name}: noise has shape {noise.shape}: expected (coil, sample) with {coils} "
+            f"coils and at most {MAX_SAMPLES} samples"
         )
     head = np.zeros(1, acquisition_header_dtype)
     for name in ("version", "active_channels", "available_channels", "channel_mask"):
@@ -57,7 +76,8 @@ def _after(scan: ArrayScan, first: ArrayScan) -> ArrayScan:
     heads["scan_counter"] = np.arange(len(heads)) + 1
 
     def readout(index: int) -> npt.NDArray[Any]:
-        part, own = (first, index) if index < len(first) else (scan, index - len(first))
-        return part._readout(own)
+        if index < len(first):
+            return first._readout(index)
+        return scan._readout(index - len(first))
 
     return replace(scan, _heads=heads, _readout=readout)

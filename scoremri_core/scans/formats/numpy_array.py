@@ -1,4 +1,4 @@
-"""NumPy arrays of k-space, with a side-car that names the axes and tells the geometry."""
+"""NumPy arrays of k-space, with a side-car of their axes and geometry."""
 
 from __future__ import annotations
 
@@ -24,18 +24,31 @@ Kspace = npt.NDArray[Any]
 
 
 @contextmanager
-def open_made(path: PathLike) -> Iterator[ArrayScan]:
-    """Open complex k-space, centred, zero where not measured: .npy, or `kspace` of an .npz.
+def open_array_scan(path: PathLike) -> Iterator[ArrayScan]:
+    """Open complex k-space, centred, zero where not sampled: a .npy, or `kspace` of a .npz.
 
-    An .npz may also have `calibration`, the lines of a reference scan on the same axes, around DC,
-    and `noise` (coil, sample), of a scan without a pulse.
+    A .npz may also have `calibration`, a reference scan around DC with the same axes, and `noise`
+    (coil, sample).
+
+    Parameters
+    ----------
+    path : path-like
+
+    Yields
+    ------
+    ArrayScan
+
+    Raises
+    ------
+    InputError
+        The side-car or an array is missing or invalid.
     """
     path = Path(path)
     found = find_sidecar(path)
     if found is None:
         names = ", ".join(path.with_suffix(suffix).name for suffix in SUFFIXES)
         raise InputError(
-            f"{path}: its side-car is missing (one of {names}): expected one with 'axes', such as "
+            f"{path}: no side-car ({names}): expected one with 'axes', such as "
             '["coil", "y", "x"], and \'field_of_view\', [x, y, z] in mm'
         )
     geometry, axes = read_sidecar(found)
@@ -56,7 +69,7 @@ def open_made(path: PathLike) -> Iterator[ArrayScan]:
 
 
 def _arrays(path: Path) -> dict[str, Kspace]:
-    """The arrays of a file by their names; that of a .npy is the k-space."""
+    """Read the arrays of a file by name; that of a .npy is `kspace`."""
     try:
         stored = np.load(path, mmap_mode="r", allow_pickle=False)
         if isinstance(stored, np.ndarray):
@@ -67,28 +80,28 @@ def _arrays(path: Path) -> dict[str, Kspace]:
     except (ValueError, EOFError, OSError, BadZipFile) as error:
         raise InputError(f"{path}: not readable as a NumPy array") from error
     if "kspace" not in arrays:
-        raise InputError(f"{path}: no 'kspace' among its arrays: {', '.join(names)}")
+        raise InputError(f"{path}: no array 'kspace' among {', '.join(names)}")
     return arrays
 
 
 def _ordered(path: Path, array: Kspace, axes: Sequence[str]) -> Kspace:
-    """The array with all of AXES, in their order."""
+    """Transpose and expand an array to AXES."""
     if array.dtype.kind != "c" or array.ndim != len(axes):
         raise InputError(
             f"{path}: shape {array.shape}, {array.dtype}: expected complex values with the axes "
             f"({', '.join(axes)})"
         )
-    there = [axis for axis in AXES if axis in axes]
-    ordered = array.transpose([list(axes).index(axis) for axis in there])
+    order = [list(axes).index(axis) for axis in AXES if axis in axes]
+    ordered = array.transpose(order)
     return np.expand_dims(ordered, [n for n, axis in enumerate(AXES) if axis not in axes])
 
 
 def _on_matrix(path: Path, block: Kspace, shape: tuple[int, ...]) -> Kspace:
-    """A reference scan around DC, zero-filled to the matrix of the image."""
+    """Zero-fill a reference scan around DC to the matrix of the image."""
     if block.shape[3] != shape[3] or any(a > b for a, b in zip(block.shape, shape, strict=True)):
         raise InputError(
-            f"{path}: the calibration has shape {block.shape}: expected at most {shape} over "
-            f"({', '.join(AXES)}), and as many coils"
+            f"{path}: calibration has shape {block.shape}: expected at most {shape} over "
+            f"({', '.join(AXES)}), with as many coils"
         )
     wide = np.zeros((*block.shape[:4], *shape[4:]), np.complex64)
     starts = [b // 2 - a // 2 for a, b in zip(block.shape[4:], shape[4:], strict=True)]

@@ -1,4 +1,4 @@
-"""The one door for raw data: whatever format it has, an ISMRMRD scan comes out."""
+"""Opening of raw data in any format as an ISMRMRD scan."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ READERS = {
     "bart": "bart",
     "numpy": "numpy_array",
     "twix": "twix",
-}  # modules, each with `open_made(path)`
+}  # modules, each with `open_array_scan(path)`
 
 
 @contextmanager
@@ -25,15 +25,20 @@ def open_any(path: PathLike, group: str = "dataset") -> Iterator[Scan | ArraySca
 
     Parameters
     ----------
-    path : ISMRMRD, fastMRI HDF5, BART (.cfl or .hdr), Siemens twix (.dat), or a NumPy array with
-        a side-car; told by what is inside
-    group : group of the scan inside an ISMRMRD file
+    path : path-like
+        ISMRMRD, fastMRI HDF5, BART (.cfl or .hdr), Siemens twix (.dat), or a NumPy array with a
+        side-car, recognised by content.
+    group : str, optional
+        Group of the scan in an ISMRMRD file.
+
+    Yields
+    ------
+    Scan or ArrayScan
 
     Raises
     ------
     InputError
-        Where the file is missing, none of these or damaged, and naming the format where it is a
-        known one that is not read here.
+        The file is missing, damaged or of an unsupported format.
     """
     kind = recognise(path, group)
     if kind == "ismrmrd":
@@ -41,5 +46,5 @@ def open_any(path: PathLike, group: str = "dataset") -> Iterator[Scan | ArraySca
             yield scan
         return
     reader = importlib.import_module(f"{__package__}.{READERS[kind]}")
-    with reader.open_made(path) as made:
-        yield made
+    with reader.open_array_scan(path) as array_scan:
+        yield array_scan

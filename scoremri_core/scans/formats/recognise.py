@@ -1,4 +1,4 @@
-"""What kind of raw data a file holds, told by what is inside it."""
+"""Recognition of raw-data formats by content."""
 
 from __future__ import annotations
 
@@ -16,26 +16,34 @@ from scoremri_core.scans.formats.geometry import find_sidecar
 
 HDF5 = b"\x89HDF\r\n\x1a\n"
 NUMPY = b"\x93NUMPY"
-ZIP = b"PK\x03\x04"  # as an .npz is
+ZIP = b"PK\x03\x04"  # of .npz
 NIFTI = (b"n+1\0", b"ni1\0", b"n+2\0", b"ni2\0")
-SUFFIXES = (".h5", ".hdf5", ".mrd", ".cfl", ".dat", ".npy", ".npz")  # of what is read
+SUFFIXES = (".h5", ".hdf5", ".mrd", ".cfl", ".dat", ".npy", ".npz")  # of supported formats
 NO_RAW_DATA = "images without the k-space of the coils; expected the scanner's raw data"
-BEGINNING = 1024  # bytes that are looked at
-DIMENSIONS_TITLE = "# Dimensions"  # of the section in BART's headers
-MOST_OF_HEADER = 1 << 20  # bytes of these, which may hold a long command line
+BEGINNING = 1024  # bytes that are examined
+DIMENSIONS_TITLE = "# Dimensions"  # section of a BART header
+MAX_BART_HEADER = 1 << 20  # bytes; it may contain a long command line
 RAW_ARRAY = b"rawarray"
 
 
 def recognise(path: PathLike, group: str = "dataset") -> str:
-    """The format of raw data: ismrmrd, fastmri, bart, twix or numpy.
+    """Recognise the format of raw data.
 
-    What is none of these counts as ISMRMRD, whose reader says what it misses.
+    Parameters
+    ----------
+    path : path-like
+    group : str, optional
+        Group of the scan in an ISMRMRD file.
+
+    Returns
+    -------
+    {"ismrmrd", "fastmri", "bart", "twix", "numpy"}
+        An unknown file is "ismrmrd", whose reader reports what is wrong.
 
     Raises
     ------
     InputError
-        Where there is no such file; where it is of a format that is not read here, naming it and
-        the converter to use.
+        The file is missing, or of a known format that is not supported; names the converter.
     """
     if _is_bart(bart_header(path)):
         return "bart"
@@ -58,7 +66,7 @@ def recognise(path: PathLike, group: str = "dataset") -> str:
 
 
 def may_be_raw_data(path: Path) -> bool:
-    """Whether a file's name is that of raw data; a NumPy array of anything has no side-car."""
+    """Whether a file name is that of raw data; a NumPy array must have a side-car."""
     suffix = path.suffix.lower()
     if suffix not in SUFFIXES or path.name.startswith(".") or not path.is_file():
         return False
@@ -66,30 +74,30 @@ def may_be_raw_data(path: Path) -> bool:
 
 
 def data_file(path: Path) -> Path:
-    """The .cfl of a BART file that is named by its .hdr or without a suffix; else the path."""
+    """Return the .cfl of a BART file that is given by its .hdr or without suffix; else the path."""
     header = bart_header(path)
     if path.suffix.lower() == ".cfl" or path.is_dir() or not header.is_file():
         return path
-    return _beside(header, ".cfl")
+    return _with_suffix(header, ".cfl")
 
 
 def is_dicom(path: Path) -> bool:
-    """Whether a file is DICOM, or a folder holds some."""
+    """Whether a file is DICOM, or a folder contains DICOM files."""
     if path.is_dir():
         return any(is_dicom(entry) for entry in sorted(path.iterdir())[:8] if entry.is_file())
     return path.is_file() and _beginning(path)[128:132] == b"DICM"
 
 
 def bart_header(path: PathLike) -> Path:
-    """The .hdr of a BART file, which is named by its .cfl, its .hdr or without a suffix."""
+    """Return the .hdr of a BART file that is given by its .cfl, its .hdr or without suffix."""
     path = Path(path)
     if path.suffix.lower() == ".hdr":
         return path
-    return _beside(path, ".hdr") if path.suffix.lower() == ".cfl" else Path(f"{path}.hdr")
+    return _with_suffix(path, ".hdr") if path.suffix.lower() == ".cfl" else Path(f"{path}.hdr")
 
 
-def _beside(path: Path, suffix: str) -> Path:
-    """The file of the same name with a suffix, which may be in capitals."""
+def _with_suffix(path: Path, suffix: str) -> Path:
+    """Replace the suffix, in capitals if such a file exists."""
     capitals = path.with_suffix(suffix.upper())
     return capitals if capitals.is_file() else path.with_suffix(suffix)
 
@@ -106,17 +114,17 @@ def is_twix(path: Path, beginning: bytes) -> bool:
         return False
     with path.open("rb") as file:
         file.seek(start)
-        # size of the protocols, their number, and the name of the first
+        # size and number of protocols, name of the first
         size, count, name = struct.unpack("<II8s", file.read(16))
     return 0 < count < 32 and size > 16 and name.split(b"\0")[0] in (b"Config", b"Dicom", b"Meas")
 
 
 def _is_bart(header: Path) -> bool:
-    """Whether a file has dimensions as BART writes them, of its sections the first or a later."""
+    """Whether a file has the dimensions section of a BART header."""
     if not header.is_file():
         return False
     with header.open("rb") as file:
-        lines = file.read(MOST_OF_HEADER).splitlines()
+        lines = file.read(MAX_BART_HEADER).splitlines()
     return any(line.startswith(DIMENSIONS_TITLE.encode()) for line in lines)
 
 
@@ -130,7 +138,7 @@ def _hdf5(path: PathLike, group: str) -> str:
                     f"{path}: GE raw data (ScanArchive); convert it with ge_to_ismrmrd, which "
                     "needs GE's Orchestra"
                 )
-    except OSError:  # of a damaged file, as its reader will say
+    except OSError:  # damaged; reported by the reader
         pass
     return "ismrmrd"
 
@@ -151,7 +159,7 @@ def _beginning(path: Path) -> bytes:
 
 
 def _foreign(path: Path, beginning: bytes) -> str:
-    """What a file seems to be that is not read here, and what to do; empty where not known."""
+    """Describe a file of an unsupported format and what to do; empty if unknown."""
     suffix = path.suffix.lower()
     if is_dicom(path):
         return f"DICOM, {NO_RAW_DATA}"

@@ -1,4 +1,4 @@
-"""Raw data written in the formats that hold arrays of k-space."""
+"""Writing of k-space as BART or NumPy arrays."""
 
 from __future__ import annotations
 
@@ -22,13 +22,25 @@ Kspace = npt.NDArray[np.complex64]
 def save_array(path: Path, scan: Scan | ArrayScan, overwrite: bool) -> list[Path]:
     """Write the k-space of a 2D scan as .cfl (with .hdr) or .npy, with a side-car .json.
 
-    Of several contrasts, phases, repetitions or sets it is the first, as `zero_filled_kspace`
-    places it: readout oversampling removed, DC at the centre.
+    The k-space is that of `zero_filled_kspace`.
+
+    Parameters
+    ----------
+    path : Path
+        With suffix .cfl or .npy.
+    scan : Scan or ArrayScan
+    overwrite : bool
+        Whether to replace existing files.
+
+    Returns
+    -------
+    list of Path
+        Files written.
 
     Raises
     ------
     InputError
-        Where a file is there already and is not to be replaced, or the scan does not fit.
+        A file exists, or the scan is not 2D.
     """
     writers: dict[str, Callable[[Path, Kspace], None]] = {
         ".cfl": write_array,

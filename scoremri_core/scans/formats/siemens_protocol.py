@@ -1,4 +1,4 @@
-"""What a Siemens protocol says of a scan, as an ISMRMRD header."""
+"""ISMRMRD header from a Siemens protocol."""
 
 from __future__ import annotations
 
@@ -14,14 +14,28 @@ from scoremri_core.scans.formats.array_scan import acceleration
 
 logger = logging.getLogger(__name__)
 
-NOISE_BANDWIDTH = 0.79  # relative, of Siemens' receivers, where the header does not say
-# points of the scanner's own transform, of which the protocol's lines and oversampling are a guess
+NOISE_BANDWIDTH = 0.79  # relative, of Siemens receivers; the protocol does not have it
+# lengths of the Fourier transform of the scanner; lines and oversampling only estimate them
 LINES = ("iPEFTLenWithout2DInterpolation", "iPEFTLength")
 PARTITIONS = ("i3DFTLength",)
 
 
-def header_of(name: str, protocol: Any, imaging: npt.NDArray[Any]) -> Any:
-    """The ISMRMRD header of a protocol; where the readouts contradict it, they are right."""
+def header_of(name: str, protocol: Any, imaging: npt.NDArray[Any]) -> xsd.ismrmrdHeader:
+    """Make an ISMRMRD header of a protocol; readouts override it.
+
+    Parameters
+    ----------
+    name : str
+        For messages.
+    protocol : dict
+        As from twixtools.
+    imaging : structured array, (acquisition,)
+        Headers of the imaging readouts.
+
+    Returns
+    -------
+    ismrmrdHeader
+    """
     factor = float(_find(protocol, "flReadoutOSFactor") or 2)
     is_volume = value(protocol, "sKSpace", "ucDimension") == 4 and (
         int(imaging["idx"]["kspace_encode_step_2"].max()) > 0
@@ -32,7 +46,7 @@ def header_of(name: str, protocol: Any, imaging: npt.NDArray[Any]) -> Any:
     samples = int((imaging["number_of_samples"] - imaging["discard_pre"]).max())
     if samples > nx:
         logger.warning(
-            "%s: readouts of %d samples, where the protocol has %d: taken as they are",
+            "%s: readouts have %d samples, the protocol %d; using the former",
             name, samples, nx,
         )  # fmt: skip
         nx = samples
@@ -55,7 +69,7 @@ def header_of(name: str, protocol: Any, imaging: npt.NDArray[Any]) -> Any:
             fieldOfView_mm=xsd.fieldOfViewMm(**dict(zip("xyz", sides, strict=True))),
         )
 
-    # pixels are square, whatever the resolution along the lines
+    # square pixels at any phase resolution
     image_lines = max(round(nx / factor * fov[1] / fov[0]), 1)
     image = round(nx / factor), image_lines, max(round(nz / (1 + over_z)), 1)
     counters = {
@@ -107,13 +121,13 @@ def header_of(name: str, protocol: Any, imaging: npt.NDArray[Any]) -> Any:
     )
 
 
-def _sequence(protocol: Any, contrasts: int) -> Any:
-    """Times in ms, of Siemens' microseconds."""
+def _sequence(protocol: Any, contrasts: int) -> xsd.sequenceParametersType:
+    """Make the sequence parameters; times of the protocol are in microseconds."""
     yaps = protocol["MeasYaps"]
     return xsd.sequenceParametersType(
-        TR=[float(own) / 1000 for own in yaps.get("alTR", [])[:1]],
-        TE=[float(own) / 1000 for own in yaps.get("alTE", [])[:contrasts]],
-        flipAngle_deg=[float(own) for own in yaps.get("adFlipAngleDegree", [])[:1]],
+        TR=[float(time) / 1000 for time in yaps.get("alTR", [])[:1]],
+        TE=[float(time) / 1000 for time in yaps.get("alTE", [])[:contrasts]],
+        flipAngle_deg=[float(angle) for angle in yaps.get("adFlipAngleDegree", [])[:1]],
     )
 
 
@@ -126,37 +140,36 @@ def _limit(
     length: int,
     user: int,
 ) -> tuple[Any, int]:
-    """Limits of an encode step and the size of its matrix: the transform's length, where known.
+    """Return the limits of an encode step and its matrix size, including unsampled lines.
 
-    Lines that partial Fourier or GRAPPA leave out, and those that a lower resolution along them
-    does, are part of the matrix.
+    The size is the length of the Fourier transform of the scanner, if known. Partial Fourier,
+    GRAPPA and a lower phase resolution leave lines of the matrix unsampled.
     """
     steps = imaging["idx"][step].astype(int)
-    own = imaging["flags"] & np.uint64(CALIBRATION) == 0  # a reference scan may count its own way
-    center = int(
-        np.bincount(imaging["idx"]["user"][own if own.any() else slice(None), user]).argmax()
-    )
+    selected = imaging["flags"] & np.uint64(CALIBRATION) == 0  # a reference scan may differ
+    centers = imaging["idx"]["user"][selected if selected.any() else slice(None), user]
+    center = int(np.bincount(centers).argmax())
     first, last = int(steps.min()), int(steps.max())
-    counted = planned if last - first < planned else last + 1
+    count = planned if last - first < planned else last + 1
     size = length or planned
     if last - first >= size:
         logger.warning(
-            "%s: %d %s, where the protocol has %d: taken as they are",
+            "%s: the scan has %d %s, the protocol %d; using the former",
             name, last + 1, what, size,
         )  # fmt: skip
         size = last + 1
-    if center == 0 and last > counted // 2:  # left unset
-        center = counted // 2
+    if center == 0 and last > count // 2:  # not set
+        center = count // 2
     return xsd.limitType(minimum=first, maximum=last, center=min(max(center, first), last)), size
 
 
 def _length(protocol: Any, keys: tuple[str, ...]) -> int:
-    """The first of these that the protocol has, 0 where it has none."""
-    return next((int(own) for key in keys if (own := _find(protocol, key))), 0)
+    """Return the first of these values that the protocol has, else 0."""
+    return next((int(length) for key in keys if (length := _find(protocol, key))), 0)
 
 
 def value(protocol: Any, *path: str) -> Any:
-    """A value of the protocol in the scanner's own (ASCII) notation, None where it is not there."""
+    """Look up a value of the ASCII (MeasYaps) protocol by its path; None if missing."""
     found: Any = protocol["MeasYaps"]
     for key in path:
         found = found.get(key) if isinstance(found, dict) else None
@@ -164,7 +177,7 @@ def value(protocol: Any, *path: str) -> Any:
 
 
 def _find(protocol: Any, key: str) -> Any:
-    """A value of the first of the other protocols that has it."""
+    """Look up a value in the other protocols; None if missing."""
     for section in ("Dicom", "Meas", "Config"):
         found = protocol.get(section, {}).get(key)
         if found not in (None, ""):

@@ -44,8 +44,8 @@ FLAGS = {
     "FIRSTSCANINSLICE": FIRST_IN_SLICE,
     "LASTSCANINSLICE": LAST_IN_SLICE,
     "LASTSCANINMEAS": LAST_IN_MEASUREMENT,
-}  # by Siemens' names
-COUNTERS = {
+}  # by Siemens name
+SIEMENS_COUNTERS = {
     "kspace_encode_step_1": "cLin",
     "kspace_encode_step_2": "cPar",
     "average": "cAve",
@@ -56,37 +56,45 @@ COUNTERS = {
     "set": "cSet",
     "segment": "cSeg",
 }
-CARTESIAN = 1  # of ucTrajectory
-SMALLEST = 128  # bytes of a block
+CARTESIAN = 1  # ucTrajectory
+MIN_BLOCK = 128  # bytes
 
 
 @contextmanager
-def open_made(path: PathLike) -> Iterator[ArrayScan]:
-    """Open the last scan of a file, with its noise scan or that of the scans before it.
+def open_array_scan(path: PathLike) -> Iterator[ArrayScan]:
+    """Open the last scan of a file, with its noise scan or those of preceding scans.
 
-    Positions and directions are those of the readouts' headers, in the patient's coordinates: the
-    read direction is the second column of the rotation that the quaternion gives, phase the
-    first, slice the third, as in siemens_to_ismrmrd.
+    Positions and directions are those of the readout headers, in patient coordinates. As in
+    siemens_to_ismrmrd, the columns of the rotation of the quaternion are the phase, read and slice
+    directions.
+
+    Parameters
+    ----------
+    path : path-like
+
+    Yields
+    ------
+    ArrayScan
 
     Raises
     ------
     InputError
-        Where twixtools is missing, the file is damaged, or the trajectory is not Cartesian.
+        twixtools is missing, the file is damaged, or the trajectory is not Cartesian.
     """
-    *before, scan = _read(path)
+    *preceding, scan = _read(path)
     protocol = scan["hdr"]
     name = f"{path} (scan {_name(scan) or 'without a name'})"
     trajectory = value(protocol, "sKSpace", "ucTrajectory")
     if trajectory not in (None, CARTESIAN):
-        raise InputError(f"{name}: trajectory {trajectory} of Siemens: expected Cartesian (1)")
+        raise InputError(f"{name}: ucTrajectory {trajectory}: expected 1 (Cartesian)")
     readouts = scan["mdb"]
     heads = _heads(readouts, protocol)
     if not any(block.is_flag_set("NOISEADJSCAN") for block in readouts):
-        # the scan that adjusts the coils holds the noise of all that follow it
-        for own in reversed(before):
-            noise = [block for block in own["mdb"] if block.is_flag_set("NOISEADJSCAN")]
+        # the adjustment scan contains the noise scan of all following scans, with its dwell time
+        for other in reversed(preceding):
+            noise = [block for block in other["mdb"] if block.is_flag_set("NOISEADJSCAN")]
             readouts = noise + readouts
-            heads = np.concatenate([_heads(noise, own["hdr"]), heads])  # its dwell time is its own
+            heads = np.concatenate([_heads(noise, other["hdr"]), heads])
         heads["scan_counter"] = np.arange(len(heads)) + 1
     imaging = heads[heads["flags"] & np.uint64(NO_IMAGE) == 0]
     if not len(imaging):
@@ -97,14 +105,16 @@ def open_made(path: PathLike) -> Iterator[ArrayScan]:
         try:
             data: npt.NDArray[Any] = readouts[index].data
         except (ValueError, TypeError, OSError) as error:
-            raise InputError(f"{name}: cut off in acquisition {index} of {len(heads)}") from error
+            raise InputError(
+                f"{name}: file ends within acquisition {index} of {len(heads)}"
+            ) from error
         return data
 
     yield ArrayScan(name, header, heads, readout)
 
 
 def _name(scan: Any) -> str:
-    """Of a scan, as the file's table has it; a file of VB has no table."""
+    """Return the name of a scan; empty in VB files, which have no table of scans."""
     entry = scan.get("raidfile_hdr")
     return "" if entry is None else entry[-1].decode("latin-1")
 
@@ -114,98 +124,95 @@ def _read(path: PathLike) -> list[Any]:
         import twixtools
     except ImportError as error:
         raise InputError(
-            f"{path}: Siemens raw data needs twixtools, of the extra `twix`"
+            f"{path}: Siemens raw data needs twixtools: pip install 'scoremri[twix]'"
         ) from error
     try:
-        # of protocols that it does not know all of
-        with warnings.catch_warnings(), redirect_stdout(StringIO()) as told:
+        # twixtools prints and warns about unknown parts of the protocol
+        with warnings.catch_warnings(), redirect_stdout(StringIO()) as printed:
             warnings.simplefilter("ignore")
             scans = twixtools.read_twix(
                 str(path), parse_data=False, parse_pmu=False, parse_geometry=False, verbose=False
             )
-    # whatever a damaged file does to its reader
-    except Exception as error:
+    except Exception as error:  # any exception of a damaged file
         raise InputError(
-            f"{path}: seems to be Siemens raw data, and twixtools cannot read it ({error})"
+            f"{path}: Siemens raw data that twixtools cannot read ({error})"
         ) from error
-    logger.debug("%s: %s", path, told.getvalue().strip())
+    logger.debug("%s: %s", path, printed.getvalue().strip())
     for scan in scans:
         scan["mdb"] = _readouts(path, scan)
     scans = [scan for scan in scans if scan["mdb"]]
     if not scans or any("MeasYaps" not in scan["hdr"] for scan in scans):
-        raise InputError(f"{path}: Siemens raw data without a whole scan")
+        raise InputError(f"{path}: Siemens raw data without a complete scan")
     return scans
 
 
 def _readouts(path: PathLike, scan: Any) -> list[Any]:
-    """The readouts of a scan, as twixtools has them, up to the block that marks its end."""
+    """Return the readouts of a scan, as of twixtools, up to the end block."""
     from twixtools.mdb import Mdb
 
     entry = scan.get("raidfile_hdr")
     start, length = (0, 0) if entry is None else (int(entry["off_"]), int(entry["len_"]))
     size = Path(path).stat().st_size
     position, end = start + len(scan["hdr_str"]), start + length if length else size
-    found: list[Any] = []
+    readouts: list[Any] = []
     with open(path, "rb") as file:
-        while position + SMALLEST <= end:
+        while position + MIN_BLOCK <= end:
             file.seek(position)
             try:
                 block = Mdb(file, entry is not None)
-            except ValueError:  # of a channel's header that is not there
+            except ValueError:  # missing channel header
                 position = size + 1
                 break
             if block.is_flag_set("ACQEND"):
-                return found
+                return readouts
             is_readout = not block.is_flag_set("SYNCDATA")
             if not block.dma_len or (is_readout and not block.mdh.UsedChannels):
                 raise InputError(
-                    f"{path}: Siemens raw data without content after readout {len(found)}: "
+                    f"{path}: Siemens raw data without content after readout {len(readouts)}: "
                     "is the copy complete?"
                 )
             if is_readout:
-                found.append(block)
+                readouts.append(block)
             position += int(block.dma_len)
     if position > size:
-        raise InputError(f"{path}: Siemens raw data that end within a readout: is the file whole?")
-    logger.warning(
-        "%s: Siemens raw data without the block that marks their end: is the file whole?", path
-    )
-    return found
+        raise InputError(f"{path}: Siemens raw data end within a readout: is the copy complete?")
+    logger.warning("%s: Siemens raw data without end block: is the copy complete?", path)
+    return readouts
 
 
 def _heads(readouts: list[Any], protocol: Any) -> npt.NDArray[Any]:
     heads = np.zeros(len(readouts), acquisition_header_dtype)
     heads["version"] = 1
-    dwells = value(protocol, "sRXSPEC", "alDwellTime") or [0]  # ns, an echo each
+    dwells = value(protocol, "sRXSPEC", "alDwellTime") or [0]  # ns, per echo
     for index, (head, block) in enumerate(zip(heads, readouts, strict=True)):
-        own = block.mdh
-        samples, coils = int(own.SamplesInScan), int(own.UsedChannels)
+        mdh = block.mdh
+        samples, coils = int(mdh.SamplesInScan), int(mdh.UsedChannels)
         active = [name for name in block.get_active_flags() if name in FLAGS]
         head["flags"] = sum(FLAGS[name] for name in active)
-        if "PATREFANDIMASCAN" in active:  # comes with PATREFSCAN, which would be a line beside
+        if "PATREFANDIMASCAN" in active:  # set together with PATREFSCAN
             head["flags"] &= ~np.uint64(CALIBRATION)
-        head["measurement_uid"] = own.MeasUID
+        head["measurement_uid"] = mdh.MeasUID
         head["scan_counter"] = index + 1
-        head["acquisition_time_stamp"] = own.TimeStamp
-        head["physiology_time_stamp"][0] = own.PMUTimeStamp
+        head["acquisition_time_stamp"] = mdh.TimeStamp
+        head["physiology_time_stamp"][0] = mdh.PMUTimeStamp
         head["number_of_samples"] = samples
         head["available_channels"] = head["active_channels"] = coils
-        head["discard_pre"], head["discard_post"] = own.CutOff.Pre, own.CutOff.Post
-        head["center_sample"] = own.CenterCol
+        head["discard_pre"], head["discard_post"] = mdh.CutOff.Pre, mdh.CutOff.Post
+        head["center_sample"] = mdh.CenterCol
         echo = min(int(block.cEco), len(dwells) - 1)
         head["sample_time_us"] = float(dwells[echo]) / 1000
-        for counter, siemens in COUNTERS.items():
+        for counter, siemens in SIEMENS_COUNTERS.items():
             head["idx"][counter] = getattr(block, siemens)
-        head["idx"]["user"][5], head["idx"]["user"][6] = own.CenterLin, own.CenterPar
-        place = own.SliceData.SlicePos
-        head["position"] = place.Sag, place.Cor, place.Tra  # to the left, back and head: LPS
-        rotation = _rotation(own.SliceData.Quaternion)
+        head["idx"]["user"][5], head["idx"]["user"][6] = mdh.CenterLin, mdh.CenterPar
+        position = mdh.SliceData.SlicePos
+        head["position"] = position.Sag, position.Cor, position.Tra  # LPS
+        rotation = _rotation(mdh.SliceData.Quaternion)
         head["phase_dir"], head["read_dir"], head["slice_dir"] = rotation.T
     return heads
 
 
 def _rotation(quaternion: Any) -> npt.NDArray[np.float64]:
-    """Matrix of a unit quaternion (w, x, y, z)."""
+    """Return the rotation matrix of a unit quaternion (w, x, y, z)."""
     w, x, y, z = np.asarray(quaternion, float)
     return np.array(
         [

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
 
 from scoremri_core.studies.benchmark.bart import Bart, NotInstalledError
 from scoremri_core.studies.benchmark.case import Case, Image, Measurement
+from scoremri_core.studies.methods import LAMBDAS
 
 Run = Callable[[], Measurement]
 
 DIFFPIR_STEPS = 100  # as DeepInverse has it
-LAMBDAS = (0.003, 0.01, 0.03)  # L1-wavelet gets the best of these, as in `scoremri evaluate`
 
 
 def posterior(case: Case, frames: int = 1) -> Run:
@@ -25,7 +26,7 @@ def posterior(case: Case, frames: int = 1) -> Run:
 
     device = find_device(case.device)
     watch = Stopwatch(device)
-    prior = watch.around(load_prior(case.prior).to(device))
+    prior = watch.timed(load_prior(case.prior).to(device))
     kspace = np.repeat(case.kspace[None], frames, axis=0)
 
     def run() -> Measurement:
@@ -73,7 +74,7 @@ def langevin(case: Case) -> Run:
 
     device = find_device(case.device)
     watch = Stopwatch(device)
-    prior = watch.around(load_prior(case.prior).to(device))
+    prior = watch.timed(load_prior(case.prior).to(device))
     full = LangevinOptions()
     evaluations = len(full.schedule())
 
@@ -122,7 +123,7 @@ def diffpir(case: Case) -> Run:
     device = find_device(case.device)
     watch = Stopwatch(device)
     # nothing but `denoise`: in the precision that our own sampler has it in, without gradients
-    prior = SimpleNamespace(denoise=watch.around(load_prior(case.prior).to(device)).denoise)
+    prior = SimpleNamespace(denoise=watch.timed(load_prior(case.prior).to(device)).denoise)
     steps = case.steps or DIFFPIR_STEPS
     try:
         method = samplers(prior, case.samples, steps, device)["DiffPIR"]
@@ -159,35 +160,17 @@ def l1_wavelet(case: Case) -> Run:
     from scoremri_core.mri import classical
 
     _import("sigpy.mri")
-
-    def run(weight: float) -> Measurement:
-        start = time.perf_counter()
-        maps = _maps(case.kspace)
-        estimated = time.perf_counter()
-        image = classical.l1_wavelet(case.kspace, maps, weight)
-        return _split(
-            time.perf_counter() - start,
-            estimated - start,
-            output=image,
-            note=f"lambda {weight:g}, the best of {len(LAMBDAS)}",
-        )
-
-    return _best_weight(case, run)
+    return _best_weight(
+        case, lambda weight: _on_maps(case, partial(classical.l1_wavelet, lam=weight), weight)
+    )
 
 
 def cg_sense(case: Case) -> Run:
     """SENSE by conjugate gradients."""
     from scoremri_core.mri import classical
 
-    def run() -> Measurement:
-        start = time.perf_counter()
-        maps = _maps(case.kspace)
-        estimated = time.perf_counter()
-        image = classical.cg_sense(case.kspace, maps)
-        return _split(time.perf_counter() - start, estimated - start, output=image)
-
-    run()
-    return run
+    _on_maps(case, classical.cg_sense)
+    return lambda: _on_maps(case, classical.cg_sense)
 
 
 def bart_pics(case: Case) -> Run:
@@ -203,7 +186,7 @@ def bart_pics(case: Case) -> Run:
                 maps,
                 output=bart.get("image"),
                 memory=bart.memory,
-                note=f"lambda {weight:g}, the best of {len(LAMBDAS)}",
+                note=_best_of(weight),
             )
 
     return _best_weight(case, run)
@@ -338,6 +321,22 @@ def _split(
     if denoiser is not None:
         parts["denoiser"] = denoiser
     return Measurement(seconds, parts, **rest)
+
+
+def _on_maps(
+    case: Case, reconstruct: Callable[[Image, Image], Image], weight: float | None = None
+) -> Measurement:
+    """Time coil maps and a classical reconstruction from k-space and maps."""
+    start = time.perf_counter()
+    maps = _maps(case.kspace)
+    estimated = time.perf_counter()
+    image = reconstruct(case.kspace, maps)
+    seconds, note = time.perf_counter() - start, "" if weight is None else _best_of(weight)
+    return _split(seconds, estimated - start, output=image, note=note)
+
+
+def _best_of(weight: float) -> str:
+    return f"lambda {weight:g}, the best of {len(LAMBDAS)}"
 
 
 def _best_weight(case: Case, run: Callable[[float], Measurement]) -> Run:

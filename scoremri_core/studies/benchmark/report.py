@@ -22,7 +22,7 @@ Runs = dict[str, list[Measurement] | str]
 
 
 @dataclass(frozen=True)
-class Row:
+class Timing:
     """One method; medians over the repetitions, None for what it does not have.
 
     Attributes
@@ -133,19 +133,19 @@ def benchmark(
     }
 
 
-def frame_rows(case: Case, found: Runs) -> list[Row]:
+def frame_rows(case: Case, found: Runs) -> list[Timing]:
     """Rows of the methods that reconstruct the frame, the default's first."""
     from scoremri_core.score.metrics import psnr
 
     rows = []
     for method, runs in found.items():
         if isinstance(runs, str):
-            rows.append(Row(method, note=runs))
+            rows.append(Timing(method, note=runs))
             continue
         seconds = [run.seconds for run in runs]
         last = runs[-1]
         rows.append(
-            Row(
+            Timing(
                 f"{method} of {case.frames}" if method.endswith("batch") else method,
                 median(seconds),
                 seconds,
@@ -167,7 +167,7 @@ def frame_rows(case: Case, found: Runs) -> list[Row]:
     return rows
 
 
-def coil_map_rows(case: Case, found: Runs) -> list[Row]:
+def coil_map_rows(case: Case, found: Runs) -> list[Timing]:
     """Rows of the coil maps, ours first."""
     from scoremri_core.score.metrics import head_mask
 
@@ -177,7 +177,7 @@ def coil_map_rows(case: Case, found: Runs) -> list[Row]:
     rows = []
     for method, runs in found.items():
         if isinstance(runs, str):
-            rows.append(Row(method, note=runs))
+            rows.append(Timing(method, note=runs))
             continue
         seconds, maps = [run.seconds for run in runs], runs[-1].output
         typical, worst = None, None
@@ -185,7 +185,7 @@ def coil_map_rows(case: Case, found: Runs) -> list[Row]:
             alike = similarity(ours, maps)[head]
             typical, worst = float(np.median(alike)), float(np.percentile(alike, 1))
         rows.append(
-            Row(
+            Timing(
                 method,
                 median(seconds),
                 seconds,
@@ -207,7 +207,7 @@ def similarity(first: Image, second: Image) -> NDArray[np.float64]:
     return found
 
 
-def floor(default: Row, rates: list[Measurement] | str, samples: int) -> dict[str, Any]:
+def floor(default: Timing, rates: list[Measurement] | str, samples: int) -> dict[str, Any]:
     """Compare the default with the least time in which its network could be evaluated.
 
     Parameters

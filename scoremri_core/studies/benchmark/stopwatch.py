@@ -40,7 +40,7 @@ class Stopwatch:
         """Forget the calls so far."""
         self.starts, self.seconds, self.images = [], [], []
 
-    def around(self, prior: Any) -> Any:
+    def timed(self, prior: Any) -> Any:
         """A twin of the prior, of the same class and with the same weights, whose calls count.
 
         A subclass or a wrapper would not do: samplers ask what a prior is and what it offers.

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from scoremri_core.score.intervals import interval
-from scoremri_core.studies.compare.scores import Row
+from scoremri_core.studies.compare.scores import TrialScore
 from scoremri_core.studies.compare.trials import SHIFTS
 from scoremri_core.studies.evaluate.pictures import rms, show
 
@@ -23,7 +23,7 @@ FRAME_MS = 150
 GIF_SIDE = 256
 
 
-def curves(rows: Sequence[Row], methods: Sequence[str]) -> Figure:
+def curves(rows: Sequence[TrialScore], methods: Sequence[str]) -> Figure:
     """PSNR and SSIM over the true acceleration, with 95 % bands (Jalal et al. 2021, Fig. 2)."""
     figure = _figure(11, 4.2)
     inside = [row for row in rows if row.shift in SHIFTS[:2] and not row.error]

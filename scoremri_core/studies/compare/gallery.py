@@ -4,16 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from scoremri_core.paths import replacing
 from scoremri_core.score.score import Answer
 from scoremri_core.studies.compare import figures
-from scoremri_core.studies.compare.methods import OURS
-from scoremri_core.studies.compare.scores import Method, Row, Undersampled
+from scoremri_core.studies.compare.scores import TrialScore, Undersampled
 from scoremri_core.studies.compare.trials import Scans, Trial
+from scoremri_core.studies.methods.registry import Method
 
 REFERENCE = "reference"
 
@@ -51,7 +50,7 @@ class Gallery:
             with replacing(self._path(name, what)) as partial:
                 np.save(partial, np.abs(image).astype(np.float32))
 
-    def draw(self, output: Path, rows: Sequence[Row], methods: Sequence[str]) -> list[Path]:
+    def draw(self, output: Path, rows: Sequence[TrialScore], methods: Sequence[str]) -> list[Path]:
         """Curves, and panels of what was kept; returns the files."""
         drawn = [output / "curves.png"]
         figures.save(drawn[0], figures.curves(rows, methods))
@@ -111,9 +110,3 @@ class Gallery:
 
     def _path(self, name: str, method: str) -> Path:
         return self.folder / f"{name}.{method.replace(' ', '_')}.npy"
-
-
-def drawing_more(methods: dict[str, Method], samples: int) -> Method:
-    """The posterior mean's method with so many samples."""
-    own: Any = methods[OURS]
-    return lambda problem: own(problem, samples=samples)

@@ -5,10 +5,10 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 
-from scoremri_core.studies.compare.methods import OURS
 from scoremri_core.studies.compare.presets import Preset
-from scoremri_core.studies.compare.scores import Row
+from scoremri_core.studies.compare.scores import TrialScore
 from scoremri_core.studies.compare.tables import Cell, Line, table
+from scoremri_core.studies.methods import POSTERIOR_MEAN
 from scoremri_core.studies.methods.networks import Trained
 from scoremri_core.studies.methods.peers import missing
 
@@ -28,8 +28,8 @@ LEGEND = (
 
 
 def written(
-    rows: Sequence[Row],
-    peer_rows: Sequence[Row],
+    rows: Sequence[TrialScore],
+    peer_rows: Sequence[TrialScore],
     networks: Sequence[Trained],
     methods: Sequence[str],
     name: str,
@@ -60,10 +60,10 @@ def written(
         yield f"\n{len(failed)} reconstructions failed; the first: {failed[0].error}"
 
 
-def tables(rows: Sequence[Row], methods: Sequence[str]) -> Iterator[str]:
+def tables(rows: Sequence[TrialScore], methods: Sequence[str]) -> Iterator[str]:
     """A Markdown table for each score."""
     for score, title, form in SCORES:
-        lines = table(rows, score, methods, OURS)
+        lines = table(rows, score, methods, POSTERIOR_MEAN)
         head = ["shift", "", "true R", "n", *methods]
         yield f"**{title}**\n"
         yield row_of(head)
@@ -78,25 +78,25 @@ def tables(rows: Sequence[Row], methods: Sequence[str]) -> Iterator[str]:
         yield ""
 
 
-def drops(rows: Sequence[Row], methods: Sequence[str]) -> Iterator[str]:
+def drops(rows: Sequence[TrialScore], methods: Sequence[str]) -> Iterator[str]:
     """How much PSNR each method loses by a shift at the R of training, less what ours loses.
 
     The claim of the papers in one number: a method that is less robust than the posterior mean has
     a negative one.
     """
-    lines = table(rows, "psnr", methods, OURS)
+    lines = table(rows, "psnr", methods, POSTERIOR_MEAN)
     inside = [line for line in lines if line.shift == "in distribution"]
     home = inside[-1] if inside else None
     yield "**Lead over the posterior mean, in dB of PSNR, and what of it a shift takes away**\n"
-    yield row_of(["shift", "", *(m for m in methods if m != OURS)])
+    yield row_of(["shift", "", *(m for m in methods if m != POSTERIOR_MEAN)])
     yield row_of(["---", "---", *["---:"] * (len(methods) - 1)])
     for line in lines:
-        cells = [_lead(line, home, method) for method in methods if method != OURS]
+        cells = [_lead(line, home, method) for method in methods if method != POSTERIOR_MEAN]
         yield row_of([line.shift, line.label, *cells])
     yield ""
 
 
-def peers(rows: Sequence[Row]) -> Iterator[str]:
+def peers(rows: Sequence[TrialScore]) -> Iterator[str]:
     """Samplers side by side: evaluations, seconds, PSNR, CRPS, coverage."""
     yield row_of(["sampler", "trial", "n", "evaluations", "s", "PSNR", "CRPS x 1000", "90 % holds"])
     yield row_of(["---", "---", *["---:"] * 6])
@@ -142,6 +142,6 @@ def _lead(line: Line, home: Line | None, method: str) -> str:
     return f"{cell.difference:+.1f} ({cell.difference - at_home.difference:+.1f})"
 
 
-def _mean(rows: Sequence[Row], name: str) -> float:
+def _mean(rows: Sequence[TrialScore], name: str) -> float:
     values = [getattr(row, name) for row in rows if getattr(row, name) is not None]
     return sum(values) / len(values) if values else math.nan

@@ -23,18 +23,18 @@ from scoremri_core.score.score import Answer, Reference, score
 from scoremri_core.simulation.retrospective import kept_samples
 from scoremri_core.studies.compare.trials import Scans, Trial
 from scoremri_core.studies.methods.problem import Problem
+from scoremri_core.studies.methods.registry import Method
 
 logger = logging.getLogger(__name__)
 
 REFERENCES = ("MVUE", "RSS")
 REFERENCE_LINES = 24  # calibration lines of the reference's coil maps
 
-Method = Callable[[Problem], Answer]
 Keep = Callable[[Trial, int, str, Answer, "Undersampled"], None]
 
 
 @dataclass(frozen=True)
-class Row:
+class TrialScore:
     """One method on one slice.
 
     Attributes
@@ -122,9 +122,9 @@ class Scores:
 
     def __init__(self, path: Path, settings: Mapping[str, Any]) -> None:
         self.path = path
-        self.rows: dict[tuple[Any, ...], Row] = {}
+        self.rows: dict[tuple[Any, ...], TrialScore] = {}
         told = json.loads(json.dumps({"settings": settings}))
-        known = {field.name for field in fields(Row)}
+        known = {field.name for field in fields(TrialScore)}
         if not path.exists():
             self._append(told)
             return
@@ -144,9 +144,9 @@ class Scores:
             elif not isinstance(found, dict) or set(found) != known:
                 raise InputError(f"{path}, line {number}: expected a row of this command")
             elif not found["error"]:  # what failed is tried again
-                self._keep(Row(**found))
+                self._keep(TrialScore(**found))
 
-    def add(self, row: Row) -> None:
+    def add(self, row: TrialScore) -> None:
         """Keep a row, on disk at once."""
         self._append(asdict(row))
         self._keep(row)
@@ -190,9 +190,9 @@ class Scores:
                         logger.debug("%s", name, exc_info=True)
                         found = {"error": f"{type(error).__name__}: {' '.join(str(error).split())}"}
                     ratio = given.true_acceleration if given else trial.acceleration
-                    self.add(Row(*place, trial.acceleration, ratio, name, **found))
+                    self.add(TrialScore(*place, trial.acceleration, ratio, name, **found))
 
-    def _keep(self, row: Row) -> None:
+    def _keep(self, row: TrialScore) -> None:
         self.rows[row.key] = row
 
     def _append(self, line: Mapping[str, Any]) -> None:

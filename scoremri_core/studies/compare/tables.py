@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from scoremri_core.score.intervals import interval, paired_p
-from scoremri_core.studies.compare.scores import Row
+from scoremri_core.studies.compare.scores import TrialScore
 from scoremri_core.studies.compare.trials import SHIFTS
 
 
@@ -50,7 +50,7 @@ class Line:
     cells: dict[str, Cell]
 
 
-def table(rows: Sequence[Row], score: str, methods: Sequence[str], ours: str) -> list[Line]:
+def table(rows: Sequence[TrialScore], score: str, methods: Sequence[str], ours: str) -> list[Line]:
     """One line for each shift and label.
 
     Parameters

@@ -13,7 +13,7 @@ from scoremri_core.errors import InputError
 from scoremri_core.simulation.phantom import CONTRASTS
 from scoremri_core.simulation.simulation import SimulatedScan
 from scoremri_core.studies.compare.presets import NARROW_FROM, Preset
-from scoremri_core.studies.evaluate.survey import FullScan, find_files, read_scans, spread
+from scoremri_core.studies.evaluate.survey import FullScan, evenly_spaced, find_files, read_scans
 from scoremri_core.studies.methods.examples import Image, simulated_kspace
 from scoremri_core.training.manifest import Source, find_sources
 from scoremri_core.training.slices import Slice, load_slices
@@ -103,7 +103,11 @@ def find_scans(
     files = [find_files([p for p in paths if p not in volumes]) for paths in (real, anatomy)]
 
     def read(paths: list[Path]) -> list[FullScan]:
-        return read_scans(paths, lambda path, total: spread(total, preset.slices)) if paths else []
+        return (
+            read_scans(paths, lambda path, total: evenly_spaced(total, preset.slices))
+            if paths
+            else []
+        )
 
     held_out: dict[str, list[Slice]] = {}
     for source in sources:

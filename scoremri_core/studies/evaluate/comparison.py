@@ -6,19 +6,13 @@ import logging
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from scoremri_core.mri.classical import (
-    cg_sense,
-    l1_wavelet,
-    mvue,
-    root_sum_of_squares,
-    zero_filled,
-)
+from scoremri_core.mri.classical import mvue, root_sum_of_squares
 from scoremri_core.mri.coils.maps import estimate_coil_maps
 from scoremri_core.mri.fourier import to_image
 from scoremri_core.mri.noise.covariance import covariance_from_edges, whiten, whitening_matrix
@@ -26,20 +20,21 @@ from scoremri_core.mri.sampling import measured
 from scoremri_core.score.metrics import psnr, reference_noise_variance
 from scoremri_core.score.score import Answer, Reference, Score, Uncertainty, score
 from scoremri_core.simulation.retrospective import AXES, calibration_lines, kept_samples
+from scoremri_core.studies.methods import FIXED_LAMBDA, POSTERIOR_MEAN
+from scoremri_core.studies.methods.problem import Problem
+from scoremri_core.studies.methods.registry import CLASSICAL, lambda_note
 
 logger = logging.getLogger(__name__)
 
 PROBE = 0.3  # sd of the noise that is added to find out what becomes of noise, in sd of the data's
-LAMBDAS = (0.003, 0.01, 0.03)  # L1-wavelet gets the best of these, chosen by its PSNR
-FIXED_LAMBDA = LAMBDAS[1]  # and beside it this one, which nobody has to choose
-METHODS = ("zero-filled", "CG-SENSE", "L1-wavelet", "posterior mean")
+METHODS = (*CLASSICAL, POSTERIOR_MEAN)
 REFERENCES = ("MVUE", "root sum of squares")
 
 Image = NDArray[np.complex64]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Figures(Uncertainty):
+class RunMetrics(Uncertainty):
     """What is known of a reconstruction beside its image, of a slice or on average.
 
     Attributes
@@ -60,7 +55,7 @@ class Figures(Uncertainty):
 
 
 @dataclass(frozen=True, kw_only=True)
-class MethodScore(Figures, Score):
+class MethodScore(RunMetrics, Score):
     """One method on one undersampled slice.
 
     Attributes
@@ -182,19 +177,20 @@ class Evaluation:
         kspace, true_acceleration = self.undersampled(kind, acceleration, mask_seed)
         covariance = covariance_from_edges(kspace)
         maps = estimate_coil_maps(kspace, noise_covariance=covariance)[0]
-        found: dict[str, list[tuple[Image, float, str]]] = {}
-        for method, candidates in _baselines(kspace, maps, covariance).items():
+        problem = Problem(kspace, maps, noise_covariance=covariance)
+        found: dict[str, list[tuple[Answer, float]]] = {}
+        for method, candidates in CLASSICAL.items():
             before(method)
-            found[method] = [(*_timed(make), note) for note, make in candidates]
-        before(METHODS[-1])
+            found[method] = [_timed(partial(candidate, problem)) for candidate in candidates]
+        before(POSTERIOR_MEAN)
         result, seconds = _timed(lambda: reconstruct(kspace))
-        found[METHODS[-1]] = [(result.mean[0], seconds, "")]
+        ours = Answer(result.mean[0], result.samples[0], result.info.effective_samples)
+        found[POSTERIOR_MEAN] = [(ours, seconds)]
 
         folds = _folds(result)
         reference = self.root_sum_of_squares if folds else self.reference
         rest: dict[str, Any] = _of_info(result.info)
         std = result.magnitude_std[0]
-        ours = Answer(result.mean[0], result.samples[0], result.info.effective_samples)
         if np.isfinite(std).all():
             compared = self._reference(result, folds, kspace, reconstruct)
         else:
@@ -202,12 +198,10 @@ class Evaluation:
             rest["note"] = result.info.reason or "no samples"
 
         scores, images = [], {}
-        for method, candidates_found in found.items():
-            image, seconds, note = max(candidates_found, key=lambda f: psnr(f[0], reference))
-            images[method] = image
-            fixed = [f[0] for f in candidates_found if f[2] == _lambda_note(FIXED_LAMBDA)]
-            is_ours = method == METHODS[-1]
-            figures = score(ours, compared) if is_ours else score(Answer(image), compared)
+        for method, answers in found.items():
+            answer, seconds = max(answers, key=lambda pair: psnr(pair[0].image, reference))
+            images[method] = answer.image
+            fixed = [a.image for a, _ in answers if a.note == lambda_note(FIXED_LAMBDA)]
             scores.append(
                 MethodScore(
                     method=method,
@@ -217,8 +211,8 @@ class Evaluation:
                     seconds=seconds,
                     reference=REFERENCES[folds],
                     psnr_fixed_lambda=psnr(fixed[0], reference) if fixed else None,
-                    **vars(figures),
-                    **({"note": note} | (rest if is_ours else {})),
+                    **vars(score(answer, compared)),
+                    **({"note": answer.note} | (rest if answer is ours else {})),
                 )
             )
         error = abs(result.magnitude[0] - abs(reference))
@@ -292,24 +286,6 @@ def _of_info(info: Any) -> dict[str, float | None]:
         "sigma_thermal": number("sigma_thermal", info.scale[0]),
         "sigma_n": number("sigma_n", info.scale[0]),
     }
-
-
-def _baselines(
-    kspace: Image, maps: Image, covariance: NDArray[Any]
-) -> dict[str, list[tuple[str, Callable[[], Image]]]]:
-    """For each method its candidates, of which the best counts: a note and what to call."""
-    return {
-        "zero-filled": [("", lambda: zero_filled(kspace, maps))],
-        "CG-SENSE": [("", lambda: cg_sense(kspace, maps, covariance))],
-        "L1-wavelet": [
-            (_lambda_note(lam), lambda lam=lam: l1_wavelet(kspace, maps, lam))  # type: ignore[misc]
-            for lam in LAMBDAS
-        ],
-    }
-
-
-def _lambda_note(weight: float) -> str:
-    return f"lambda {weight:g}"
 
 
 def _timed(call: Callable[[], Any]) -> tuple[Any, float]:

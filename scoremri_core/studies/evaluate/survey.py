@@ -23,8 +23,8 @@ from scoremri_core.studies.evaluate.comparison import (
     REFERENCES,
     Comparison,
     Evaluation,
-    Figures,
     MethodScore,
+    RunMetrics,
 )
 
 logger = logging.getLogger(__name__)
@@ -52,7 +52,7 @@ class FullScan:
 
 
 @dataclass(frozen=True)
-class Row(Figures):
+class ScanScore(RunMetrics):
     """One mask and acceleration of a scan, means over its slices; None where not known.
 
     Attributes
@@ -84,7 +84,7 @@ class Row(Figures):
     scores: list[MethodScore] = field(default_factory=list)
 
 
-AVERAGED = tuple(figure.name for figure in fields(Figures))
+AVERAGED = tuple(figure.name for figure in fields(RunMetrics))
 OF_METHODS = ("psnr", "ssim", "masked_ssim")
 
 
@@ -153,7 +153,7 @@ def read_scans(
     return scans
 
 
-def spread(total: int, count: int) -> list[int]:
+def evenly_spaced(total: int, count: int) -> list[int]:
     """So many of all slices, evenly from the middle."""
     count = min(count, total)
     return [int((i + 0.5) * total / count) for i in range(count)]
@@ -180,7 +180,7 @@ def survey(
     before: Callable[[FullScan, str, float, int, str], None] = lambda *case: None,
     axis: str = AXES[0],
     true: bool = False,
-) -> Iterator[tuple[Row, Comparison | None]]:
+) -> Iterator[tuple[ScanScore, Comparison | None]]:
     """Evaluate every case of every scan; one that fails is a row with the reason.
 
     Parameters
@@ -221,12 +221,12 @@ def survey(
                 reason = _reason(error)
                 logger.warning("%s, %s, R = %g: %s", scan.name, mask, factor, reason)
                 logger.debug("%s", scan.name, exc_info=True)
-                yield Row(scan.name, mask, factor, list(scan.slices), error=reason), None
+                yield ScanScore(scan.name, mask, factor, list(scan.slices), error=reason), None
             else:
                 yield _row(scan, mask, factor, scores), worst[1] if worst else None
 
 
-def summary(rows: Sequence[Row]) -> dict[str, Any]:
+def summary(rows: Sequence[ScanScore]) -> dict[str, Any]:
     """Medians, the worst, and how many rows are calibrated, for all scans together."""
     columns = {
         name: _known(rows, lambda row, name=name: getattr(row, name))  # type: ignore[misc]
@@ -255,7 +255,7 @@ def summary(rows: Sequence[Row]) -> dict[str, Any]:
     }
 
 
-def _row(scan: FullScan, mask: str, factor: float, scores: list[MethodScore]) -> Row:
+def _row(scan: FullScan, mask: str, factor: float, scores: list[MethodScore]) -> ScanScore:
     by_method = {method: [s for s in scores if s.method == method] for method in METHODS}
     own = by_method[METHODS[-1]]
 
@@ -272,7 +272,7 @@ def _row(scan: FullScan, mask: str, factor: float, scores: list[MethodScore]) ->
 
     values: dict[str, Any] = {name: averaged(name) for name in AVERAGED}
     values |= {name: of_methods(name) for name in OF_METHODS}
-    return Row(
+    return ScanScore(
         scan.name,
         mask,
         factor,
@@ -304,13 +304,13 @@ def _interval(values: Sequence[float]) -> float | None:
     return found if np.isfinite(found) else None
 
 
-def _of_scans(rows: Sequence[Row]) -> list[float]:
+def _of_scans(rows: Sequence[ScanScore]) -> list[float]:
     """The mean gain of each scan, whose rows are not independent."""
     gains = {row.scan: [r.gain for r in rows if r.scan == row.scan] for row in rows}
     return [mean for own in gains.values() if (mean := _mean(own)) is not None]
 
 
-def _known(rows: Sequence[Row], value: Callable[[Row], float | None]) -> list[float]:
+def _known(rows: Sequence[ScanScore], value: Callable[[ScanScore], float | None]) -> list[float]:
     return [found for row in rows if (found := value(row)) is not None]
 
 

@@ -22,10 +22,11 @@ class SmallUnet(nn.Module):
         widths = [width * 2**i for i in range(scales)]
         self.multiple = 2 ** (scales - 1)
         self.down = nn.ModuleList(
-            twice(before, after) for before, after in zip([inputs, *widths], widths, strict=False)
+            double_conv(before, after)
+            for before, after in zip([inputs, *widths], widths, strict=False)
         )
         self.grow = nn.ModuleList(nn.ConvTranspose2d(2 * w, w, 2, stride=2) for w in widths[-2::-1])
-        self.up = nn.ModuleList(twice(2 * w, w) for w in widths[-2::-1])
+        self.up = nn.ModuleList(double_conv(2 * w, w) for w in widths[-2::-1])
         self.tail = nn.Conv2d(width, outputs, 1)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -43,7 +44,7 @@ class SmallUnet(nn.Module):
         return out[..., :ny, :nx]
 
 
-def twice(before: int, after: int) -> nn.Sequential:
+def double_conv(before: int, after: int) -> nn.Sequential:
     """Two 3 x 3 convolutions, each with instance normalisation and a leaky ReLU."""
     layers: list[nn.Module] = []
     for first in (before, after):

@@ -24,7 +24,7 @@ Image = NDArray[np.complex64]
 
 
 @dataclass(frozen=True)
-class Scanned:
+class SimulatedSlice:
     """A slice as a scanner would have seen it.
 
     Attributes
@@ -82,15 +82,15 @@ class Examples:
     ) -> None:
         self.slices, self.count, self.side, self.coils = slices, count, side, coils
         self.calibration, self.accelerations, self.seed = calibration, accelerations, seed
-        self._made: dict[int, Scanned] = {}
+        self._made: dict[int, SimulatedSlice] = {}
 
-    def __getitem__(self, index: int) -> Scanned:
+    def __getitem__(self, index: int) -> SimulatedSlice:
         """One of `count`."""
         if index not in self._made:
             self._made[index] = self._make(index)
         return self._made[index]
 
-    def drawn(self, step: int) -> tuple[Scanned, NDArray[np.bool_]]:
+    def drawn(self, step: int) -> tuple[SimulatedSlice, NDArray[np.bool_]]:
         """An example and a mask (y, x), which depend on the seed and the step alone."""
         rng = np.random.default_rng([self.seed, 1, step])
         example = self[int(rng.integers(self.count))]
@@ -98,7 +98,7 @@ class Examples:
         received = np.ones((self.side, self.side), bool)
         return example, kept_samples(received, "equispaced", factor, self.calibration, true=True)
 
-    def _make(self, index: int) -> Scanned:
+    def _make(self, index: int) -> SimulatedSlice:
         rng = np.random.default_rng([self.seed, 0, index])
         own = self.slices[int(rng.integers(len(self.slices)))]
         kspace = simulated_kspace(own.image, self.side, self.coils, rng)
@@ -106,4 +106,4 @@ class Examples:
         factor = max(self.accelerations)
         lines = kept_samples(all_lines, "equispaced", factor, self.calibration, true=True)
         maps = estimate_coil_maps(kspace * lines)[0]
-        return Scanned(kspace, maps, np.abs(mvue(kspace, maps)))
+        return SimulatedSlice(kspace, maps, np.abs(mvue(kspace, maps)))

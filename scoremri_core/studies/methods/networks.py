@@ -8,8 +8,9 @@ import logging
 import math
 import pickle
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -160,6 +161,29 @@ def train(
     parameters = sum(p.numel() for p in model.parameters())
     logger.info("%s: %d parameters, %d steps, %.0f s", title(name), parameters, step, seconds)
     return Trained(name, title(name), model.eval(), parameters, step, seconds)
+
+
+def train_all(
+    names: Sequence[str],
+    examples: Callable[[], Examples],
+    settings: Training,
+    folder: Path,
+    device: torch.device,
+    progress: Callable[[float, str], None] = lambda done, note: None,
+) -> list[Trained]:
+    """Train several networks on the same examples; see `train`. `progress` counts networks."""
+    shared = cache(examples)
+    return [
+        train(
+            name,
+            shared,
+            settings,
+            folder,
+            device,
+            lambda share, note, done=done: progress(done + share, note),  # type: ignore[misc]
+        )
+        for done, name in enumerate(names)
+    ]
 
 
 def _tensors(

@@ -94,7 +94,7 @@ def _deepinv() -> Any:
     return importlib.import_module("deepinv")
 
 
-class Counted(torch.nn.Module):
+class CountingDenoiser(torch.nn.Module):
     """A prior as DeepInverse calls it: x (batch, 2, y, x) in 0 to 1, sigma of each component.
 
     Parameters
@@ -186,7 +186,7 @@ def _reconstruct(
     reach = MARGIN * float(np.abs(problem.zero_filled).max()) / problem.scale
     sigma = max(noise, LEAST_NOISE) / (2 * reach)
     physics = linear_physics(operator, sigma)
-    denoiser = Counted(prior, reach)
+    denoiser = CountingDenoiser(prior, reach)
     middle = torch.full((1, 2, *mask.shape[1:]), 0.5, device=device)
     data = torch.view_as_real(kspace) / (2 * reach) + physics.A(middle)
     run: Callable[[int], Tensor]

@@ -1,9 +1,10 @@
-"""What every method is given."""
+"""One undersampled slice, the input of every method."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 import torch
@@ -22,18 +23,24 @@ class Problem:
 
     Attributes
     ----------
-    kspace : (coil, y, x), centred, zero where not measured.
-    maps : (coil, y, x), from its calibration region, sum |S|^2 = 1.
-    seed : of all that a method draws.
+    kspace : complex64 array, (coil, y, x)
+        Centred, zero where not sampled.
+    maps : complex64 array, (coil, y, x)
+        Estimated from the calibration region, sum |S|^2 = 1.
+    seed : int
+        Of all random numbers of a method.
+    noise_covariance : complex array, (coil, coil), optional
+        E[n n^H]; estimated by the methods that need it if None.
     """
 
     kspace: Image
     maps: Image
     seed: int = 0
+    noise_covariance: NDArray[Any] | None = None
 
     @cached_property
     def zero_filled(self) -> Image:
-        """The zero-filled image (y, x)."""
+        """The zero-filled image, (y, x)."""
         return zero_filled(self.kspace, self.maps)
 
     @cached_property
@@ -43,11 +50,11 @@ class Problem:
 
     @property
     def mask(self) -> NDArray[np.bool_]:
-        """Which samples (y, x) were measured."""
+        """Sampling mask, (y, x)."""
         return measured(self.kspace)
 
     def tensors(self, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
-        """K-space over the scale and maps, (1, coil, y, x), and mask (1, y, x)."""
+        """Return k-space over `scale` and maps, (1, coil, y, x), and the mask, (1, y, x)."""
         arrays = (self.kspace / np.float32(self.scale), self.maps, self.mask)
         kspace, maps, mask = (torch.from_numpy(a)[None].to(device) for a in arrays)
         return kspace, maps, mask

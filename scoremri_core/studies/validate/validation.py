@@ -31,7 +31,7 @@ REFERENCE_DRAWS = 400  # by Gibbs sampling, of each truth
 Prior = GaussianPrior | GaussianMixturePrior | Increments
 
 
-class Known(Protocol):
+class KnownPosterior(Protocol):
     """A posterior that is known, of one prior and one scan."""
 
     def draw(self, data: Tensor, count: int, generator: torch.Generator) -> Tensor:
@@ -42,7 +42,7 @@ class Known(Protocol):
 
 
 @dataclass(frozen=True)
-class Case:
+class ClosedFormCase:
     """A prior and a scan whose posterior is known.
 
     Attributes
@@ -96,7 +96,7 @@ class Case:
             torch.tensor([0.3, 0.7]), means, spectrum.expand(2, n, n)
         ), operator
 
-    def known(self, prior: Any, operator: SenseOperator) -> Known:
+    def known(self, prior: Any, operator: SenseOperator) -> KnownPosterior:
         """The posterior of that prior and operator."""
         return _ClosedForm(ClosedForm(prior, operator, self.sigma_n), self.side)
 
@@ -124,7 +124,7 @@ class SparseCase:
         maps = torch.ones(1, 1, 1, self.length, 1, dtype=torch.complex64)
         return Increments(self.kind, self.length), SenseOperator(maps, mask)
 
-    def known(self, prior: Any, operator: SenseOperator) -> Known:
+    def known(self, prior: Any, operator: SenseOperator) -> KnownPosterior:
         """The posterior of that prior and operator."""
         return _ByGibbs(prior, operator, self.sigma_n)
 
@@ -191,10 +191,10 @@ RUNS = (
     Run("langevin", None, {"update": "published", "step_lr": 9e-7}, 2, note="published, lr 9e-7"),
 )
 CASES = (
-    Case("Gaussian, noise 0.02", 32, 0.02),
-    Case("Gaussian, noise 0.1", 32, 0.1),
-    Case("mixture, modes 3 sd apart", 16, 0.05, 3.0),
-    Case("mixture, modes 8 sd apart", 16, 0.05, 8.0),
+    ClosedFormCase("Gaussian, noise 0.02", 32, 0.02),
+    ClosedFormCase("Gaussian, noise 0.1", 32, 0.1),
+    ClosedFormCase("mixture, modes 3 sd apart", 16, 0.05, 3.0),
+    ClosedFormCase("mixture, modes 8 sd apart", 16, 0.05, 8.0),
 )
 SPARSE_CASES = tuple(
     SparseCase(f"partial Fourier, {kind} increments", kind, 16, 0.05)
@@ -209,8 +209,8 @@ SPARSE_RUNS = (
     Run("hmc", truths=1),
 )
 QUICK_CASES = (
-    Case("Gaussian, noise 0.1", 12, 0.1),
-    Case("mixture, modes 3 sd apart", 8, 0.1, 3.0),
+    ClosedFormCase("Gaussian, noise 0.1", 12, 0.1),
+    ClosedFormCase("mixture, modes 3 sd apart", 8, 0.1, 3.0),
 )
 QUICK_RUNS = (Run("posterior", 10, INDEPENDENT), Run("pula", 5), Run("langevin", 10), Run("hmc", 3))
 QUICK_SPARSE = (SparseCase("partial Fourier, laplace increments", "laplace", 8, 0.1),)
@@ -222,9 +222,9 @@ QUICK_SPARSE_RUNS = (
 )
 
 
-def table(quick: bool = False) -> list[tuple[Case | SparseCase, list[Run]]]:
+def table(quick: bool = False) -> list[tuple[ClosedFormCase | SparseCase, list[Run]]]:
     """Cases and their lines: a sampler that has none of its own is run with its defaults."""
-    cases: tuple[Case | SparseCase, ...] = QUICK_CASES if quick else CASES
+    cases: tuple[ClosedFormCase | SparseCase, ...] = QUICK_CASES if quick else CASES
     sparse = QUICK_SPARSE if quick else SPARSE_CASES
     lines = QUICK_RUNS if quick else RUNS
     return [(case, _complete(lines)) for case in cases] + [
@@ -299,12 +299,12 @@ def validate(
 
 
 def _row(
-    case: Case | SparseCase,
+    case: ClosedFormCase | SparseCase,
     run: Run,
     samples: Tensor,
     truths: Tensor,
     data: Tensor,
-    known: Known,
+    known: KnownPosterior,
     evaluations: int,
     seconds: float,
 ) -> dict[str, Any]:

@@ -5,7 +5,7 @@ import pytest
 from scoremri_core.priors import load_prior
 from scoremri_core.studies.benchmark.floor import evaluation_flops
 from scoremri_core.studies.benchmark.methods import COIL_MAPS, FRAME
-from scoremri_core.studies.benchmark.report import Row
+from scoremri_core.studies.benchmark.report import Timing
 
 
 @pytest.fixture(scope="module")
@@ -31,7 +31,7 @@ def test_every_row_is_measured_or_has_a_reason(outcome):
     rows = document["frame"] + document["coil_maps"][0]["rows"]
     assert [row["method"] for row in document["coil_maps"][0]["rows"]] == list(COIL_MAPS)
     for row in rows:
-        assert set(row) == set(Row.__dataclass_fields__)
+        assert set(row) == set(Timing.__dataclass_fields__)
         assert f" {row['method']} " in printed
         if row["seconds"] is None:
             assert "not installed" in row["note"]

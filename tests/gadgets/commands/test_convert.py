@@ -22,7 +22,7 @@ def test_raw_data_are_converted_and_back(run, scan, tmp_path):
     before = (tmp_path / "back.h5").read_bytes()
     code, _, err = run("convert", scan, tmp_path / "back.h5")
     assert (code, err.count("\n")) == (2, 1)
-    assert "back.h5: is there already; --overwrite replaces it" in err
+    assert "back.h5: already exists; --overwrite replaces it" in err
     assert (tmp_path / "back.h5").read_bytes() == before
     assert run("convert", scan, tmp_path / "back.h5", "--overwrite")[0] == 0
 
@@ -54,7 +54,7 @@ def test_replay_and_convert_write_the_same_images(run, scan, tmp_path):
     np.testing.assert_array_equal(made.pixel_array, again.pixel_array)
     code, _, err = run("replay", scan, "-o", tmp_path / "a.h5", "--format", "dicom", *asked)
     assert code == 2
-    assert "a_dicom: is there already" in err
+    assert "a_dicom: already exists" in err
 
 
 @pytest.mark.parametrize(

@@ -35,7 +35,7 @@ def test_a_folder_that_cannot_be_created_is_refused(run, tmp_path):
     (tmp_path / "file").write_text("")
     code, _, err = run("demo", "-o", tmp_path / "file" / "demo")
     assert code == 2
-    assert "no folder can be made there" in err
+    assert "cannot create a folder" in err
 
 
 SAGITTAL = Geometry((61.0, 30.0, 5.0), (0, 0, 1), (0, 1, 0))

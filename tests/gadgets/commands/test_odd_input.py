@@ -145,7 +145,7 @@ def test_missing_groups(run, folder, command, group):
 @pytest.mark.parametrize("command", ["replay", "undersample", "evaluate"])
 def test_the_result_never_replaces_its_source(run, folder, command):
     sentence = refused(run, command, "full.h5", "-o", "full.h5")
-    assert sentence == "scoremri: full.h5: the result would replace what it is made from"
+    assert sentence == "scoremri: full.h5: the output would replace the input"
 
 
 @pytest.mark.parametrize(

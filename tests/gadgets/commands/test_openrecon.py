@@ -251,7 +251,7 @@ def test_existing_files_are_kept(run, tmp_path):
     code, out, message = run("openrecon", "-o", tmp_path)
     assert (code, out) == (2, "")
     assert message == (
-        f"scoremri: {tmp_path / 'build.sh'}: is there already; --overwrite replaces it\n"
+        f"scoremri: {tmp_path / 'build.sh'}: already exists; --overwrite replaces it\n"
     )
     assert [path.name for path in tmp_path.iterdir()] == ["build.sh"]
     assert (tmp_path / "build.sh").read_text() == "mine"

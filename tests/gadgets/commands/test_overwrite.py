@@ -76,7 +76,7 @@ def test_an_existing_file_is_kept(run, folder, case):
     code, out, message = run(*command)
     assert (code, out) == (2, "")
     shown = str(there.relative_to(folder))
-    assert message == f"scoremri: {shown}: is there already; --overwrite replaces it\n"
+    assert message == f"scoremri: {shown}: already exists; --overwrite replaces it\n"
     assert {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()} == kept
 
 
@@ -145,15 +145,14 @@ def test_an_array_and_its_side_car_are_written_through_links(run, folder):
 def test_a_circular_link_is_refused(run, folder):
     (folder / "there.h5").symlink_to("there.h5")
     code, _, message = run("simulate", "-o", "there.h5", "--overwrite")
-    assert (code, message) == (2, "scoremri: there.h5: a link that leads back to itself\n")
+    assert (code, message) == (2, "scoremri: there.h5: a circular link\n")
 
 
 def test_a_report_never_replaces_its_images(run, folder):
     """Where neither is there yet."""
     (folder / "link.h5").symlink_to("new.h5")
     code, _, message = run("replay", *SCAN[:2], "new.h5", "--report", "link.h5", "--overwrite")
-    assert code == 2
-    assert message == "scoremri: link.h5: the result would replace what it is made from\n"
+    assert (code, message) == (2, "scoremri: link.h5: the output would replace the input\n")
 
 
 LONG = "x" * 300
@@ -211,7 +210,7 @@ def test_an_array_never_replaces_the_side_car_of_its_source(run, folder):
     before = (folder / "array.json").read_bytes()
     code, _, message = run("convert", "array.npy", "array.cfl", "--overwrite")
     assert code == 2
-    assert message == "scoremri: array.json: the result would replace what it is made from\n"
+    assert message == "scoremri: array.json: the output would replace the input\n"
     assert (folder / "array.json").read_bytes() == before
     assert run("convert", "array.npy", "array.h5")[0] == 0  # which needs none
 

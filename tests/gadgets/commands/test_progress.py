@@ -63,8 +63,8 @@ def test_without_a_terminal_progress_is_logged(caplog, capsys):
         advance(2.5, "")
     with caplog.at_level(logging.INFO), progress("frames", None, every=3600) as advance:
         advance(1, "")
-    message = [record.getMessage().strip() for record in caplog.records]
-    assert message == ["frames: 1 of 4 so far", "frames: 2.5 of 4"]
+    reports = [record.getMessage().strip() for record in caplog.records]
+    assert reports == ["frames: 1 of 4 so far", "frames: 2.5 of 4"]
     assert capsys.readouterr().err == ""
 
 
@@ -79,21 +79,21 @@ def test_frames_are_counted_in_advance(tmp_path):
 
 
 def test_sent_readouts_and_received_frames_are_reported():
-    message = []
-    tracker = ReplayProgress(lambda done, note: message.append((done, note)), readouts=2)
+    updates = []
+    tracker = ReplayProgress(lambda done, note: updates.append((done, note)), readouts=2)
     series = [SimpleNamespace(image_series_index=number) for number in (4, 5, 4)]
     assert list(tracker.sending("ab")) == ["a", "b"]
     assert list(tracker.receiving(["text", *series])) == ["text", *series]
-    assert message == [(0, "1 of 2 readouts sent"), (0, ""), (1, ""), (2, "")]
+    assert updates == [(0, "1 of 2 readouts sent"), (0, ""), (1, ""), (2, "")]
 
 
 def test_noise_levels_are_reported():
-    message = []
-    tracker = ReplayProgress(lambda done, note: message.append((done, note)), readouts=0)
+    updates = []
+    tracker = ReplayProgress(lambda done, note: updates.append((done, note)), readouts=0)
     for level in (1, 2):
-        tracker.sampling(4, SimpleNamespace(done=level / 2, level=level, levels=2))
-    tracker.finished(None, None)
+        tracker.level_sampled(4, SimpleNamespace(done=level / 2, level=level, levels=2))
+    tracker.frame_reconstructed(None, None)
     list(tracker.receiving([SimpleNamespace(image_series_index=1)]))
-    tracker.sampling(2, SimpleNamespace(done=0.25, level=1, levels=4))
-    assert message == [(2, "noise level 1 of 2"), (4, "noise level 2 of 2"), (4, ""),
+    tracker.level_sampled(2, SimpleNamespace(done=0.25, level=1, levels=4))
+    assert updates == [(2, "noise level 1 of 2"), (4, "noise level 2 of 2"), (4, ""),
                     (1.5, "noise level 1 of 4")]  # fmt: skip

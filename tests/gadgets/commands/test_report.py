@@ -73,7 +73,7 @@ def test_report_of_a_file_equals_that_of_replay(run, folder, tmp_path):
     assert (tmp_path / "again.html").read_text() == (folder / "page.html").read_text()
     code, _, err = run("report", folder / "images.h5", "-o", tmp_path / "again.html", "--frames", 1)
     assert code == 2
-    assert "again.html: is there already; --overwrite replaces it" in err
+    assert "again.html: already exists; --overwrite replaces it" in err
     asked = ("--overwrite", "--frames", 1)
     assert run("report", folder / "images.h5", "-o", tmp_path / "again.html", *asked)[0] == 0
     text = (tmp_path / "again.html").read_text()
@@ -86,7 +86,7 @@ def test_an_existing_report_is_refused_before_the_computation(run, folder, tmp_p
     asked = ("-o", tmp_path / "out.h5", "--report", tmp_path / "page.html")
     code, _, err = run("replay", folder / "scan.h5", *asked)
     assert code == 2
-    assert "page.html: is there already" in err
+    assert "page.html: already exists" in err
     assert (tmp_path / "page.html").read_text() == "mine"
     assert [path.name for path in tmp_path.iterdir()] == ["page.html"]
 

@@ -37,9 +37,9 @@ def volumes(tmp_path):
 @pytest.fixture
 def quick(monkeypatch):
     """Measure less: one slice, two noise levels, no scan."""
-    spread = measure.spread
+    chosen = measure.evenly_spaced
     monkeypatch.setattr(measure, "LEVELS", (0.1, 1.0))
-    monkeypatch.setattr(measure, "spread", lambda slices, count: spread(slices, 1))
+    monkeypatch.setattr(measure, "evenly_spaced", lambda slices, count: chosen(slices, 1))
     factors = {"inflation": 3.0, "variance_scale": 2.0, "variance_calibration": []}
     monkeypatch.setattr(cards, "calibrate_variance", lambda *arguments: factors)
 

@@ -69,7 +69,10 @@ def test_parameters_set_the_nodes_properties(served):
         ({"sendOriginal": "False"}, "unknown property 'sendOriginal': known are sampler, samples"),
         ({"samples": "many"}, "property samples='many': expected a whole number from 1 to 10000"),
         ({"samples": None}, "property samples='null': expected"),
-        ({"outputs": ["mean", "sum"]}, "property outputs='mean,sum': expected a comma list"),
+        (
+            {"outputs": ["mean", "sum"]},
+            "property outputs='mean,sum': expected a comma-sep",
+        ),
         ({"noise": float("nan")}, "property noise='NaN': expected one of"),
         ({"sampler": "hmc"}, "prior 'default' was not loaded by this server"),
         ({"prior": "a\nb\udc00" + "c" * 5000}, "parameter 'prior' has unprintable characters"),

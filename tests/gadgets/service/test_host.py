@@ -13,7 +13,7 @@ from gadgets.protocol.gadgetron import wire
 from gadgets.protocol.gadgetron.chain import Chain
 from gadgets.service.client import run_remote
 from gadgets.service.host import run_chain
-from gadgets.stages.watch import Watch
+from gadgets.stages.observer import ScanObserver
 from scoremri_core.errors import InputError
 from scoremri_core.priors import load_prior
 from scoremri_core.simulation.simulation import SimulatedScan
@@ -37,17 +37,17 @@ def run(*targets, scan=None, **properties):
     return list(run_chain(chain(*targets, **properties), header(*SHAPE), scan))
 
 
-class Watched(Watch):
+class Watched(ScanObserver):
     """Records the events of a scan."""
 
     def __init__(self):
         self.count, self.levels, self.shares = 0, set(), []
 
-    def sampling(self, frames, progress):
+    def level_sampled(self, frames, progress):
         self.levels.add((progress.level, progress.levels))
         self.shares.append(progress.done)
 
-    def finished(self, frame, result):
+    def frame_reconstructed(self, frame, result):
         self.count += 1
 
 
@@ -117,7 +117,7 @@ def test_images_are_scaled_and_numbered_by_the_scan():
     scan = sorted(simulated, key=lambda line: -line.idx.slice)  # the last slice comes first
     options = {"samples": 2, "steps": 2, "noise": "estimate", "scale": "auto"}
     watched = Watched()
-    made = run_chain(chain(RECON, **options), xsd.ToXML(simulated.header), scan, watch=watched)
+    made = run_chain(chain(RECON, **options), xsd.ToXML(simulated.header), scan, observer=watched)
     images = list(made)
     assert len(images) == 8
     # progress of the frames is reported while they are sampled

@@ -7,7 +7,7 @@ import threading
 import pytest
 from served import QUICK, Served, scan
 
-from gadgets.threads import say_for_whom, start, working_for
+from gadgets.threads import add_log_context, log_context, start
 
 
 @pytest.fixture
@@ -20,7 +20,7 @@ def lines():
             written.append(self.format(record))
 
     handler = Writer(logging.INFO)
-    handler.addFilter(say_for_whom)
+    handler.addFilter(add_log_context)
     loggers = [logging.getLogger(name) for name in ("gadgets", "scoremri_core")]
     levels = [logger.level for logger in loggers]
     for logger in loggers:
@@ -54,7 +54,7 @@ def test_log_lines_of_concurrent_scans_name_their_connection(lines):
 
 def test_other_log_lines_are_unchanged(lines):
     logger = logging.getLogger("gadgets.test")
-    with working_for("connection 7"):
+    with log_context("connection 7"):
         thread = start(logger.info, "%d frames", 3)
         logger.info("connection 7: closed")
     thread.join(10)

@@ -46,7 +46,7 @@ class Watched(Served):
 
     def __init__(self, show_names=False):
         status = []  # made with the server that it needs
-        super().__init__(Shared({"default": Normal()}, "cpu", watch=lambda: status[0].scan()))
+        super().__init__(Shared({"default": Normal()}, "cpu", observer=lambda: status[0].scan()))
         self.status = Status(["127.0.0.1"], 0, self.server, show_names)
         status.append(self.status)
         self.status_port = self.status.addresses[0][1]
@@ -118,8 +118,8 @@ def test_frames_are_oriented_by_vendor(monkeypatch):
         parsed_header = parsed(header(*SHAPE))
         parsed_header.acquisitionSystemInformation.systemVendor = vendor
         observer = Page(None).scan()
-        observer.begins(parsed_header)
-        observer.finished(frame, result)
+        observer.scan_started(parsed_header)
+        observer.frame_reconstructed(frame, result)
     straight, turned = (frame.geometry for frame in shown)
     assert straight.read_dir == tuple(readout.read_dir)
     assert turned.read_dir == tuple(-value for value in straight.read_dir)
@@ -180,8 +180,8 @@ def test_scans_are_in_the_queue_until_they_end():
     server = SimpleNamespace(state="ready", scans_open=1, scans_waiting=0, scans_done={"failed": 2})
     status_page = Page(server)
     scan = status_page.scan()
-    scan.arrived()
-    scan.arrived()
+    scan.frame_received()
+    scan.frame_received()
     (queue,) = events_of(status_page)
     assert "<td>scan 1</td><td>0</td><td>2</td>" in queue
     assert "<dt>Scans done</dt><dd>2 failed</dd>" in queue

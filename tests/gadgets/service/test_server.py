@@ -20,7 +20,7 @@ from forked import FORKS, run_forked
 from served import QUICK, SHAPE, Served, scan, text
 from synthetic import acquisitions, header, letter
 
-from gadgets.process import WAITING
+from gadgets.process import WAIT_VARIABLES
 from gadgets.protocol.gadgetron import wire
 from gadgets.protocol.gadgetron.chain import Chain
 from gadgets.protocol.gadgetron.connection import receive, tell
@@ -369,7 +369,7 @@ def test_images_are_sent_with_closed_standard_error(tmp_path):
 
 def test_the_command_serves_until_a_signal(tmp_path):
     command = [sys.executable, "-m", "scoremri_core", "serve", "--port", "0"]
-    environment = {name: value for name, value in os.environ.items() if name not in WAITING}
+    environment = {name: value for name, value in os.environ.items() if name not in WAIT_VARIABLES}
     environment["OMP_DISPLAY_ENV"] = "true"
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment) as process:
         try:

@@ -48,7 +48,7 @@ class Watched(Served):
 
     def __init__(self, priors, **options):
         watch = []  # made by the status, which needs the server
-        super().__init__(Shared(priors, "cpu", watch=lambda: watch[0].metrics.scan()), **options)
+        super().__init__(Shared(priors, "cpu", observer=lambda: watch[0].metrics.scan()), **options)
         self.status = Status(["127.0.0.1"], 0, self.server)
         watch.append(self.status)
         self.status_port = self.status.addresses[0][1]

@@ -1,4 +1,4 @@
-"""When a frame is complete, and what becomes of lines that are not imaging alone."""
+"""Completeness of frames; calibration, noise and other non-imaging lines."""
 
 import ismrmrd
 import numpy as np
@@ -30,7 +30,7 @@ def test_counters_keep_frames_apart():
     names = ("slice", "contrast", "phase", "repetition", "set")
     scans = [acquisitions(image, last=False, **{name: i + 1}) for i, name in enumerate(names)]
     interleaved = [readout for line in zip(*scans, strict=True) for readout in line]
-    result = frames(interleaved, header(24, 32))  # no flag at all: sent at the end
+    result = frames(interleaved, header(24, 32))  # no flags: sent at the end
     assert [frame.index for frame in result] == [0, 1, 2, 3, 4]
     for i, (name, frame) in enumerate(zip(names, result, strict=True)):
         assert [getattr(frame.header.idx, n) for n in names] == [
@@ -57,7 +57,7 @@ def test_frames_are_sent_as_they_are_complete():
 def test_interleaved_slices_end_with_the_repetition():
     image = letter(24, 32)
     scans = [acquisitions(image, last=False, slice=s) for s in range(3)]
-    for scan in scans:  # as some scanners flag it: the last line of every slice
+    for scan in scans:  # some scanners flag the last line of every slice
         scan[-1].set_flag(ismrmrd.ACQ_LAST_IN_REPETITION)
     result = frames([r for line in zip(*scans, strict=True) for r in line], header(24, 32))
     assert [frame.header.idx.slice for frame in result] == [0, 1, 2]
@@ -79,7 +79,7 @@ def test_interleaved_slices_end_with_the_repetition():
         ismrmrd.ACQ_IS_NOISE_MEASUREMENT,
     ],
 )
-def test_what_is_no_imaging_is_skipped(flag):
+def test_non_imaging_readouts_are_skipped(flag):
     image = letter(24, 32)
     other = acquisitions(9 * image, steps=[12, 3])
     for readout in other:
@@ -95,7 +95,7 @@ def flagged(readouts, flag, steps):
     return readouts
 
 
-def test_embedded_calibration_lines_are_imaging_too():
+def test_embedded_calibration_lines_are_imaging_lines():
     image, lattice, block = letter(24, 32), set(range(0, 24, 2)), set(range(8, 16))
     readouts = acquisitions(image, steps=sorted(lattice | block))
     flagged(readouts, ismrmrd.ACQ_IS_PARALLEL_CALIBRATION, block - lattice)
@@ -104,11 +104,11 @@ def test_embedded_calibration_lines_are_imaging_too():
     np.testing.assert_allclose(
         frame.kspace.array, expected(image, np.array(sorted(lattice | block)) - 12), atol=1e-5
     )
-    assert frame.own_calibration
-    assert frame.kspace.calibration is None  # it is found in the k-space
+    assert frame.autocalibrated
+    assert frame.kspace.calibration is None  # part of the k-space
 
 
-def test_a_separate_reference_scan_makes_no_frame_and_serves_its_slice():
+def test_separate_reference_scan_calibrates_its_slice_without_a_frame():
     image, block = letter(24, 32), range(8, 16)
     reference = []
     for number in range(2):
@@ -155,7 +155,7 @@ def test_noise_scan_is_scaled_by_dwell_and_bandwidth():
     image = letter(24, 32)
     readouts = [synthetic.noise_readout(0.2, dwell=20, samples=20_000), *acquisitions(image)]
     (frame,) = frames(readouts, header(24, 32))
-    # data are sampled for 5 us instead of 20, and the receiver passes 0.8 of the noise's band
+    # dwell time of 5 us instead of 20, receiver with 0.8 of the noise bandwidth
     variance = 2 * 0.2**2 * (20 / 5) / 0.8
     np.testing.assert_allclose(measured_noise(frame), variance * np.eye(4), atol=0.05 * variance)
 
@@ -171,7 +171,7 @@ def test_noise_property():
     assert "noise=scan" in absent.problem
 
 
-def test_wrong_channel_count_marks_the_frame_alone():
+def test_wrong_channel_count_affects_its_frame_only():
     image = letter(24, 32)
     bad = acquisitions(image, slice=0)
     bad[0] = acquisitions(image, coils=3, slice=0, steps=[0], last=False)[0]
@@ -183,19 +183,19 @@ def test_wrong_channel_count_marks_the_frame_alone():
     assert result[1].problem is None
 
 
-def test_readouts_that_are_not_finite_count_as_not_measured(caplog):
+def test_nonfinite_readouts_are_unsampled(caplog):
     image = letter(24, 32)
     readouts = acquisitions(image)
     readouts[3].data[0, 0] = np.nan
     (frame,) = frames(readouts, header(24, 32))
     assert frame.problem is None
-    assert "1 readouts hold values that are not finite" in caplog.text
+    assert "1 readouts with non-finite values" in caplog.text
     kept = np.delete(np.arange(24), 3)
     np.testing.assert_allclose(frame.kspace.array, expected(image, kept - 12), atol=1e-5)
     np.testing.assert_array_equal(np.flatnonzero(frame.kspace.mask[:, 0]), kept)
 
 
-def test_other_items_pass_on():
+def test_other_items_pass():
     waveform = ismrmrd.Waveform.from_array(np.zeros((1, 4), np.uint32))
     readouts = acquisitions(letter(24, 32))
     result = frames([waveform, *readouts], header(24, 32))
@@ -204,7 +204,7 @@ def test_other_items_pass_on():
 
 
 @pytest.mark.parametrize("calibration", [8, 0])
-def test_undersampled_scans_are_understood(tmp_path, calibration):
+def test_undersampled_scan_is_one_frame_with_its_calibration(tmp_path, calibration):
     image, path = letter(48, 32), tmp_path / "scan.h5"
     write_scan(path, header(48, 32), acquisitions(image))
     with open_scan(path) as scan:
@@ -215,11 +215,11 @@ def test_undersampled_scans_are_understood(tmp_path, calibration):
     assert set(range(24 - calibration // 2, 24 + calibration // 2)) <= set(kept)
     assert len(kept) < 20
     np.testing.assert_allclose(frame.kspace.array, expected(image, kept - 24), atol=1e-5)
-    assert frame.kspace.calibration is None  # it is found in the k-space
-    assert frame.own_calibration == bool(calibration)
+    assert frame.kspace.calibration is None  # part of the k-space
+    assert frame.autocalibrated == bool(calibration)
 
 
-def test_calibration_lines_alone_make_no_frame(caplog):
+def test_calibration_lines_without_imaging_lines_are_no_frame(caplog):
     readouts = acquisitions(letter(24, 32), steps=range(8, 16))
     flagged(readouts, ismrmrd.ACQ_IS_PARALLEL_CALIBRATION, range(8, 16))
     assert frames(readouts, header(24, 32, mode="embedded")) == []
@@ -234,13 +234,13 @@ def test_a_siemens_scan(data_dir):
     assert frame.field_of_view == (280, 210, 8)
     rows = np.flatnonzero(frame.kspace.array.any(axis=(0, 2)))
     assert (rows[0], rows[-1], len(rows)) == (72 - 54, 72 + 51, 68)
-    assert frame.own_calibration
+    assert frame.autocalibrated
     extent, _ = calibration_extent(frame.kspace.mask)
     assert (extent.start, extent.stop) == (30 - 54 + 72, 79 - 54 + 72)
     power = (np.abs(frame.kspace.array) ** 2).sum(axis=0)
     assert np.unravel_index(power.argmax(), power.shape) == (72, 96)
-    # Coils far from the bottles see little but noise there, which the noise scan foretells.
+    # There, coils far from the bottles hold mostly noise, as predicted by the noise scan.
     edge = frame.kspace.array[:, rows[-3:], :20].reshape(14, -1)
-    foretold = np.real(np.diagonal(measured_noise(frame)))
-    ratio = np.sort((np.abs(edge) ** 2).mean(axis=1) / foretold)
+    predicted = np.real(np.diagonal(measured_noise(frame)))
+    ratio = np.sort((np.abs(edge) ** 2).mean(axis=1) / predicted)
     np.testing.assert_allclose(ratio[:4], 1, atol=0.35)

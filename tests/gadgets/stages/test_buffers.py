@@ -1,4 +1,4 @@
-"""ReconData to frames, as the gadgets of config/score_recon_generic.xml fill it."""
+"""ReconData, as from the gadgets of config/score_recon_generic.xml, to frames."""
 
 import io
 
@@ -17,7 +17,7 @@ SHAPE = (24, 20)
 
 
 def received(*payloads):
-    """ReconData as it comes out of the wire."""
+    """Return ReconData as read from the wire."""
     return [read_recon_data(io.BytesIO(payload)) for payload in payloads]
 
 
@@ -28,7 +28,7 @@ def reference(image, block, **counters):
     return lines
 
 
-def test_a_reference_scan_after_repetitions_serves_the_frames_that_waited():
+def test_late_reference_scan_calibrates_the_waiting_frames():
     image, block = letter(*SHAPE), range(6, 18)
     imaging = [
         acquisitions(image, steps=range(0, 24, 2), slice=number, repetition=repetition)
@@ -55,7 +55,7 @@ def test_a_reference_scan_after_repetitions_serves_the_frames_that_waited():
         assert not frame.kspace.calibration.array[:, absent].any()
 
 
-def test_a_frame_whose_reference_scan_came_before_is_not_kept_waiting():
+def test_frame_after_its_reference_scan_does_not_wait():
     image = letter(*SHAPE)
     first = peer.recon_data(
         peer.buffer_of(acquisitions(image, steps=range(0, 24, 2)), 24, 12),
@@ -71,10 +71,10 @@ def test_a_frame_whose_reference_scan_came_before_is_not_kept_waiting():
 
 
 @pytest.mark.parametrize("accelerated", [False, True])
-def test_a_partial_echo_that_asymmetric_echo_adjust_centred(accelerated):
-    """BucketToBufferGadget crops the readouts to what was acquired unless the scan is accelerated.
+def test_partial_echo_centred_by_asymmetric_echo_adjust(accelerated):
+    """BucketToBufferGadget crops readouts to the acquired part unless the scan is accelerated.
 
-    Either way the sampling limits count on the readout as it is whole.
+    The sampling limits refer to the full readout in both cases.
     """
     (ny, nx), missing = SHAPE, 6
     image = letter(ny, nx)
@@ -100,7 +100,7 @@ def test_a_partial_echo_that_asymmetric_echo_adjust_centred(accelerated):
 
 
 def without_oversampling(lines, points):
-    """As RemoveROOversamplingGadget removes it, with a start that is rounded down."""
+    """Remove oversampling as RemoveROOversamplingGadget, whose start is rounded down."""
     for line in lines:
         samples = line.data.shape[1]
         start = (samples - points) // 2
@@ -114,8 +114,8 @@ def without_oversampling(lines, points):
 
 
 @pytest.mark.parametrize(("nx", "oversampling"), [(20, 2), (21, 2), (21, 3), (25, 2)])
-def test_odd_readouts_are_moved_back_by_the_pixel_that_gadgetron_displaces(nx, oversampling):
-    """An even number of samples cropped to an odd one; an odd one to an odd one stays in place."""
+def test_shift_of_odd_readouts_by_gadgetron_is_undone(nx, oversampling):
+    """Only cropping from even to odd shifts."""
     ny = 24
     image = letter(ny, nx)
     lines = acquisitions(image, oversampling=oversampling)
@@ -125,8 +125,8 @@ def test_odd_readouts_are_moved_back_by_the_pixel_that_gadgetron_displaces(nx, o
     np.testing.assert_allclose(frame.kspace.array, synthetic.expected(image), atol=1e-4)
 
 
-def test_a_fraction_of_the_readout_is_what_gadgetron_left_of_it():
-    """Of 40 samples 17.67 fit the field of view: it leaves 17, which cover less of it than 18."""
+def test_fractional_readout_is_rounded_down_as_by_gadgetron():
+    """17.67 of 40 samples fit the field of view: the gadget keeps 17."""
     ny, nx = SHAPE
     image = letter(ny, nx)
     lines = without_oversampling(acquisitions(image, oversampling=2), 17)
@@ -139,7 +139,7 @@ def test_a_fraction_of_the_readout_is_what_gadgetron_left_of_it():
     np.testing.assert_allclose(shown[:, :16], image[:, 2:18], atol=1e-3)
 
 
-def test_odd_readouts_that_were_never_oversampled_stay():
+def test_odd_readouts_without_oversampling_are_not_shifted():
     image = letter(24, 21)
     payload = peer.recon_data(peer.buffer_of(acquisitions(image), 24, 12))
     (frame,) = frames_of_buffers(received(payload), parsed(header(24, 21)), Properties())
@@ -147,8 +147,8 @@ def test_odd_readouts_that_were_never_oversampled_stay():
 
 
 @pytest.mark.parametrize(("sigma", "whitened"), [(1.0, True), (0.02, False), (30.0, False)])
-def test_data_that_nobody_whitened_are_told_from_their_edges(sigma, whitened, caplog):
-    """Where no noise scan was stored, NoiseAdjustGadget says nothing and the sd is not 1."""
+def test_data_that_are_not_whitened_are_detected_at_the_edges(sigma, whitened, caplog):
+    """Without a stored noise scan, NoiseAdjustGadget does not whiten and does not report it."""
     ny, nx = 48, 40
     lines = [acquisitions(40 * sigma * letter(ny, nx), noise=sigma, seed=s) for s in range(2)]
     payloads = [peer.recon_data(peer.buffer_of(each, ny, ny // 2)) for each in lines]
@@ -161,13 +161,13 @@ def test_data_that_nobody_whitened_are_told_from_their_edges(sigma, whitened, ca
             np.testing.assert_allclose(measured_noise(frame), 2 * np.eye(4))
         else:
             assert frame.kspace.noise_covariance is None
-    told = [r.message for r in caplog.records if "noise=scan" in r.message]
-    assert len(told) == (not whitened)
-    assert all("no noise scan came or was stored" in each for each in told)
+    messages = [r.message for r in caplog.records if "noise=scan" in r.message]
+    assert len(messages) == (not whitened)
+    assert all("no noise scan was acquired or stored" in each for each in messages)
 
 
-def test_a_line_of_fewer_channels_is_noticed():
-    """BucketToBufferGadget fills the others with what lies behind it in memory."""
+def test_line_with_fewer_channels_is_detected():
+    """BucketToBufferGadget fills missing channels with arbitrary memory."""
     lines = acquisitions(letter(*SHAPE))
     lines[3].data[3] = 7
     whole = lines[3].getHead()

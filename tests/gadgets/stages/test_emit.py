@@ -1,4 +1,4 @@
-"""Images as they are sent: their numbers, their scale and what their attributes say."""
+"""Numbers, scale and attributes of images."""
 
 from dataclasses import replace
 
@@ -21,7 +21,7 @@ OUTPUTS = ("mean", "std", "samples", "phase")
 
 @pytest.fixture(scope="module")
 def result():
-    """A sampled reconstruction of one slice."""
+    """Return a sampled reconstruction of one slice."""
     (frame,) = accumulate(
         acquisitions(letter(*SHAPE), noise=0.01), parsed(header(*SHAPE)), _plain()
     )
@@ -52,11 +52,11 @@ def brighter(result, factor):
 def sent(items, xml=None, **properties):
     images = list(emit(items, Properties(**properties), xml))
     for image in images:
-        image.meta = ismrmrd.Meta.deserialize(image.meta.serialize())  # as it arrives
+        image.meta = ismrmrd.Meta.deserialize(image.meta.serialize())  # as received
     return images
 
 
-def test_one_factor_for_everything_but_phase(result):
+def test_all_images_but_phase_have_one_factor(result):
     scan = [(frame(slice=i), brighter(result, factor)) for i, factor in enumerate((1, 3))]
     plain = sent(scan, outputs=OUTPUTS)
     scaled = sent(scan, outputs=OUTPUTS, scale="auto")
@@ -85,8 +85,8 @@ def test_one_factor_for_everything_but_phase(result):
     assert scaled[0].data.max() <= 32767
 
 
-def test_whole_numbers_keep_the_mean_and_the_sd(result):
-    """What FloatToUIntGadget makes of them, with and without the factor."""
+def test_scaled_integers_resolve_mean_and_sd(result):
+    """Quantise as FloatToUIntGadget, with and without the factor."""
     for scale, kept in (("off", False), ("auto", True)):
         mean, std = sent([(frame(), brighter(result, 1e-4))], scale=scale)
         ratio = float(mean.meta.get("GADGETRON_ScaleRatio", 1))
@@ -96,28 +96,28 @@ def test_whole_numbers_keep_the_mean_and_the_sd(result):
             assert (error < 0.01 * mean.data.max() / ratio) == kept
 
 
-def test_a_number_is_the_factor(result):
+def test_number_is_the_factor(result):
     (plain, _), (scaled, _) = (sent([(frame(), result)], scale=s) for s in ("off", 10.0))
     np.testing.assert_allclose(scaled.data, 10 * plain.data, rtol=1e-6)
     assert scaled.meta["GADGETRON_ScaleRatio"] == "10"
 
 
-def test_a_frame_without_signal_does_not_choose_the_factor(result):
+def test_frame_without_signal_does_not_set_the_factor(result):
     first, _, second, _ = sent([(frame(), brighter(result, 0)), (frame(), result)], scale="auto")
     assert "GADGETRON_ScaleRatio" not in first.meta
     assert not first.data.any()
     assert np.percentile(second.data, 99.5) == pytest.approx(2048, rel=1e-5)
 
 
-def test_frames_too_bright_for_whole_numbers_are_told_once(result, caplog):
+def test_frames_beyond_15_bits_are_reported_once(result, caplog):
     scan = [(frame(slice=i), brighter(result, factor)) for i, factor in enumerate((1, 100, 100))]
     sent(scan, scale="auto")
-    (told,) = [record.message for record in caplog.records if record.levelname == "WARNING"]
-    assert "slice 1" in told
-    assert "set scale to a number" in told
+    (message,) = [record.message for record in caplog.records if record.levelname == "WARNING"]
+    assert "slice 1" in message
+    assert "set scale to a number" in message
 
 
-def test_gadgetron_reads_what_it_needs(result):
+def test_attributes_of_gadgetron_are_complete(result):
     images = sent([(frame(), result)], outputs=OUTPUTS)
     roles = []
     for image in images:
@@ -126,16 +126,16 @@ def test_gadgetron_reads_what_it_needs(result):
         assert meta["GADGETRON_SeqDescription"] == meta["SeriesDescription"]
         assert meta["GADGETRON_ImageComment"] == meta["ImageComment"]
         roles.append((meta["GADGETRON_DataRole"], image.image_index))
-    assert len(set(map(str, roles))) == len(images)  # DicomFinishGadget names files by them
+    assert len(set(map(str, roles))) == len(images)  # file names of DicomFinishGadget
     assert roles[:2] == [("Image", 1), ("STD_MAP", 1)]
 
 
-def test_a_scaled_comment_says_by_how_much(result):
+def test_comment_holds_the_factor(result):
     mean, _ = sent([(frame(), result)], scale=10.0)
     assert mean.meta["GADGETRON_ImageComment"] == [mean.meta["ImageComment"], "x10"]
 
 
-def test_a_window_that_whole_numbers_cannot_say_is_left_out(result):
+def test_window_narrower_than_integers_is_left_out(result):
     mean, phase = sent([(frame(), brighter(result, 1e-4))], outputs=("mean", "phase"))
     for image in (mean, phase):
         assert "WindowWidth" in image.meta
@@ -143,8 +143,8 @@ def test_a_window_that_whole_numbers_cannot_say_is_left_out(result):
         assert "GADGETRON_WindowCenter" not in image.meta
 
 
-def test_numbers_are_gadgetrons_in_whatever_order_frames_are_complete(result):
-    """ImageArraySendMixin of Gadgetron: repetition, set, phase, contrast, slice, from outside."""
+def test_image_numbers_match_gadgetron_in_any_order_of_frames(result):
+    """As ImageArraySendMixin: repetition, set, phase, contrast, slice, slowest first."""
     names = ("repetition", "set", "phase", "contrast", "slice")
     counts = (2, 2, 3, 2, 4)
     scan = SimulatedScan((16, 16), 1, repetitions=2, sets=2, phases=3, contrast="t1,t2", slices=4)
@@ -156,7 +156,7 @@ def test_numbers_are_gadgetrons_in_whatever_order_frames_are_complete(result):
     assert [image.image_index for image in images] == expected
 
 
-def test_numbers_differ_where_the_limits_are_wrong(result):
+def test_image_numbers_are_unique_despite_wrong_limits(result):
     scan = SimulatedScan((16, 16), 1, repetitions=3)
     frames = [frame(repetition=r, slice=s) for r in range(3) for s in range(4)]
     images = sent([(each, result) for each in frames], scan.header, outputs=("mean",))

@@ -1,4 +1,4 @@
-"""Where the header and the data disagree: the data count, and it is told once."""
+"""Contradictions between header and data: the data are used, with one warning."""
 
 import logging
 
@@ -24,18 +24,18 @@ def frames(readouts, xml=PLAIN):
     return list(accumulate(iter(readouts), parsed(xml), Properties()))
 
 
-def told(caplog, words, level=logging.WARNING):
+def logged(caplog, words, level=logging.WARNING):
     return [r for r in caplog.records if words in r.getMessage() and r.levelno == level]
 
 
 def with_encoding(xml, other):
-    """A header with the encoding of another one behind its own."""
+    """Append the encoding of another header."""
     start, end = other.index("  <encoding>"), other.index("</ismrmrdHeader>")
     return xml.replace("</ismrmrdHeader>", other[start:end] + "</ismrmrdHeader>")
 
 
 def navigators(count=4, **counters):
-    """Lines of an encoding space of their own, in the middle of a scan."""
+    """Return lines of a second encoding space."""
     lines = acquisitions(letter(8, 12), steps=range(count), last=False, **counters)
     for line in lines:
         line.encoding_space_ref = 1
@@ -51,7 +51,7 @@ AUXILIARY = {
 
 @pytest.mark.parametrize("kind", AUXILIARY)
 @pytest.mark.parametrize("last", [False, True])
-def test_another_encoding_makes_no_image(kind, last, caplog):
+def test_readouts_of_another_encoding_are_ignored(kind, last, caplog):
     extra = navigators(slice=0)
     if last:
         extra[-1].set_flag(ismrmrd.ACQ_LAST_IN_SLICE)
@@ -63,10 +63,10 @@ def test_another_encoding_makes_no_image(kind, last, caplog):
     for frame, expected in zip(found, plain, strict=True):
         np.testing.assert_array_equal(frame.kspace.array, expected.kspace.array)
         assert frame.problem is None
-    assert len(told(caplog, "encoding space 1 make no image")) == 1
+    assert len(logged(caplog, "encoding space 1 are ignored")) == 1
 
 
-def test_a_reference_scan_that_cannot_be_placed_is_told_and_left_out(caplog):
+def test_reference_scan_on_a_non_cartesian_grid_is_ignored_with_a_warning(caplog):
     reference = navigators()
     for line in reference:
         line.set_flag(ismrmrd.ACQ_IS_PARALLEL_CALIBRATION)
@@ -74,10 +74,10 @@ def test_a_reference_scan_that_cannot_be_placed_is_told_and_left_out(caplog):
     (frame,) = frames([*reference, *acquisitions(IMAGE)], xml)
     assert frame.kspace.calibration is None
     assert frame.problem is None
-    assert len(told(caplog, "encoding space 1 are left out: encoding 1 of the ISMRMRD")) == 1
+    assert len(logged(caplog, "encoding space 1 are ignored: encoding 1 of the ISMRMRD")) == 1
 
 
-def test_readouts_of_a_kind_that_makes_no_image_are_told_once(caplog):
+def test_non_imaging_readouts_are_reported_once(caplog):
     extra = navigators()
     for line in extra:
         line.encoding_space_ref = 0
@@ -85,42 +85,42 @@ def test_readouts_of_a_kind_that_makes_no_image_are_told_once(caplog):
     with caplog.at_level("INFO"):
         (frame,) = frames([*extra, *acquisitions(IMAGE), *extra])
     np.testing.assert_array_equal(frame.kspace.array, frames(acquisitions(IMAGE))[0].kspace.array)
-    assert len(told(caplog, "Readouts of navigation data make no image", logging.INFO)) == 1
+    assert len(logged(caplog, "Readouts of navigation data are ignored", logging.INFO)) == 1
 
 
-def test_the_channels_of_the_data_count(caplog):
+def test_channels_of_the_data_override_the_header(caplog):
     xml = PLAIN.replace(
         "<relativeReceiver", "<receiverChannels>32</receiverChannels><relativeReceiver"
     )
     found = frames(acquisitions(IMAGE, slice=0) + acquisitions(IMAGE, slice=1), xml)
     assert [frame.kspace.coils for frame in found] == [4, 4]
-    assert len(told(caplog, "announces 32 receiver channels, readouts have 4")) == 1
+    assert len(logged(caplog, "declares 32 receiver channels, readouts have 4")) == 1
     caplog.clear()
     frames(acquisitions(IMAGE), xml.replace(">32<", ">4<"))
     assert not caplog.records
 
 
-def test_steps_beyond_their_limits_are_taken_and_told(caplog):
+def test_steps_beyond_their_limits_are_used_with_a_warning(caplog):
     (frame,) = frames(acquisitions(IMAGE), header(*SHAPE, last=19))
     assert frame.kspace.array.any(axis=(0, 2)).all()
-    assert len(told(caplog, "limits kspace_encode_step_1 to 0 to 19, a readout has 20")) == 1
+    assert len(logged(caplog, "limits kspace_encode_step_1 to 0..19, a readout has 20")) == 1
 
 
-def test_partitions_that_the_header_does_not_know_are_no_2d_image():
+def test_partitions_without_a_3d_header_are_a_problem():
     lines = [r for z in range(3) for r in acquisitions(IMAGE, kspace_encode_step_2=z)[:-1]]
     (frame,) = frames(lines)
-    assert frame.problem == "its readouts are of 3 partitions, the header has one"
+    assert frame.problem == "readouts of 3 partitions, the header has one"
 
 
-def test_a_volume_that_ends_short_is_told(caplog):
+def test_incomplete_volume_is_reported(caplog):
     xml = header(*SHAPE, ez=8).replace("<average>", STEP_2.format(7, 4))
     lines = [r for z in range(3) for r in acquisitions(IMAGE, last=False, kspace_encode_step_2=z)]
     (frame,) = frames(lines, xml)
     assert frame.kspace.values.shape == (4, 8, *SHAPE)
-    assert len(told(caplog, "has 72 lines of the 192 that the header announces")) == 1
+    assert len(logged(caplog, "has 72 of the 192 lines that the header declares")) == 1
 
 
 @pytest.mark.parametrize("size", ["0", "-5", "INF", "NaN"])
-def test_a_field_of_view_that_is_no_size_is_refused(size):
+def test_invalid_field_of_view_is_refused(size):
     with pytest.raises(InputError, match="fieldOfView_mm"):
         frames(acquisitions(IMAGE), header(*SHAPE, fx=size))

@@ -1,4 +1,4 @@
-"""A scan in the stream and the same scan from its file are on the same grid, to the last bit."""
+"""The k-space of a scan from the stream equals that from its file to the last bit."""
 
 import numpy as np
 import pytest
@@ -20,7 +20,7 @@ KINDS = {
 
 
 class Shortened:
-    """A scan without its last few lines, so that these were averaged less."""
+    """A scan without its last lines, which then have fewer averages."""
 
     def __init__(self, scan, lines):
         self.header, self.name = scan.header, scan.name
@@ -35,9 +35,9 @@ class Shortened:
 
 def agree(scan):
     frames = list(accumulate(scan, scan.header, Properties()))
-    for frame, own in zip(frames, gridded(scan), strict=True):
+    for frame, kspace in zip(frames, gridded(scan), strict=True):
         for name in ("values", "mask", "averages", "unit"):
-            np.testing.assert_array_equal(getattr(frame.kspace, name), getattr(own, name))
+            np.testing.assert_array_equal(getattr(frame.kspace, name), getattr(kspace, name))
     return frames
 
 
@@ -47,13 +47,13 @@ def test_stream_and_file_agree(kind):
     assert all(frame.kspace.averages is None for frame in agree(scan))
 
 
-def test_they_agree_on_lines_averaged_unequally():
+def test_stream_and_file_agree_on_unequal_averages():
     scan = SimulatedScan(matrix=(24, 20), coils=3, averages=2)
     (frame,) = agree(Shortened(scan, 7))
     assert sorted(np.unique(frame.kspace.averages)) == [1, 2]
 
 
-def test_they_agree_on_a_partial_echo():
+def test_stream_and_file_agree_on_a_partial_echo():
     scan = SimulatedScan(matrix=(24, 20), coils=3)
     thinned = accelerate(scan, "equispaced", 1, 24, echo=0.7)
     items = list(thinned)

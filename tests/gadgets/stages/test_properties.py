@@ -50,21 +50,21 @@ def test_the_chains_list_the_defaults(chain):
 
 
 @pytest.mark.parametrize("text", ["off", "auto"])
-def test_scale_may_be_a_word(text):
+def test_scale_off_and_auto(text):
     assert Properties.parse({"scale": text}).scale == text
 
 
-def test_no_configuration_is_the_defaults():
+def test_missing_configuration_gives_the_defaults():
     assert Properties.from_config(None) == Properties()
 
 
-def test_an_unknown_name_lists_the_known():
+def test_unknown_name_lists_the_known_ones():
     with pytest.raises(InputError, match=r"'sample'.*sampler, samples, steps, prior"):
         Properties.parse({"sample": "3"})
 
 
 @pytest.mark.parametrize(
-    ("name", "value", "told"),
+    ("name", "value", "message"),
     [
         ("sampler", "magic", "posterior, langevin, .*none"),
         ("samples", "0", "from 1 to"),
@@ -76,20 +76,20 @@ def test_an_unknown_name_lists_the_known():
         ("noise", "nan", "positive number"),
         ("outputs", "mean,mean", "each once"),
         ("outputs", "mean,colour", "mean, std, phase, samples"),
-        ("outputs", "", "comma list"),
+        ("outputs", "", "comma-separated list"),
         ("prior", "", "a name or a path"),
         ("scale", "on", "one of off, auto, or a positive number"),
         ("scale", "0", "positive number"),
         ("scale", "inf", "positive number"),
     ],
 )
-def test_a_bad_value_says_what_is_expected(name, value, told):
-    with pytest.raises(InputError, match=told) as error:
+def test_invalid_value_states_what_is_expected(name, value, message):
+    with pytest.raises(InputError, match=message) as error:
         Properties.parse({name: value})
     assert f"{name}='{value}'" in str(error.value)
 
 
-def test_a_property_without_value_is_refused():
+def test_property_without_value_is_refused():
     element = ElementTree.fromstring("<configuration><property name='seed'/></configuration>")
     with pytest.raises(InputError, match="name= or value="):
         Properties.from_config(element)

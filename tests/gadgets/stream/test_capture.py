@@ -21,19 +21,19 @@ def waveform(stamp):
     return ismrmrd.Waveform.from_array(data, waveform_id=3, time_stamp=stamp)
 
 
-def test_a_scan_is_saved_whole(tmp_path):
+def test_complete_scan_is_saved(tmp_path):
     sent = [waveform(1), *scan(), waveform(2), "anything else"]
     assert list(capture(sent, XML, str(tmp_path / "new"))) == sent
     (path,) = (tmp_path / "new").iterdir()
     assert path.suffixes[-1] == ".h5"
     assert "partial" not in path.name
-    assert path.stat().st_size < 2**19  # nothing is left of the space that was reserved
+    assert path.stat().st_size < 2**19  # the reserved space is released
     with open_scan(path) as saved:
         assert list(saved) == scan()
         assert list(saved.waveforms()) == [waveform(1), waveform(2)]
 
 
-def test_readouts_are_on_disk_while_the_scan_goes_on(tmp_path):
+def test_readouts_are_written_during_the_scan(tmp_path):
     stream = capture(scan(), XML, str(tmp_path))
     for _ in range(2 * BLOCK + 1):
         next(stream)
@@ -43,7 +43,7 @@ def test_readouts_are_on_disk_while_the_scan_goes_on(tmp_path):
     stream.close()
 
 
-def test_a_scan_that_breaks_off_keeps_its_partial_name(tmp_path, caplog):
+def test_incomplete_scan_keeps_its_partial_name(tmp_path, caplog):
     def broken():
         yield from scan()[:100]
         raise ConnectionError("gone")
@@ -52,13 +52,13 @@ def test_a_scan_that_breaks_off_keeps_its_partial_name(tmp_path, caplog):
         list(capture(broken(), XML, str(tmp_path)))
     (path,) = tmp_path.iterdir()
     assert path.name.endswith(".partial.h5")
-    assert "broke off" in caplog.text
+    assert "Scan is incomplete" in caplog.text
     with open_scan(path) as saved:
         assert list(saved) == scan()[:100]
 
 
 @pytest.mark.parametrize("blocks", [0, 1])
-def test_a_full_disk_is_logged_and_leaves_nothing(tmp_path, monkeypatch, caplog, blocks):
+def test_full_disk_is_logged_and_leaves_no_file(tmp_path, monkeypatch, caplog, blocks):
     reserve, calls = os.posix_fallocate, []
 
     def full(*arguments):
@@ -70,17 +70,17 @@ def test_a_full_disk_is_logged_and_leaves_nothing(tmp_path, monkeypatch, caplog,
     monkeypatch.setattr(os, "posix_fallocate", full)
     assert list(capture(scan(), XML, str(tmp_path))) == scan()
     (record,) = [r for r in caplog.records if r.levelno == logging.ERROR]
-    assert "the scan goes on, but is not captured" in record.getMessage().lower()
+    assert "scan continues, but is not captured" in record.getMessage().lower()
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_folder_that_cannot_be_made_is_logged(tmp_path, caplog):
+def test_folder_that_cannot_be_created_is_logged(tmp_path, caplog):
     (tmp_path / "file").write_text("")
     assert list(capture(scan(), XML, str(tmp_path / "file" / "folder"))) == scan()
     assert "not captured" in caplog.text
 
 
-def test_nothing_is_saved_of_an_empty_stream_or_unasked(tmp_path):
+def test_empty_stream_and_empty_folder_save_nothing(tmp_path):
     assert list(capture([], XML, str(tmp_path))) == []
     assert list(capture(scan(), XML, "")) == scan()
     assert list(tmp_path.iterdir()) == []

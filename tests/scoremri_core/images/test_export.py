@@ -181,7 +181,7 @@ def brighter(picture):
 def test_what_is_there_is_kept(images, tmp_path):
     export(tmp_path / "out.h5", read_series(images), ["nifti", "dicom"])
     for name in ("nifti", "dicom"):
-        with pytest.raises(InputError, match="is there already; --overwrite"):
+        with pytest.raises(InputError, match="already exists; --overwrite"):
             check(tmp_path / "out.h5", [name], overwrite=False)
         check(tmp_path / "out.h5", [name], overwrite=True)
     before = sorted(tmp_path.iterdir())

@@ -8,7 +8,7 @@ import torch
 from scoremri_core import reconstruct
 from scoremri_core.mri.classical import mvue
 from scoremri_core.mri.fourier import resample, resize, to_kspace
-from scoremri_core.mri.sampling import GAP, sampled_box, unacquired
+from scoremri_core.mri.sampling import GAP, sampled_box, unsampled_fraction
 from scoremri_core.simulation.masks import make_mask
 
 
@@ -31,7 +31,7 @@ def ellipse(shape):
 @pytest.mark.parametrize("shape", [(96, 96), (97, 95), (33, 128), (8, 8), (1, 7)])
 def test_a_full_scan_reaches_its_matrix(shape):
     assert sampled_box(np.ones(shape, bool)) == shape
-    assert unacquired(np.ones(shape, bool)) == 0
+    assert unsampled_fraction(np.ones(shape, bool)) == 0
 
 
 @pytest.mark.parametrize("acceleration", [2, 3, 4, 6, 8])
@@ -39,14 +39,14 @@ def test_a_full_scan_reaches_its_matrix(shape):
 def test_undersampling_reaches_the_matrix_as_well(shape, acceleration):
     """The outermost line of an undersampled scan is up to R lines from the edge."""
     assert sampled_box(lines(shape, acceleration)) == shape
-    assert unacquired(lines(shape, acceleration)) == 0
+    assert unsampled_fraction(lines(shape, acceleration)) == 0
 
 
 def test_poisson_lines_reach_the_matrix_and_leave_no_hole():
     mask = make_mask("poisson", (192,), 4, 24, seed=1).sampled
     mask = np.broadcast_to(mask[:, None], (192, 160))
     assert sampled_box(mask) == mask.shape
-    assert unacquired(mask) == 0
+    assert unsampled_fraction(mask) == 0
 
 
 def test_random_lines_keep_the_matrix_though_they_hardly_reach_its_edges():
@@ -59,10 +59,10 @@ def test_partial_fourier_reaches_the_matrix_and_leaves_a_part_of_it():
     mask = np.zeros((160, 128), bool)
     mask[: 160 * 5 // 8] = True
     assert sampled_box(mask) == mask.shape
-    assert unacquired(mask) == pytest.approx(3 / 8, abs=0.01)
+    assert unsampled_fraction(mask) == pytest.approx(3 / 8, abs=0.01)
     partial_echo = mask.T
     assert sampled_box(partial_echo) == partial_echo.shape
-    assert unacquired(partial_echo) == pytest.approx(3 / 8, abs=0.01)
+    assert unsampled_fraction(partial_echo) == pytest.approx(3 / 8, abs=0.01)
 
 
 def test_partial_fourier_with_undersampling_leaves_what_it_leaves():
@@ -70,7 +70,7 @@ def test_partial_fourier_with_undersampling_leaves_what_it_leaves():
     mask[100:] = False
     assert sampled_box(mask) == mask.shape
     # the last line measured may be up to R before the end
-    assert unacquired(mask) == pytest.approx(3 / 8, abs=4 / 160)
+    assert unsampled_fraction(mask) == pytest.approx(3 / 8, abs=4 / 160)
 
 
 def test_an_interpolated_matrix_has_the_box_of_its_samples():
@@ -81,7 +81,7 @@ def test_an_interpolated_matrix_has_the_box_of_its_samples():
     assert 240 <= box[1] <= 250
     assert all(n % 2 == 0 for n in box)
     assert resize(resize(mask, box), mask.shape).sum() == mask.sum()
-    assert unacquired(mask) == pytest.approx(1 - 84 * 240 / (156 * 448), abs=0.01)
+    assert unsampled_fraction(mask) == pytest.approx(1 - 84 * 240 / (156 * 448), abs=0.01)
 
 
 def test_an_ellipse_reaches_the_matrix_and_leaves_its_corners():
@@ -89,12 +89,12 @@ def test_an_ellipse_reaches_the_matrix_and_leaves_its_corners():
     assert sampled_box(mask) == mask.shape
     corners = 1 - np.pi / 4
     # what is near to a sample counts as acquired, of corners as well
-    assert corners / 2 < unacquired(mask) <= corners
+    assert corners / 2 < unsampled_fraction(mask) <= corners
 
 
 def test_an_empty_mask_has_the_box_of_the_matrix():
     assert sampled_box(np.zeros((40, 31), bool)) == (40, 31)
-    assert unacquired(np.zeros((40, 31), bool)) == 1
+    assert unsampled_fraction(np.zeros((40, 31), bool)) == 1
 
 
 @pytest.mark.parametrize("shape", [(101, 77), (100, 77), (63, 200)])
@@ -115,10 +115,10 @@ def test_a_block_beside_dc_is_reached_by_a_box_about_dc(offset):
 def test_gaps_of_undersampling_are_no_holes_and_wider_ones_are():
     mask = np.zeros((200, 64), bool)
     mask[:: GAP - 1] = True
-    assert unacquired(mask) == 0
+    assert unsampled_fraction(mask) == 0
     mask = np.ones((200, 64), bool)
     mask[120:160] = False
-    assert unacquired(mask) == pytest.approx(40 / 200, abs=0.01)
+    assert unsampled_fraction(mask) == pytest.approx(40 / 200, abs=0.01)
 
 
 # Reconstruction of an interpolated matrix.

@@ -94,7 +94,7 @@ def test_pull_is_the_adjoint_of_what_the_image_leaves_of_the_data(mask, weight, 
     operator = SenseOperator(complex_normal(2, sets, 3, 9, 12), mask, weight)
     x, y = complex_normal(2, 4, sets, 9, 12, seed=1), complex_normal(2, 3, 9, 12, seed=2)
     expected = operator.adjoint(y[:, None] - operator.forward(x))
-    found = operator.pull(operator.reduced(y)[:, None], x)
+    found = operator.adjoint_residual(operator.reduced(y)[:, None], x)
     torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
 
 
@@ -105,8 +105,10 @@ def test_pull_adds_noise_of_the_precision_to_what_was_measured(mask, weight):
     variance = 0.5 + torch.rand(2, 4, 1, *operator.precision.shape[-2:])
     weighted = operator.weighted(1 / variance)
     reduced = operator.reduced(y)[:, None]
-    expected = weighted.pull(reduced + variance.sqrt() * operator.on_rows(e), x)
-    torch.testing.assert_close(weighted.pull(reduced, x, e), expected, rtol=1e-4, atol=1e-4)
+    expected = weighted.adjoint_residual(reduced + variance.sqrt() * operator.on_rows(e), x)
+    torch.testing.assert_close(
+        weighted.adjoint_residual(reduced, x, e), expected, rtol=1e-4, atol=1e-4
+    )
 
 
 def test_a_sample_averaged_n_times_counts_n_times(mask, weight):
@@ -120,7 +122,9 @@ def test_a_sample_averaged_n_times_counts_n_times(mask, weight):
     power = operator.residual_power(reduced, x)
     torch.testing.assert_close(power.sum((2, 3)), squares.sum((2, 3, 4)), rtol=1e-4, atol=1e-4)
     expected = plain.adjoint(often[:, None, None] * left)
-    torch.testing.assert_close(operator.pull(reduced, x), expected, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(
+        operator.adjoint_residual(reduced, x), expected, rtol=1e-4, atol=1e-4
+    )
 
 
 def test_frames_are_independent(mask):

@@ -168,7 +168,7 @@ def test_code_in_a_pickle_is_refused_and_does_not_run(
     path = tmp_path / "evil.pth"
     content = [model.state_dict(), {}, 0, Malicious(), average]
     torch.save(content, path, _use_new_zipfile_serialization=not legacy)
-    with pytest.raises(InputError, match=r"evil\.pth: it asks for (posix|nt)\.system"):
+    with pytest.raises(InputError, match=r"evil\.pth: contains (posix|nt)\.system"):
         read_ncsnv2(path)
     assert not (tmp_path / "pwned").exists()
 
@@ -177,7 +177,7 @@ def test_a_configuration_in_the_checkpoint_is_named(model, tmp_path):
     import argparse
 
     path = saved(tmp_path, {"model_state": model.state_dict(), "config": argparse.Namespace(a=1)})
-    with pytest.raises(InputError, match=r"argparse\.Namespace.*state dictionaries alone"):
+    with pytest.raises(InputError, match=r"argparse\.Namespace.*state dictionaries"):
         read_ncsnv2(path)
 
 

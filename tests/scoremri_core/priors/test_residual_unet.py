@@ -258,7 +258,7 @@ def test_it_is_a_prior_for_the_samplers(stored, sampler):
     )
     # an untrained network may end far from the data: then a classical image comes, marked
     assert result.info.evaluations >= 3
-    assert "farther from the data" in (result.info.reason or "farther from the data")
+    assert "residual of the samples" in (result.info.reason or "residual of the samples")
     assert result.info.prior == "score"
     assert np.isfinite(result.mean).all()
     assert result.info.reason is not None or np.isfinite(result.std).all()

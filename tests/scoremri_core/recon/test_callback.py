@@ -1,4 +1,4 @@
-"""What a callback is told while samples are drawn."""
+"""Progress reports of a callback during sampling."""
 
 import numpy as np
 import pytest
@@ -12,7 +12,7 @@ SHORT = {"langevin": {"inner_steps": 1}, "hmc": {"tuning": 2, "leapfrog": 1}}
 
 
 class Shrinking:
-    """A prior that is quick."""
+    """A fast prior."""
 
     def denoise(self, x, sigma):
         return x / (1 + sigma.reshape(-1, 1, 1) ** 2)
@@ -32,44 +32,46 @@ OPTIONS = {"prior": Shrinking(), "maps": MAPS, "samples": 2, "steps": 4, "device
 
 
 @pytest.mark.parametrize("sampler", REGISTRY)
-def test_every_sampler_tells_its_noise_levels(sampler):
-    told = []
-    reconstruct(scan(), sampler=sampler, callback=told.append, **OPTIONS, **SHORT.get(sampler, {}))
-    levels = told[0].levels
-    first = told[:levels]
-    assert [each.level for each in first] == list(range(1, levels + 1))
+def test_every_sampler_reports_its_noise_levels(sampler):
+    reports = []
+    reconstruct(
+        scan(), sampler=sampler, callback=reports.append, **OPTIONS, **SHORT.get(sampler, {})
+    )
+    levels = reports[0].levels
+    first = reports[:levels]
+    assert [report.level for report in first] == list(range(1, levels + 1))
     assert levels == 4 + (2 if sampler == "hmc" else 0)
-    assert {each.slices for each in told} == {(0, 1)}
-    assert [each.done for each in first] == pytest.approx(
+    assert {report.slices for report in reports} == {(0, 1)}
+    assert [report.done for report in first] == pytest.approx(
         [i / levels for i in range(1, levels + 1)]
     )
-    assert all(each.done == 1 for each in told[levels:])  # drawn again
-    assert told[-1].images().shape == (2, 2, N, N)
+    assert all(report.done == 1 for report in reports[levels:])  # resampling
+    assert reports[-1].images().shape == (2, 2, N, N)
 
 
-def test_the_last_images_are_the_samples_in_their_units():
-    told = []
+def test_last_reported_images_are_the_samples():
+    reports = []
     kspace = 1e4 * scan()
     kspace[:, :, :6] = kspace[:, :, 18:] = 0  # sampled on a smaller grid
     result = reconstruct(
-        kspace, callback=lambda progress: told.append(progress.images()), **OPTIONS
+        kspace, callback=lambda progress: reports.append(progress.images()), **OPTIONS
     )
-    np.testing.assert_allclose(told[-1], result.samples, rtol=1e-5)
-    assert np.abs(told[0] - told[-1]).max() > 1
+    np.testing.assert_allclose(reports[-1], result.samples, rtol=1e-5)
+    assert np.abs(reports[0] - reports[-1]).max() > 1
 
 
-def test_slices_that_cannot_be_sampled_are_not_waited_for():
-    kspace, told = scan(3), []
+def test_slices_that_cannot_be_sampled_count_as_done():
+    kspace, reports = scan(3), []
     kspace[1] = np.nan
-    reconstruct(kspace, callback=told.append, **OPTIONS)
-    assert told[-1].done == 1
-    assert {each.slices for each in told} == {(0, 2)}
+    reconstruct(kspace, callback=reports.append, **OPTIONS)
+    assert reports[-1].done == 1
+    assert {report.slices for report in reports} == {(0, 2)}
 
 
 @pytest.mark.parametrize(
     "error", [RuntimeError("cannot allocate"), MemoryError(), KeyboardInterrupt()]
 )
-def test_what_a_callback_raises_ends_the_call(error):
+def test_exception_in_callback_ends_the_call(error):
     calls = []
 
     def stop(progress):
@@ -82,26 +84,28 @@ def test_what_a_callback_raises_ends_the_call(error):
     assert len(calls) == 1
 
 
-def test_progress_rises_where_a_batch_is_halved():
-    class Small(Shrinking):
+def test_progress_reaches_1_after_out_of_memory():
+    class OutOfMemory(Shrinking):
         def denoise(self, x, sigma):
             if len(x) > 4:
                 raise MemoryError
             return super().denoise(x, sigma)
 
-    told = []
-    reconstruct(scan(5), callback=told.append, **{**OPTIONS, "prior": Small()})
-    assert told[-1].done == 1
-    assert {number for each in told for number in each.slices} == set(range(5))
-    assert max(len(each.slices) for each in told) == 2
+    reports = []
+    reconstruct(scan(5), callback=reports.append, **{**OPTIONS, "prior": OutOfMemory()})
+    assert reports[-1].done == 1
+    assert {number for report in reports for number in report.slices} == set(range(5))
+    assert max(len(report.slices) for report in reports) == 2
 
 
-def test_a_volume_tells_its_positions():
-    told = []
+def test_volume_reports_its_positions():
+    reports = []
     volume = scan(20).swapaxes(0, 1)  # (coil, z, y, x)
     options = {name: OPTIONS[name] for name in ("prior", "samples", "steps", "device")}
-    reconstruct_volume(volume, callback=told.append, noise_covariance=2e-4 * np.eye(3), **options)
-    done = [each.done for each in told]
+    reconstruct_volume(
+        volume, callback=reports.append, noise_covariance=2e-4 * np.eye(3), **options
+    )
+    done = [report.done for report in reports]
     assert done == sorted(done)
     assert done[-1] == 1
-    assert {number for each in told for number in each.slices} == set(range(20))
+    assert {number for report in reports for number in report.slices} == set(range(20))

@@ -1,6 +1,4 @@
-"""Lines of k-space that contradict the others cost their own information, and no more."""
-
-from types import SimpleNamespace
+"""Inconsistent k-space lines are down-weighted and lose no more than their information."""
 
 import numpy as np
 import pytest
@@ -13,7 +11,7 @@ from scoremri_core.mri.sampling import Box
 from scoremri_core.recon.held_out import EVERY, worse_than_classical
 from scoremri_core.recon.noise_model import NoiseModel
 from scoremri_core.recon.prepare import Slice
-from scoremri_core.recon.result import in_words
+from scoremri_core.recon.result import describe_inconsistent_lines
 from scoremri_core.score.metrics import psnr
 from scoremri_core.simulation.masks import make_mask
 from scoremri_core.simulation.simulation import SimulatedScan
@@ -43,27 +41,27 @@ def sampled(kspace, **options):
 
 
 def known(maps):
-    """What the far lines would tell of the noise, of which one is corrupt, is given."""
+    """Maps and noise as arguments, since a corrupt outer line biases the noise estimate."""
     return {"maps": maps, "noise_covariance": covariance()}
 
 
-# the former has coil maps of low resolution, the latter is so good that errors of its maps show
+# the first has low-resolution coil maps; in the second, errors of the maps exceed the noise
 @pytest.mark.parametrize(
     ("coils", "snr", "factor", "lines"), [(8, 100.0, 3, 9), (16, 300.0, 3, 16)]
 )
-def test_a_sound_scan_is_sampled_and_nothing_is_said_of_its_lines(coils, snr, factor, lines):
+def test_consistent_scan_has_no_inconsistent_lines(coils, snr, factor, lines):
     result = sampled(measured(scan(coils, snr)[0], factor, lines))
     assert result.info.reason is None
     assert result.info.inconsistent_lines == (0.0,)
     assert result.info.inconsistency is None
 
 
-LINE = N // 2 + 12  # measured at R = 3, outside of 16 calibration lines
+LINE = N // 2 + 12  # measured at R = 3, outside the 16 calibration lines
 
 
 @pytest.fixture(scope="module")
 def sound():
-    """Data at R = 3, the truth, maps, and the PSNR without the line."""
+    """K-space at R = 3, true image, coil maps, and the PSNR without `LINE`."""
     kspace, image, maps = scan()
     data = measured(kspace, 3, 16)
     assert data[:, LINE].all()
@@ -73,22 +71,22 @@ def sound():
 
 
 def spike(line, rng):
-    """One sample in all coils."""
+    """Corrupt one sample in all coils."""
     line[:, N // 3] += 20 * np.exp(2j * np.pi * rng.uniform(size=len(line)))
 
 
 def interference(line, rng):
-    """Noise that is much louder than the signal."""
+    """Add noise much larger than the signal."""
     white = rng.standard_normal((2, *line.shape))
     line += white[0] + 1j * white[1]
 
 
 @pytest.mark.parametrize("corrupt", [spike, interference])
-def test_a_corrupt_readout_costs_no_more_than_itself(sound, corrupt, caplog):
+def test_corrupt_readout_costs_no_more_than_its_information(sound, corrupt, caplog):
     data, image, maps, without = sound
-    spoilt = data.copy()
-    corrupt(spoilt[:, LINE], np.random.default_rng(1))
-    result = sampled(spoilt, **known(maps))
+    corrupted = data.copy()
+    corrupt(corrupted[:, LINE], np.random.default_rng(1))
+    result = sampled(corrupted, **known(maps))
     assert result.info.reason is None
     assert psnr(result.mean[0], image) > without - 0.5
     share = 1 / int(data[0].any(1).sum())
@@ -97,26 +95,26 @@ def test_a_corrupt_readout_costs_no_more_than_itself(sound, corrupt, caplog):
     assert "the patient may have moved" in result.info.inconsistency
 
 
-def test_what_is_said_of_a_share():
-    assert in_words(0.0) is None
-    assert in_words(float("nan")) is None
-    assert in_words(0.0238).startswith("2.4 % of the measured samples")
+def test_message_gives_the_fraction_of_inconsistent_samples():
+    assert describe_inconsistent_lines(0.0) is None
+    assert describe_inconsistent_lines(float("nan")) is None
+    assert describe_inconsistent_lines(0.0238).startswith("2.4 % of the measured samples")
 
 
-def test_where_held_lines_speak_for_the_classical_image_it_is_sent(sound, monkeypatch):
+def test_classical_image_replaces_samples_that_predict_held_out_lines_worse(sound, monkeypatch):
     data, _, maps, _ = sound
-    spoilt = data.copy()
-    spike(spoilt[:, LINE], np.random.default_rng(1))
-    asked = []
+    corrupted = data.copy()
+    spike(corrupted[:, LINE], np.random.default_rng(1))
+    tested = []
 
-    def all_of_them(slices, draw):
-        asked.extend(slices)
+    def all_are_worse(slices, draw):
+        tested.extend(slices)
         return slices
 
-    monkeypatch.setattr(sampling, "worse_than_classical", all_of_them)
+    monkeypatch.setattr(sampling, "worse_than_classical", all_are_worse)
     options = {**known(maps), "samples": 2, "steps": 2, "device": "cpu"}
-    both = reconstruct(np.stack([data, spoilt]), **options)
-    assert [own.number for own in asked] == [1]  # a sound slice is not asked about
+    both = reconstruct(np.stack([data, corrupted]), **options)
+    assert [slice_.number for slice_ in tested] == [1]  # only the inconsistent slice
     assert both.info.fallback[0] is None
     assert "predicts held-out lines better" in both.info.fallback[1]
     assert np.isfinite(both.mean).all()
@@ -124,49 +122,49 @@ def test_where_held_lines_speak_for_the_classical_image_it_is_sent(sound, monkey
 
 
 def prepared(kspace, maps):
-    """A slice whose noise and maps are known."""
+    """A slice with known noise and maps."""
     full = KSpace.of(kspace)
     return Slice(full, Box(full.mask), full, NoiseModel(covariance()), maps[None], 0, 0, full.unit)
 
 
-def knowing(image, seen):
-    """Draws whose mean is the same whatever the data, which are kept."""
+def constant_draw(image, seen):
+    """Return a sampler whose mean is `image` for any data, which it appends to `seen`."""
 
     def draw(slices):
-        for own in slices:
-            seen.append(own.kspace.array)
-            own.mean = image[None] / own.kspace.unit
+        for slice_ in slices:
+            seen.append(slice_.kspace.array)
+            slice_.mean = image[None] / slice_.kspace.unit
 
     return draw
 
 
-def test_held_lines_tell_which_image_is_nearer_to_the_truth(sound):
+def test_held_out_lines_decide_for_the_image_closer_to_the_truth(sound):
     data, image, maps, _ = sound
-    own = prepared(data, maps)
+    slice_ = prepared(data, maps)
     seen = []
-    assert worse_than_classical([own], knowing(image, seen)) == []
-    assert worse_than_classical([own], knowing(0 * image, seen)) == [own]
+    assert worse_than_classical([slice_], constant_draw(image, seen)) == []
+    assert worse_than_classical([slice_], constant_draw(0 * image, seen)) == [slice_]
     lines = [k.any((0, 2)) for k in (data, seen[0])]
     held = np.flatnonzero(lines[0] & ~lines[1])
     outside = np.setdiff1d(np.flatnonzero(lines[0]), np.arange(N // 2 - 8, N // 2 + 8))
     assert set(held) < set(outside)
     assert len(held) == pytest.approx(len(outside) / EVERY, abs=1)
-    np.testing.assert_array_equal(own.kspace.array, data)  # it stays as it was
+    np.testing.assert_array_equal(slice_.kspace.array, data)  # not modified
 
 
-def test_a_held_line_that_is_corrupt_decides_nothing(sound):
+def test_one_corrupt_held_out_line_does_not_change_the_decision(sound):
     data, image, maps, _ = sound
     seen = []
-    worse_than_classical([prepared(data, maps)], knowing(image, seen))
+    worse_than_classical([prepared(data, maps)], constant_draw(image, seen))
     held = np.flatnonzero(data.any((0, 2)) & ~seen[0].any((0, 2)))
-    spoilt = data.copy()
-    spike(spoilt[:, held[0]], np.random.default_rng(2))
-    assert worse_than_classical([prepared(spoilt, maps)], knowing(image, [])) == []
+    corrupted = data.copy()
+    spike(corrupted[:, held[0]], np.random.default_rng(2))
+    assert worse_than_classical([prepared(corrupted, maps)], constant_draw(image, [])) == []
 
 
-def test_without_lines_to_hold_back_samples_are_kept(sound):
+def test_without_lines_to_hold_out_the_samples_stay(sound):
     _, image, maps, _ = sound
-    own = prepared(to_kspace(maps * image).astype(np.complex64), maps)  # all is calibration
-    drawn = SimpleNamespace(slices=None)
-    assert worse_than_classical([own], lambda slices: setattr(drawn, "slices", slices)) == []
-    assert drawn.slices == []
+    slice_ = prepared(to_kspace(maps * image).astype(np.complex64), maps)  # fully sampled
+    drawn = []
+    assert worse_than_classical([slice_], drawn.append) == []
+    assert drawn == [[]]

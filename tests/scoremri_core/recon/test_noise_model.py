@@ -1,4 +1,4 @@
-"""The noise that the data themselves show, against noise that is known."""
+"""Noise estimates from residuals against simulated noise of known covariance."""
 
 import numpy as np
 import pytest
@@ -11,12 +11,12 @@ from scoremri_core.mri.noise.covariance import covariance_from_edges, noise_sigm
 from scoremri_core.mri.sampling import measured
 from scoremri_core.mri.sense import SenseOperator
 from scoremri_core.recon.noise_model import (
-    CONTRADICTION,
-    LEAST_SIGMA,
+    EXCESS_VARIANCE,
+    MIN_SIGMA,
     NoiseModel,
-    raised,
+    raise_covariance,
     residual_covariance,
-    with_least_level,
+    with_min_sigma,
 )
 from scoremri_core.samplers.noise_level import RINGS, NoiseLevel
 
@@ -25,10 +25,10 @@ SD = 0.01 * np.array([0.7, 0.8, 0.9, 1.0, 1.2, 1.4])  # of the complex noise, co
 
 
 def disc():
-    """A smooth object (y, x) and where it is."""
+    """A smooth object (y, x) and its support."""
     y, x = np.mgrid[-1 : 1 : N * 1j, -1 : 1 : N * 1j]
     radius = np.hypot(y / 0.85, x / 0.7)
-    # edges that the calibration lines resolve: sharp ones ring, which maps explain less well
+    # edges that the calibration lines resolve, without Gibbs ringing
     magnitude = np.clip((1 - radius) / 0.3, 0, 1) * (0.7 + 0.2 * np.cos(4 * x) * np.cos(3 * y))
     return magnitude * np.exp(1j * (x + 0.5 * y)), radius < 1
 
@@ -39,7 +39,7 @@ def coil_maps():
 
 
 def covariance():
-    """Correlated noise of unequal coils."""
+    """Covariance of noise that is correlated and unequal between coils."""
     rng = np.random.default_rng(7)
     mixing = np.eye(COILS) + 0.3 * np.exp(2j * np.pi * rng.uniform(size=(COILS, 1))) * np.roll(
         np.eye(COILS), 1, axis=1
@@ -57,7 +57,7 @@ def noise(seed=0):
 
 
 def scan(maps, image, seed=0):
-    """24 lines about DC of coils (coil, y, x) that sum over the sets (set, coil, y, x)."""
+    """24 calibration lines, (coil, y, x), of an image with maps (set, coil, y, x)."""
     kspace = to_kspace((maps * image).sum(0)) + noise(seed)
     return calibration_lines(kspace)
 
@@ -71,7 +71,7 @@ def sd(matrix):
     return np.sqrt(np.diag(matrix).real)
 
 
-def test_the_residual_under_the_maps_is_the_noise():
+def test_residual_covariance_is_that_of_the_noise():
     maps = coil_maps()[None]
     found = residual_covariance(scan(maps, disc()[0]), maps)
     np.testing.assert_allclose(sd(found) / SD, 1, atol=0.25)
@@ -79,26 +79,26 @@ def test_the_residual_under_the_maps_is_the_noise():
 
 
 @pytest.mark.parametrize("factor", [1e-4, 1e3])
-def test_the_residual_is_in_the_units_of_the_data(factor):
+def test_residual_covariance_scales_with_the_data(factor):
     maps = coil_maps()[None]
     one = residual_covariance(scan(maps, disc()[0]), maps)
     other = residual_covariance(factor * scan(maps, disc()[0]), maps)
     np.testing.assert_allclose(other / factor**2, one, rtol=1e-3, atol=1e-3 * np.abs(one).max())
 
 
-def test_a_masked_background_hides_the_noise_from_the_edges_and_not_from_the_residual():
-    """As vendors mask: the coil images are zero outside of the object."""
+def test_masked_background_biases_the_edge_estimate_but_not_the_residual():
+    """Vendors set coil images to zero outside the object."""
     image, inside = disc()
     coils = coil_maps() * image + to_image(noise())
-    # fully sampled: the estimate from the edges looks at the columns beside the object
+    # fully sampled: the estimate from the edges uses columns next to the object
     masked = to_kspace(coils * inside)
     assert (sd(covariance_from_edges(masked)) < SD / 5).all()
     found = residual_covariance(calibration_lines(masked), coil_maps()[None])
     np.testing.assert_allclose(sd(found) / SD, 1, atol=0.3)
 
 
-def test_a_filter_is_not_taken_for_less_noise_than_there_is_left():
-    """The root of a Hann window: of the noise in the outer part of the readout less is left."""
+def test_residual_under_a_filter_is_between_the_filtered_and_the_full_noise():
+    """The square root of a Hann window attenuates noise in the outer part of the readout."""
     window = np.sqrt(np.hanning(N + 2)[1:-1])
     maps = coil_maps()[None]
     found = residual_covariance(scan(maps, disc()[0]) * window.astype(np.float32), maps)
@@ -106,8 +106,8 @@ def test_a_filter_is_not_taken_for_less_noise_than_there_is_left():
     assert (sd(found) > 0.2 * SD).all()
 
 
-def test_two_sets_of_maps_explain_an_object_that_folds():
-    """The second set has coils of its own; with the first alone the fold is no noise."""
+def test_two_sets_of_maps_explain_an_aliased_object():
+    """With the first set only, the alias is part of the residual."""
     image, _ = disc()
     first = coil_maps()
     second = np.roll(first, N // 2, axis=-2)
@@ -115,23 +115,23 @@ def test_two_sets_of_maps_explain_an_object_that_folds():
     maps = np.stack([first, second])
     data = scan(maps, images)
     np.testing.assert_allclose(sd(residual_covariance(data, maps)) / SD, 1, atol=0.3)
-    # smooth objects hardly reach the outer samples: what is left there is noise all the same
+    # a smooth object hardly contributes to the outer samples
     assert residual_covariance(data, maps[:1]) is not None
 
 
-def test_a_second_set_that_fades_out_changes_little():
+def test_zero_second_set_changes_only_the_normalisation():
     maps = np.stack([coil_maps(), np.zeros_like(coil_maps())])
     data = scan(maps[:1], disc()[0])
     one, two = residual_covariance(data, maps[:1]), residual_covariance(data, maps)
-    # the factor counts the second set as if it took a direction everywhere
+    # the factor assumes that the second set spans a direction in every pixel
     ratio = np.sqrt((COILS - 1) / (COILS - 2))
     np.testing.assert_allclose(sd(two), ratio * sd(one), rtol=1e-4)
 
 
-def test_data_that_do_not_tell_give_none():
+def test_insufficient_data_give_none():
     maps = coil_maps()[None]
     data = scan(maps, disc()[0])
-    assert residual_covariance(data[:1], maps[:, :1]) is None  # one coil explains everything
+    assert residual_covariance(data[:1], maps[:, :1]) is None  # one coil leaves no residual
     assert residual_covariance(data[:2], np.stack([maps[0, :2]] * 2)) is None
     empty = data.copy()
     empty[:, N // 2 - 2 : N // 2 + 2] = 0
@@ -152,8 +152,7 @@ def random_covariance(seed, coils=4):
 
 
 @pytest.mark.parametrize("unit", [1.0, 1e4])
-def test_noise_that_coils_share_is_not_taken_for_more_of_it(unit):
-    """Mixed coils are the same scan: what its data show of the noise is mixed alike."""
+def test_noise_update_commutes_with_mixing_of_the_coils(unit):
     maps = coil_maps()[None]
     data, covariance = scan(maps, disc()[0]), (2 * SD**2 / 3) * np.eye(COILS)
     rng = np.random.default_rng(3)
@@ -172,46 +171,51 @@ def test_noise_that_coils_share_is_not_taken_for_more_of_it(unit):
 
 
 @pytest.mark.parametrize("seed", range(6))
-def test_raised_is_the_larger_in_each_whitened_direction(seed):
-    believed, shown = random_covariance(seed), 3 * random_covariance(seed + 100)
-    got = raised(believed, shown)
+def test_raised_covariance_is_the_maximum_in_each_whitened_direction(seed):
+    assumed, observed = random_covariance(seed), 3 * random_covariance(seed + 100)
+    got = raise_covariance(assumed, observed)
     # the Hermitian root by scipy's definition, not by `whitening_matrix`
-    values, vectors = np.linalg.eigh(believed)
+    values, vectors = np.linalg.eigh(assumed)
     root = (vectors * np.sqrt(values)) @ vectors.conj().T
     inverse = np.linalg.inv(root)
-    values, vectors = np.linalg.eigh(inverse @ shown @ inverse)
-    larger = np.where(values > CONTRADICTION, values, 1)
+    values, vectors = np.linalg.eigh(inverse @ observed @ inverse)
+    larger = np.where(values > EXCESS_VARIANCE, values, 1)
     expected = root @ (vectors * larger) @ vectors.conj().T @ root
     np.testing.assert_allclose(got, expected, rtol=1e-9, atol=1e-9)
-    least = np.linalg.eigvalsh(got - believed).min()
+    least = np.linalg.eigvalsh(got - assumed).min()
     assert least >= -1e-9 * np.linalg.eigvalsh(got).max()
 
 
-def test_raised_leaves_what_the_data_do_not_contradict():
-    believed = random_covariance(0)
-    assert raised(believed, None) is believed
-    assert raised(believed, 0.3 * believed) is believed
-    assert raised(believed, 0.99 * CONTRADICTION * believed) is believed
-    np.testing.assert_allclose(raised(believed, 4 * believed), 4 * believed)
+def test_covariance_is_not_raised_without_excess_noise():
+    assumed = random_covariance(0)
+    assert raise_covariance(assumed, None) is assumed
+    assert raise_covariance(assumed, 0.3 * assumed) is assumed
+    assert raise_covariance(assumed, 0.99 * EXCESS_VARIANCE * assumed) is assumed
+    np.testing.assert_allclose(raise_covariance(assumed, 4 * assumed), 4 * assumed)
 
 
-def test_raised_whitens_to_no_more_than_unit_noise():
-    """What the data show, whitened with the raised covariance, is nowhere above 1.5."""
-    believed, shown = random_covariance(3), 5 * random_covariance(4)
-    whitening = whitening_matrix(raised(believed, shown)) / np.sqrt(2)
-    largest = np.linalg.eigvalsh(whitening @ shown @ whitening.conj().T).max()
-    assert largest <= CONTRADICTION + 1e-9
+def test_observed_noise_whitened_by_the_raised_covariance_is_at_most_1_5():
+    assumed, observed = random_covariance(3), 5 * random_covariance(4)
+    whitening = whitening_matrix(raise_covariance(assumed, observed)) / np.sqrt(2)
+    largest = np.linalg.eigvalsh(whitening @ observed @ whitening.conj().T).max()
+    assert largest <= EXCESS_VARIANCE + 1e-9
 
 
-def test_the_least_level_is_reached_and_what_lies_above_it_left_alone():
-    believed = random_covariance(1)
-    sigma = noise_sigma(believed)
-    assert with_least_level(believed, sigma / LEAST_SIGMA / 2) is believed
-    scale = 10 * sigma / LEAST_SIGMA
-    enlarged = with_least_level(believed, scale)
-    assert noise_sigma(enlarged) == pytest.approx(LEAST_SIGMA * scale)
-    # correlations and the ratios of the coils stay
-    np.testing.assert_allclose(enlarged / believed, 100)
+def test_covariance_is_scaled_up_to_the_minimum_sd():
+    assumed = random_covariance(1)
+    sigma = noise_sigma(assumed)
+    assert with_min_sigma(assumed, sigma / 2) is assumed
+    enlarged = with_min_sigma(assumed, 10 * sigma)
+    assert noise_sigma(enlarged) == pytest.approx(10 * sigma)
+    # correlations and ratios between coils do not change
+    np.testing.assert_allclose(enlarged / assumed, 100)
+
+
+def test_noise_floor_is_relative_to_the_scale_and_the_most_averages():
+    averages = np.array([[1, 4]], np.float32)
+    model = NoiseModel(1e-12 * np.eye(3), averages)
+    model.apply_floor(scale=2.0)
+    assert noise_sigma(model.covariance) == pytest.approx(MIN_SIGMA * 2.0 * 4**0.5)
 
 
 SIDE = 64
@@ -241,7 +245,7 @@ def white(samples, generator):
 
 
 def residual(operator, kspace):
-    """`residual_power` of residuals (frame, sample, coil, y, x) in k-space."""
+    """Compute `residual_power` of k-space residuals (frame, sample, coil, y, x)."""
     powers = []
     for i in range(kspace.shape[1]):
         reduced = operator.reduced(kspace[:, i])[:, None]
@@ -251,25 +255,25 @@ def residual(operator, kspace):
 
 
 def level_of(operator, sigma, data=None):
-    """The level for data (frame, coil, y, x); None for no signal."""
+    """Create the noise level for data (frame, coil, y, x); None for no signal."""
     if data is None:
         data = torch.zeros(2, 3, SIDE, SIDE, dtype=torch.complex64)
     return NoiseLevel(operator, sigma, operator.reduced(data)[:, None])
 
 
-def test_noise_that_is_as_believed_changes_the_level_by_chance_alone(operator):
+def test_level_hardly_changes_if_the_assumed_noise_is_correct(operator):
     level = level_of(operator, torch.tensor([1.0, 1.0]))
-    level.follow(residual(operator, white(2, torch.Generator().manual_seed(1))))
+    level.update(residual(operator, white(2, torch.Generator().manual_seed(1))))
     measured = (operator.precision > 0).expand_as(level.variance[:, :1])
     values = level.variance[measured.expand_as(level.variance)]
     assert float(values.min()) == 1.0
     assert float(values.mean()) < 1.1
 
 
-def test_more_noise_in_one_ring_raises_that_ring_alone():
+def test_more_noise_in_one_ring_raises_only_that_ring():
     generator = torch.Generator().manual_seed(2)
     maps = torch.ones(2, 1, 3, SIDE, SIDE, dtype=torch.complex64)
-    # columns missing: of whole readouts the power is summed along them
+    # missing columns, since the power of whole readouts is summed along them
     mask = torch.ones(2, SIDE, SIDE, dtype=torch.bool)
     mask[:, :, ::5] = False
     operator = SenseOperator(maps, mask)
@@ -277,10 +281,10 @@ def test_more_noise_in_one_ring_raises_that_ring_alone():
     sigma = torch.tensor([0.1, 0.02])
     noise = white(2, generator) * (1 + 2 * inside) * sigma.view(2, 1, 1, 1, 1)
     level = level_of(operator, sigma)
-    level.follow(residual(operator, noise))
+    level.update(residual(operator, noise))
     ratio = torch.fft.fftshift(level.variance / sigma.view(2, 1, 1, 1, 1) ** 2, dim=(-2, -1))
     ring = ((radius() - 6).abs() < 0.2).expand_as(ratio)
-    # a sample belongs to the two rings beside it: their shares blur the 9 a little
+    # a sample belongs to its two nearest rings, which blurs the 9
     assert float(ratio[ring].mean()) == pytest.approx(9, rel=0.25)
     away = ((radius() - 6).abs() > 2.5).expand_as(ratio)
     assert float(ratio[away].mean()) < 1.15
@@ -289,36 +293,36 @@ def test_more_noise_in_one_ring_raises_that_ring_alone():
 
 @pytest.mark.parametrize("operator", ["lines"], indirect=True)
 def test_more_noise_in_a_band_of_lines_raises_those_lines(operator):
-    """Of whole readouts the power is summed, and a ring is a pair of lines."""
+    """The power of whole readouts is summed, so that a ring is a pair of lines."""
     generator = torch.Generator().manual_seed(3)
     y = (torch.arange(SIDE) - SIDE // 2).abs()
     band = (y < 6).float()[:, None]
     level = level_of(operator, torch.tensor([1.0, 1.0]))
-    level.follow(residual(operator, white(2, generator) * (1 + 2 * band)))
+    level.update(residual(operator, white(2, generator) * (1 + 2 * band)))
     lines = torch.fft.fftshift(level.variance, dim=-2)[..., 0]  # kx = 0
     assert float(lines[..., SIDE // 2 - 1 : SIDE // 2 + 2].mean()) > 5
     far = lines[..., y > 12]
     assert float(far.mean()) < 2
 
 
-def test_the_level_never_falls_below_the_least(operator):
+def test_level_never_falls_below_the_assumed_noise(operator):
     sigma = torch.tensor([0.5, 0.1])
     level = level_of(operator, sigma)
-    level.follow(residual(operator, 0.01 * white(2, torch.Generator().manual_seed(4))))
+    level.update(residual(operator, 0.01 * white(2, torch.Generator().manual_seed(4))))
     least = (sigma**2).view(2, 1, 1, 1, 1).expand_as(level.variance)
     torch.testing.assert_close(level.variance, least)
 
 
-def test_what_is_not_finite_says_nothing_of_the_noise(operator):
+def test_residuals_that_are_not_finite_do_not_change_the_level(operator):
     level = level_of(operator, torch.tensor([0.5, 0.1]))
     power = residual(operator, white(2, torch.Generator().manual_seed(4)))
-    level.follow(power * torch.tensor([torch.nan, 1.0]).view(1, 2, 1, 1))
+    level.update(power * torch.tensor([torch.nan, 1.0]).view(1, 2, 1, 1))
     assert bool(level.variance.isfinite().all())
     assert float(level.variance[0, 0].max()) == 0.25
     assert float(level.variance[0, 1].max()) > 0.5
 
 
-def test_samples_and_frames_do_not_influence_each_other(operator):
+def test_level_of_a_sample_does_not_depend_on_the_batch(operator):
     power = residual(operator, white(3, torch.Generator().manual_seed(5)))
     power[0, 1] *= 100
     together = level_of(operator, torch.tensor([0.5, 0.1]))
@@ -330,47 +334,47 @@ def test_samples_and_frames_do_not_influence_each_other(operator):
     assert float(together.variance[0, 1].mean()) > 20 * float(together.variance[0, 0].mean())
 
 
-LINE = SIDE // 2 + 14  # of the measured rows, outside of the fully sampled ones
+LINE = SIDE // 2 + 14  # a measured row outside the fully sampled region
 
 
-def with_a_bad_line(factor, seed=6):
-    """Noise of two samples, in one line so many times as much."""
+def corrupt_line_noise(factor, seed=6):
+    """Noise of two samples, scaled in one line."""
     noise = white(2, torch.Generator().manual_seed(seed))
     noise[..., LINE, :] *= factor
     return noise
 
 
 def centred(values):
-    """(frame, sample, y, x) or (.., y, 1) of what is measured there, DC in the middle."""
+    """Shift DC to the centre: (frame, sample, y, x) or (..., y, 1) to (frame, sample, y, x)."""
     return torch.fft.fftshift(values, dim=(-2, -1)).expand(-1, -1, SIDE, SIDE)
 
 
 @pytest.mark.parametrize("factor", [3, 30])
-def test_a_bad_line_has_noise_of_its_own_and_its_ring_does_not(operator, factor):
-    level = level_of(operator, torch.tensor([1.0, 1.0]), with_a_bad_line(factor)[:, 0])
+def test_noise_of_a_corrupt_line_does_not_raise_its_ring(operator, factor):
+    level = level_of(operator, torch.tensor([1.0, 1.0]), corrupt_line_noise(factor)[:, 0])
     for _ in range(2):
-        level.follow(residual(operator, with_a_bad_line(factor)))
+        level.update(residual(operator, corrupt_line_noise(factor)))
     measured = operator.mask[:, :, 0].expand(2, 2, SIDE, SIDE)
     variance = centred(level.variance[:, :, 0])
     of_line, of_others = variance[..., LINE, :], variance.clone()
     of_others[..., LINE, :] = 1
     found = float(of_line[measured[..., LINE, :]].mean()) / factor**2
-    assert 0.6 < found < 1.1  # what chance explains is left out, and known noise counts
+    assert 0.6 < found < 1.1  # biased low: chance is subtracted, and the assumed noise has weight
     assert float(of_others[measured].mean()) < 1.1
     assert float(of_others[measured].max()) < 1.6
 
 
-def test_chance_makes_no_bad_lines(operator):
+def test_white_noise_has_no_inconsistent_lines(operator):
     for seed in range(5):
         level = level_of(operator, torch.tensor([1.0, 0.3]))
         noise = white(3, torch.Generator().manual_seed(seed))
-        level.follow(residual(operator, noise * torch.tensor([1.0, 0.3]).view(2, 1, 1, 1, 1)))
+        level.update(residual(operator, noise * torch.tensor([1.0, 0.3]).view(2, 1, 1, 1, 1)))
         assert float((level.excess > 1).float().mean()) < 0.01
         assert float(level.excess.max()) < 1.1
 
 
-def test_what_maps_get_wrong_of_a_line_with_much_signal_is_no_excess(operator):
-    """The same residual is one where there is no signal that explains it."""
+def test_residual_proportional_to_the_signal_is_no_excess(operator):
+    """Errors of the coil maps scale with the signal; the same residual without signal is excess."""
     generator = torch.Generator().manual_seed(8)
     data, noise = 0 * white(1, generator)[:, 0], white(2, generator)
     wrong = 10 * white(2, generator)[..., LINE, :]
@@ -385,10 +389,10 @@ def test_what_maps_get_wrong_of_a_line_with_much_signal_is_no_excess(operator):
     assert float(centred(explained.excess)[..., LINE, :].max()) < 2
 
 
-def test_a_bad_line_of_one_sample_changes_no_other(operator):
-    power = residual(operator, with_a_bad_line(1))
+def test_corrupt_line_of_one_sample_does_not_change_the_others(operator):
+    power = residual(operator, corrupt_line_noise(1))
     power[1, 1, 6] *= 400
-    data = with_a_bad_line(1)[:, 0]
+    data = corrupt_line_noise(1)[:, 0]
     together = level_of(operator, torch.tensor([1.0, 1.0]), data)
     alone = [level_of(operator, torch.tensor([1.0, 1.0]), data) for _ in range(2)]
     for factor in (1, 2, 1):

@@ -1,4 +1,4 @@
-"""The front door on simulated scans whose truth is known."""
+"""`reconstruct` on simulated scans of known truth."""
 
 import numpy as np
 import pytest
@@ -42,7 +42,7 @@ def scan(acceleration=3, seed=0, truth=None):
 
 @pytest.fixture(scope="module")
 def prior():
-    """Smooth Gaussian images: cheap, and good enough to see what the front door does."""
+    """Gaussian prior of smooth images, for speed."""
     ky, kx = np.mgrid[:NY, :NX]
     k2 = (ky - NY // 2) ** 2 + (kx - NX // 2) ** 2
     return GaussianPrior(torch.from_numpy(400 / (1 + k2) ** 1.8).float())
@@ -56,7 +56,7 @@ def test_shapes_units_and_info(prior):
     assert result.samples.shape == (1, 3, NY, NX)
     assert result.maps.shape == (1, 1, COILS, NY, NX)
     np.testing.assert_allclose(result.mean, result.samples.mean(1), atol=1e-6)
-    effective = result.info.effective_samples  # 3 balanced samples: a mean as good as that of 4.2
+    effective = result.info.effective_samples  # of 3 balanced samples
     assert effective == pytest.approx(4.2)
     np.testing.assert_allclose(
         result.std[0],
@@ -73,7 +73,7 @@ def test_shapes_units_and_info(prior):
 
 
 @pytest.mark.parametrize("unit", [1e-6, 1e4])
-def test_the_unit_of_kspace_does_not_matter(prior, unit):
+def test_result_scales_with_kspace(prior, unit):
     options = {"prior": prior, "maps": coil_maps(), "samples": 2, "steps": 4}
     one = reconstruct(scan(), noise_covariance=COVARIANCE, **options)
     other = reconstruct(unit * scan(), noise_covariance=unit**2 * COVARIANCE, **options)
@@ -82,7 +82,7 @@ def test_the_unit_of_kspace_does_not_matter(prior, unit):
 
 
 def test_correlated_noise_is_whitened(prior):
-    """With the covariance known, mixing the coils changes nothing in exact arithmetic."""
+    """Mixing of the coils and their known covariance does not change the posterior."""
     rng = np.random.default_rng(3)
     mixing = np.eye(COILS) + 0.4 * (
         rng.standard_normal((COILS, COILS)) + 1j * rng.standard_normal((COILS, COILS))
@@ -117,25 +117,25 @@ def test_samples_of_the_default_prior_do_not_depend_on_the_batch():
     np.testing.assert_allclose(together.samples[1, :1], alone.samples[0], atol=1e-6)
 
 
-def test_seed_decides_the_samples(prior):
+def test_samples_depend_on_the_seed(prior):
     options = {"prior": prior, "maps": coil_maps(), "noise_covariance": COVARIANCE, "steps": 3}
     one, again, other = (reconstruct(scan(), seed=s, **options) for s in (0, np.int64(0), 1))
     np.testing.assert_array_equal(one.samples, again.samples)
     assert np.abs(one.samples - other.samples).max() > 1e-3
 
 
-def test_slices_with_seeds_of_their_own_are_what_they_are_alone(prior):
+def test_each_slice_of_a_stack_has_its_seed(prior):
     options = {"prior": prior, "maps": coil_maps(), "noise_covariance": COVARIANCE, "steps": 3}
     stack = np.stack([scan(), scan()])
     together = reconstruct(stack, seed=[3, 8], **options)
     alone = reconstruct(scan(), seed=8, **options)
     np.testing.assert_allclose(together.samples[1], alone.samples[0], atol=1e-6)
     assert np.abs(together.samples[0] - together.samples[1]).max() > 1e-3
-    with pytest.raises(InputError, match="seed holds 3 numbers: expected one, or 2"):
+    with pytest.raises(InputError, match="seed holds 3 numbers: expected 1 or 2"):
         reconstruct(stack, seed=[1, 2, 3], **options)
 
 
-def test_default_prior_beats_the_classical_image():
+def test_default_prior_outperforms_the_classical_image():
     options = {"maps": coil_maps(), "noise_covariance": COVARIANCE}
     classical = reconstruct(scan(4), sampler="none", **options)
     sampled = reconstruct(scan(4), samples=4, **options)
@@ -144,7 +144,7 @@ def test_default_prior_beats_the_classical_image():
     assert psnr(sampled.mean[0], head()) > psnr(classical.mean[0], head()) + 1
 
 
-def test_a_slice_that_cannot_be_sampled_falls_back_and_the_others_do_not(prior):
+def test_only_the_slice_that_cannot_be_sampled_falls_back(prior):
     kspace = np.stack([scan(seed=1), scan(seed=2)])
     kspace[0, :, NY // 2 - 6 : NY // 2 + 6] = np.nan
     result = reconstruct(kspace, prior=prior, noise_covariance=COVARIANCE, samples=2, steps=3)
@@ -158,8 +158,8 @@ def test_a_slice_that_cannot_be_sampled_falls_back_and_the_others_do_not(prior):
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf, complex(0, -np.inf)])
 @pytest.mark.parametrize("place", [(20, 5), (NY // 2, NX // 2), (NY // 2 + 3, NX // 2 - 4)])
-def test_a_sample_that_is_not_finite_costs_that_sample_alone(prior, bad, place, caplog):
-    """In one coil, among the outer lines, at DC and among the calibration lines."""
+def test_sample_that_is_not_finite_is_ignored(prior, bad, place, caplog):
+    """In one coil: in an outer line, at DC and in a calibration line."""
     options = {"prior": prior, "noise_covariance": COVARIANCE, "samples": 4, "steps": 5}
     kspace = scan(2)
     whole = reconstruct(kspace, **options)
@@ -167,7 +167,7 @@ def test_a_sample_that_is_not_finite_costs_that_sample_alone(prior, bad, place, 
     result = reconstruct(kspace, **options)
     assert result.info.reason is None
     assert psnr(result.mean[0], head()) > psnr(whole.mean[0], head()) - 0.5
-    assert "1 samples of k-space are not finite" in caplog.text
+    assert f"1 of {NY * NX} k-space samples are not finite" in caplog.text
 
 
 def test_no_calibration_lines_falls_back(prior):
@@ -178,7 +178,7 @@ def test_no_calibration_lines_falls_back(prior):
     assert np.isfinite(result.mean).all()
 
 
-def test_a_slice_without_calibration_lines_leaves_the_others_theirs(prior):
+def test_slice_without_calibration_lines_does_not_change_the_others(prior):
     kspace = np.stack([scan(seed=1), scan(seed=2)])
     kspace[0, :, NY // 2 - 6 : NY // 2 + 6] = 0
     options = {"prior": prior, "noise_covariance": COVARIANCE, "samples": 2, "steps": 3}
@@ -190,17 +190,16 @@ def test_a_slice_without_calibration_lines_leaves_the_others_theirs(prior):
 
 
 def test_out_of_memory_falls_back():
-    class Hungry:
+    class OutOfMemory:
         def denoise(self, x, sigma):
             raise MemoryError
 
-    result = reconstruct(scan(), prior=Hungry(), maps=coil_maps(), samples=2)
+    result = reconstruct(scan(), prior=OutOfMemory(), maps=coil_maps(), samples=2)
     assert result.info.reason.startswith("out of memory")
     assert np.isfinite(result.mean).all()
 
 
-def test_two_map_sets(prior):
-    """A second set that is zero leaves the first one's image."""
+def test_second_set_of_zeros_does_not_change_the_image(prior):
     maps = np.stack([coil_maps(), np.zeros_like(coil_maps())])
     options = {"prior": prior, "noise_covariance": COVARIANCE, "samples": 8, "scale": 1.0}
     two = reconstruct(scan(), maps=maps, **options)
@@ -209,7 +208,7 @@ def test_two_map_sets(prior):
 
 
 def averaged(counts, seed=0):
-    """k-space whose lines were averaged `counts` times, 12 calibration lines, R = 3."""
+    """K-space with `counts` averages of each line, R = 3, 12 calibration lines."""
     rng = np.random.default_rng(seed)
     noise = SIGMA * (rng.standard_normal((2, COILS, NY, NX)) * [[[[1]]], [[[1j]]]]).sum(0)
     lines = make_mask("equispaced", (NY,), 3, 12).sampled
@@ -217,8 +216,8 @@ def averaged(counts, seed=0):
     return (kspace * lines[:, None]).astype(np.complex64)
 
 
-def test_lines_averaged_more_often_give_the_exact_posterior_mean(prior):
-    """The mean of balanced samples against the equations of a Gaussian prior, solved by CG."""
+def test_mean_with_unequal_averages_is_the_posterior_mean(prior):
+    """Compared with the posterior mean of a Gaussian prior, by conjugate gradients."""
     counts = np.where(np.arange(NY) % 2, 16, 1)
     kspace, maps = averaged(counts), coil_maps()
     mask = (kspace != 0).any(0)
@@ -240,11 +239,11 @@ def test_lines_averaged_more_often_give_the_exact_posterior_mean(prior):
     exact = cg(matrix, b, rtol=1e-6, maxiter=5000)[0].reshape(NY, NX)
     error = np.abs(result.mean[0] - exact).mean() / result.std.mean()
     assert error < 0.1
-    alike = reconstruct(kspace, **options)
-    assert np.abs(alike.mean[0] - exact).mean() / result.std.mean() > 2 * error
+    unweighted = reconstruct(kspace, **options)
+    assert np.abs(unweighted.mean[0] - exact).mean() / result.std.mean() > 2 * error
 
 
-def test_averages_of_all_lines_lower_the_noise_alone(prior):
+def test_equal_averages_only_scale_the_noise(prior):
     options = {"prior": prior, "maps": coil_maps(), "samples": 2, "steps": 3}
     four = reconstruct(
         scan(), averages=np.full((NY, NX), 4), noise_covariance=4 * COVARIANCE, **options
@@ -275,7 +274,7 @@ def test_resized_crops_the_field_of_view(prior):
         ({"maps": 3}, "maps is 3"),
         ({"maps": np.ones((2, 8, 8))}, r"maps has shape \(2, 8, 8\)"),
         ({"noise_covariance": np.eye(2)}, "noise_covariance has shape"),
-        ({"noise_covariance": -np.eye(COILS)}, "not positive"),
+        ({"noise_covariance": -np.eye(COILS)}, "not positive semidefinite"),
         ({"averages": np.ones(3)}, r"averages has shape \(3,\): expected \(y,\), \(y, x\)"),
         ({"averages": np.zeros(NY)}, "averages: expected a number above 0"),
         ({"averages": np.full(NY, np.nan)}, "averages: expected a number above 0"),
@@ -286,7 +285,7 @@ def test_resized_crops_the_field_of_view(prior):
         ({"warp": 9}, "sampler option 'warp'"),
     ],
 )
-def test_bad_arguments_are_named(changes, message):
+def test_error_names_the_argument(changes, message):
     arguments = {"kspace": scan(), "maps": coil_maps(), **changes}
     with pytest.raises(InputError, match=message):
         reconstruct(arguments.pop("kspace"), **arguments)
@@ -300,24 +299,24 @@ def test_gpu_agrees_with_cpu(prior):
     assert psnr(gpu.mean[0], cpu.mean[0]) > 30
 
 
-def test_every_sampler_that_is_named_is_there():
+def test_samplers_are_those_of_the_registry():
     assert set(SAMPLERS) == {*REGISTRY, "none"}
 
 
-def test_a_batch_that_does_not_fit_is_halved_until_it_does(prior, monkeypatch):
+def test_batch_is_halved_when_out_of_memory(prior):
     options = {"prior": prior, "maps": coil_maps(), "noise_covariance": COVARIANCE, "steps": 2}
     stack = np.stack([scan()] * 5)
     expected = reconstruct(stack, samples=2, **options)
     sizes = []
 
-    class Small(type(prior)):
+    class SmallMemory(type(prior)):
         def denoise(self, x, sigma):
             sizes.append(len(x))
             if len(x) > 4:
                 raise MemoryError
             return super().denoise(x, sigma)
 
-    small = Small.__new__(Small)
+    small = SmallMemory.__new__(SmallMemory)
     small.__dict__ = prior.__dict__
     result = reconstruct(stack, samples=2, **{**options, "prior": small})
     assert result.info.reason is None

@@ -1,4 +1,4 @@
-"""What `reconstruct` takes, and what it refuses or tells before any work."""
+"""Arguments of `reconstruct`: types, errors and warnings."""
 
 import numpy as np
 import pytest
@@ -36,8 +36,7 @@ def run(prior):
 
 
 @pytest.mark.parametrize("unit", [2.0**-100, 2.0**-50, 2.0**50, 2.0**100])
-def test_no_unit_is_out_of_range(run, kspace, unit):
-    """Though squares of such values are, in float32."""
+def test_units_whose_squares_are_out_of_the_range_of_float32(run, kspace, unit):
     one = run(kspace)
     other = run(kspace * np.float32(unit))
     assert other.info.reason is None
@@ -57,17 +56,17 @@ def test_tensors_in_tensors_out(run, kspace):
         np.testing.assert_array_equal(getattr(tensors, name).numpy(), getattr(arrays, name))
 
 
-def test_a_mask_tells_what_was_measured(run, kspace):
+def test_mask_marks_measured_samples(run, kspace):
     full = kspace + np.complex64(0.1)
     sampled = (kspace != 0).any(axis=(0, 2))
     expected = run(np.where(sampled[:, None], full, 0))
     for mask in (sampled, np.broadcast_to(sampled[:, None], SHAPE[1:])):
         np.testing.assert_array_equal(run(full, mask=mask).mean, expected.mean)
-    # a line that was measured as zero is not one that was not measured
-    silent = kspace.copy()
-    silent[:, 2] = 0
-    without = run(silent, maps=expected.maps[0])
-    measured = run(silent, maps=expected.maps[0], mask=sampled)
+    # a line measured as zero differs from one that was not measured
+    zeroed = kspace.copy()
+    zeroed[:, 2] = 0
+    without = run(zeroed, maps=expected.maps[0])
+    measured = run(zeroed, maps=expected.maps[0], mask=sampled)
     assert np.abs(measured.mean - without.mean).max() > 0
     with pytest.raises(InputError, match=r"mask has shape \(3,\): expected"):
         run(full, mask=np.ones(3, bool))
@@ -75,7 +74,7 @@ def test_a_mask_tells_what_was_measured(run, kspace):
         run(full, mask=np.ones(32))
 
 
-def test_options_are_an_object_or_names(run, kspace):
+def test_sampler_options_by_name_and_as_object_are_equal(run, kspace):
     by_name = run(kspace, tolerance=0.05)
     as_object = run(kspace, sampler=PosteriorOptions(tolerance=0.05), steps=3)
     np.testing.assert_array_equal(as_object.mean, by_name.mean)
@@ -85,7 +84,7 @@ def test_options_are_an_object_or_names(run, kspace):
         run(kspace, sampler=PosteriorOptions(), toleranse=1)
 
 
-def test_info_has_an_entry_for_each_slice(run, kspace):
+def test_info_has_one_entry_per_slice(run, kspace):
     broken = kspace.copy()
     broken[:] = np.nan
     one, two = run(kspace), run(np.stack([kspace, broken]))
@@ -94,15 +93,15 @@ def test_info_has_an_entry_for_each_slice(run, kspace):
         assert len(getattr(one.info, name)) == 1
         assert len(getattr(two.info, name)) == 2
         assert getattr(two.select(0).info, name) == pytest.approx(getattr(one.info, name))
-    assert two.info.fallback == (None, "k-space holds no measured sample")
+    assert two.info.fallback == (None, "k-space holds no measured samples")
     assert two.info.reason == two.select(1).info.reason == two.info.fallback[1]
 
 
-def test_a_reconstruction_is_shown_in_a_line(run, kspace):
+def test_repr_of_a_reconstruction(run, kspace):
     shown = repr(run(kspace))
     assert shown == "<Reconstruction of 1 x 32 x 32: 2 samples by posterior, prior GaussianPrior>"
     broken = np.full_like(kspace, np.nan)
-    assert "1 of them classical: k-space holds no measured sample" in repr(run(broken))
+    assert "1 of them classical: k-space holds no measured samples" in repr(run(broken))
 
 
 @pytest.mark.parametrize(
@@ -114,12 +113,12 @@ def test_a_reconstruction_is_shown_in_a_line(run, kspace):
         (lambda k: np.zeros((64, 64, 4), complex), "is the coil the last axis"),
     ],
 )
-def test_what_is_no_kspace_is_refused(run, kspace, change, message):
+def test_data_that_are_not_kspace_are_an_error(run, kspace, change, message):
     with pytest.raises(InputError, match=message):
         run(change(kspace))
 
 
-def test_what_is_doubtful_is_told(run, kspace, caplog):
+def test_suspicious_data_are_logged(run, kspace, caplog):
     run(np.moveaxis(kspace, 0, -1)[:10], sampler="none")
     assert "is the coil the last axis" in caplog.text
     run(np.abs(kspace).astype(complex))
@@ -132,6 +131,6 @@ def test_what_is_doubtful_is_told(run, kspace, caplog):
 
 
 @pytest.mark.parametrize("scale", [0, -1, float("nan"), float("inf")])
-def test_a_scale_is_above_zero(run, kspace, scale):
+def test_scale_that_is_not_positive_is_an_error(run, kspace, scale):
     with pytest.raises(InputError, match="scale is"):
         run(kspace, scale=scale)

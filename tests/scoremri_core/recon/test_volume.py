@@ -1,4 +1,4 @@
-"""Volumes against their known truth, and against the slices that they are made of."""
+"""`reconstruct_volume` against the truth, and against `reconstruct` of its positions."""
 
 import numpy as np
 import pytest
@@ -22,7 +22,7 @@ EMPTY = 3  # readout positions without signal at either end
 
 
 def head(nz=NZ, ny=NY, nx=NX):
-    """A lopsided ellipsoid with smooth phase, zero at the outermost readout positions."""
+    """An asymmetric ellipsoid with smooth phase, zero at the outermost readout positions."""
     z, y, x = np.mgrid[-1 : 1 : nz * 1j, -1 : 1 : ny * 1j, -1 : 1 : nx * 1j]
     inside = z**2 + (y - 0.1) ** 2 + 1.4 * x**2 < 0.75
     magnitude = inside * (0.8 + 0.3 * z + 0.2 * y * x)
@@ -59,11 +59,11 @@ OPTIONS = {"prior": prior(NZ, NY), "noise_covariance": COVARIANCE, "samples": 2,
 
 @pytest.mark.parametrize("shape", [(18, 24, 22), (17, 23, 21)])
 @pytest.mark.parametrize("complete", ["partitions", "readouts"])
-def test_voxels_are_in_their_places(shape, complete):
+def test_image_has_the_orientation_of_the_object(shape, complete):
     nz, ny, nx = shape
     lines = np.ones((nz, ny), bool)
     if complete == "readouts":
-        lines[0, 0] = False  # one line less, and only the readout is complete
+        lines[0, 0] = False  # only the readout is fully sampled
     plane = prior(nz, ny) if complete == "readouts" else prior(ny, nx)
     options = {**OPTIONS, "prior": plane}
     result = reconstruct_volume(scan(lines, shape), **options)
@@ -78,8 +78,8 @@ def test_voxels_are_in_their_places(shape, complete):
     np.testing.assert_allclose(result.mean, result.samples.mean(1), atol=1e-6)
 
 
-def test_a_position_is_what_it_is_alone():
-    """With the volume's scale, noise and maps, and random numbers of its own."""
+def test_position_equals_its_separate_reconstruction():
+    """With the scale, noise and maps of the volume, and its seed."""
     kspace = scan(undersampled())
     result = reconstruct_volume(kspace, seed=3, **OPTIONS)
     for x in (NX // 2, NX // 2 + 3):
@@ -91,7 +91,7 @@ def test_a_position_is_what_it_is_alone():
         np.testing.assert_allclose(result.std[..., x], alone.std[0], atol=1e-4)
 
 
-def test_neighbours_do_not_err_alike():
+def test_errors_of_neighbouring_positions_are_uncorrelated():
     kspace = scan(undersampled())
     result = reconstruct_volume(kspace, **OPTIONS)
     errors = result.samples[:, 0, :, 5:-5] - result.mean[..., 5:-5]
@@ -100,8 +100,8 @@ def test_neighbours_do_not_err_alike():
     assert correlation < 0.1
 
 
-def test_the_phase_runs_on_from_position_to_position():
-    """So that the volume can be interpolated along them."""
+def test_phase_is_continuous_across_positions():
+    """Required for interpolation."""
     result = reconstruct_volume(scan(undersampled()), **{**OPTIONS, "sampler": "none"})
     shape = NZ, NY, 2 * NX
     finer = np.abs(result.resized(shape, (1, 1, 1)).mean)
@@ -110,18 +110,18 @@ def test_the_phase_runs_on_from_position_to_position():
     np.testing.assert_allclose(finer[..., ::2], np.abs(result.mean), atol=1e-5)
 
 
-def test_progress_is_told(monkeypatch, caplog):
+def test_progress_is_logged(monkeypatch, caplog):
     monkeypatch.setattr(reconstruction, "SECONDS_PER_LOG", 0)
     with caplog.at_level("INFO"):
         reconstruct_volume(scan(undersampled()), **{**OPTIONS, "sampler": "none"})
-    told = [message.split(",")[0] for message in caplog.messages if "slices done" in message]
+    logged = [message.split(",")[0] for message in caplog.messages if "slices done" in message]
     blocks = range(reconstruction.BLOCK, NX, reconstruction.BLOCK)
-    assert told == [f"{done} of {NX} slices done" for done in blocks]
+    assert logged == [f"{done} of {NX} slices done" for done in blocks]
 
 
 @pytest.mark.parametrize("sigma", [SIGMA, 0])
-def test_positions_without_signal_are_no_alarm(sigma, caplog):
-    """They are sampled like any other: zero within the deviation that they come with."""
+def test_positions_without_signal_are_sampled_without_warnings(sigma, caplog):
+    """The mean is zero within the posterior standard deviation."""
     result = reconstruct_volume(scan(undersampled(), sigma=sigma), **OPTIONS)
     assert result.info.reason is None
     assert not [record for record in caplog.records if record.levelname == "WARNING"]
@@ -130,7 +130,7 @@ def test_positions_without_signal_are_no_alarm(sigma, caplog):
     assert np.mean(empty**2) < 2 * np.mean(std**2) < 0.3**2
 
 
-def test_one_scale_is_near_that_of_a_slice_through_the_middle():
+def test_scale_is_close_to_that_of_the_central_position():
     kspace = scan(undersampled())
     result = reconstruct_volume(kspace, **OPTIONS)
     middle = reconstruct(to_image(kspace, (-1,))[..., NX // 2], **OPTIONS)
@@ -138,15 +138,15 @@ def test_one_scale_is_near_that_of_a_slice_through_the_middle():
     assert len(result.info.sigma_n) == 1
 
 
-def test_noise_is_estimated_once_from_the_quiet_positions():
+def test_noise_is_estimated_from_the_quietest_positions():
     options = {**OPTIONS, "noise_covariance": None}
     result = reconstruct_volume(scan(undersampled()), **options)
     assert result.info.sigma_n[0] == pytest.approx(SIGMA, rel=0.2)
 
 
 @pytest.mark.parametrize("complete", ["partitions", "readouts"])
-def test_averages_of_a_plane_are_those_of_the_noise_in_it(complete):
-    """Samples averaged n times have 1/n of the noise's variance, in each position of the stack."""
+def test_averages_of_positions_predict_their_noise(complete):
+    """Samples with n averages have 1/n of the noise variance."""
     lines = np.ones((NZ, NY), bool)
     lines[0, 0] = complete == "partitions"
     averages = np.random.default_rng(1).choice([1.0, 4.0], (NZ, NY, NX))
@@ -157,7 +157,7 @@ def test_averages_of_a_plane_are_those_of_the_noise_in_it(complete):
         positions = volume.split(
             KSpace.volume(noise, averages=averages, noise_covariance=2 * np.eye(20))
         )
-        noises.append([own.image(own.values) for own in positions.slices])
+        noises.append([slice_.array for slice_ in positions.slices])
     first = positions.slices[0]
     assert positions.axis == (volume.PARTITION if complete == "partitions" else volume.READOUT)
     assert first.mask.mean() > 0.99
@@ -166,7 +166,7 @@ def test_averages_of_a_plane_are_those_of_the_noise_in_it(complete):
     np.testing.assert_allclose(power[first.mask] / expected, 1, atol=0.15)
 
 
-def test_a_volume_averaged_alike_is_one_of_less_noise():
+def test_equal_averages_only_scale_the_noise():
     options = {**OPTIONS, "samples": 1}
     once = reconstruct_volume(scan(undersampled()), **options)
     four = reconstruct_volume(
@@ -180,7 +180,7 @@ def test_a_volume_averaged_alike_is_one_of_less_noise():
         reconstruct_volume(scan(undersampled()), averages=[1, 2, 3], **OPTIONS)
 
 
-def test_calibration_of_its_own():
+def test_separate_calibration_scan():
     lattice = make_mask("equispaced", (NZ, NY), 4).sampled
     block = make_mask("equispaced", (NZ, NY), 4, 12).calibration
     options = {**OPTIONS, "sampler": "none"}
@@ -193,14 +193,14 @@ def test_calibration_of_its_own():
 
 
 @pytest.mark.parametrize(
-    ("spoil", "reason"),
+    ("change", "reason"),
     [
         (lambda k: k * (np.arange(NY) % 2)[:, None], "no calibration lines"),
-        (lambda k: 0 * k, "no measured sample"),
+        (lambda k: 0 * k, "no measured samples"),
     ],
 )
-def test_what_cannot_be_sampled_comes_out_classical(spoil, reason, caplog):
-    result = reconstruct_volume(spoil(scan()).astype(np.complex64), **OPTIONS)
+def test_volume_that_cannot_be_sampled_is_classical(change, reason, caplog):
+    result = reconstruct_volume(change(scan()).astype(np.complex64), **OPTIONS)
     assert reason in result.info.reason
     assert len([m for m in caplog.messages if "classical image" in m]) == 1
     assert np.isfinite(result.mean).all()
@@ -208,29 +208,29 @@ def test_what_cannot_be_sampled_comes_out_classical(spoil, reason, caplog):
     assert np.isnan(result.std).all()
 
 
-def test_readouts_that_are_not_finite_count_as_not_measured(caplog):
+def test_readouts_that_are_not_finite_are_ignored(caplog):
     whole = reconstruct_volume(scan(undersampled()), **OPTIONS)
-    spoilt = scan(undersampled())
-    spoilt[1, NZ // 2 + 1, NY // 2 - 2, 5] = np.nan
-    result = reconstruct_volume(spoilt, **OPTIONS)
+    kspace = scan(undersampled())
+    kspace[1, NZ // 2 + 1, NY // 2 - 2, 5] = np.nan
+    result = reconstruct_volume(kspace, **OPTIONS)
     assert result.info.reason is None
-    assert f"{NX} samples of k-space are not finite" in caplog.text
+    assert f"{NX} of {NZ * NY * NX} k-space samples are not finite" in caplog.text
     truth = np.abs(head())
     assert psnr(np.abs(result.mean), truth) > psnr(np.abs(whole.mean), truth) - 0.5
 
 
-def test_without_a_sampler_the_images_are_classical():
+def test_sampler_none_gives_classical_images():
     result = reconstruct_volume(scan(undersampled()), **{**OPTIONS, "sampler": "none"})
     assert result.info.reason is None
     assert psnr(np.abs(result.mean), np.abs(head())) > 22
 
 
-def test_positions_that_fail_are_told():
-    class Hungry:
+def test_out_of_memory_falls_back():
+    class OutOfMemory:
         def denoise(self, x, sigma):
             raise MemoryError
 
-    result = reconstruct_volume(scan(undersampled()), **{**OPTIONS, "prior": Hungry()})
+    result = reconstruct_volume(scan(undersampled()), **{**OPTIONS, "prior": OutOfMemory()})
     assert result.info.reason.startswith("out of memory")
     assert np.isfinite(result.mean).all()
 
@@ -244,14 +244,13 @@ def test_positions_that_fail_are_told():
         ({"device": "abacus"}, "device 'abacus'"),
     ],
 )
-def test_bad_arguments_are_named(changes, message):
+def test_error_names_the_argument(changes, message):
     arguments = {"kspace": scan(), **OPTIONS, **changes}
     with pytest.raises(InputError, match=message):
         reconstruct_volume(arguments.pop("kspace"), **arguments)
 
 
-def test_it_takes_what_reconstruct_takes():
-    """A mask, tensors, given maps and an object of options."""
+def test_mask_tensors_and_options_as_in_reconstruct():
     kspace, options = scan(undersampled()), {**OPTIONS, "samples": 1}
     expected = reconstruct_volume(kspace, **options)
     full = kspace + np.complex64(0.01) * (kspace == 0)
@@ -278,8 +277,7 @@ def test_given_maps_are_used():
         reconstruct_volume(kspace, maps=coil_maps()[:, :4], **options)
 
 
-def test_a_user_who_gives_noise_and_scale_keeps_the_check_of_the_noise(caplog):
-    """Both given once meant a position of a volume, which was not checked."""
+def test_noise_covariance_is_checked_with_a_scale(caplog):
     kspace = to_image(scan(), (-1,))[..., NX // 2]
     reconstruct(kspace, noise_covariance=100 * COVARIANCE, scale=1.0, sampler="none")
-    assert "one of them is wrong" in caplog.text
+    assert "noise_covariance has sd" in caplog.text

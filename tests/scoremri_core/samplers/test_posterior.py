@@ -12,10 +12,10 @@ from scoremri_core.mri.sense import SenseOperator
 from scoremri_core.priors.base import LEAST_POWER, denoise_with_error, denoise_with_variance
 from scoremri_core.priors.gaussian import GaussianPrior
 from scoremri_core.samplers.posterior import (
-    EVERYWHERE,
+    MEAN_SHARE,
     PosteriorOptions,
+    regularize_variance,
     sample_posterior,
-    spread_out,
 )
 from scoremri_core.samplers.random_numbers import SampleNoise, effective_samples
 
@@ -342,17 +342,17 @@ def test_no_pixel_is_taken_for_certain():
     generator = torch.Generator().manual_seed(4)
     support = torch.rand(2, 1, 1, 12, 10, generator=generator) > 0.3
     variance = torch.rand(2, 3, 1, 12, 10, generator=generator) ** 8
-    found = spread_out(variance, support)
+    found = regularize_variance(variance, support)
     where = support.expand_as(variance)
     means = [
         torch.where(where, each, 0).sum((2, 3, 4)) / where.sum((2, 3, 4))
         for each in (variance, found)
     ]
     torch.testing.assert_close(means[0], means[1])
-    least = EVERYWHERE * means[0].view(2, 3, 1, 1, 1)
+    least = MEAN_SHARE * means[0].view(2, 3, 1, 1, 1)
     assert bool((found >= 0.999 * least)[where].all())
     assert not found[~where].any()
     # the order of pixels stays
-    torch.testing.assert_close(found, torch.where(where, least + (1 - EVERYWHERE) * variance, 0))
+    torch.testing.assert_close(found, torch.where(where, least + (1 - MEAN_SHARE) * variance, 0))
     even = torch.where(support, 0.3, 0.0).expand(2, 3, 1, 12, 10)
-    torch.testing.assert_close(spread_out(even, support), even)
+    torch.testing.assert_close(regularize_variance(even, support), even)

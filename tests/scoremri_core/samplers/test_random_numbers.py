@@ -54,19 +54,19 @@ def test_sample_noise_has_unit_components_and_belongs_to_the_sample():
 
 def test_families_take_the_streams_of_their_first_samples():
     alone = SampleNoise(5, 11, torch.device("cpu"))
-    heads, whose = SampleNoise(5, 11, torch.device("cpu")).of_families(4)
+    heads, whose = SampleNoise(5, 11, torch.device("cpu")).grouped(4)
     assert whose == [0, 1, 0, 1, 0, 1, 0, 1, 2, 3, 2]
     numbers = heads.complex_normal(200, 200)
     of_samples = alone.complex_normal(200, 200)
     torch.testing.assert_close(numbers, of_samples[:, [0, 1, 8, 9]], rtol=0, atol=0)
     for size, samples in ((2, 5), (4, 1), (1, 3)):
-        heads, whose = SampleNoise(5, samples, torch.device("cpu")).of_families(size)
+        heads, whose = SampleNoise(5, samples, torch.device("cpu")).grouped(size)
         assert whose == list(range(samples))[: 8 // size] + list(range(samples - 8 // size))
         assert heads.samples == min(samples, 8 // size)
 
 
 def test_balanced_families_of_an_eight_sum_to_zero():
-    heads, _ = SampleNoise(5, 9, torch.device("cpu")).of_families(4)
+    heads, _ = SampleNoise(5, 9, torch.device("cpu")).grouped(4)
     numbers = heads.complex_normal(200, 200, balanced=True)[0].flatten(1)
     torch.testing.assert_close(numbers[0], -numbers[1])
     correlation = (numbers @ numbers.mH / numbers.shape[1] / 2).real

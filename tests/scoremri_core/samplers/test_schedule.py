@@ -13,7 +13,7 @@ UNKNOWN = float("inf")
 
 def levels(sd, **options):
     found = schedule(torch.tensor([sd]), PosteriorOptions(**options))
-    return [float(level.sigma[0]) for level in found], [level.family for level in found]
+    return [float(level.sigma[0]) for level in found], [level.group for level in found]
 
 
 @pytest.mark.parametrize(
@@ -35,19 +35,19 @@ def test_it_begins_and_ends_by_what_the_measurements_leave_open(sd, first, last)
 
 
 def test_given_levels_are_kept():
-    sigmas, families = levels(0.05, steps=3, sigma_max=1.0, sigma_min=0.1)
+    sigmas, groups = levels(0.05, steps=3, sigma_max=1.0, sigma_min=0.1)
     assert (sigmas[0], sigmas[-1]) == pytest.approx((1.0, 0.1))
-    assert families == [1, 1, 1]
+    assert groups == [1, 1, 1]
     with pytest.raises(InputError, match="sigma_min"):
         levels(0.05, sigma_max=0.1, sigma_min=0.2)
 
 
 @pytest.mark.parametrize("steps", [1, 2, 3, 5, 10, 30])
 def test_samples_part_and_end_alone(steps):
-    _, families = levels(0.05, steps=steps)
-    assert families == sorted(families, reverse=True)
-    assert families[-1] == 1
-    assert len(families) == steps
+    _, groups = levels(0.05, steps=steps)
+    assert groups == sorted(groups, reverse=True)
+    assert groups[-1] == 1
+    assert len(groups) == steps
 
 
 def test_the_first_levels_are_shared_by_balanced_samples_alone():
@@ -61,6 +61,6 @@ def test_the_first_levels_are_shared_by_balanced_samples_alone():
 def test_a_frame_has_its_levels_alone_and_in_company():
     together = schedule(torch.tensor([0.01, 0.05, 0.4]), PosteriorOptions())
     for i, sd in enumerate((0.01, 0.05, 0.4)):
-        sigmas, families = levels(sd)
+        sigmas, groups = levels(sd)
         assert [float(level.sigma[i]) for level in together] == sigmas
-        assert [level.family for level in together] == families
+        assert [level.group for level in together] == groups

@@ -18,19 +18,19 @@ def path(tmp_path):
     return tmp_path / "scan.h5"
 
 
-def test_what_is_written_is_read_by_us_and_by_ismrmrd(path):
+def test_written_scan_is_read_back_and_by_ismrmrd(path):
     with open_scan(path) as scan:
-        again = list(scan)
-        assert len(scan) == len(again)
+        read = list(scan)
+        assert len(scan) == len(read)
         assert scan.header == SMALL.header
         assert scan.heads().tobytes() == SMALL.heads().tobytes()
-    assert again == list(SMALL)
+    assert read == list(SMALL)
     with ismrmrd.Dataset(path, mode="r") as peer:
-        assert peer.number_of_acquisitions() == len(again)
-        assert peer.read_acquisition(70) == again[70]
+        assert peer.number_of_acquisitions() == len(read)
+        assert peer.read_acquisition(70) == read[70]
 
 
-def test_waveforms_and_trajectories_survive(tmp_path):
+def test_waveforms_and_trajectories_are_kept(tmp_path):
     rng = np.random.default_rng(0)
     data = (rng.normal(size=(2, 5)) + 1j).astype(np.complex64)
     spiral = ismrmrd.Acquisition.from_array(data, rng.normal(size=(5, 3)).astype(np.float32))
@@ -38,11 +38,11 @@ def test_waveforms_and_trajectories_survive(tmp_path):
     write_scan(tmp_path / "w.h5", SMALL.header, [spiral], "other", waveforms=[pulse])
     with open_scan(tmp_path / "w.h5", "other") as scan:
         assert list(scan) == [spiral]
-        (again,) = scan.waveforms()
-        assert np.array_equal(again.data, pulse.data)
+        (read,) = scan.waveforms()
+        assert np.array_equal(read.data, pulse.data)
 
 
-def test_the_header_keeps_everything_but_its_version(tmp_path):
+def test_header_is_written_without_version(tmp_path):
     header = xsd.CreateFromDocument(xsd.ToXML(SMALL.header))
     header.version = 9
     write_scan(tmp_path / "v.h5", header, SMALL)
@@ -52,7 +52,7 @@ def test_the_header_keeps_everything_but_its_version(tmp_path):
         assert scan.header == SMALL.header
 
 
-def test_a_failed_write_leaves_the_old_file_and_nothing_beside_it(path):
+def test_failed_write_keeps_the_old_file_only(path):
     def failing():
         yield next(iter(SMALL))
         raise RuntimeError
@@ -64,7 +64,7 @@ def test_a_failed_write_leaves_the_old_file_and_nothing_beside_it(path):
     assert list(path.parent.iterdir()) == [path]
 
 
-def test_a_folder_that_does_not_exist_is_refused(tmp_path):
+def test_missing_folder_is_refused(tmp_path):
     with (
         pytest.raises(InputError, match="does not exist"),
         replacing(tmp_path / "no" / "out.h5"),
@@ -72,7 +72,7 @@ def test_a_folder_that_does_not_exist_is_refused(tmp_path):
         pass
 
 
-def test_a_file_open_elsewhere_in_the_process_can_be_read(path):
+def test_file_that_the_process_has_open_can_be_read(path):
     with h5py.File(path), open_scan(path) as scan:
         assert len(list(scan)) == len(scan)
 
@@ -110,10 +110,10 @@ def _not_acquisitions(path):
         (_no_group, r"no group 'dataset' \(groups of this file: images\)"),
         (_empty, "empty"),
         (_not_a_header, "header is not a valid ISMRMRD header"),
-        (_not_acquisitions, "does not hold ISMRMRD acquisitions"),
+        (_not_acquisitions, "is not of ISMRMRD acquisitions"),
     ],
 )
-def test_refusals_name_the_file(tmp_path, make, words):
+def test_errors_name_the_file(tmp_path, make, words):
     path = tmp_path / "bad.h5"
     make(path)
     with pytest.raises(InputError, match=words) as error, open_scan(path):
@@ -121,10 +121,10 @@ def test_refusals_name_the_file(tmp_path, make, words):
     assert str(path) in str(error.value)
 
 
-def test_a_readout_that_contradicts_its_header_is_refused(path):
+def test_readout_that_contradicts_its_header_is_refused(path):
     with h5py.File(path, "a") as file:
         row = file["dataset/data"][130]
         row["data"] = row["data"][:-2]
         file["dataset/data"][130] = row
-    with pytest.raises(InputError, match="acquisition 130 holds"), open_scan(path) as scan:
+    with pytest.raises(InputError, match="acquisition 130 has"), open_scan(path) as scan:
         list(scan)

@@ -11,7 +11,7 @@ from scoremri_core.scans.gridding import fully_sampled_kspace, gridded, zero_fil
 from scoremri_core.simulation.simulation import SimulatedScan
 
 
-def test_lines_land_by_the_encoding_limits_and_centre_sample(tmp_path):
+def test_lines_are_placed_by_encoding_limits_and_centre_sample(tmp_path):
     """A partial matrix: DC in line 5 of 0..15 on 24, and in sample 9 of 20 on 32."""
     image = SimulatedScan(matrix=(24, 16), coils=2).image * np.ones((2, 1, 1))
     kspace = np.zeros((2, 24, 32), np.complex64)
@@ -28,13 +28,13 @@ def test_lines_land_by_the_encoding_limits_and_centre_sample(tmp_path):
     placed = fully_sampled_kspace(tmp_path / "p.h5")[0]
     assert placed.shape == (2, 24, 16)
     whole = change_field_of_view(kspace, 16, -1)
-    reached = slice(4, 14)  # what lies nearest to no sample was not measured
+    reached = slice(4, 14)  # samples nearest to acquired ones
     assert np.allclose(placed[..., reached], whole[..., reached], atol=1e-5)
     assert not np.delete(placed, np.r_[reached], axis=-1).any()
 
 
 class Averaged:
-    """Two averages of a scan, the second one three times the first."""
+    """Two averages of a scan, the second is three times the first."""
 
     def __init__(self, scan):
         self.header, self.name = scan.header, "averaged"
@@ -66,7 +66,7 @@ def test_averages_are_counted():
     np.testing.assert_array_equal(kspace.averages, expected)
 
 
-def test_of_echoes_without_a_counter_the_first_is_taken():
+def test_first_of_echoes_without_a_counter_is_taken():
     scan = SimulatedScan((20, 16), coils=2)
     echoes = Averaged(scan)
     for acquisition in echoes.acquisitions:
@@ -74,7 +74,7 @@ def test_of_echoes_without_a_counter_the_first_is_taken():
     assert np.array_equal(zero_filled_kspace(echoes), zero_filled_kspace(scan))
 
 
-def test_slices_may_be_counted_from_one_and_have_gaps():
+def test_slice_counters_may_start_at_one_and_have_gaps():
     scan = SimulatedScan((20, 16), coils=2, slices=2)
     counted = Averaged(scan)
     counted.acquisitions = list(scan)
@@ -84,14 +84,14 @@ def test_slices_may_be_counted_from_one_and_have_gaps():
     assert geometry_of(counted, 2) == geometry_of(scan, 2)
 
 
-def test_of_several_repetitions_the_first_is_taken():
+def test_first_of_several_repetitions_is_taken():
     scan = SimulatedScan((20, 16), coils=2, repetitions=3)
     first = SimulatedScan((20, 16), coils=2)
     assert np.array_equal(zero_filled_kspace(scan), zero_filled_kspace(first))
 
 
-def test_lines_of_another_encoding_space_make_no_image():
-    """Navigators, whose steps count something else."""
+def test_lines_of_another_encoding_space_are_ignored():
+    """Navigators with other encode steps."""
     plain = SimulatedScan(matrix=(20, 16), coils=2)
 
     class WithNavigators(SimulatedScan):
@@ -111,24 +111,24 @@ def test_lines_of_another_encoding_space_make_no_image():
     np.testing.assert_array_equal(found, zero_filled_kspace(plain))
 
 
-def test_missing_lines_are_told(tmp_path):
+def test_missing_lines_are_an_error(tmp_path):
     scan = SimulatedScan((20, 16), coils=2)
     write_scan(tmp_path / "s.h5", scan.header, list(scan)[:-3])
     with pytest.raises(InputError, match=r"s\.h5.*not fully sampled: 17 of 20 lines"):
         fully_sampled_kspace(tmp_path / "s.h5")
 
 
-def test_lines_outside_of_the_matrix_are_dropped_and_told(tmp_path, caplog):
+def test_lines_outside_of_the_matrix_are_dropped_with_a_warning(tmp_path, caplog):
     scan = SimulatedScan((20, 16), coils=2)
     lines = list(scan)
     lines[-1].idx.kspace_encode_step_1 = 21
     write_scan(tmp_path / "s.h5", scan.header, lines)
     with pytest.raises(InputError, match=r"s\.h5.*not fully sampled: 19 of 20 lines"):
         fully_sampled_kspace(tmp_path / "s.h5")
-    assert "1 readouts lie outside of the encoded matrix of 32 x 20 x 1" in caplog.text
+    assert "1 readouts outside of the encoded matrix of 32 x 20 x 1" in caplog.text
 
 
-def test_readouts_that_are_not_finite_are_dropped(caplog):
+def test_nonfinite_readouts_are_dropped(caplog):
     class Odd(SimulatedScan):
         def __iter__(self):
             *lines, last = super().__iter__()
@@ -136,13 +136,13 @@ def test_readouts_that_are_not_finite_are_dropped(caplog):
             yield from [*lines, last]
 
     kspace = zero_filled_kspace(Odd((20, 16), coils=2))
-    assert "1 readouts hold values that are not finite" in caplog.text
+    assert "1 readouts with non-finite values" in caplog.text
     expected = zero_filled_kspace(SimulatedScan((20, 16), coils=2))
     np.testing.assert_array_equal(kspace[:, :, :-1], expected[:, :, :-1])
     assert not kspace[:, :, -1].any()
 
 
-def test_one_partition_of_an_image_without_depth_is_a_2d_scan():
+def test_single_partition_is_a_2d_scan():
     scan = SimulatedScan((20, 16), coils=2)
     plain = zero_filled_kspace(scan)
     scan.header.encoding[0].encodedSpace.matrixSize.z = 2
@@ -153,11 +153,11 @@ def test_one_partition_of_an_image_without_depth_is_a_2d_scan():
         zero_filled_kspace(SimulatedScan((20, 16), coils=2, partitions=2))
 
 
-def test_limits_default_to_the_matrix_and_must_hold_their_centre():
+def test_limits_default_to_the_matrix_and_contain_their_centre():
     header = SimulatedScan((21, 16), coils=2).header
     limits = header.encoding[0].encodingLimits
     limits.kspace_encoding_step_1.center = 30
-    with pytest.raises(InputError, match="outside its limits 0 to 20"):
+    with pytest.raises(InputError, match="outside of its limits 0 to 20"):
         encoding_limits(header, "kspace_encode_step_1")
     limits.kspace_encoding_step_1 = None
     found = encoding_limits(header, "kspace_encode_step_1")

@@ -1,4 +1,4 @@
-"""Readouts whose counters do not say where they lie, or which image they belong to."""
+"""Readouts with constant encode steps or contrast counters."""
 
 from dataclasses import replace
 
@@ -11,7 +11,7 @@ from scoremri_core.scans.gridding import assemble
 from scoremri_core.scans.sorting import sort_readouts
 
 NX, NY, NZ = 20, 12, 6
-FOV = (0.25 * NX, 0.5 * NY, 2.0 * NZ)  # no two directions have pixels of one size
+FOV = (0.25 * NX, 0.5 * NY, 2.0 * NZ)  # different pixel sizes in all directions
 
 
 def encoding(nz=1):
@@ -29,7 +29,7 @@ def encoding(nz=1):
 
 
 def kspace(nz=1, seed=0):
-    """Values (coil, z, y, x) that fall off from DC as those of an object, with noise."""
+    """Return random k-space (coil, z, y, x) that decays from DC."""
     rng = np.random.default_rng(seed)
     axes = [np.arange(n) - n // 2 for n in (nz, NY, NX)]
     z, y, x = np.meshgrid(*axes, indexing="ij")
@@ -47,7 +47,7 @@ def readout(data, ends=None, **idx):
     return Readout(header, data, None if ends is None else np.array(ends, np.float32))
 
 
-UNITS = {  # from one encode step to the next along x, y and z
+UNITS = {  # distance of encode steps along x, y and z
     "cycles per pixel": (1 / NX, 1 / NY, 1 / NZ),
     "-pi to pi": (2 * np.pi / NX, 2 * np.pi / NY, 2 * np.pi / NZ),
     "1/mm": tuple(1 / side for side in FOV),
@@ -57,7 +57,7 @@ UNITS = {  # from one encode step to the next along x, y and z
 
 
 def along_trajectory(full, unit, lines, partitions=(0,), from_zero=False):
-    """Readouts without counters; positions count from DC, or from the first of all samples."""
+    """Return readouts without counters; positions are relative to DC or to the first sample."""
     scale = np.array(UNITS[unit])
     nz = full.shape[1]
     found = []
@@ -87,17 +87,17 @@ def test_positions_only_in_the_trajectory(unit, lines):
 
 
 @pytest.mark.parametrize("unit", UNITS)
-@pytest.mark.parametrize("announced", [True, False])
-def test_those_of_a_volume(unit, announced):
-    """Whether or not its limits announce partitions."""
+@pytest.mark.parametrize("declared", [True, False])
+def test_positions_of_a_volume_only_in_the_trajectory(unit, declared):
+    """With and without partitions in the encoding limits."""
     full, of = kspace(NZ), encoding(NZ)
-    if not announced:
+    if not declared:
         of = replace(of, matrix=(NX, NY, 1), center=(0, 0), steps=(range(1), range(1)))
     found = assembled(along_trajectory(full, unit, range(NY), range(NZ)), of)
     np.testing.assert_array_equal(found, full)
 
 
-def test_one_counter_and_one_direction_of_the_trajectory():
+def test_one_step_from_a_counter_and_one_from_the_trajectory():
     full = kspace(NZ)
     readouts = along_trajectory(full, "1/mm", range(NY), range(NZ))
     for number, each in enumerate(readouts):
@@ -111,15 +111,15 @@ def test_positions_that_count_from_the_first_line():
     np.testing.assert_array_equal(found, full[:, 0])
 
 
-def test_a_readout_that_runs_backwards_in_the_trajectory():
+def test_reversed_readouts_of_the_trajectory():
     full = kspace()
     readouts = along_trajectory(full, "1/mm", range(NY))
-    turned = [Readout(r.header, r.data[:, ::-1], r.ends[::-1]) for r in readouts[::2]]
-    np.testing.assert_array_equal(assembled([*turned, *readouts[1::2]], encoding()), full[:, 0])
+    reversed_ = [Readout(r.header, r.data[:, ::-1], r.ends[::-1]) for r in readouts[::2]]
+    np.testing.assert_array_equal(assembled([*reversed_, *readouts[1::2]], encoding()), full[:, 0])
 
 
-def test_counters_are_believed():
-    """Whatever unit, or offset, a trajectory beside them has."""
+def test_counters_take_precedence_over_the_trajectory():
+    """For any unit or offset of the trajectory."""
     full = kspace()
     readouts = along_trajectory(full, "1/mm", range(NY))
     for step, each in enumerate(readouts):
@@ -128,15 +128,16 @@ def test_counters_are_believed():
 
 
 @pytest.mark.parametrize("gap", [0.5, 1.3])
-def test_a_trajectory_that_fits_no_grid_is_a_problem(gap):
+def test_trajectory_off_the_grid_is_a_problem(gap):
     readouts = along_trajectory(kspace(), "steps", range(NY))
     for each in readouts:
         each.ends[:, 1] *= gap
     (lines,) = sort_readouts(readouts, encoding())
-    assert "kspace_encode_step_1 0, and the trajectory is not Cartesian" in lines.problems[0]
+    message = "kspace_encode_step_1 is 0 in all readouts and the trajectory is not Cartesian"
+    assert message in lines.problems[0]
 
 
-def test_spokes_are_a_problem():
+def test_radial_trajectory_is_a_problem():
     spokes = [
         readout(line, np.outer([-0.5, 0.5], [np.cos(angle), np.sin(angle)]))
         for line, angle in zip(kspace()[:, 0].swapaxes(0, 1), np.arange(NY) / 4, strict=True)
@@ -145,21 +146,21 @@ def test_spokes_are_a_problem():
     assert "the trajectory is not Cartesian" in lines.problems[0]
 
 
-def test_readouts_without_any_position_are_a_problem():
+def test_readouts_without_position_are_a_problem():
     (lines,) = sort_readouts([readout(kspace()[:, 0, y]) for y in range(NY)], encoding())
-    assert lines.problems == ["its 12 readouts lie in 1 place of k-space"]
+    assert lines.problems == ["12 readouts at 1 position of k-space"]
 
 
-def test_one_partition_of_a_volume_is_a_problem():
-    """Its partitions are counted as slices, say."""
+def test_single_partition_of_a_volume_is_a_problem():
+    """For example with partitions counted as slices."""
     full = kspace(NZ)
     lines = [readout(full[:, 2, y], kspace_encode_step_1=y, slice=2) for y in range(NY)]
     (found,) = sort_readouts(lines, encoding(NZ))
-    assert found.problems == ["its readouts lie in one of 6 partitions"]
+    assert found.problems == ["all readouts are in one of 6 partitions"]
 
 
 ECHOES = [(1.0, 1), (0.9j, 2), (-0.3, 3)]
-TOLD_APART = {
+CRITERIA = {
     "time": lambda echo: {},
     "segment": lambda echo: {"segment": echo},
     "user": lambda echo: {"user": 5 * echo},
@@ -167,18 +168,18 @@ TOLD_APART = {
 }
 
 
-@pytest.mark.parametrize("by", TOLD_APART)
+@pytest.mark.parametrize("by", CRITERIA)
 @pytest.mark.parametrize("line_by_line", [True, False])
-def test_echoes_whose_counter_stays_at_zero(by, line_by_line):
+def test_echoes_with_a_constant_counter_are_separated(by, line_by_line):
     full = kspace()[:, 0]
     places = [(y, e) for y in range(NY) for e in range(3)]
     if not line_by_line:
         places.sort(key=lambda place: place[1])
     readouts = [
-        readout(full[:, y] * ECHOES[e][0], kspace_encode_step_1=y, **TOLD_APART[by](e))
+        readout(full[:, y] * ECHOES[e][0], kspace_encode_step_1=y, **CRITERIA[by](e))
         for y, e in places
     ]
-    if by == "user":  # not in the order of time
+    if by == "user":  # not in order of acquisition
         readouts.reverse()
     images = sort_readouts(readouts, encoding())
     counter = "slice" if by == "position" else "contrast"
@@ -189,7 +190,7 @@ def test_echoes_whose_counter_stays_at_zero(by, line_by_line):
         np.testing.assert_allclose(found.values, full * np.complex64(factor))
 
 
-def test_echoes_of_which_one_lacks_lines():
+def test_echoes_with_missing_lines_are_separated():
     full = kspace()[:, 0]
     readouts = [
         readout(full[:, y] * factor, kspace_encode_step_1=y)
@@ -204,7 +205,7 @@ def test_echoes_of_which_one_lacks_lines():
 @pytest.mark.parametrize("signal", [0, 1, 100])
 @pytest.mark.parametrize("count", [2, 5])
 def test_averages_without_a_counter_are_one_image(signal, count):
-    """They differ by noise, whatever its share, and by a little drift of the phase."""
+    """They differ by noise and a small phase drift."""
     rng = np.random.default_rng(2)
     full = signal * kspace()[:, 0]
     readouts = []
@@ -217,7 +218,7 @@ def test_averages_without_a_counter_are_one_image(signal, count):
     assert (assemble(lines.readouts, lines.encoding).averages == count).all()
 
 
-def test_a_counter_of_averages_is_believed():
+def test_readouts_with_average_counter_are_averages():
     full = kspace()[:, 0]
     readouts = [
         readout(full[:, y] * factor, kspace_encode_step_1=y, average=echo)
@@ -228,18 +229,18 @@ def test_a_counter_of_averages_is_believed():
 
 
 @pytest.mark.parametrize(("first", "center"), [(1, NY // 2), (100, NY // 2), (7, 3)])
-def test_lines_that_fit_lie_inside_of_the_matrix(first, center, caplog):
-    """Counted from 1, or from anywhere, with limits that know nothing of it."""
+def test_centre_is_corrected_if_lines_fit_into_the_matrix(first, center, caplog):
+    """Steps counted from 1 or elsewhere, with other limits."""
     full = kspace()[:, 0]
     of = replace(encoding(), center=(center, 0))
     readouts = [readout(full[:, y], kspace_encode_step_1=first + y) for y in range(NY)]
     measured = as_measured(of, readouts)
     assert measured.center == (first + NY // 2, 0)
-    assert f"{first + NY // 2} is taken" in caplog.text
+    assert f"using centre {first + NY // 2}" in caplog.text
     np.testing.assert_array_equal(assemble(readouts, measured).values, full)
 
 
-def test_the_centre_of_partly_acquired_lines_is_the_brightest():
+def test_centre_of_partial_lines_is_the_brightest():
     full = kspace()[:, 0]
     lines = range(3, NY)
     readouts = [readout(full[:, y], kspace_encode_step_1=50 + y) for y in lines]
@@ -247,6 +248,6 @@ def test_the_centre_of_partly_acquired_lines_is_the_brightest():
 
 
 @pytest.mark.parametrize("lines", [range(NY + 1), range(60, 63)])
-def test_lines_that_do_not_fit_and_a_few_elsewhere_change_nothing(lines):
+def test_centre_is_kept_if_lines_do_not_fit_or_are_few(lines):
     readouts = [readout(kspace()[:, 0, 0], kspace_encode_step_1=y) for y in lines]
     assert as_measured(encoding(), readouts) == encoding()

@@ -115,7 +115,7 @@ def test_the_frame_builder_reads_the_flags_back(kind):
         slice_ = frame.header.idx.slice
         sampled = whole[slice_] * thinned.mask.sampled[:, None]
         assert np.allclose(frame.kspace.array, sampled, atol=1e-5)
-        assert frame.own_calibration
+        assert frame.autocalibrated
         assert frame.kspace.mask[thinned.mask.calibration].all()
     found = [(f.header.idx.repetition, f.header.idx.slice) for f in frames]
     assert found == [(r, s) for r in range(2) for s in range(3)]

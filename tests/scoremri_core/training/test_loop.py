@@ -76,13 +76,13 @@ import numpy as np
 import pytest
 from scoremri_core.errors import InputError
 from scoremri_core.training.loop import train
-from scoremri_core.training.ranks import joined_ranks
+from scoremri_core.training.ranks import init_ranks
 from scoremri_core.training.settings import Settings
 from scoremri_core.training.slices import Slice
 
 slices = [Slice(image, "", "") for image in np.load(sys.argv[1])]
 settings = Settings.from_json(sys.argv[2])
-with joined_ranks("cpu") as ranks:
+with init_ranks("cpu") as ranks:
     assert ranks.count == 2
     assert ranks.first == (ranks.rank == 0)
     with pytest.raises(InputError, match="batch is 5: expected a multiple of the 2"):
@@ -182,8 +182,10 @@ def test_what_a_teacher_has_not_seen_is_learned_from_itself(architecture):
     clean, noise = torch.randn((2, 4, 2, 32, 32), generator=generator)
     sigma = log_normal_levels(4, generator)
 
-    def learned(objective, chosen, *untaught):
-        return float(objective(clean[chosen], sigma[chosen], noise[chosen], *untaught)[0].detach())
+    def learned(objective, chosen, *no_teacher):
+        return float(
+            objective(clean[chosen], sigma[chosen], noise[chosen], *no_teacher)[0].detach()
+        )
 
     taught, alone = Objective(network, teacher), Objective(network)
     some = torch.tensor([True, False, False, True])
@@ -226,12 +228,12 @@ def test_a_score_network_learns_from_a_teacher(architecture, tmp_path):
         depth="plain", width=4, levels=20, sigma_begin=2.0, sigma_end=0.05,
         **{name: value for name, value in TINY.items() if name not in ("channels", "blocks")},
     )  # fmt: skip
-    network, taught = settings.network(), settings.teaching()
+    network, taught = settings.network(), settings.load_teacher()
     generator = torch.Generator().manual_seed(2)
     clean, noise = torch.randn((2, 4, 2, 32, 32), generator=generator)
     sigma = signed_levels(4, 0.5, generator).abs().clamp(min=0.05)
-    untaught = torch.zeros(4, dtype=torch.bool)
-    loss, reported = Objective(network, taught)(clean, sigma, noise, untaught)
+    no_teacher = torch.zeros(4, dtype=torch.bool)
+    loss, reported = Objective(network, taught)(clean, sigma, noise, no_teacher)
     level = sigma.view(-1, 1, 1, 1)
     noisy = clean + level * noise
     wanted = noisy * level / (level**2 + teacher.sigma_data**2)
@@ -284,7 +286,7 @@ def test_a_teacher_of_another_architecture_is_refused(tmp_path):
     save_prior(tmp_path / "other.safetensors", other, {})
     settings = Settings(**TINY, teacher=str(tmp_path / "other.safetensors"))
     with pytest.raises(InputError, match="': expected a prior of the architecture unet"):
-        settings.teaching()
+        settings.load_teacher()
 
 
 def test_settings_are_read_back_from_earlier_versions():

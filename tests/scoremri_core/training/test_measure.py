@@ -6,7 +6,9 @@ import torch
 from textures import textures
 
 from scoremri_core.priors.gaussian import GaussianPrior
+from scoremri_core.priors.storage import read_card, shipped_priors
 from scoremri_core.training import measure, width
+from scoremri_core.training.card import limits
 
 
 def test_the_error_by_frequency_is_the_error(monkeypatch):
@@ -73,3 +75,15 @@ def test_the_best_candidate_is_refined(scores, lowest):
     assert found == pytest.approx(lowest)
     shifted = (np.arange(4.0) - 1.3) ** 2
     assert width._lowest(np.arange(4.0), shifted) == pytest.approx(1.3)
+
+
+@pytest.mark.parametrize("prior", shipped_priors())
+def test_photographs_are_not_counted_as_a_subject(prior):
+    trained = limits(read_card(prior))[1]
+    assert trained.startswith("Trained on 12 subjects (FLAIR, T1W, T2S, T2W) and photographs;")
+
+
+def test_a_card_without_photographs_names_subjects_only():
+    data = [{"subject": name, "contrasts": "T1W", "licence": "CC0"} for name in ("a", "b", "b")]
+    trained = limits({"training_data": data, "validation_data": data[:1]})[1]
+    assert trained.startswith("Trained on 2 subjects (T1W);")

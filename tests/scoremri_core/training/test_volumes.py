@@ -16,7 +16,7 @@ from scoremri_core.scans.gridding import zero_filled_kspace
 from scoremri_core.simulation.simulation import SimulatedScan
 from scoremri_core.training import slices as slices_module
 from scoremri_core.training.augment import measured_patch, scanned_image, training_patch
-from scoremri_core.training.manifest import Source, described, find_sources, of_split
+from scoremri_core.training.manifest import Source, describe_data, find_sources, select_split
 from scoremri_core.training.slices import load_slices
 from scoremri_core.training.volumes import read_stacks
 
@@ -48,18 +48,18 @@ def folder(tmp_path):
 
 def test_slices_follow_the_manifest(folder):
     sources = find_sources([folder])
-    slices = load_slices(of_split(sources, "train"))
+    slices = load_slices(select_split(sources, "train"))
     shapes = [s.image.shape for s in slices]
     assert shapes.count((40, 48)) == 56 + -(-56 // 3)  # axis 2 of both volumes
     assert {s.subject for s in slices} == {"subject_train"}
-    assert {s.image.shape for s in load_slices(of_split(sources, "val"))} == {(48, 56)}
+    assert {s.image.shape for s in load_slices(select_split(sources, "val"))} == {(48, 56)}
     assert slices[0].image.dtype == np.float16
     assert np.percentile(slices[0].image.astype(float), 99) == pytest.approx(1, abs=0.01)
-    assert described(of_split(sources, "train")) == [
+    assert describe_data(select_split(sources, "train")) == [
         {"subject": "subject_train", "contrasts": "T1W, T1W", "licence": "MIT"}
     ]
     with pytest.raises(InputError, match="'test'"):
-        of_split(sources, "test")
+        select_split(sources, "test")
 
 
 @pytest.mark.parametrize(
@@ -257,7 +257,7 @@ def test_scans_that_are_not_fully_sampled_are_refused(scan, tmp_path):
 
 
 def test_slices_are_prepared_once(folder, monkeypatch):
-    sources, cache = of_split(find_sources([folder]), "train"), folder / "cache"
+    sources, cache = select_split(find_sources([folder]), "train"), folder / "cache"
     read = []
 
     def counted(source):

@@ -11,7 +11,7 @@ import synthetic
 from peer import Server, shows_that_threads_sleep
 from synthetic import acquisitions, header, letter
 
-from gadgets.process import WAITING
+from gadgets.process import WAIT_VARIABLES
 from gadgets.protocol.gadgetron import wire
 
 SHAPE = (48, 40)
@@ -22,7 +22,7 @@ def resemblance(image, truth):
 
 
 def test_acquisitions_over_the_wire(monkeypatch):
-    for name in WAITING:
+    for name in WAIT_VARIABLES:
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("OMP_DISPLAY_ENV", "true")
     truth = letter(*SHAPE)

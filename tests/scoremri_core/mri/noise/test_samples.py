@@ -14,7 +14,7 @@ from scoremri_core.mri.noise.covariance import (
     noise_sigma,
     sample_covariance,
 )
-from scoremri_core.recon.noise_model import raised, residual_covariance
+from scoremri_core.recon.noise_model import raise_covariance, residual_covariance
 
 SD = 0.005  # of each real component, for an image of 1
 CALIBRATION = 20
@@ -206,5 +206,5 @@ def test_the_classical_image_of_many_coils_forgives_an_error_of_the_noise():
 
 def test_chance_does_not_raise_the_noise_of_many_coils():
     kspace, maps = scan(64, 64, sd=0.05), coil_maps(64, 64)
-    believed = 2 * 0.05**2 * np.eye(64, dtype=complex)
-    assert raised(believed, residual_covariance(kspace, maps[None])) is believed
+    assumed = 2 * 0.05**2 * np.eye(64, dtype=complex)
+    assert raise_covariance(assumed, residual_covariance(kspace, maps[None])) is assumed

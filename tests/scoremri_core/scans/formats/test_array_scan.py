@@ -1,4 +1,4 @@
-"""Parts of a scan beside its image; files that are cut short; undersampled arrays in the stream."""
+"""Noise and reference scans, truncated files, undersampled arrays in the stream."""
 
 import json
 
@@ -20,13 +20,13 @@ def kspace(*shape, seed=0):
 
 def save(path, axes=("coil", "y", "x"), **arrays):
     np.savez(path, **arrays)
-    told = {"axes": axes, "field_of_view": [240, 400, 5], "sample_time_us": 5}
-    path.with_suffix(".json").write_text(json.dumps(told))
+    sidecar = {"axes": axes, "field_of_view": [240, 400, 5], "sample_time_us": 5}
+    path.with_suffix(".json").write_text(json.dumps(sidecar))
     return path
 
 
 def frames(path, tmp_path):
-    """What the stream makes of a file, by way of ISMRMRD."""
+    """Return the frames of the stream for a file converted to ISMRMRD."""
     with open_any(path) as scan:
         write_scan(tmp_path / "written.h5", scan.header, scan)
     with open_scan(tmp_path / "written.h5") as scan:
@@ -40,7 +40,7 @@ def test_a_separate_reference_and_noise(tmp_path):
     with open_any(path) as scan:
         readouts = list(scan)
         parallel = scan.header.encoding[0].parallelImaging
-    assert [own.flags for own in readouts[:9]] == [NOISE] + [CALIBRATION] * 8
+    assert [readout.flags for readout in readouts[:9]] == [NOISE] + [CALIBRATION] * 8
     np.testing.assert_array_equal(readouts[0].data, noise)
     assert parallel.calibrationMode.value == "separate"
     assert parallel.accelerationFactor.kspace_encoding_step_1 == 2
@@ -54,7 +54,7 @@ def test_a_separate_reference_and_noise(tmp_path):
 
 
 @pytest.mark.parametrize("kept", [range(0, 40, 3), range(0, 40, 2), range(14, 26)])
-def test_lines_left_out_stay_out_in_the_stream(tmp_path, kept):
+def test_unsampled_lines_stay_unsampled_in_the_stream(tmp_path, kept):
     image = kspace(2, 3, 40, 24)
     image[:, :, [line for line in range(40) if line not in kept]] = 0
     path = save(tmp_path / "k.npz", ("slice", "coil", "y", "x"), kspace=image)
@@ -63,35 +63,38 @@ def test_lines_left_out_stay_out_in_the_stream(tmp_path, kept):
 
 
 @pytest.mark.parametrize(
-    ("arrays", "told"),
+    ("arrays", "message"),
     [
-        ({"other": kspace(3, 8, 8)}, "no 'kspace' among its arrays: other"),
-        ({"kspace": kspace(3, 8, 8), "noise": kspace(2, 99)}, "expected .coil, sample., 3 coils"),
+        ({"other": kspace(3, 8, 8)}, "no array 'kspace' among other"),
+        (
+            {"kspace": kspace(3, 8, 8), "noise": kspace(2, 99)},
+            ".coil, sample. with 3 coils",
+        ),
         ({"kspace": kspace(3, 8, 8), "calibration": kspace(3, 9, 8)}, "expected at most"),
-        ({"kspace": kspace(3, 8, 8), "calibration": kspace(2, 4, 8)}, "and as many coils"),
+        ({"kspace": kspace(3, 8, 8), "calibration": kspace(2, 4, 8)}, "with as many coils"),
     ],
 )
-def test_parts_that_do_not_fit(tmp_path, arrays, told):
+def test_parts_of_other_shapes_are_refused(tmp_path, arrays, message):
     path = save(tmp_path / "k.npz", **arrays)
-    with pytest.raises(InputError, match=told), open_any(path):
+    with pytest.raises(InputError, match=message), open_any(path):
         pass
 
 
 @pytest.mark.parametrize(
-    ("name", "content", "told"),
+    ("name", "content", "message"),
     [
         ("old.mat", b"MATLAB 5.0 MAT-file", "a MATLAB file"),
         ("scan.mrd", b"yardl\x01", "scoremri stream"),
     ],
 )
-def test_two_more_are_named(tmp_path, name, content, told):
+def test_matlab_and_mrd_v2_are_named(tmp_path, name, content, message):
     (tmp_path / name).write_bytes(content)
-    with pytest.raises(InputError, match=told), open_any(tmp_path / name):
+    with pytest.raises(InputError, match=message), open_any(tmp_path / name):
         pass
 
 
 @pytest.mark.parametrize("length", [20_000, 1_400_003])
-def test_twix_cut_short(data_dir, tmp_path, length):
+def test_truncated_twix_is_refused(data_dir, tmp_path, length):
     pytest.importorskip("twixtools")
     whole = (data_dir / "raw" / "siemens_twix_gre.dat").read_bytes()
     (tmp_path / "cut.dat").write_bytes(whole[:length])
@@ -100,8 +103,8 @@ def test_twix_cut_short(data_dir, tmp_path, length):
 
 
 @pytest.mark.parametrize("start", [9_000, 900_003, 994_406, 1_651_136])
-def test_twix_whose_end_is_zeros(data_dir, tmp_path, start):
-    """Space that was reserved for what was copied too early: no image of zeros."""
+def test_twix_that_ends_in_zeros_is_refused(data_dir, tmp_path, start):
+    """Space reserved by an incomplete copy gives an error, not an image of zeros."""
     pytest.importorskip("twixtools")
     whole = (data_dir / "raw" / "siemens_twix_gre.dat").read_bytes()
     (tmp_path / "early.dat").write_bytes(whole[:start] + bytes(len(whole) - start))
@@ -109,18 +112,18 @@ def test_twix_whose_end_is_zeros(data_dir, tmp_path, start):
         pass
 
 
-def test_twix_without_an_end(data_dir, tmp_path, caplog):
-    """Lines that are whole are taken, with a warning."""
+def test_twix_without_end_block_is_read_with_a_warning(data_dir, tmp_path, caplog):
+    """Complete lines are used, with a warning."""
     pytest.importorskip("twixtools")
     whole = (data_dir / "raw" / "siemens_twix_16ch_128x128.dat").read_bytes()
     (tmp_path / "aborted.dat").write_bytes(whole[: 1_179_136 + 100 * 17_088])
     with open_any(tmp_path / "aborted.dat") as scan:
         assert len(list(scan)) == 100
-    assert "aborted.dat: Siemens raw data without the block that marks their end" in caplog.text
+    assert "aborted.dat: Siemens raw data without end block" in caplog.text
 
 
-def test_noise_of_an_earlier_measurement_and_flags(data_dir, tmp_path):
-    """Two measurements whose flags are set by twixtools' own writer."""
+def test_noise_of_a_preceding_measurement_and_flags(data_dir, tmp_path):
+    """Two measurements written by twixtools."""
     twixtools = pytest.importorskip("twixtools")
     path = str(data_dir / "raw" / "siemens_twix_gre.dat")
     first = twixtools.read_twix(path, verbose=False)[-1]
@@ -130,7 +133,7 @@ def test_noise_of_an_earlier_measurement_and_flags(data_dir, tmp_path):
     lines = [block.convert_to_local() for block in first["mdb"]]
     lines[0].set_flags(["ONLINE", "PATREFSCAN"])
     lines[80].set_flags(["ONLINE", "PATREFSCAN", "PATREFANDIMASCAN"])
-    # the noise is sampled at a dwell time of its own: 11.6 us become 50
+    # another dwell time of the noise: 50 us instead of 11.6
     slower = first["hdr_str"].tobytes().replace(b"11600", b"50000")
     scans = [
         {**first, "mdb": noise, "hdr_str": np.frombuffer(slower, "S1")},

@@ -1,4 +1,4 @@
-"""Files that BART itself writes: k-space in its layouts is read, what is none is named."""
+"""K-space written by BART, and errors for its other arrays."""
 
 import json
 import shutil
@@ -17,7 +17,7 @@ pytestmark = pytest.mark.skipif(shutil.which("bart") is None, reason="no BART")
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """K-space of 24 x 24 with 3 coils, of a volume of 16 with 2, and what is made of them."""
+    """Write k-space of 24 x 24 with 3 coils, of a volume of 16 with 2, and derived arrays."""
     folder = tmp_path_factory.mktemp("bart")
     for command in (
         "phantom -k -s 3 -x 24 k",
@@ -40,15 +40,15 @@ def folder(tmp_path_factory):
     return folder
 
 
-def theirs(folder, name):
-    """(coil, z, y, x)."""
+def bart_array(folder, name):
+    """Read an array as (coil, z, y, x)."""
     return read_array(folder / f"{name}.hdr").squeeze().T
 
 
 @pytest.mark.parametrize("name", ["slices", "echoes", "times", "times2"])
-def test_a_second_image_is_where_its_dimension_says(folder, name):
+def test_dimensions_of_bart_become_counters(folder, name):
     counter = {"slices": "slice", "echoes": "contrast"}.get(name, "repetition")
-    first = theirs(folder, "k")
+    first = bart_array(folder, "k")
     with open_any(folder / name) as scan:
         limits = scan.header.encoding[0].encodingLimits
         assert getattr(limits, counter).maximum == 1
@@ -61,8 +61,8 @@ def test_a_second_image_is_where_its_dimension_says(folder, name):
         np.testing.assert_array_equal(fully_sampled_kspace(folder / name), [first, 2 * first])
 
 
-def test_a_volume_has_its_partitions_along_phase_2(folder):
-    volume = theirs(folder, "volume")
+def test_partitions_of_a_volume_are_along_phase_2(folder):
+    volume = bart_array(folder, "volume")
     with open_any(folder / "volume") as scan:
         matrix = scan.header.encoding[0].encodedSpace.matrixSize
         assert (matrix.x, matrix.y, matrix.z) == (16, 16, 16)
@@ -72,8 +72,8 @@ def test_a_volume_has_its_partitions_along_phase_2(folder):
             np.testing.assert_array_equal(readout.data, volume[:, z, y])
 
 
-def test_an_undersampled_plane_is_an_image(folder):
-    """Phase 1 becomes y, phase 2 x: a Poisson-disc pattern is none of a non-Cartesian scan."""
+def test_undersampled_plane_is_an_image(folder):
+    """Phase 1 becomes y, phase 2 x: a Poisson-disc mask rules out a non-Cartesian scan."""
     with open_any(folder / "undersampled") as scan:
         kspace = zero_filled_kspace(scan)[0]
     plane = read_array(folder / "undersampled.hdr").squeeze()  # (phase 1, phase 2, coil)
@@ -81,7 +81,7 @@ def test_an_undersampled_plane_is_an_image(folder):
     assert 0.3 < np.mean(kspace[0] != 0) < 0.9
 
 
-def test_a_whole_plane_needs_a_word(folder, tmp_path):
+def test_fully_sampled_plane_needs_a_side_car(folder, tmp_path):
     for name in ("plane.cfl", "plane.hdr"):
         (tmp_path / name).write_bytes((folder / name).read_bytes())
     with pytest.raises(InputError, match=r'give a plane .* a side-car with "axes"'):
@@ -93,23 +93,26 @@ def test_a_whole_plane_needs_a_word(folder, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("name", "told"),
+    ("name", "message"),
     [
         ("maps", r"maps\.hdr: dimension 4 has 2 entries: sets of coil maps"),
-        ("averages", r"dimension 14 has 2 entries: averages; take their mean .* `bart avg 16384`"),
+        (
+            "averages",
+            r"14 has 2 entries: averages; average them first.* `bart avg 16384`",
+        ),
         ("trajectory", "a trajectory"),
-        ("radial", "a single sample in a readout .* `bart nufft`"),
+        ("radial", "readouts .* of a single sample: .* `bart nufft`"),
         ("mask", "a sampling pattern"),
     ],
 )
-def test_what_is_no_cartesian_kspace_is_named(folder, name, told):
-    with pytest.raises(InputError, match=told), open_any(folder / name):
+def test_arrays_other_than_cartesian_kspace_are_named(folder, name, message):
+    with pytest.raises(InputError, match=message), open_any(folder / name):
         pass
 
 
-def test_the_mean_of_averages_is_taken_as_advised(folder):
+def test_suggested_command_averages(folder):
     command = ["bart", "avg", "16384", "averages", "mean"]
     subprocess.run(command, cwd=folder, check=True, capture_output=True)
     np.testing.assert_allclose(
-        fully_sampled_kspace(folder / "mean")[0], 1.5 * theirs(folder, "k"), rtol=1e-6
+        fully_sampled_kspace(folder / "mean")[0], 1.5 * bart_array(folder, "k"), rtol=1e-6
     )

@@ -1,4 +1,4 @@
-"""K-space goes into a format and comes back; other readers see the same values."""
+"""Round trips of k-space through formats, and comparison with other readers."""
 
 import json
 import shutil
@@ -29,28 +29,28 @@ def kspace():
 
 
 @pytest.mark.parametrize("suffix", [".cfl", ".npy"])
-def test_a_scan_comes_back_from_an_array(tmp_path, kspace, suffix):
+def test_scan_is_restored_from_an_array(tmp_path, kspace, suffix):
     path = tmp_path / f"k{suffix}"
     (tmp_path / "k.json").touch()
-    with pytest.raises(InputError, match=r"k\.json: is there already"):
+    with pytest.raises(InputError, match=r"k\.json: already exists"):
         save_array(path, SCAN, overwrite=False)
     save_array(path, SCAN, overwrite=True)
     np.testing.assert_array_equal(fully_sampled_kspace(path), kspace)
     with open_any(path) as back:
-        heads, own = back.heads(), SCAN.heads()
+        heads, expected = back.heads(), SCAN.heads()
         recon = back.header.encoding[0].reconSpace
         assert back.header.encoding[0].parallelImaging is None
         write_scan(tmp_path / "back.h5", back.header, back)
-    own = own[own["idx"]["kspace_encode_step_1"] == 3]
+    expected = expected[expected["idx"]["kspace_encode_step_1"] == 3]
     heads = heads[heads["idx"]["kspace_encode_step_1"] == 3]
     for name in ("position", "read_dir", "phase_dir", "slice_dir"):
-        np.testing.assert_allclose(heads[name], own[name], atol=1e-5)
+        np.testing.assert_allclose(heads[name], expected[name], atol=1e-5)
     assert recon == SCAN.header.encoding[0].reconSpace
     np.testing.assert_array_equal(fully_sampled_kspace(tmp_path / "back.h5"), kspace)
 
 
 @pytest.mark.skipif(shutil.which("bart") is None, reason="no BART")
-def test_bart_sees_the_same_image(tmp_path):
+def test_bart_reconstructs_the_same_image(tmp_path):
     def bart(*arguments):
         subprocess.run(["bart", *arguments], cwd=tmp_path, check=True, capture_output=True)
 
@@ -67,7 +67,7 @@ def test_bart_sees_the_same_image(tmp_path):
 
 
 def fastmri(path, kspace, encoded, mask=None):
-    """As fastMRI has them: (slice, coil, readout, phase), with an ISMRMRD header."""
+    """Write a fastMRI file: (slice, coil, readout, phase), with an ISMRMRD header."""
     header = SimulatedScan((24, 16), coils=2).header
     space = header.encoding[0].encodedSpace
     space.matrixSize.x, space.matrixSize.y = encoded
@@ -78,7 +78,7 @@ def fastmri(path, kspace, encoded, mask=None):
             file["mask"] = mask
 
 
-def test_fastmri_has_its_readout_along_the_rows(tmp_path):
+def test_readout_of_fastmri_is_along_the_rows(tmp_path):
     rng = np.random.default_rng(0)
     lines = rng.normal(size=(2, 2, 24, 32)) + 1j * rng.normal(size=(2, 2, 24, 32))
     lines = lines.astype(np.complex64)  # (slice, coil, y, x), twice oversampled
@@ -94,7 +94,7 @@ def test_fastmri_has_its_readout_along_the_rows(tmp_path):
     assert fully_sampled_kspace(tmp_path / "f.h5").shape == (2, 2, 24, 16)
 
 
-def test_a_mask_leaves_lines_out_and_its_centre_is_calibration(tmp_path):
+def test_mask_of_fastmri_excludes_lines_and_its_centre_is_calibration(tmp_path):
     mask = np.zeros(24, bool)
     mask[::4] = mask[8:16] = True
     fastmri(tmp_path / "f.h5", np.ones((1, 2, 32, 24), np.complex64), (32, 24), mask)
@@ -103,21 +103,21 @@ def test_a_mask_leaves_lines_out_and_its_centre_is_calibration(tmp_path):
     steps = heads["idx"]["kspace_encode_step_1"]
     np.testing.assert_array_equal(steps, np.flatnonzero(mask))
     flagged = heads["flags"] & np.uint64(CALIBRATION_AND_IMAGING) != 0
-    assert steps[flagged].tolist() == [*range(8, 17)]  # 16 is of the lattice, and has no gap
+    assert steps[flagged].tolist() == [*range(8, 17)]  # 16 is of the lattice, without a gap
     assert encoding.parallelImaging.accelerationFactor.kspace_encoding_step_1 == 4
     limits = encoding.encodingLimits.kspace_encoding_step_1
     assert (limits.minimum, limits.center, limits.maximum) == (0, 12, 20)
 
 
 @pytest.mark.parametrize(
-    ("sidecar", "told"),
+    ("sidecar", "message"),
     [
-        (None, "its side-car is missing"),
+        (None, "no side-car"),
         ("{", "not readable as JSON"),
         ({"axes": ["coil", "y", "x"]}, "'field_of_view' is missing"),
         ({"axes": ["y", "x"], "field_of_view": [1, 1, 1]}, "expected coil, y and x"),
-        ({"axes": ["coil", "y", "x"], "field_of_view": [1, 0, 1]}, "in mm, above 0"),
-        ({"axes": ["coil", "y", "x"], "field_of_view": [1, 1, 1], "tr": 3}, "'tr' is not known"),
+        ({"axes": ["coil", "y", "x"], "field_of_view": [1, 0, 1]}, "in mm, positive"),
+        ({"axes": ["coil", "y", "x"], "field_of_view": [1, 1, 1], "tr": 3}, "unknown name 'tr'"),
         ({"axes": ["coil", "z", "y", "x"], "field_of_view": [1, 1, 1]}, "with the axes"),
         (
             {"axes": ["coil", "y", "x"], "field_of_view": [1, 1, 1], "read_dir": [1, 1, 0]},
@@ -125,16 +125,16 @@ def test_a_mask_leaves_lines_out_and_its_centre_is_calibration(tmp_path):
         ),
     ],
 )
-def test_a_side_car_that_is_wrong_is_named(tmp_path, sidecar, told):
+def test_invalid_side_car_is_an_error(tmp_path, sidecar, message):
     np.save(tmp_path / "k.npy", np.ones((2, 8, 8), np.complex64))
     if sidecar is not None:
         text = sidecar if isinstance(sidecar, str) else json.dumps(sidecar)
         (tmp_path / "k.json").write_text(text)
-    with pytest.raises(InputError, match=told), open_any(tmp_path / "k.npy"):
+    with pytest.raises(InputError, match=message), open_any(tmp_path / "k.npy"):
         pass
 
 
-def test_a_side_car_may_be_yaml(tmp_path):
+def test_side_car_in_yaml(tmp_path):
     pytest.importorskip("yaml")
     np.save(tmp_path / "k.npy", np.ones((8, 6, 2), np.complex64))
     (tmp_path / "k.yaml").write_text("axes: [y, x, coil]\nfield_of_view: [60, 80, 5]\n")
@@ -144,7 +144,7 @@ def test_a_side_car_may_be_yaml(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("name", "content", "told"),
+    ("name", "content", "message"),
     [
         ("a.dcm", b"\0" * 128 + b"DICM", "DICOM, images"),
         ("a.nii", struct.pack("<i", 348) + b"\0" * 340 + b"n+1\0", "NIfTI, images"),
@@ -155,20 +155,20 @@ def test_a_side_car_may_be_yaml(tmp_path):
         ("a.cfl", b"\0" * 64, "without its .hdr"),
     ],
 )
-def test_what_is_not_read_is_named_with_its_converter(tmp_path, name, content, told):
+def test_unsupported_format_is_named_with_its_converter(tmp_path, name, content, message):
     (tmp_path / name).write_bytes(content)
-    with pytest.raises(InputError, match=f"{name}: .*{told}"), open_any(tmp_path / name):
+    with pytest.raises(InputError, match=f"{name}: .*{message}"), open_any(tmp_path / name):
         pass
 
 
 @pytest.mark.parametrize("name", ["siemens_twix_gre.dat", "siemens_twix_16ch_128x128.dat"])
-def test_twix_is_what_another_reader_reads(data_dir, name):
+def test_twix_matches_another_reader(data_dir, name):
     pytest.importorskip("twixtools")
     path = data_dir / "raw" / name
     with open_any(path) as scan:
         readouts, encoding = list(scan), scan.header.encoding[0]
     lines, centre = readouts[80], readouts[80].getHead()
-    # the slice's normal of the protocol, against the one of the readouts' quaternion
+    # slice normal of the protocol against that of the quaternion
     axes = np.array([centre.read_dir, centre.phase_dir, centre.slice_dir])
     np.testing.assert_allclose(axes @ axes.T, np.eye(3), atol=1e-5)
     if name == "siemens_twix_gre.dat":
@@ -187,7 +187,7 @@ def test_twix_is_what_another_reader_reads(data_dir, name):
     np.testing.assert_array_equal(lines.data, values[:, :, 80].T)
 
 
-def test_a_damaged_twix_file_is_named(data_dir, tmp_path):
+def test_damaged_twix_file_is_named(data_dir, tmp_path):
     pytest.importorskip("twixtools")
     whole = (data_dir / "raw" / "siemens_twix_gre.dat").read_bytes()
     (tmp_path / "cut.dat").write_bytes(whole[:200_000])

@@ -1,4 +1,4 @@
-"""Siemens raw data: the size of the matrix, from the protocol and against another reader."""
+"""Matrix of Siemens raw data, from the protocol and against another reader."""
 
 import re
 
@@ -15,7 +15,7 @@ GRE = "siemens_twix_gre.dat"
 
 
 def protocol(lines, length=None, without=None, over=0.0, pat=1, dimension=2, partitions=1, depth=0):
-    """A protocol as twixtools has it, of 128 samples over 256 x 256 mm."""
+    """Return a protocol as of twixtools, of 128 samples over 256 x 256 mm."""
     yaps = {
         "sKSpace": {
             "lBaseResolution": 128,
@@ -53,7 +53,7 @@ def readouts(lines, center, partitions=(0,), flagged=()):
 WHOLE, GRAPPA = range(128), sorted({*range(0, 128, 2), *range(52, 76)})
 CASES = {  # protocol, readouts, lines of the matrix, first, centre and last line
     "whole": (protocol(128, 128), readouts(WHOLE, 64), (128, 0, 64, 127)),
-    "no length told": (protocol(128), readouts(WHOLE, 64), (128, 0, 64, 127)),
+    "unknown length": (protocol(128), readouts(WHOLE, 64), (128, 0, 64, 127)),
     "partial Fourier": (protocol(128, 128), readouts(range(32, 128), 64), (128, 32, 64, 127)),
     "partial Fourier from 0": (protocol(128, 128), readouts(range(96), 32), (128, 0, 32, 95)),
     "GRAPPA": (protocol(128, 128, pat=2), readouts(GRAPPA, 64, (0,), range(52, 76)),
@@ -69,9 +69,9 @@ CASES = {  # protocol, readouts, lines of the matrix, first, centre and last lin
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_the_lines_of_the_matrix_are_those_of_the_scanners_transform(case):
-    told, heads, (lines, *expected) = CASES[case]
-    encoding = header_of("scan", told, heads).encoding[0]
+def test_lines_of_the_matrix_match_the_transform_of_the_scanner(case):
+    parameters, heads, (lines, *expected) = CASES[case]
+    encoding = header_of("scan", parameters, heads).encoding[0]
     limits = encoding.encodingLimits.kspace_encoding_step_1
     assert encoding.encodedSpace.matrixSize.y == lines
     assert [limits.minimum, limits.center, limits.maximum] == expected
@@ -82,9 +82,9 @@ def test_the_lines_of_the_matrix_are_those_of_the_scanners_transform(case):
 
 
 @pytest.mark.parametrize(("depth", "expected"), [(0, 24), (32, 32)])
-def test_so_are_the_partitions_of_a_volume(depth, expected):
-    told = protocol(128, 128, dimension=4, partitions=24, depth=depth)
-    encoding = header_of("scan", told, readouts(WHOLE, 64, range(24))).encoding[0]
+def test_partitions_of_the_matrix_match_the_transform_of_the_scanner(depth, expected):
+    parameters = protocol(128, 128, dimension=4, partitions=24, depth=depth)
+    encoding = header_of("scan", parameters, readouts(WHOLE, 64, range(24))).encoding[0]
     assert encoding.encodedSpace.matrixSize.z == expected
     limits = encoding.encodingLimits.kspace_encoding_step_2
     assert (limits.minimum, limits.center, limits.maximum) == (0, 12, 23)
@@ -93,7 +93,7 @@ def test_so_are_the_partitions_of_a_volume(depth, expected):
 @pytest.mark.parametrize(
     ("name", "lines", "center"), [(GRE, 160, 80), ("siemens_twix_16ch_128x128.dat", 128, 64)]
 )
-def test_another_reader_counts_the_same_lines(data_dir, name, lines, center):
+def test_lines_match_another_reader(data_dir, name, lines, center):
     pytest.importorskip("twixtools")
     with open_any(data_dir / "raw" / name) as scan:
         encoding, count = scan.header.encoding[0], len(scan)
@@ -103,14 +103,14 @@ def test_another_reader_counts_the_same_lines(data_dir, name, lines, center):
     theirs = mapvbvd.mapVBVD(str(data_dir / "raw" / name), quiet=True)
     theirs = theirs[-1] if isinstance(theirs, list) else theirs
     assert theirs.image.NLin == lines
-    if name == GRE:  # the other leaves its centre unset
+    if name == GRE:  # the other file has no centre
         assert set(theirs.image.centerLin) == {center}
         meas = theirs.hdr["Meas"]
         assert meas["iPEFTLength"] == lines
 
 
-def test_a_longer_transform_of_a_real_scan_is_zero_filled(data_dir, tmp_path):
-    """The length in the protocol made 192: the same lines, on a matrix of so many."""
+def test_longer_transform_zero_fills(data_dir, tmp_path):
+    """With a length of 192 in the protocol, the same lines are on a matrix of 192."""
     pytest.importorskip("twixtools")
     whole = (data_dir / "raw" / GRE).read_bytes()
     longer, count = re.subn(rb'("iPEFTLength">\s*\{\s*)160', rb"\g<1>192", whole)

@@ -125,7 +125,7 @@ def test_heaviest_convolutions_are_those_of_the_blocks(network):
 
 
 def test_floor_from_flops_and_rates():
-    default = report.Row("scoremri", seconds=10.0, coil_maps=0.5, denoiser=8.0, evaluations=12)
+    default = report.Timing("scoremri", seconds=10.0, coil_maps=0.5, denoiser=8.0, evaluations=12)
     rates = [
         Measurement(1, details={"flops": 10**9, "rates": rate, "convolutions": []})
         for rate in (
@@ -158,7 +158,7 @@ def test_timed_twin_offers_what_the_prior_does(network):
 
 def test_stopwatch_counts_a_call_within_a_call_once(network):
     watch = Stopwatch(CPU)
-    twin = watch.around(network)
+    twin = watch.timed(network)
     x = torch.randn(3, 16, 16, dtype=torch.complex64)
     sigma = torch.full((3,), 0.5)
     assert torch.equal(twin.denoise(x, sigma), network.denoise(x, sigma))

@@ -15,13 +15,13 @@ from scoremri_core.score.metrics import psnr
 from scoremri_core.score.score import Answer
 from scoremri_core.simulation.simulation import SimulatedScan
 from scoremri_core.studies.compare import PRESETS, figures
-from scoremri_core.studies.compare.methods import OURS
 from scoremri_core.studies.compare.presets import find_preset
 from scoremri_core.studies.compare.report import drops, peers, tables
-from scoremri_core.studies.compare.scores import Row, Scores, Undersampled
+from scoremri_core.studies.compare.scores import Scores, TrialScore, Undersampled
 from scoremri_core.studies.compare.tables import table
 from scoremri_core.studies.compare.trials import SHIFTS, Scans, Trial, trials
 from scoremri_core.studies.evaluate.survey import FullScan
+from scoremri_core.studies.methods import POSTERIOR_MEAN
 
 
 @pytest.fixture(scope="module")
@@ -110,7 +110,10 @@ def test_rows_are_kept_resumed_and_tried_again(scans, tmp_path):
 
 
 def rows(values, shift=SHIFTS[0], method="other", label="equispaced, R = 6", score="psnr"):
-    return [Row(shift, label, "T1", i, 6, 5.8, method, **{score: v}) for i, v in enumerate(values)]
+    return [
+        TrialScore(shift, label, "T1", i, 6, 5.8, method, **{score: v})
+        for i, v in enumerate(values)
+    ]
 
 
 def test_intervals_and_tests_are_those_of_the_textbook():
@@ -120,26 +123,31 @@ def test_intervals_and_tests_are_those_of_the_textbook():
     ours = [32.0, 33.0, 32.2, 33.9]
     expected = stats.ttest_rel(values, ours).pvalue
     assert paired_p(np.subtract(values, ours)) == pytest.approx(expected)
-    (line,) = table([*rows(values), *rows(ours, method=OURS)], "psnr", ["other", OURS], OURS)
+    (line,) = table(
+        [*rows(values), *rows(ours, method=POSTERIOR_MEAN)],
+        "psnr",
+        ["other", POSTERIOR_MEAN],
+        POSTERIOR_MEAN,
+    )
     assert line.true_acceleration == pytest.approx(5.8)
     cell = line.cells["other"]
     assert (cell.mean, cell.count) == (pytest.approx(31.7), 4)
     assert cell.difference == pytest.approx(-1.075)
     assert cell.p == pytest.approx(expected)
-    assert line.cells[OURS].difference is None
+    assert line.cells[POSTERIOR_MEAN].difference is None
     assert np.isnan(interval([1.0]))
     assert np.isnan(paired_p([1.0, 1.0]))
 
 
 def test_the_lead_that_a_shift_takes_away():
     found = [
-        *rows([30.0, 31.0]), *rows([32.0, 33.0], method=OURS),
-        *rows([20.0, 21.0], "mask"), *rows([29.0, 30.0], "mask", OURS),
+        *rows([30.0, 31.0]), *rows([32.0, 33.0], method=POSTERIOR_MEAN),
+        *rows([20.0, 21.0], "mask"), *rows([29.0, 30.0], "mask", POSTERIOR_MEAN),
     ]  # fmt: skip
-    text = "\n".join(drops(found, ["other", OURS]))
+    text = "\n".join(drops(found, ["other", POSTERIOR_MEAN]))
     assert "| -2.0 |" in text
     assert "| -9.0 (-7.0) |" in text
-    text = "\n".join(tables(found, ["other", OURS]))
+    text = "\n".join(tables(found, ["other", POSTERIOR_MEAN]))
     assert "20.5 ± 6.4" in text
 
 

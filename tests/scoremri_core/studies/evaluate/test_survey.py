@@ -13,11 +13,11 @@ from scoremri_core.studies.evaluate.comparison import METHODS, Evaluation
 from scoremri_core.studies.evaluate.pictures import PANELS, Panels, figure_of_images
 from scoremri_core.studies.evaluate.survey import (
     FullScan,
-    Row,
+    ScanScore,
     cases,
+    evenly_spaced,
     find_files,
     read_scans,
-    spread,
     summary,
     survey,
 )
@@ -93,7 +93,7 @@ def test_a_reader_that_fails_otherwise_ends_nothing(folder, monkeypatch, caplog)
     [(7, 1, [3]), (7, 2, [1, 5]), (7, 3, [1, 3, 5]), (3, 9, [0, 1, 2]), (1, 1, [0]), (20, 1, [10])],
 )
 def test_slices_are_spread_from_the_middle(total, count, chosen):
-    assert spread(total, count) == chosen
+    assert evenly_spaced(total, count) == chosen
 
 
 def test_scans_of_one_coil_are_spared_what_they_cannot_bear():
@@ -159,10 +159,12 @@ def test_a_case_that_fails_is_a_row_with_its_reason(scan):
 def test_summary_is_of_all_rows_that_are_known():
     def row(gain, ratio, held):
         psnr = dict.fromkeys(METHODS, 30.0) | {"posterior mean": 30.0 + gain}
-        return Row("s", "random", 4, [0], gain=gain, psnr=psnr, sd_to_error=ratio, coverage_90=held)
+        return ScanScore(
+            "s", "random", 4, [0], gain=gain, psnr=psnr, sd_to_error=ratio, coverage_90=held
+        )
 
     rows = [row(1.0, 0.5, 0.7), row(3.0, 1.6, 0.95), row(-1.0, 1.0, 0.9), row(2.0, 0.9, 0.88)]
-    failed = Row("s", "random", 8, [0], error="gone")
+    failed = ScanScore("s", "random", 8, [0], error="gone")
     found = summary([*rows, failed])
     assert found["median"]["gain"] == 1.5
     assert found["median"]["psnr"]["posterior mean"] == 31.5

@@ -14,12 +14,13 @@ from scoremri_core.mri import classical
 from scoremri_core.mri.fourier import to_kspace
 from scoremri_core.mri.sense import SenseOperator
 from scoremri_core.simulation.masks import make_mask
-from scoremri_core.studies.methods import NETWORKS, conv_decoder, l1_wavelet, peers
+from scoremri_core.studies.methods import FIXED_LAMBDA, NETWORKS, conv_decoder, peers
 from scoremri_core.studies.methods.blocks import SmallUnet, as_channels, as_complex
 from scoremri_core.studies.methods.examples import Examples
 from scoremri_core.studies.methods.modl import Modl
 from scoremri_core.studies.methods.networks import Training, build, train
 from scoremri_core.studies.methods.problem import Problem
+from scoremri_core.studies.methods.registry import l1_wavelet
 from scoremri_core.studies.methods.updnet import UpdNet
 from scoremri_core.training.slices import Slice
 
@@ -192,8 +193,8 @@ def test_decoder_fits_the_data_and_keeps_them(problem, truth):
 
 
 def test_l1_wavelet_has_one_weight(problem):
-    answer = l1_wavelet.reconstruct(problem)
-    expected = classical.l1_wavelet(problem.kspace, problem.maps, 0.01)
+    answer = l1_wavelet(problem)
+    expected = classical.l1_wavelet(problem.kspace, problem.maps, FIXED_LAMBDA)
     # FFTs sum in no fixed order
     np.testing.assert_allclose(answer.image, expected, atol=1e-3 * np.abs(expected).max())
 
@@ -220,7 +221,7 @@ def test_peers_see_the_same_operator_and_prior(problem, prior):
         float((x * physics.A_adjoint(y)).sum()), rel=1e-3
     )
     # with gradients, in single precision, and without
-    theirs = peers.Counted(prior, 2.0)
+    theirs = peers.CountingDenoiser(prior, 2.0)
     image = 0.5 + 0.1 * torch.randn(1, 2, 33, 32)
     without = theirs(image, 0.05)
     with_gradients = theirs(image.clone().requires_grad_(), 0.05)

@@ -5,14 +5,14 @@ import torch
 
 from scoremri_core.studies.validate.agreement import scores
 from scoremri_core.studies.validate.closed_form import ClosedForm
-from scoremri_core.studies.validate.validation import Case
+from scoremri_core.studies.validate.validation import ClosedFormCase
 
 SIDE, SIGMA_N, TRUTHS, SAMPLES = 8, 0.2, 40, 79
 
 
 def measured(change, separation=None):
     """Scores of exact draws after a change to them, (samples, mean) to samples."""
-    prior, operator = Case("", SIDE, SIGMA_N, separation).problem()
+    prior, operator = ClosedFormCase("", SIDE, SIGMA_N, separation).problem()
     closed = ClosedForm(prior, operator, SIGMA_N)
     generator = torch.Generator().manual_seed(2)
     truths = prior.sample(TRUTHS, generator)
