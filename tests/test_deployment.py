@@ -1,4 +1,4 @@
-"""The files for Kubernetes and Tyger: valid, at one with one another and with the command line."""
+"""Configurations of Kubernetes and Tyger: valid, and consistent with the command line."""
 
 import copy
 import os
@@ -44,7 +44,7 @@ def value(option):
 
 
 @pytest.mark.parametrize("version", ["1.28", "1.33"])
-def test_the_manifests_are_what_kubernetes_takes(version):
+def test_the_manifests_are_valid(version):
     validator = pytest.importorskip(
         "kubernetes_validate", reason="kubernetes-validate is not installed"
     )
@@ -67,18 +67,18 @@ def test_the_manifests_are_a_deployment_and_its_service():
         assert re.fullmatch("[a-z0-9-]+", manifest["metadata"]["name"])
 
 
-def test_the_ports_are_those_that_are_served():
+def test_the_ports_are_those_of_serve():
     ports = {port["name"]: port["containerPort"] for port in CONTAINER["ports"]}
     assert value("--port") == str(ports["scans"])
     assert value("--status-port") == str(ports["status"])
     assert value("--host") == "0.0.0.0"
-    (port,) = SERVICE["spec"]["ports"]  # the status is the cluster's, not the clients'
+    (port,) = SERVICE["spec"]["ports"]  # status only inside the cluster
     assert (port["targetPort"], port["port"]) == ("scans", ports["scans"])
     (default,) = [p.default for p in COMMANDS["serve"].params if p.name == "port"]
     assert int(port["port"]) == default
 
 
-def test_every_container_runs_a_command_that_there_is():
+def test_every_container_runs_an_existing_command():
     assert CONTAINER["command"] == [PROGRAM]
     assert CONTAINER["args"][0] == "serve"
     assert given(CONTAINER["args"]) - {"--status-port"} <= options("serve")
@@ -88,7 +88,7 @@ def test_every_container_runs_a_command_that_there_is():
     assert Chain.load(words[words.index("-c") + 1]).nodes()
 
 
-def test_the_probes_ask_what_serve_answers():
+def test_the_probes_are_paths_of_serve():
     if "--status-port" not in options("serve"):
         pytest.skip("serve has no --status-port")
     for name, path in (("readiness", "/readyz"), ("liveness", "/healthz"), ("startup", "/healthz")):
@@ -98,7 +98,7 @@ def test_the_probes_ask_what_serve_answers():
 def test_a_pod_has_one_gpu_and_time_to_finish_its_scans():
     assert CONTAINER["resources"]["limits"]["nvidia.com/gpu"] == 1
     assert DEPLOYMENT["spec"]["strategy"]["rollingUpdate"] == {"maxSurge": 0, "maxUnavailable": 1}
-    assert POD["terminationGracePeriodSeconds"] >= 600  # seconds: the usual scan takes less
+    assert POD["terminationGracePeriodSeconds"] >= 600  # seconds
 
 
 def test_deferred_images_are_fetched_from_the_pod_that_has_them():
@@ -121,7 +121,7 @@ def test_a_pod_is_confined():
     assert str(POD["securityContext"]["fsGroup"]) == users[-1]
 
 
-def test_a_pod_says_how_much_disk_it_takes():
+def test_a_pod_declares_its_disk_space():
     def gib(quantity):
         return int(quantity.removesuffix("Gi"))
 
@@ -130,11 +130,11 @@ def test_a_pod_says_how_much_disk_it_takes():
     assert gib(POD["volumes"][0]["emptyDir"]["sizeLimit"]) < gib(most["ephemeral-storage"])
 
 
-def test_the_image_is_the_one_of_this_version():
+def test_the_image_has_this_version():
     assert CONTAINER["image"] == CODESPEC["image"] == IMAGE
 
 
-def test_the_codespec_has_the_fields_that_tyger_knows():
+def test_the_codespec_has_valid_fields():
     known = {
         "kind", "name", "buffers", "image", "command", "args", "workingDir", "env", "identity",
         "resources", "maxReplicas", "endpoints",
@@ -152,7 +152,7 @@ def shell():
     return line
 
 
-def test_the_codespecs_command_reads_and_writes_tygers_named_pipes(tmp_path):
+def test_the_codespec_uses_named_pipes(tmp_path):
     """Tyger's part is played by two named pipes and the variables that name them."""
     commands = [sys.executable, "-m", "scoremri_core"]
     scan = tmp_path / "scan.h5"

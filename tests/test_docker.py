@@ -1,4 +1,4 @@
-"""The Dockerfile: no container is built here, but what it copies, installs and asks is checked."""
+"""Checks of the Dockerfile without building it."""
 
 import configparser
 import importlib
@@ -18,7 +18,7 @@ ROOT = Path(__file__).parent.parent
 
 
 def stages():
-    """Instructions of each stage, as pairs of a word and the rest, by the stage's name."""
+    """Return the instructions of each stage, as pairs of keyword and arguments."""
     text = re.sub(r"^#.*\n", "", (ROOT / "Dockerfile").read_text(), flags=re.M)
     found, current = {"": []}, ""
     for line in re.sub(r"\\\n\s*", "", text).splitlines():
@@ -46,10 +46,10 @@ def position(stage, text):
     return found
 
 
-def test_the_targets_are_those_that_are_told_of():
-    assert list(STAGES)[-1] == "serve"  # what is built where no target is named
-    told = (ROOT / "docs" / "serving.md").read_text()
-    assert set(re.findall(r"docker build --target (\w+)", told)) == {"gadgetron"} <= set(STAGES)
+def test_the_targets_are_documented():
+    assert list(STAGES)[-1] == "serve"  # default target
+    text = (ROOT / "docs" / "serving.md").read_text()
+    assert set(re.findall(r"docker build --target (\w+)", text)) == {"gadgetron"} <= set(STAGES)
 
 
 def test_the_bases_are_arguments_and_python_is_pinned():
@@ -62,7 +62,7 @@ def test_the_bases_are_arguments_and_python_is_pinned():
     assert "/gadgetron_ubuntu_rt_cuda" in ARGUMENTS["GADGETRON"]
 
 
-def test_every_copied_path_exists_and_what_the_installation_reads_is_copied():
+def test_copied_paths_exist_and_are_complete():
     copied = set()
     for rest in given("wheel", "COPY"):
         *sources, target = rest.split()
@@ -74,7 +74,7 @@ def test_every_copied_path_exists_and_what_the_installation_reads_is_copied():
     assert set(SETUP["metadata"]["license_files"].split()) <= copied
 
 
-def test_a_change_in_the_source_leaves_the_layers_of_dependencies():
+def test_dependencies_are_installed_before_the_source():
     assert given("requirements", "COPY") == ["setup.cfg ."]
     for stage in ("gadgetron", "serve"):
         (copied,) = given(stage, "COPY")
@@ -83,7 +83,7 @@ def test_a_change_in_the_source_leaves_the_layers_of_dependencies():
         assert "--no-deps" in STAGES[stage][position(stage, "from=wheel")][1]
 
 
-def test_the_lists_hold_what_setup_asks_for(tmp_path, monkeypatch):
+def test_the_lists_are_the_requirements_of_setup_cfg(tmp_path, monkeypatch):
     (run,) = given("requirements", "RUN")
     program, flag, code = shlex.split(run)
     assert (program, flag) == ("python", "-c")
@@ -105,12 +105,12 @@ def test_gadgetrons_python_keeps_its_numpy():
 
 
 @pytest.mark.parametrize("stage", ["gadgetron", "serve"])
-def test_nobody_is_root_in_the_end(stage):
+def test_the_user_is_not_root(stage):
     user = given(stage, "USER")[-1]
-    assert int(user) > 0  # a number, by which Kubernetes sees it
+    assert int(user) > 0  # numeric, for Kubernetes
 
 
-def test_the_server_listens_where_ports_are_exposed_and_health_is_asked():
+def test_ports_of_command_and_health_check_are_exposed():
     (command,) = map(json.loads, given("serve", "CMD"))
     (program,) = json.loads(given("serve", "ENTRYPOINT")[0])
     assert program in SETUP["options.entry_points"]["console_scripts"]
@@ -129,7 +129,7 @@ def test_the_server_listens_where_ports_are_exposed_and_health_is_asked():
     assert given("gadgetron", "EXPOSE") == [str(default)]
 
 
-def test_the_health_check_tells_a_server_from_none():
+def test_the_health_check_detects_a_missing_server():
     pytest.importorskip("prometheus_client", reason="prometheus-client is not installed")
     from gadgets.service.server import Server
     from gadgets.service.status import Status
@@ -148,14 +148,14 @@ def test_the_health_check_tells_a_server_from_none():
         exec(compile(asked, "Dockerfile", "exec"), {})
 
 
-def test_the_image_is_told_by_its_version():
-    told = (ROOT / "Dockerfile").read_text() + (ROOT / "docs" / "serving.md").read_text()
-    versions = set(re.findall(r"scoremri:(\d[\w.]*)", told))
+def test_the_image_name_has_this_version():
+    text = (ROOT / "Dockerfile").read_text() + (ROOT / "docs" / "serving.md").read_text()
+    versions = set(re.findall(r"scoremri:(\d[\w.]*)", text))
     assert versions == {scoremri_core.__version__}
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "config").glob("*.xml")), ids=lambda p: p.name)
-def test_every_chain_names_what_can_be_imported(path):
+def test_every_target_of_the_chains_can_be_imported(path):
     chain = ElementTree.parse(path).getroot()
     assert chain.tag == "configuration"
     assert chain.findtext("version") == "2"
@@ -167,7 +167,7 @@ def test_every_chain_names_what_can_be_imported(path):
         assert callable(getattr(importlib.import_module(node.get("name")), node.get("target")))
 
 
-def test_there_are_chains():
+def test_both_chains_are_present():
     assert {p.name for p in (ROOT / "config").iterdir()} >= {
         "score_recon.xml",
         "score_recon_generic.xml",

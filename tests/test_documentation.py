@@ -1,4 +1,4 @@
-"""What the documentation names is there, and what is there is named."""
+"""The documentation is complete and consistent with the code."""
 
 import configparser
 import re
@@ -25,11 +25,11 @@ def setup(section):
     return parser[section]
 
 
-def test_every_command_is_named():
+def test_every_command_is_documented():
     assert re.findall(r"^\| `([\w-]+)` \|", text("command-line.md"), re.M) == list(COMMANDS)
 
 
-def test_every_property_is_named_with_its_default():
+def test_every_property_is_documented_with_its_default():
     table = text("properties.md").partition("## Image attributes")[0]  # attributes follow
     rows = dict(re.findall(r"^\| `(\w+)` \| `?([^|`;,]+)", table, re.M))
     for field in fields(Properties):
@@ -39,13 +39,13 @@ def test_every_property_is_named_with_its_default():
         assert known in text("properties.md")
 
 
-def test_every_extra_is_named():
+def test_every_extra_is_documented():
     named = re.findall(r"^\| `(\w+)` \|", text("index.md"), re.M)
     assert set(named) == set(setup("options.extras_require"))
 
 
 @pytest.mark.parametrize("page", ["README.md", *sorted(p.name for p in DOCS.glob("*.md"))])
-def test_every_link_leads_somewhere(page):
+def test_every_link_is_valid(page):
     path = ROOT / page if page == "README.md" else DOCS / page
     for link in re.findall(r"\]\(([^)#]+)[^)]*\)", path.read_text()):
         assert link.startswith("https://") or (path.parent / link).exists(), link
@@ -56,13 +56,13 @@ def test_every_page_is_in_the_navigation(page):
     assert f": {page.name}\n" in (ROOT / "mkdocs.yml").read_text()
 
 
-def test_the_citation_is_of_this_version():
+def test_the_citation_has_this_version():
     version = setup("metadata")["version"]
     assert f"\nversion: {version}\n" in (ROOT / "CITATION.cff").read_text()
     assert f"\n## {version}" in (ROOT / "CHANGELOG.md").read_text()
 
 
-def test_the_readme_says_how_to_install_and_test():
+def test_the_readme_has_the_commands_to_install_and_test():
     lines = (ROOT / "README.md").read_text().splitlines()
     assert "    pip install . && scoremri demo" in lines
     assert "    pip install '.[test]' && pytest" in lines

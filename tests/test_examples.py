@@ -1,4 +1,4 @@
-"""The scripts of the documentation: they run, and what they give is near the truth."""
+"""The scripts of the documentation run, with results close to the truth."""
 
 import importlib
 from pathlib import Path
@@ -28,7 +28,7 @@ def command(*arguments):
     ("name", "steps", "prior", "gain"),
     [("array_in", 6, "default", 4), ("own_denoiser", 11, "smooth", 1)],
 )
-def test_the_mean_is_nearer_than_zero_filling(name, steps, prior, gain):
+def test_the_mean_is_closer_to_the_truth_than_zero_filling(name, steps, prior, gain):
     example = importlib.import_module(name)
     truth, zero_filled, result = example.main(samples=4, steps=steps, size=96)
     assert (result.info.prior, result.info.reason) == (prior, None)
@@ -48,7 +48,7 @@ def scan(tmp_path_factory):
 QUICK = {"samples": "2", "steps": "4", "device": "cpu"}
 
 
-def test_a_gadget_behind_ours_gets_our_images(scan):
+def test_a_custom_gadget_receives_the_images(scan):
     images = importlib.import_module("own_chain").main(scan, **QUICK)
     assert set(images) == {1, 2, 3}
     np.testing.assert_allclose(images[3] * images[2], images[1], rtol=1e-5)

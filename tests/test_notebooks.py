@@ -1,4 +1,4 @@
-"""The notebooks of the documentation: their cells run as they stand, with small numbers."""
+"""The notebooks of the documentation run with small parameters."""
 
 import ast
 import json
@@ -18,7 +18,7 @@ def cells(name):
 
 
 def executed(name, **smaller):
-    """All code cells one after the other in one namespace; `smaller` replaces parameters."""
+    """Run all code cells in one namespace, with other parameters."""
     space = {"__name__": "__main__"}
     for cell in cells(name):
         if cell["cell_type"] != "code":
@@ -31,7 +31,7 @@ def executed(name, **smaller):
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
-def test_they_are_kept_without_outputs_and_begin_with_their_parameters(path):
+def test_notebooks_have_no_outputs_and_begin_with_parameters(path):
     code = [cell for cell in cells(path.stem) if cell["cell_type"] == "code"]
     assert all(cell["outputs"] == [] and cell["execution_count"] is None for cell in code)
     assert code[0]["metadata"]["tags"] == ["parameters"]
@@ -48,7 +48,7 @@ def test_an_array_becomes_a_report(tmp_path):
     assert space["gain"] > 3
 
 
-def test_samplers_find_the_posterior_that_is_known():
+def test_samplers_agree_with_the_closed_form_posterior():
     steps = {"posterior": 20, "langevin": 30, "hmc": 20, "pula": 30}
     scores = executed("compare_samplers", size=24, samples=16, steps=steps)["scores"]
     assert set(scores) == set(steps)
@@ -57,7 +57,7 @@ def test_samplers_find_the_posterior_that_is_known():
     assert 0.8 < width < 1.2
 
 
-def test_a_prior_of_ones_own_is_trained_and_used(tmp_path):
+def test_a_prior_is_trained_and_used(tmp_path):
     small = {"heads": 3, "size": 48, "steps": 4, "batch": 2, "patch": 32, "channels": "8,8"}
     space = executed(
         "train_a_prior", folder=str(tmp_path / "run"), blocks="1,1", samples=2, levels=3, **small

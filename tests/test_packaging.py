@@ -18,12 +18,12 @@ def test_every_package_is_installed():
     assert set(setup["options"]["packages"].split()) == found | {"gadgets.config"}
 
 
-def test_the_version_is_that_of_the_distribution():
+def test_the_version_equals_that_of_the_distribution():
     assert scoremri_core.__version__ == importlib.metadata.version("scoremri")
 
 
-def test_no_folder_of_tests_is_taken_for_a_package():
-    """It would hide the package of its name where that is installed with `pip install -e`."""
+def test_no_test_folder_is_named_like_a_package():
+    """Such a folder would hide the package in an editable installation."""
     tests = {path.name for path in (ROOT / "tests").iterdir() if path.is_dir()}
     assert not tests & {"gadgets", "scoremri_core"}
     names = [path.name for path in (ROOT / "tests").rglob("test_*.py")]

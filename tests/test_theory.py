@@ -1,4 +1,4 @@
-"""What docs/theory.md says, by its script: bounds that hold, and errors that are what they are."""
+"""The statements of docs/theory.md, by its script."""
 
 import importlib
 from pathlib import Path
@@ -26,7 +26,7 @@ def test_the_mass_of_the_wrong_part_is_within_its_bound(theory, n):
 
 
 @pytest.mark.parametrize("n", DIMENSIONS)
-def test_a_little_mass_on_the_truth_is_enough(theory, n):
+def test_little_mass_on_the_truth_suffices(theory, n):
     """Theorem 3.4 of Jalal et al.: the price of mass alpha is log(1 / alpha) measurements."""
     for alpha in (1e-3, 1e-6):
         m = n + round(np.log(1 / alpha))
@@ -45,7 +45,7 @@ def test_the_price_is_linear_in_the_logarithm(theory):
     assert steps.max() - steps.min() <= 2
 
 
-def test_the_path_integral_is_exact_for_short_steps_and_breaks_for_long_ones(theory):
+def test_the_path_integral_is_accurate_for_short_jumps_only(theory):
     """Ramzi et al., section 2: Simpson's rule through 4 points, on two moons of width 0.1."""
     assert theory.simpson_errors(0.02).max() < 1e-4
     assert np.percentile(theory.simpson_errors(0.1), 95) < 1e-4
@@ -54,7 +54,7 @@ def test_the_path_integral_is_exact_for_short_steps_and_breaks_for_long_ones(the
     assert np.percentile(far, 95) > 1
 
 
-def test_the_picture_is_drawn(theory, monkeypatch, tmp_path):
+def test_the_figure_is_drawn(theory, monkeypatch, tmp_path):
     monkeypatch.setattr(theory, "ALPHAS", (0.5, 1e-2))
     monkeypatch.setattr(theory, "measurements_needed", lambda n, alpha: n)
     theory.main(tmp_path / "theory.png", trials=10)

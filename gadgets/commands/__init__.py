@@ -12,6 +12,7 @@ from contextlib import nullcontext
 from typing import Annotated, Any, NoReturn
 
 import typer
+from typer.core import TyperCommand
 
 import scoremri_core
 from gadgets.signals import exit_now, interruptible
@@ -71,9 +72,21 @@ def _options(
     configure_logging(logging.DEBUG if verbose else logging.INFO)
 
 
+class _Command(TyperCommand):
+    """A command whose help omits the Python types of its arguments."""
+
+    def __init__(self, *args: Any, **settings: Any) -> None:
+        super().__init__(*args, **settings)
+        for parameter in self.params:
+            if parameter.param_type_name == "argument":
+                parameter.display_type_rich = lambda ctx: None  # type: ignore[attr-defined]
+
+
 for _name in COMMANDS:
     _function = _name.replace("-", "_")
-    app.command(_name)(getattr(importlib.import_module(f"{__name__}.{_function}"), _function))
+    app.command(_name, cls=_Command)(
+        getattr(importlib.import_module(f"{__name__}.{_function}"), _function)
+    )
 
 
 def configure_logging(level: int) -> None:

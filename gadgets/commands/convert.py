@@ -51,8 +51,8 @@ def convert(
 ) -> None:
     """Convert raw data to ISMRMRD, or images to NIfTI or DICOM.
 
-    What A is is told by what is inside it: ISMRMRD, fastMRI HDF5, BART (.cfl), Siemens twix (.dat)
-    or a NumPy array with a side-car, all of raw data; or the images that replay wrote.
+    A is raw data in ISMRMRD, fastMRI HDF5, BART (.cfl), Siemens twix (.dat) or NumPy format with a
+    side-car, or images written by replay; the format is detected from the contents.
     """
     from scoremri_core.images.series import is_image_series
     from scoremri_core.paths import check_writable

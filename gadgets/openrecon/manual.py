@@ -12,7 +12,7 @@ from gadgets.openrecon.bundle import CAUTION, NAME, SUMMARY, Bundle
 PAGE = 8.27, 11.69  # inches, A4
 MARGIN, LEADING = 0.9, 0.19  # inches
 TEXT, HEADING = 10, 13  # points
-WIDTH = 90  # characters between the margins
+WIDTH = 86  # characters between the margins
 LINES = int((PAGE[1] - 2 * MARGIN) / LEADING)
 
 

@@ -153,19 +153,19 @@ class Session:
         return Chain.served(name, self.chains)
 
     def _sent(self, text: str, named: bool = False) -> Chain | str | Exception:
-        """A chain by name or as XML; or the `<configuration>` of one node of a Gadgetron server.
+        """Return a chain, by name or as XML, or the `<configuration>` of a node of Gadgetron.
 
-        What is wrong is told with the header: until then, a client may only want to ask.
+        Errors are returned, to be reported after the header: a client may send only queries.
         """
         self._fetches = False
         try:
-            if named or (text.strip() and "<" not in text):  # as FIRE's customconfig may come
+            if named or (text.strip() and "<" not in text):  # customconfig of FIRE
                 self._fetches = text.strip().removesuffix(".xml") == FETCH
                 return Chain(FETCH, "") if self._fetches else self._named(text.strip())
             root = parse(text, "the configuration") if text.strip() else None
             if root is None or (root.tag == "configuration" and root.find("stream") is None):
                 return text
-            return Chain("the chain that came", text).checked(self.chains)
+            return Chain("the received chain", text).checked(self.chains)
         except InputError as error:
             return error
 

@@ -24,7 +24,7 @@ def outcome(tmp_path_factory):
     return json.loads(path.read_text()), printed.getvalue()
 
 
-def test_every_row_is_measured_or_says_why_not(outcome):
+def test_every_row_is_measured_or_has_a_reason(outcome):
     document, printed = outcome
     methods = [row["method"] for row in document["frame"]]
     assert methods == [n for n in FRAME if n not in ("convolutions", "scoremri, batch")]
@@ -55,13 +55,13 @@ def test_default_and_langevin_rows(outcome):
         assert row["seconds_per_sample"] == row["seconds"] / 2
 
 
-def test_coil_maps_are_compared_with_ours(outcome):
+def test_coil_maps_are_compared_with_those_of_scoremri(outcome):
     ours, sigpy, _ = outcome[0]["coil_maps"][0]["rows"]
     assert ours["similarity_1st_percentile"] == pytest.approx(1, abs=1e-6)
     assert sigpy["similarity_median"] > 0.999
 
 
-def test_floor_is_that_of_the_default_network(outcome):
+def test_lower_bound_is_that_of_the_default_network(outcome):
     document, printed = outcome
     floor, default = document["floor"], document["frame"][0]
     assert floor["flops"] == evaluation_flops(load_prior("default"), (64, 64))
@@ -72,7 +72,7 @@ def test_floor_is_that_of_the_default_network(outcome):
     assert f"Everything but the denoiser takes {floor['overhead']:.0%}" in printed
 
 
-def test_scan_and_machine_are_told(outcome):
+def test_scan_and_machine_are_reported(outcome):
     document, printed = outcome
     assert document["scan"]["shape"] == [4, 64, 64]
     assert document["settings"]["samples"] == 2
@@ -98,7 +98,7 @@ def test_bad_input_is_one_line(run, arguments, words):
     assert words in err.splitlines()[-1]
 
 
-def test_long_times_are_written_out():
+def test_long_times_are_written_without_exponent():
     from gadgets.commands.benchmark import _written
 
     assert [_written(v, ".3g") for v in (None, 0.1234, 12.34, 999.0, 18234.5)] == [

@@ -12,7 +12,7 @@ NODE = "gadgets.score_recon", "reconstruct_acquisitions"
 
 @pytest.fixture
 def written(tmp_path, monkeypatch):
-    """Write a chain of nodes (module, target) with properties, and modules beside it."""
+    """Write a chain of nodes (module, target) with properties, and modules next to it."""
     monkeypatch.syspath_prepend(tmp_path)
 
     def write(*nodes, modules=(), **properties):
@@ -60,7 +60,7 @@ def test_the_chains_of_the_package_can_run(run, name):
         assert line in out
 
 
-def test_what_needs_a_server_is_said_and_is_no_problem(run):
+def test_parts_that_need_a_server_are_reported_without_an_error(run):
     code, out, _ = run("check", "score_recon_generic")
     assert code == 0
     assert "NoiseAdjustGadget needs a Gadgetron server" in out
@@ -70,13 +70,13 @@ def test_what_needs_a_server_is_said_and_is_no_problem(run):
     assert "connects to port 18000, where scoremri serve must be running" in out
 
 
-def test_a_python_that_is_not_the_servers_is_told(run, tmp_path, monkeypatch):
+def test_a_python_other_than_the_servers_is_reported(run, tmp_path, monkeypatch):
     python = tmp_path / "python"
     python.touch(0o755)
     monkeypatch.setenv("PATH", str(tmp_path))
     code, out, _ = run("check", "score_recon")
     assert code == 0
-    assert f"another: {python}" in out
+    assert f"first on its PATH: {python}" in out
 
 
 @pytest.mark.parametrize(
@@ -108,13 +108,13 @@ def test_a_node_that_cannot_be_loaded_is_one_sentence(run, written, monkeypatch,
     assert f"{'.'.join(node)}: cannot run" in out
 
 
-def test_a_missing_module_comes_with_what_to_do(run, written, tmp_path):
+def test_a_missing_module_is_reported_with_instructions(run, written, tmp_path):
     _, _, err = run("check", written(("absent", "run")))
     assert str(tmp_path) in err
     assert f"install it for {sys.executable}, or put its folder on PYTHONPATH" in err
 
 
-def test_modules_of_others_are_loaded_and_their_properties_are_theirs(run, written):
+def test_custom_modules_are_loaded_and_their_properties_not_checked(run, written):
     modules = {"foreign": "def run(connection): pass\nclass Node:\n    def handle(self, c): pass"}
     code, out, _ = run(
         "check", written(("foreign", "run"), ("foreign", "Node"), modules=modules, colour="red")
@@ -123,7 +123,7 @@ def test_modules_of_others_are_loaded_and_their_properties_are_theirs(run, writt
     assert out.count(": ok") == 2
 
 
-def test_every_problem_is_a_sentence_of_its_own(run, written):
+def test_every_problem_is_one_sentence(run, written):
     path = written(NODE, ("absent", "run"), sample=3, sampler="magic", steps="20")
     code, _, err = run("check", path)
     assert code == 2
@@ -141,18 +141,18 @@ def test_every_problem_is_a_sentence_of_its_own(run, written):
         ({"device": "cuda:99"}, "device 'cuda:99': this machine has"),
     ],
 )
-def test_what_the_properties_ask_for_must_be_here(run, written, properties, words):
+def test_missing_device_and_prior_are_reported(run, written, properties, words):
     code, _, err = run("check", written(NODE, **properties))
     assert code == 2
     assert words in err
     assert err.count("\n") == 1
 
 
-def test_a_prior_that_is_not_used_is_not_loaded(run, written):
+def test_an_unused_prior_is_not_loaded(run, written):
     assert run("check", written(NODE, prior="nope", sampler="none"))[0] == 0
 
 
-def test_what_is_no_chain_is_refused(run, tmp_path):
+def test_invalid_chains_are_refused(run, tmp_path):
     assert run("check", "nope")[0] == 2
     path = tmp_path / "legacy.xml"
     path.write_text('<gadgetronStreamConfiguration xmlns="http://gadgetron.sf.net/gadgetron"/>')
@@ -176,7 +176,7 @@ def test_a_python_without_torch_is_one_sentence(tmp_path):
     assert "reconstruct_acquisitions: cannot run" in done.stdout
 
 
-def test_a_library_that_is_broken_is_told_with_its_error(run, monkeypatch, tmp_path):
+def test_a_broken_library_is_reported_with_its_error(run, monkeypatch, tmp_path):
     for name in [n for n in sys.modules if n.partition(".")[0] == "torch"]:
         monkeypatch.delitem(sys.modules, name)
     (tmp_path / "torch.py").write_text("raise OSError('libcudart.so.12: cannot open')")
@@ -202,7 +202,7 @@ def test_a_name_is_looked_up_where_gadgetron_looks(run, home):
         assert f"chain   {home / 'mine.xml'}\n" in out
 
 
-def test_what_gadgetron_does_not_find_is_told_with_what_to_do(run, home, tmp_path):
+def test_a_chain_missing_in_gadgetron_is_reported_with_instructions(run, home, tmp_path):
     code, out, err = run("check", "score_recon.xml")
     assert (code, out) == (2, "")
     assert f"'score_recon.xml' is not in {home}, where Gadgetron looks" in err
@@ -212,7 +212,7 @@ def test_what_gadgetron_does_not_find_is_told_with_what_to_do(run, home, tmp_pat
     assert run("check", SHIPPED / "score_recon.xml")[0] == 0  # a path is a path
 
 
-def test_gadgetrons_program_says_where_its_home_is(run, home, monkeypatch):
+def test_gadgetrons_home_is_found_by_its_program(run, home, monkeypatch):
     monkeypatch.delenv("GADGETRON_HOME")
     program = home.parents[2] / "bin" / "gadgetron"
     monkeypatch.setattr(shutil, "which", lambda name: program if name == "gadgetron" else None)
@@ -220,7 +220,7 @@ def test_gadgetrons_program_says_where_its_home_is(run, home, monkeypatch):
 
 
 @pytest.mark.parametrize("gadget", ["FloatToUShortGadget", "FloatToShortGadget"])
-def test_a_chain_that_ends_gadgetron_is_told(run, tmp_path, gadget):
+def test_a_chain_that_crashes_gadgetron_is_reported(run, tmp_path, gadget):
     text = (SHIPPED / "score_recon_dicom.xml").read_text()
     (tmp_path / "old.xml").write_text(text.replace("FloatToUIntGadget", gadget))
     code, _, err = run("check", tmp_path / "old.xml")

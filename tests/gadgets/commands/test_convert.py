@@ -14,7 +14,7 @@ def scan(tmp_path):
     return tmp_path / "scan.h5"
 
 
-def test_raw_data_go_there_and_back_and_are_kept(run, scan, tmp_path):
+def test_raw_data_are_converted_and_back(run, scan, tmp_path):
     assert run("convert", scan, tmp_path / "k.cfl")[0] == 0
     assert run("convert", tmp_path / "k.cfl", tmp_path / "back.h5")[0] == 0
     back = fully_sampled_kspace(tmp_path / "back.h5")
@@ -27,7 +27,7 @@ def test_raw_data_go_there_and_back_and_are_kept(run, scan, tmp_path):
     assert run("convert", scan, tmp_path / "back.h5", "--overwrite")[0] == 0
 
 
-def test_images_of_a_replay_are_those_that_convert_makes(run, scan, tmp_path):
+def test_replay_and_convert_write_the_same_images(run, scan, tmp_path):
     nibabel = pytest.importorskip("nibabel")
     pydicom = pytest.importorskip("pydicom")
     asked = ("-p", "sampler=none")
@@ -58,7 +58,7 @@ def test_images_of_a_replay_are_those_that_convert_makes(run, scan, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("arguments", "told"),
+    ("arguments", "message"),
     [
         (("{scan}", "new.gif"), "expected a name that ends with .h5, .mrd, .cfl, .npy"),
         (("{scan}", "new.nii.gz"), "is raw data"),
@@ -66,9 +66,9 @@ def test_images_of_a_replay_are_those_that_convert_makes(run, scan, tmp_path):
         (("{scan}", "new.npy", "--format", "nifti"), "neither --format nor --scan"),
     ],
 )
-def test_what_does_not_go_together_is_refused(run, scan, tmp_path, arguments, told):
+def test_conflicting_options_are_refused(run, scan, tmp_path, arguments, message):
     given = [part.format(scan=scan).replace("new", f"{tmp_path}/new") for part in arguments]
     code, _, err = run("convert", *given)
     assert (code, err.count("\n")) == (2, 1)
-    assert told in err
+    assert message in err
     assert list(tmp_path.iterdir()) == [scan]

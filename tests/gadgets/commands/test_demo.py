@@ -10,7 +10,7 @@ from scoremri_core.reports.geometry import Geometry
 from scoremri_core.studies.evaluate.pictures import comparison
 
 
-def test_the_demo_goes_all_the_way(run, tmp_path, monkeypatch):
+def test_the_demo_writes_scan_images_and_picture(run, tmp_path, monkeypatch):
     """The real chain over the wire, on a small scan with few steps."""
     monkeypatch.setattr(simulate, "simulate", partial(simulate.simulate, matrix="48x64"))
     quick, full = ["samples=2", "steps=3", "device=cpu"], replay.replay
@@ -31,7 +31,7 @@ def test_the_demo_goes_all_the_way(run, tmp_path, monkeypatch):
     assert (std > 0).mean() > 0.9
 
 
-def test_a_folder_that_cannot_be_made_is_refused(run, tmp_path):
+def test_a_folder_that_cannot_be_created_is_refused(run, tmp_path):
     (tmp_path / "file").write_text("")
     code, _, err = run("demo", "-o", tmp_path / "file" / "demo")
     assert code == 2

@@ -93,7 +93,7 @@ class Blob:
             line = transform(steps(nx, 0), 0) * transform(steps(ny, 1)[y[index]], 1)
             if nz > 1:
                 line = line * transform(steps(nz, 2)[z[index]], 2)
-            else:  # a slice sees the blob at its own place, encoded or not
+            else:  # the blob is at its position in the slice
                 line = line * np.exp(-0.5 * ((above[index] - OFFSET[2]) / WIDTH) ** 2)
             return np.array([[1.0], [0.5j]]) * line
 
@@ -117,12 +117,12 @@ def in_dicom(folder):
     """Where the blob is: equation C.7.6.2.1-1 of DICOM, part 3, slice by slice."""
     pydicom = pytest.importorskip("pydicom")
     datasets = [pydicom.dcmread(path) for path in sorted(folder.iterdir())]
-    values = np.array([own.pixel_array for own in datasets])
+    values = np.array([dataset.pixel_array for dataset in datasets])
     number, row, column = centroid(values)
     first = datasets[0]
     along = np.array(first.ImageOrientationPatient, float)
     spacing = np.array(first.PixelSpacing, float)
-    corners = np.array([own.ImagePositionPatient for own in datasets], float)
+    corners = np.array([dataset.ImagePositionPatient for dataset in datasets], float)
     corner = [np.interp(number, np.arange(len(corners)), corner) for corner in corners.T]
     return corner + along[:3] * spacing[1] * column + along[3:] * spacing[0] * row
 
@@ -155,7 +155,7 @@ def kind(request):
 
 
 @pytest.mark.parametrize("vendor", ["GE", "SIEMENS"])
-def test_every_export_has_the_blob_where_it_is(run, tmp_path, vendor, kind):
+def test_every_export_has_the_blob_at_its_position(run, tmp_path, vendor, kind):
     blob = Blob(vendor, *kind)
     write_scan(tmp_path / "scan.h5", blob.scan.header, blob.scan)
     images = tmp_path / "out.h5"
@@ -166,19 +166,19 @@ def test_every_export_has_the_blob_where_it_is(run, tmp_path, vendor, kind):
     shown = max(read_frames(images, "dataset", 20)[0], key=lambda one: one.mean.max())
     check_letters(blob, shown)
 
-    # headers are those of the readouts, as in Gadgetron's own chains, whatever the vendor
+    # headers are those of the readouts for every vendor, as in Gadgetron's chains
     (series,) = read_series(images)
     for picture in series.pictures:
         heads = [picture.header.read_dir, picture.header.phase_dir, picture.header.slice_dir]
         np.testing.assert_allclose(np.array(heads), blob.axes.T, atol=1e-6)
     # and images that state no directions lie as the vendor's do
-    silent = [replace(own, attributes={}, scan=blob.scan.header) for own in series.pictures]
+    silent = [replace(p, attributes={}, scan=blob.scan.header) for p in series.pictures]
     export(tmp_path / "silent.h5", [replace(series, pictures=silent)], ["nifti"])
     blob.check(in_nifti(tmp_path / "silent_mean.nii.gz"))
 
 
 @pytest.mark.parametrize("slices", [1, 7])
-def test_an_array_says_how_it_lies_without_its_vendor(run, tmp_path, slices):
+def test_an_array_has_the_directions_of_its_pixels(run, tmp_path, slices):
     blob = Blob("SIEMENS", (slices, 1, 24, 21), oblique=True)
     write_scan(tmp_path / "scan.h5", blob.scan.header, blob.scan)
     assert run("convert", tmp_path / "scan.h5", tmp_path / "array.npy")[0] == 0
@@ -189,7 +189,7 @@ def test_an_array_says_how_it_lies_without_its_vendor(run, tmp_path, slices):
 
 @pytest.mark.parametrize("vendor", ["SIEMENS", "Siemens Healthineers", "GE MEDICAL SYSTEMS", None])
 @pytest.mark.parametrize("partitions", [1, 4])
-def test_slices_of_a_stack_are_not_turned_and_partitions_are(vendor, partitions):
+def test_partitions_are_reversed_and_slices_of_a_stack_are_not(vendor, partitions):
     header = SimulatedScan((32, 32), 2).header
     header.acquisitionSystemInformation.systemVendor = vendor
     head = Blob("GE", (1, 1, 4, 4), oblique=True).scan.heads()[0]
@@ -201,13 +201,13 @@ def test_slices_of_a_stack_are_not_turned_and_partitions_are(vendor, partitions)
     stated = as_attributes(expected)
     found = image_directions(head, stated, None, partitions)
     np.testing.assert_array_equal(found, expected)
-    del stated["ImageSliceDir"]  # as Gadgetron's own chains leave them
+    del stated["ImageSliceDir"]  # as in images of Gadgetron's chains
     found = image_directions(head, stated, header, partitions)
     np.testing.assert_allclose(found, expected, atol=1e-6)
 
 
 def test_the_air_in_a_phantom_is_at_the_top_of_a_supine_patient(data_dir):
-    """Of twix, and of ISMRMRD that is made of it, which says whose data it holds."""
+    """Of twix, and of ISMRMRD converted from it, with its vendor."""
     pytest.importorskip("twixtools")
     with open_any(data_dir / "raw" / "siemens_twix_gre.dat") as scan:
         assert scan.header.acquisitionSystemInformation.systemVendor == "SIEMENS"

@@ -64,7 +64,7 @@ def test_table_scores_and_picture(run, scan_file, tmp_path):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["out.png", "table.json"]
 
 
-def test_one_file_alone_is_evaluated_whole(run, scan_file, tmp_path):
+def test_all_slices_of_a_single_file_are_evaluated(run, scan_file, tmp_path):
     table = tmp_path / "table.json"
     assert run("evaluate", scan_file, *QUICK, "--json", table)[0] == 0
     rows = loaded(table)["rows"]
@@ -73,7 +73,7 @@ def test_one_file_alone_is_evaluated_whole(run, scan_file, tmp_path):
     assert all(row["slices"] == [0, 1] for row in rows)
 
 
-def test_a_folder_is_one_table_without_what_is_no_full_scan(run, folder, tmp_path):
+def test_a_folder_makes_one_table_of_its_full_scans(run, folder, tmp_path):
     table = tmp_path / "table.json"
     code, printed, log = run(
         "evaluate", "--data", folder, *QUICK, "--mask", "equispaced", "--mask", "random",
@@ -92,7 +92,7 @@ def test_a_folder_is_one_table_without_what_is_no_full_scan(run, folder, tmp_pat
     assert "one_coil.mrd" in printed
 
 
-def test_masks_and_calibration_as_the_papers_have_them(run, scan_file, tmp_path):
+def test_masks_and_calibration_of_the_papers(run, scan_file, tmp_path):
     table = tmp_path / "table.json"
     code, printed, _ = run(
         "evaluate", scan_file, "-R", 2.5, "--true-acceleration", "--axis", "readout",
@@ -127,7 +127,7 @@ def test_samples_are_scored(run, scan_file, tmp_path):
     assert f"{row['coverage_90']:.0%}" in printed
 
 
-def test_what_is_done_is_kept_when_the_rest_is_interrupted(run, scan_file, tmp_path, monkeypatch):
+def test_finished_rows_are_kept_on_interrupt(run, scan_file, tmp_path, monkeypatch):
     table = tmp_path / "table.json"
     real, calls = reconstruction.reconstruct, []
 
@@ -170,7 +170,7 @@ def test_what_is_done_is_kept_when_the_rest_is_interrupted(run, scan_file, tmp_p
         (["--data", "no_such_scans"], "no_such_scans"),
     ],
 )
-def test_bad_input_ends_in_one_sentence_before_the_work(
+def test_invalid_input_is_one_sentence_before_the_computation(
     run, scan_file, tmp_path, monkeypatch, arguments, reason
 ):
     def work(*_):
@@ -195,7 +195,7 @@ def test_bad_input_ends_in_one_sentence_before_the_work(
         (["full.h5", "-p", "maps=5"], "maps is 5"),
     ],
 )
-def test_nothing_to_tell_is_one_sentence(run, folder, monkeypatch, arguments, reason):
+def test_no_result_is_one_sentence(run, folder, monkeypatch, arguments, reason):
     monkeypatch.chdir(folder)
     code, _, log = run("evaluate", *arguments, *CLASSICAL)
     assert code == 2

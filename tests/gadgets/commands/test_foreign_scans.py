@@ -68,7 +68,7 @@ def compared(both, kept, command):
     key = (command.__qualname__, twin.name)
     if key not in kept:
         kept[key] = command(twin, "twin")
-    return command(path, "own"), kept[key]
+    return command(path, "original"), kept[key]
 
 
 @pytest.mark.parametrize("name", [*ALIKE, "fastmri.h5"])
@@ -84,9 +84,9 @@ def test_replay(both, kept, run, tmp_path):
         with h5py.File(tmp_path / f"{name}.h5") as file:
             return file["dataset/image_1/data"][()]
 
-    own, twins = compared(both, kept, images)
-    assert own.max() > 0
-    np.testing.assert_array_equal(own, twins)
+    original, twins = compared(both, kept, images)
+    assert original.max() > 0
+    np.testing.assert_array_equal(original, twins)
 
 
 def test_undersample(both, kept, run, tmp_path):
@@ -95,13 +95,13 @@ def test_undersample(both, kept, run, tmp_path):
         assert run("undersample", path, "-o", out, "-R", 3, "--calibration", 12)[0] == 0
         with open_scan(out) as scan:
             encoding = scan.header.encoding[0]
-            told = (encoding.encodingLimits, encoding.parallelImaging)
-            return scan.heads(), [acquisition.data for acquisition in scan], told
+            logged = (encoding.encodingLimits, encoding.parallelImaging)
+            return scan.heads(), [acquisition.data for acquisition in scan], logged
 
-    (heads, data, told), (twins_heads, twins_data, twins_told) = compared(both, kept, thinned)
+    (heads, data, logged), (twins_heads, twins_data, twins_logged) = compared(both, kept, thinned)
     for name in ("idx", "flags", "number_of_samples", "center_sample"):
         np.testing.assert_array_equal(heads[name], twins_heads[name])
-    assert told == twins_told
+    assert logged == twins_logged
     for readout, twin in zip(data, twins_data, strict=True):
         np.testing.assert_array_equal(readout, twin)
 
@@ -116,9 +116,9 @@ def test_evaluate(both, kept, run, tmp_path, monkeypatch):
         assert not row["error"]
         return row["psnr"]
 
-    own, twins = compared(both, kept, scores)
-    assert own == twins
-    assert own["CG-SENSE"] > 0
+    original, twins = compared(both, kept, scores)
+    assert original == twins
+    assert original["CG-SENSE"] > 0
 
 
 def test_train(both, kept, run, tmp_path, monkeypatch):
@@ -131,8 +131,8 @@ def test_train(both, kept, run, tmp_path, monkeypatch):
     def prepared(path, name):
         asked = ("-o", tmp_path / name, "--device", "cpu", "--patch", 32, "--no-measure")
         data = ("--data", path, "--data", tmp_path / "val.nii.gz")
-        code, _, told = run("train", *data, *asked)
-        assert code == 0, told
+        code, _, logged = run("train", *data, *asked)
+        assert code == 0, logged
         stacks = [np.load(file)["stack0"] for file in (tmp_path / name / "cache").iterdir()]
         return next(stack for stack in stacks if np.iscomplexobj(stack))
 
@@ -140,7 +140,7 @@ def test_train(both, kept, run, tmp_path, monkeypatch):
 
 
 NIFTI = struct.pack("<i", 348) + b"\0" * 340 + b"n+1\0"
-FOREIGN = [  # name, beginning, what each command says of it
+FOREIGN = [  # name, first bytes, error message
     ("a.dcm", b"\0" * 128 + b"DICM", "DICOM"),
     ("a.nii", NIFTI, "NIfTI"),
     ("P12345.7", b"\0" * 34 + b"GE_MED_NMR\0", "GE raw data .* ge_to_ismrmrd"),
@@ -156,16 +156,16 @@ COMMANDS = {
 
 
 @pytest.mark.parametrize("command", COMMANDS)
-@pytest.mark.parametrize(("name", "beginning", "told"), FOREIGN)
-def test_what_is_not_read_is_named(run, tmp_path, monkeypatch, command, name, beginning, told):
+@pytest.mark.parametrize(("name", "beginning", "error"), FOREIGN)
+def test_unsupported_formats_are_named(run, tmp_path, monkeypatch, command, name, beginning, error):
     monkeypatch.chdir(tmp_path)
     (tmp_path / name).write_bytes(beginning)
     code, out, err = run(command, *(part.format(file=name) for part in COMMANDS[command]))
     assert (code, out) == (2, "")
-    if command == "train" and told == "NIfTI":
-        told = "no file of split"  # NIfTI is read, and a second one expected
-    assert re.search(f"^scoremri: ({name}: .*|data: .*)?({told})", err.splitlines()[-1]), err
-    if command == "train" and told == "DICOM":
+    if command == "train" and error == "NIfTI":
+        error = "no file of split"  # NIfTI is read, and a second one expected
+    assert re.search(f"^scoremri: ({name}: .*|data: .*)?({error})", err.splitlines()[-1]), err
+    if command == "train" and error == "DICOM":
         assert "dcm2niix" in err
     assert [path.name for path in tmp_path.iterdir()] == [name]
 
@@ -180,9 +180,9 @@ def test_a_folder_of_arrays_is_evaluated(folder, run, tmp_path, monkeypatch):
     np.save(inside / "weights.npy", np.zeros(3))
     table = tmp_path / "table.json"
     asked = ("-R", 2, "--calibration", 12, "--mask", "equispaced", *CLASSICAL)
-    code, _, told = run("evaluate", "--data", inside, *asked, "-o", table)
+    code, _, logged = run("evaluate", "--data", inside, *asked, "-o", table)
     assert code == 0
-    assert "skipped" not in told
+    assert "skipped" not in logged
     rows = json.loads(table.read_text())["rows"]
     assert [row["scan"] for row in rows] == ["scan.cfl", "scan.npy"]
     assert rows[0]["psnr"] == rows[1]["psnr"]

@@ -25,11 +25,11 @@ def scan(tmp_path_factory):
 
 def assert_refused(limit, named, *command):
     done = run_forked(*command, limit=limit)
-    told = done.stderr.decode()
-    assert done.returncode == 2, (done.returncode, told)
-    last = told.splitlines()[-1]
+    message = done.stderr.decode()
+    assert done.returncode == 2, (done.returncode, message)
+    last = message.splitlines()[-1]
     assert re.fullmatch(f"scoremri: {named}: cannot be written: File too large", last), last
-    assert "Traceback" not in told
+    assert "Traceback" not in message
 
 
 @pytest.mark.parametrize("limit", [0, 3_000, 1_100_000, 2_000_000])

@@ -1,5 +1,7 @@
 """What a user can learn of the commands without the manual."""
 
+import re
+
 import pytest
 import typer
 
@@ -34,7 +36,7 @@ def test_the_command_alone_prints_the_help(run, monkeypatch):
     assert out + err == run("--help")[1]
 
 
-def test_no_summary_is_cut_short(run, monkeypatch):
+def test_no_summary_is_truncated(run, monkeypatch):
     monkeypatch.setenv("COLUMNS", "80")
     _, out, _ = run("--help")
     lines = out[out.index("Commands:") :].splitlines()[1:]
@@ -56,6 +58,11 @@ def test_every_option_has_help_and_shows_its_default(command):
             assert "[default: " in text, option.name
 
 
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help_shows_no_python_types(run, command):
+    assert not re.search(r"<(int|float|str|path|list|bool)", run(command, "--help")[1])
+
+
 def test_choices_are_shown_as_choices(run, monkeypatch):
     monkeypatch.setenv("COLUMNS", "200")
     for command in PATTERN:
@@ -68,7 +75,7 @@ def test_choices_are_shown_as_choices(run, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("arguments", "told"),
+    ("arguments", "message"),
     [
         (("undersample", "a.h5", "-o", "b.h5", "--mask", "spiral"), "mask 'spiral'"),
         (("benchmark", "--mask", "spiral"), "mask 'spiral'"),
@@ -78,10 +85,10 @@ def test_choices_are_shown_as_choices(run, monkeypatch):
         (("train", "--data", "a", "-o", "b", "--loss", "mse"), "loss 'mse'"),
     ],
 )
-def test_a_wrong_choice_lists_the_known(run, arguments, told):
+def test_a_wrong_choice_lists_the_known(run, arguments, message):
     code, out, err = run(*arguments)
     assert (code, out) == (2, "")
-    assert err.startswith(f"scoremri: {told}: expected one of ")
+    assert err.startswith(f"scoremri: {message}: expected one of ")
     assert err.count("\n") == 1
 
 

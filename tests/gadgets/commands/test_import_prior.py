@@ -71,7 +71,7 @@ def test_colour_images_are_refused_and_leave_nothing(run, checkpoint, tmp_path):
     assert list(tmp_path.iterdir()) == [path]
 
 
-def test_a_prior_goes_out_as_torchscript_and_comes_back(run, checkpoint, tmp_path):
+def test_a_prior_is_exported_and_imported_as_torchscript(run, checkpoint, tmp_path):
     path, _ = checkpoint()
     stored, module = tmp_path / "mine.safetensors", tmp_path / "mine.pt"
     assert run("import-prior", path, "-o", stored)[0] == 0

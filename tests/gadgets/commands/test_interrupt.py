@@ -1,4 +1,4 @@
-"""Ctrl-C, SIGTERM and SIGHUP, sent to a command in a process of its own."""
+"""Ctrl-C, SIGTERM and SIGHUP, sent to a command in a separate process."""
 
 import os
 import signal
@@ -42,7 +42,7 @@ def heed():
 
 
 class Process:
-    """A command in a process of its own, whose stderr goes to a file."""
+    """A command in a separate process, with stderr in a file."""
 
     def __init__(self, log, *command):
         self._log = log
@@ -53,28 +53,28 @@ class Process:
                 stderr=file,
                 preexec_fn=heed,
             )
-        self.wait_for(lambda: "started" in self.said())
+        self.wait_for(lambda: "started" in self.output())
 
-    def said(self):
+    def output(self):
         return self._log.read_text()
 
     def wait_for(self, happened):
         end = time.monotonic() + WAIT
         while not happened():
-            assert self._process.poll() is None, self.said()
+            assert self._process.poll() is None, self.output()
             assert time.monotonic() < end
             time.sleep(0.01)
 
     def assert_ended_by(self, number):
-        assert self._process.poll() is None, self.said()
-        before = len(self.said())
+        assert self._process.poll() is None, self.output()
+        before = len(self.output())
         self._process.send_signal(number)
         try:
             code = self._process.wait(WAIT)
         finally:
             self._process.kill()
-        # what was computed at that moment may still be told
-        last = [line for line in self.said()[before:].splitlines() if " INFO " not in line]
+        # the current computation may still be logged
+        last = [line for line in self.output()[before:].splitlines() if " INFO " not in line]
         assert (code, last) == (128 + number, [f"scoremri: {WORDS[number]}"])
 
 
@@ -97,12 +97,12 @@ def test_replay_while_it_loads_and_samples(start, scan, tmp_path, seconds, numbe
 
 
 @pytest.mark.parametrize("number", [INT, TERM])
-def test_replay_while_images_come_back(start, scan, tmp_path, number):
+def test_replay_while_images_are_received(start, scan, tmp_path, number):
     many = tmp_path / "many.h5"
     full = SimulatedScan(matrix=(64, 64), coils=4, repetitions=40)
     write_scan(many, full.header, full)
     process = start("replay", many, "-o", tmp_path / "out.h5", "-p", "sampler=none")
-    process.wait_for(lambda: "frame 2 " in process.said())
+    process.wait_for(lambda: "frame 2 " in process.output())
     process.assert_ended_by(number)
     assert list(tmp_path.iterdir()) == [many]
 
@@ -150,8 +150,8 @@ ENTRIES = (
 @pytest.mark.parametrize(
     ("seconds", "number"), [(0, INT), (0.05, TERM), (0.1, INT), (0.2, HUP), (0.4, INT)]
 )
-def test_from_the_first_moment_on(tmp_path, seconds, number):
-    """While the command line is imported, of which Python tells each part that is done."""
+def test_interrupt_during_import(tmp_path, seconds, number):
+    """During the import of the command line, as -X importtime logs it."""
     process = subprocess.Popen(
         [*ENTRIES[seconds > 0.1], "demo", "-o", tmp_path / "demo"],
         stderr=subprocess.PIPE,
@@ -167,11 +167,11 @@ def test_from_the_first_moment_on(tmp_path, seconds, number):
             begun = "gadgets.program" in line
         time.sleep(seconds)
         process.send_signal(number)
-        said = process.communicate(timeout=WAIT)[1]
+        output = process.communicate(timeout=WAIT)[1]
     finally:
         process.kill()
-    told = [line for line in said.splitlines() if not line.startswith("import time:")]
-    assert (process.returncode, told) == (128 + number, [f"scoremri: {WORDS[number]}"])
+    message = [line for line in output.splitlines() if not line.startswith("import time:")]
+    assert (process.returncode, message) == (128 + number, [f"scoremri: {WORDS[number]}"])
 
 
 SWALLOWED = """
@@ -206,9 +206,9 @@ finally:
 
 
 @pytest.mark.parametrize(
-    ("work", "said"), [(SWALLOWED, ""), (WRAPPED, ""), (DROPPED, ""), (TWICE, "cleaned\n")]
+    ("work", "output"), [(SWALLOWED, ""), (WRAPPED, ""), (DROPPED, ""), (TWICE, "cleaned\n")]
 )
-def test_a_signal_is_not_lost(work, said):
+def test_a_signal_is_not_lost(work, output):
     program = f"""
 import signal, sys, time
 from gadgets import commands, signals
@@ -223,10 +223,10 @@ commands.main()
     ended = subprocess.run(
         [sys.executable, "-c", program], capture_output=True, text=True, preexec_fn=heed, timeout=50
     )
-    assert (ended.returncode, ended.stderr) == (130, f"{said}scoremri: interrupted\n")
+    assert (ended.returncode, ended.stderr) == (130, f"{output}scoremri: interrupted\n")
 
 
-def test_a_signal_that_is_ignored_stays_ignored():
+def test_ignored_signals_stay_ignored():
     """As under nohup."""
     program = """
 import signal
@@ -242,8 +242,8 @@ commands.main()
     assert ended.returncode == 0
 
 
-def test_an_interrupt_within_a_program_of_others(run, monkeypatch):
-    """Which has its own handlers."""
+def test_an_interrupt_in_a_calling_program(run, monkeypatch):
+    """A program with its own signal handlers is not affected."""
 
     def work(**_):
         raise KeyboardInterrupt
@@ -252,7 +252,7 @@ def test_an_interrupt_within_a_program_of_others(run, monkeypatch):
     assert run() == (130, "", "scoremri: interrupted\n")
 
 
-def test_a_module_that_fails_to_load_is_no_interrupt(monkeypatch):
+def test_an_import_error_is_not_an_interrupt(monkeypatch):
     def work(**_):
         raise ImportError("initialization failed") from ValueError()
 

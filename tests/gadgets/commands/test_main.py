@@ -40,7 +40,7 @@ def test_bad_input_is_one_line_and_exit_code_2(run, arguments, words):
     assert err.count("\n") == 1
 
 
-def test_an_unexpected_error_of_a_file_is_one_line_too(run, monkeypatch, tmp_path):
+def test_unexpected_file_errors_are_one_line(run, monkeypatch, tmp_path):
     def broken(*_):
         raise OSError(5, "Input/output error", "scan.h5")
 
@@ -49,14 +49,14 @@ def test_an_unexpected_error_of_a_file_is_one_line_too(run, monkeypatch, tmp_pat
     assert (code, err) == (2, "scoremri: [Errno 5] Input/output error: 'scan.h5'\n")
 
 
-def test_a_library_that_is_missing_is_one_line_too(run, monkeypatch, tmp_path):
+def test_missing_libraries_are_one_line(run, monkeypatch, tmp_path):
     def absent(*_):
         raise ModuleNotFoundError("No module named 'torch.nn'", name="torch.nn")
 
     monkeypatch.setattr("scoremri_core.scans.formats.recognise.check_readable", absent)
     code, _, err = run("undersample", "scan.h5", "-o", tmp_path / "x.h5")
-    told = f"{sys.executable} has no module 'torch', which scoremri needs: pip install scoremri"
-    assert (code, err) == (2, f"scoremri: {told}\n")
+    message = f"{sys.executable} has no module 'torch', which scoremri needs: pip install scoremri"
+    assert (code, err) == (2, f"scoremri: {message}\n")
 
 
 def test_verbose_shows_the_traceback(run):
@@ -66,7 +66,7 @@ def test_verbose_shows_the_traceback(run):
     assert err.endswith("scoremri: absent.h5: no such file\n")
 
 
-def test_the_module_is_the_command_line_too():
+def test_python_m_runs_the_command_line():
     done = subprocess.run(
         [sys.executable, "-m", "scoremri_core", "undersample", "absent.h5", "-o", "x.h5"],
         capture_output=True,

@@ -111,16 +111,16 @@ def refused(run, *arguments):
     "make", [absent, folder_in_its_place, empty, text, other_hdf5, cut_off, closed]
 )
 @pytest.mark.parametrize("command", TAKES)
-def test_a_file_that_is_none(run, folder, command, make):
-    told = make(folder / "odd.h5")
+def test_files_that_are_not_files(run, folder, command, make):
+    message = make(folder / "odd.h5")
     sentence = refused(run, command, *(part.format(file="odd.h5") for part in TAKES[command]))
     assert sentence.startswith("scoremri: odd.h5: ")
-    assert any(words in sentence for words in told.split("|")), sentence
+    assert any(words in sentence for words in message.split("|")), sentence
 
 
 @pytest.mark.parametrize("command", WRITES)
 @pytest.mark.parametrize("place", ["full.h5/new.h5", "nowhere/new.h5", "taken"])
-def test_a_place_where_nothing_can_be_written(run, folder, monkeypatch, command, place):
+def test_unwritable_outputs(run, folder, monkeypatch, command, place):
     def work(*_, **__):
         raise AssertionError("nothing is to be computed")
 
@@ -136,7 +136,7 @@ def test_a_place_where_nothing_can_be_written(run, folder, monkeypatch, command,
 
 @pytest.mark.parametrize("command", ["replay", "undersample", "evaluate"])
 @pytest.mark.parametrize("group", ["other", "dataset/data", ""])
-def test_a_group_that_is_none(run, folder, command, group):
+def test_missing_groups(run, folder, command, group):
     arguments = (part.format(file="full.h5") for part in TAKES[command])
     sentence = refused(run, command, *arguments, "--group", group)
     assert f"full.h5: no group '{group}' (groups of this file: dataset)" in sentence
@@ -192,7 +192,7 @@ def test_the_result_never_replaces_its_source(run, folder, command):
         ("replay", "--address", "host:99999"),
     ],
 )  # fmt: skip
-def test_a_value_that_is_out_of_range(run, folder, command, option, value):
+def test_values_out_of_range(run, folder, command, option, value):
     usual = {
         "simulate": ("-o", "new.h5", "-R", "2", "--calibration", "8", "--matrix", "32"),
         "serve": (),
@@ -210,7 +210,7 @@ def test_a_value_that_is_out_of_range(run, folder, command, option, value):
 
 
 @pytest.mark.parametrize(
-    ("arguments", "told"),
+    ("arguments", "message"),
     [
         (("benchmark", "--quick", "--data", "full.h5", "--size", "64"), "size, coils: those of"),
         (("benchmark", "--quick", "--data", "full.h5", "--coils", "4"), "size, coils: those of"),
@@ -221,8 +221,8 @@ def test_a_value_that_is_out_of_range(run, folder, command, option, value):
         (("undersample", "full.h5", "-o", "new.h5", "--calibration-last"), "calibration last: exp"),
     ],
 )
-def test_options_that_would_do_nothing_are_refused(run, folder, arguments, told):
-    assert told in refused(run, *arguments)
+def test_options_without_effect_are_refused(run, folder, arguments, message):
+    assert message in refused(run, *arguments)
 
 
 def test_every_command_is_tested_here():

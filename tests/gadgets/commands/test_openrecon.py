@@ -1,6 +1,6 @@
 """`scoremri openrecon`: what a scanner's container platform reads, against what it demands.
 
-The schema in tests/data restates, in words of our own, the constraints of the published
+The schema in tests/data restates, the constraints of the published
 OpenReconSchema_1.1.0.json.
 """
 
@@ -41,7 +41,7 @@ def validator():
 
 
 @pytest.mark.parametrize("device", DEVICES)
-def test_the_label_is_what_the_schema_demands(validator, device):
+def test_the_label_conforms_to_the_schema(validator, device):
     description = label(Bundle("A-Hospital", device))
     assert not list(validator.iter_errors(description))
     needs = description["reconstruction"]
@@ -95,7 +95,7 @@ def changed(path, value):
         ),
     ],
 )
-def test_the_schema_refuses_what_the_scanner_would(validator, path, value):
+def test_invalid_labels_are_refused_by_the_schema(validator, path, value):
     assert list(validator.iter_errors(changed(path, value)))
 
 
@@ -111,7 +111,7 @@ def test_the_schema_takes_at_most_14_parameters_all_different(validator):
     assert list(validator.iter_errors(description))
 
 
-def test_whatever_can_be_chosen_is_a_property_or_a_chain():
+def test_every_parameter_is_a_property_or_a_chain():
     chosen = label(Bundle("scoremri"))["parameters"]
     assert len({each["id"] for each in chosen}) == len(chosen)
     for each in chosen:
@@ -130,7 +130,7 @@ def test_whatever_can_be_chosen_is_a_property_or_a_chain():
                 Properties.parse({each["id"]: str(value)})
 
 
-def test_every_output_can_be_chosen():
+def test_every_output_can_be_selected():
     chosen = {name for names in CHOICES for name in names.split(",")}
     assert chosen == set(OUTPUTS)
 
@@ -172,7 +172,7 @@ def test_the_image_carries_the_label_and_serves_on_its_port(run, tmp_path, devic
     assert ("11.8" in path.read_text()) == (device == "cuda")
 
 
-def test_the_script_builds_with_these_files_alone(run, tmp_path):
+def test_the_script_builds_from_the_files_of_the_bundle(run, tmp_path):
     """Docker and Python are stand-ins that write down what they are called with."""
     assert run("openrecon", "-o", tmp_path / "bundle")[0] == 0
     bin_ = tmp_path / "bin"
@@ -214,7 +214,7 @@ def test_the_script_builds_with_these_files_alone(run, tmp_path):
     ]
 
 
-def test_the_manual_is_a_pdf_that_names_whatever_can_be_chosen(run, tmp_path):
+def test_the_manual_is_a_pdf_with_every_parameter(run, tmp_path):
     assert run("openrecon", "-o", tmp_path)[0] == 0
     written = (tmp_path / f"{BASE}.pdf").read_bytes()
     assert written.startswith(b"%PDF-1.")
@@ -233,7 +233,7 @@ def test_the_manual_is_a_pdf_that_names_whatever_can_be_chosen(run, tmp_path):
         assert max(len(line) for _, line in sheet) <= manual.WIDTH
 
 
-def test_no_line_of_the_manual_leaves_the_page():
+def test_every_line_of_the_manual_fits_the_page():
     from matplotlib.font_manager import FontProperties
     from matplotlib.textpath import TextPath
 
@@ -248,47 +248,49 @@ def test_no_line_of_the_manual_leaves_the_page():
 
 def test_existing_files_are_kept(run, tmp_path):
     (tmp_path / "build.sh").write_text("mine")
-    code, out, told = run("openrecon", "-o", tmp_path)
+    code, out, message = run("openrecon", "-o", tmp_path)
     assert (code, out) == (2, "")
-    assert told == (f"scoremri: {tmp_path / 'build.sh'}: already exists; --overwrite replaces it\n")
+    assert message == (
+        f"scoremri: {tmp_path / 'build.sh'}: already exists; --overwrite replaces it\n"
+    )
     assert [path.name for path in tmp_path.iterdir()] == ["build.sh"]
     assert (tmp_path / "build.sh").read_text() == "mine"
     assert run("openrecon", "-o", tmp_path, "--overwrite")[0] == 0
     assert (tmp_path / "build.sh").read_text() != "mine"
 
 
-def test_nothing_is_left_half_written(run, tmp_path, monkeypatch):
+def test_no_partial_files_are_left(run, tmp_path, monkeypatch):
     def fail(path, *_):
         path.write_bytes(b"%PDF half")
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(files, "write_manual", fail)
-    code, _, told = run("openrecon", "-o", tmp_path)
+    code, _, message = run("openrecon", "-o", tmp_path)
     assert code == 2
-    assert "No space left on device" in told
+    assert "No space left on device" in message
     assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize("vendor", ["", "a b", "a_b", "a/b", "-a", "é"])
-def test_a_bad_vendor_is_refused(run, tmp_path, vendor):
-    code, out, told = run("openrecon", "-o", tmp_path, "--vendor", vendor)
+def test_an_invalid_vendor_is_refused(run, tmp_path, vendor):
+    code, out, message = run("openrecon", "-o", tmp_path, "--vendor", vendor)
     assert (code, out) == (2, "")
-    assert told.startswith(f"scoremri: vendor '{vendor}': expected letters")
+    assert message.startswith(f"scoremri: vendor '{vendor}': expected letters")
     assert not list(tmp_path.iterdir())
 
 
-def test_a_folder_that_cannot_be_made_is_refused(run, tmp_path):
+def test_a_folder_that_cannot_be_created_is_refused(run, tmp_path):
     (tmp_path / "file").touch()
-    code, _, told = run("openrecon", "-o", tmp_path / "file")
+    code, _, message = run("openrecon", "-o", tmp_path / "file")
     assert code == 2
-    assert told.count("\n") == 1
+    assert message.count("\n") == 1
 
 
 @pytest.mark.parametrize(
     ("version", "semantic"),
     [("0.1.0", "0.1.0"), ("1.2", "1.2.0"), ("0.2.0.dev3+g1a2b", "0.2.0-dev3-g1a2b")],
 )
-def test_the_version_is_a_semantic_one(monkeypatch, validator, version, semantic):
+def test_the_version_is_semantic(monkeypatch, validator, version, semantic):
     monkeypatch.setattr(scoremri_core, "__version__", version)
     assert Bundle("scoremri").version == semantic
     assert not list(validator.iter_errors(label(Bundle("scoremri"))))

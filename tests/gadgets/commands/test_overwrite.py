@@ -40,7 +40,7 @@ CASES = [  # the file that is there, and what would replace it
     ("mine.json", "measure", "scan.h5", "--data", "volumes", "--name", "mine"),
     ("build.sh", "openrecon", "-o", "."),
 ]
-# without a file of their own, or with a folder that they go on with
+# without an output file, or resuming in a folder
 OTHERS = {"stream", "serve", "check", "compare"}
 
 
@@ -59,7 +59,7 @@ def folder(scan, tmp_path, monkeypatch):
     return tmp_path
 
 
-def test_no_command_is_forgotten():
+def test_every_command_is_covered():
     assert {case[1] for case in CASES} | OTHERS == set(COMMANDS)
 
 
@@ -73,10 +73,10 @@ def test_an_existing_file_is_kept(run, folder, case):
     if name != "scan.h5":
         there.write_text("of yesterday")
     kept = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
-    code, out, told = run(*command)
+    code, out, message = run(*command)
     assert (code, out) == (2, "")
     shown = str(there.relative_to(folder))
-    assert told == f"scoremri: {shown}: already exists; --overwrite replaces it\n"
+    assert message == f"scoremri: {shown}: already exists; --overwrite replaces it\n"
     assert {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()} == kept
 
 
@@ -89,7 +89,7 @@ def test_an_existing_file_is_kept(run, folder, case):
     ],
     ids=lambda command: command[0],
 )
-def test_it_is_replaced_on_request(run, folder, command):
+def test_a_file_is_replaced_with_overwrite(run, folder, command):
     (folder / "there.h5").write_text("of yesterday")
     assert run(*command, "--overwrite")[0] == 0
     assert (folder / "there.h5").read_bytes().startswith(b"\x89HDF")
@@ -105,20 +105,20 @@ def test_a_pipe_is_kept(run, folder, case):
     there.parent.mkdir(exist_ok=True)
     os.mkfifo(there)
     before = set(folder.rglob("*"))
-    code, out, told = run(*command, "--overwrite")
+    code, out, message = run(*command, "--overwrite")
     assert (code, out) == (2, "")
     shown = there.relative_to(folder)
     expected = {
         "new_dicom": "not a folder, expected one to replace",
         "scan.h5": "a pipe, expected a file",
     }
-    assert told.startswith(f"scoremri: {shown}: {expected.get(name, 'a pipe, expected a file')}")
+    assert message.startswith(f"scoremri: {shown}: {expected.get(name, 'a pipe, expected a file')}")
     assert there.is_fifo()
     assert set(folder.rglob("*")) == before
 
 
 @pytest.mark.parametrize("name", ["out.h5", "page.html"])
-def test_a_file_that_a_link_leads_to_is_written(run, folder, name):
+def test_links_are_followed(run, folder, name):
     (folder / "elsewhere").mkdir()
     target, link = folder / "elsewhere" / name, folder / name
     link.symlink_to(target)  # which is new
@@ -142,17 +142,17 @@ def test_an_array_and_its_side_car_are_written_through_links(run, folder):
         assert (folder / f"real_{name}").stat().st_size > 0
 
 
-def test_a_link_that_leads_to_itself_is_refused(run, folder):
+def test_a_circular_link_is_refused(run, folder):
     (folder / "there.h5").symlink_to("there.h5")
-    code, _, told = run("simulate", "-o", "there.h5", "--overwrite")
-    assert (code, told) == (2, "scoremri: there.h5: a circular link\n")
+    code, _, message = run("simulate", "-o", "there.h5", "--overwrite")
+    assert (code, message) == (2, "scoremri: there.h5: a circular link\n")
 
 
-def test_a_report_never_takes_the_place_of_its_images(run, folder):
+def test_a_report_never_replaces_its_images(run, folder):
     """Where neither is there yet."""
     (folder / "link.h5").symlink_to("new.h5")
-    code, _, told = run("replay", *SCAN[:2], "new.h5", "--report", "link.h5", "--overwrite")
-    assert (code, told) == (2, "scoremri: link.h5: the output would replace the input\n")
+    code, _, message = run("replay", *SCAN[:2], "new.h5", "--report", "link.h5", "--overwrite")
+    assert (code, message) == (2, "scoremri: link.h5: the output would replace the input\n")
 
 
 LONG = "x" * 300
@@ -181,41 +181,41 @@ TOO_LONG = [
 
 
 @pytest.mark.parametrize("command", TOO_LONG, ids=lambda command: command[0])
-def test_a_name_that_is_too_long_is_refused_before_the_work(run, folder, command):
-    code, out, told = run(*command)
+def test_too_long_names_are_refused_before_the_computation(run, folder, command):
+    code, out, message = run(*command)
     assert (code, out) == (2, "")
-    assert told.endswith(": the name is too long for the file system\n")
+    assert message.endswith(": the name is too long for the file system\n")
     assert [path.name for path in folder.iterdir()] == ["scan.h5"]
 
 
-def test_the_root_folder_is_no_file(run, folder):
+def test_the_root_folder_is_refused(run, folder):
     assert run("simulate", "-o", "/")[2] == "scoremri: /: a folder, expected a file to write\n"
 
 
-def test_no_name_is_too_long_that_the_file_system_takes(run, folder):
+def test_the_longest_valid_names_are_accepted(run, folder):
     name = "x" * (os.pathconf(folder, "PC_NAME_MAX") - 3) + ".h5"
     assert run("simulate", "-o", name, "--matrix", 24, "--coils", 2)[0] == 0
     assert sorted(path.name for path in folder.iterdir()) == ["scan.h5", name]
 
 
-def test_a_link_that_leads_nowhere_is_kept(run, folder):
+def test_a_dangling_link_is_kept(run, folder):
     (folder / "there.h5").symlink_to("elsewhere.h5")
     assert run("simulate", "-o", "there.h5")[0] == 2
     assert (folder / "there.h5").is_symlink()
 
 
-def test_an_array_never_takes_the_side_car_of_its_source(run, folder):
+def test_an_array_never_replaces_the_side_car_of_its_source(run, folder):
     """Even with --overwrite: the source could not be read any more."""
     assert run("convert", "scan.h5", "array.npy")[0] == 0
     before = (folder / "array.json").read_bytes()
-    code, _, told = run("convert", "array.npy", "array.cfl", "--overwrite")
+    code, _, message = run("convert", "array.npy", "array.cfl", "--overwrite")
     assert code == 2
-    assert told == "scoremri: array.json: the output would replace the input\n"
+    assert message == "scoremri: array.json: the output would replace the input\n"
     assert (folder / "array.json").read_bytes() == before
     assert run("convert", "array.npy", "array.h5")[0] == 0  # which needs none
 
 
-def test_from_python_too(folder):
+def test_files_are_kept_from_python(folder):
     rng = np.random.default_rng(0)
     kspace = (rng.normal(size=(2, 16, 16)) + 0j).astype(np.complex64)
     result = reconstruct(kspace, sampler="none")

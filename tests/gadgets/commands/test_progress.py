@@ -51,13 +51,13 @@ def test_a_replay_shows_its_frames_and_whole_log_lines(tmp_path):
     assert all(
         re.fullmatch(r"\s*frames [━╸╺]+ [0-3]/3 0:\d\d:\d\d left \S+ .*", b) for b in bars
     ), bars
-    said = [line for line in lines if "INFO" in line]
-    assert sum("assembly" in line for line in said) == 3  # one line a frame, whole
-    assert "3 images in dataset/image_1" in said[-1]
-    assert not set(said) & set(bars)
+    lines_logged = [line for line in lines if "INFO" in line]
+    assert sum("assembly" in line for line in lines_logged) == 3  # one line a frame, whole
+    assert "3 images in dataset/image_1" in lines_logged[-1]
+    assert not set(lines_logged) & set(bars)
 
 
-def test_elsewhere_there_are_log_lines(caplog, capsys):
+def test_without_a_terminal_progress_is_logged(caplog, capsys):
     with caplog.at_level(logging.INFO), progress("frames", 4, every=0) as advance:
         advance(1, "so far")
         advance(2.5, "")
@@ -68,7 +68,7 @@ def test_elsewhere_there_are_log_lines(caplog, capsys):
     assert capsys.readouterr().err == ""
 
 
-def test_frames_are_counted_before_they_come(tmp_path):
+def test_frames_are_counted_in_advance(tmp_path):
     scan = SimulatedScan(
         matrix=(16, 16), coils=2, slices=3, repetitions=2, averages=2, contrast="t1,t2"
     )
@@ -78,22 +78,22 @@ def test_frames_are_counted_before_they_come(tmp_path):
             assert frames(stored.heads()) == 3 * 2 * 2
 
 
-def test_what_was_sent_and_what_came_back_is_told():
-    told = []
-    tracker = ReplayProgress(lambda done, note: told.append((done, note)), readouts=2)
+def test_sent_readouts_and_received_frames_are_reported():
+    updates = []
+    tracker = ReplayProgress(lambda done, note: updates.append((done, note)), readouts=2)
     series = [SimpleNamespace(image_series_index=number) for number in (4, 5, 4)]
     assert list(tracker.sending("ab")) == ["a", "b"]
     assert list(tracker.receiving(["text", *series])) == ["text", *series]
-    assert told == [(0, "1 of 2 readouts sent"), (0, ""), (1, ""), (2, "")]
+    assert updates == [(0, "1 of 2 readouts sent"), (0, ""), (1, ""), (2, "")]
 
 
-def test_noise_levels_of_frames_that_are_sampled_are_told():
-    told = []
-    tracker = ReplayProgress(lambda done, note: told.append((done, note)), readouts=0)
+def test_noise_levels_are_reported():
+    updates = []
+    tracker = ReplayProgress(lambda done, note: updates.append((done, note)), readouts=0)
     for level in (1, 2):
         tracker.level_sampled(4, SimpleNamespace(done=level / 2, level=level, levels=2))
     tracker.frame_reconstructed(None, None)
     list(tracker.receiving([SimpleNamespace(image_series_index=1)]))
     tracker.level_sampled(2, SimpleNamespace(done=0.25, level=1, levels=4))
-    assert told == [(2, "noise level 1 of 2"), (4, "noise level 2 of 2"), (4, ""),
+    assert updates == [(2, "noise level 1 of 2"), (4, "noise level 2 of 2"), (4, ""),
                     (1.5, "noise level 1 of 4")]  # fmt: skip

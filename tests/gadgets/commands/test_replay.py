@@ -29,7 +29,7 @@ def scan(tmp_path):
     return path
 
 
-def test_images_are_in_the_layout_of_ismrmrd(scan, tmp_path):
+def test_images_have_the_layout_of_ismrmrd(scan, tmp_path):
     out = tmp_path / "out.h5"
     out.write_text("an older file is replaced")
     asked = ("--overwrite", "--group", "raw", "-p", "sampler=none", "-p", "series=4")
@@ -48,7 +48,7 @@ def test_images_are_in_the_layout_of_ismrmrd(scan, tmp_path):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["out.h5", "scan.h5"]
 
 
-def test_waveforms_go_along_in_time_and_come_back(tmp_path):
+def test_waveforms_are_sent_in_time_order_and_saved(tmp_path):
     readouts = acquisitions(letter(*SHAPE), noise=0.002)  # at 1000 and on
     sent = []
     for stamp in (7, 1010, 1010, 2000):
@@ -69,7 +69,7 @@ def test_waveforms_go_along_in_time_and_come_back(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("arguments", "told"),
+    ("arguments", "message"),
     [
         (("--group", "absent"), "no group 'absent'"),
         (("--group", "raw", "-c", "absent"), "unknown chain 'absent': known are"),
@@ -88,11 +88,11 @@ def test_waveforms_go_along_in_time_and_come_back(tmp_path):
         ),
     ],
 )
-def test_bad_input_is_one_sentence_and_leaves_nothing(scan, tmp_path, capfd, arguments, told):
+def test_bad_input_is_one_sentence_and_leaves_nothing(scan, tmp_path, capfd, arguments, message):
     assert command(scan, "-o", tmp_path / "out.h5", *arguments) == 2
     lines = capfd.readouterr().err.strip().splitlines()
     assert lines[-1].startswith("scoremri: ")
-    assert told in lines[-1]
+    assert message in lines[-1]
     assert "Traceback" not in "".join(lines)
     assert [path.name for path in tmp_path.iterdir()] == ["scan.h5"]
 
@@ -128,10 +128,10 @@ def absent(path):
 @pytest.mark.parametrize("make", [empty, no_acquisitions, text, noise_alone, absent])
 def test_bad_files_are_named(tmp_path, capfd, make):
     path = tmp_path / "bad.h5"
-    told = make(path)
+    message = make(path)
     before = list(tmp_path.iterdir())
     assert command(path, "-o", tmp_path / "out.h5") == 2
     last = capfd.readouterr().err.strip().splitlines()[-1]
     assert "bad.h5" in last
-    assert told in last
+    assert message in last
     assert list(tmp_path.iterdir()) == before

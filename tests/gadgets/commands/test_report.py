@@ -36,12 +36,12 @@ def folder(tmp_path_factory):
     return place
 
 
-def told(text, title):
-    """What a page says of something, frame by frame."""
+def facts(text, title):
+    """Return a fact of each frame on a page."""
     return [html.unescape(w) for w in re.findall(f"<dt>{title}</dt><dd>(.*?)</dd>", text)]
 
 
-def test_a_replay_makes_a_page_of_all_it_knows(folder):
+def test_a_replay_writes_a_complete_report(folder):
     text = (folder / "page.html").read_text()
     assert re.findall("<h2>(.*?)</h2>", text) == [
         "All frames", "slice 0", "slice 1", "Training data of the prior default",
@@ -57,17 +57,17 @@ def test_a_replay_makes_a_page_of_all_it_knows(folder):
         assert set(file["dataset"]) == {f"image_{n}" for n in (1, 2, 3, 4, 5)}
         words = file["dataset/image_1/attributes"][0]
     (kept,) = re.findall("<name>acceleration</name><value>(.*?)</value>", words.decode())
-    assert told(text, "Acceleration")[0].startswith(f"{float(kept):.2f}:")
-    assert told(text, "Plane") == ["axial", "axial"]
-    assert told(text, "Sampling")[0].startswith("3 samples by posterior, 2 denoiser evaluations")
+    assert facts(text, "Acceleration")[0].startswith(f"{float(kept):.2f}:")
+    assert facts(text, "Plane") == ["axial", "axial"]
+    assert facts(text, "Sampling")[0].startswith("3 samples by posterior, 2 denoiser evaluations")
 
 
-def test_the_outputs_of_a_chain_come_first():
+def test_outputs_of_the_chain_come_first():
     assert report_outputs({"std,phase"}) == "std,phase,mean,samples,zero_filled,classical"
     assert report_outputs(set()) == "mean,std,samples,zero_filled,classical"
 
 
-def test_a_file_gives_the_same_page_once_and_whole(run, folder, tmp_path):
+def test_report_of_a_file_equals_that_of_replay(run, folder, tmp_path):
     code, out, _ = run("report", folder / "images.h5", "-o", tmp_path / "again.html")
     assert (code, out) == (0, f"Report: {tmp_path / 'again.html'}\n")
     assert (tmp_path / "again.html").read_text() == (folder / "page.html").read_text()
@@ -77,11 +77,11 @@ def test_a_file_gives_the_same_page_once_and_whole(run, folder, tmp_path):
     asked = ("--overwrite", "--frames", 1)
     assert run("report", folder / "images.h5", "-o", tmp_path / "again.html", *asked)[0] == 0
     text = (tmp_path / "again.html").read_text()
-    assert "2 frames, of which 1, evenly spread, are shown" in text
+    assert "2 frames, 1 of them shown, evenly spaced" in text
     assert [path.name for path in tmp_path.iterdir()] == ["again.html"]
 
 
-def test_a_page_that_exists_is_told_before_the_work(run, folder, tmp_path):
+def test_an_existing_report_is_refused_before_the_computation(run, folder, tmp_path):
     (tmp_path / "page.html").write_text("mine")
     asked = ("-o", tmp_path / "out.h5", "--report", tmp_path / "page.html")
     code, _, err = run("replay", folder / "scan.h5", *asked)
@@ -128,7 +128,7 @@ def test_bad_files_are_one_sentence_and_leave_nothing(run, folder, tmp_path, spo
     assert [each.name for each in tmp_path.iterdir()] == ["images.h5"]
 
 
-def test_a_classical_frame_says_why(run, folder, tmp_path):
+def test_a_classical_frame_has_a_reason(run, folder, tmp_path):
     made = ["--matrix", "40x32", "--coils", "3", "-R", "2", "--calibration", "0"]
     assert run("simulate", "-o", tmp_path / "scan.h5", *made)[0] == 0
     asked = ("-o", tmp_path / "out.h5", "--report", tmp_path / "page.html")
@@ -146,7 +146,7 @@ def test_a_classical_frame_says_why(run, folder, tmp_path):
 
 # What a page of the width asks: does it fit, are its pictures there, does the slider flip them?
 PROBE = """<body style="margin:0"><iframe src="page.html" style="width:%dpx;height:900px;border:0">
-</iframe><pre id="told"></pre><script>
+</iframe><pre id="state"></pre><script>
 onload = () => {
   const page = document.querySelector("iframe").contentDocument, view = page.defaultView;
   const shown = () => [...page.querySelectorAll("figure:has(input) svg")]
@@ -169,7 +169,7 @@ onload = () => {
     .map((image) => view.getComputedStyle(image).filter);
   const window_ = ends();
   move(white, 10);
-  document.querySelector("#told").textContent = JSON.stringify({
+  document.querySelector("#state").textContent = JSON.stringify({
     over: page.documentElement.scrollWidth - view.innerWidth,
     columns: new Set(boxes.map((box) => Math.round(box.left))).size,
     shapes: boxes.map((box) => box.width / box.height), before, after: shown(),
@@ -192,13 +192,13 @@ def _look(*arguments):
 
 @browser
 @pytest.mark.parametrize(("width", "columns"), [(1280, 3), (400, 1)])
-def test_it_fits_and_flips_in_a_browser(folder, width, columns):
+def test_layout_and_interaction_in_a_browser(folder, width, columns):
     probe = folder / f"probe{width}.html"
     probe.write_text(PROBE % width)
     text = _look(
         "--allow-file-access-from-files", "--dump-dom", "--window-size=1400,1000", probe.as_uri()
     )
-    found = json.loads(html.unescape(re.search('<pre id="told">(.*?)</pre>', text)[1]))
+    found = json.loads(html.unescape(re.search('<pre id="state">(.*?)</pre>', text)[1]))
     assert found["over"] <= 0
     assert found["columns"] == columns
     with h5py.File(folder / "images.h5") as file:
@@ -221,7 +221,7 @@ def test_it_fits_and_flips_in_a_browser(folder, width, columns):
 
 
 @browser
-def test_it_is_light_dark_and_printed(folder):
+def test_light_dark_and_print_styles(folder):
     page = (folder / "page.html").as_uri()
     ground = {}
     for name, scheme in (("light", 1), ("dark", 0)):

@@ -8,7 +8,7 @@ from scoremri_core.scans.gridding import fully_sampled_kspace
 from scoremri_core.score.metrics import psnr
 
 
-def test_the_truth_lies_in_the_file_and_is_what_a_full_reconstruction_returns(run, tmp_path):
+def test_the_truth_equals_a_full_reconstruction(run, tmp_path):
     path = tmp_path / "scan.h5"
     arguments = ["--matrix", "64x51", "--coils", "6", "--slices", "2", "--snr", "200"]
     assert run("simulate", "-o", path, *arguments, "--contrast", "t1")[0] == 0
@@ -20,7 +20,7 @@ def test_the_truth_lies_in_the_file_and_is_what_a_full_reconstruction_returns(ru
     assert all(psnr(c, t) > 45 for c, t in zip(combined, truth, strict=True))
 
 
-def test_an_accelerated_scan_is_an_undersampled_full_one(run, tmp_path):
+def test_an_accelerated_scan_equals_an_undersampled_full_one(run, tmp_path):
     common = ["--matrix", "32", "--coils", "2", "--seed", "3"]
     full, thin, direct = (tmp_path / f"{name}.h5" for name in ("full", "thin", "direct"))
     pattern = ["-R", "3", "--calibration", "8", "--mask", "poisson", "--seed", "3"]
@@ -32,7 +32,7 @@ def test_an_accelerated_scan_is_an_undersampled_full_one(run, tmp_path):
         assert one.header == other.header
 
 
-def test_every_kind_of_scan_can_be_asked_for(run, tmp_path):
+def test_every_kind_of_scan_is_simulated(run, tmp_path):
     path = tmp_path / "scan.h5"
     counters = dict.fromkeys(("repetition", "phase", "set", "average", "slice"), 2)
     counted = [f"--{name}s={count}" for name, count in counters.items()]

@@ -35,7 +35,7 @@ def test_images_are_written(tmp_path, gone):
         assert file["dataset/image_1/data"].shape[-2:] == (32, 32)
 
 
-def test_what_comes_after_the_reader_is_dropped():
+def test_output_after_the_reader_has_gone_is_discarded():
     reader, writer = os.pipe()
     text = io.TextIOWrapper(io.BufferedWriter(_RobustFile(writer, "w")))
     print("read", file=text, flush=True)
@@ -49,6 +49,6 @@ def test_what_comes_after_the_reader_is_dropped():
 
 def test_a_stream_needs_its_standard_output(run, monkeypatch):
     monkeypatch.setattr(sys, "__stdout__", None)
-    code, _, said = run("stream")
+    code, _, output = run("stream")
     assert code == 2
-    assert "standard output is closed: expected a pipe or a file for images" in said
+    assert "standard output is closed: expected a pipe or a file for images" in output

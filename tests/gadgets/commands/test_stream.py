@@ -47,8 +47,8 @@ def replayed(scan):
 
 
 def test_version_1_gives_the_images_of_replay(scan, replayed):
-    code, out, told = run(version_1(scan), *QUICK)
-    assert code == 0, told
+    code, out, message = run(version_1(scan), *QUICK)
+    assert code == 0, message
     images = images_1(out)
     assert [image.image_series_index for image in images] == [1, 2]
     for image, expected in zip(images, replayed, strict=True):
@@ -58,8 +58,8 @@ def test_version_1_gives_the_images_of_replay(scan, replayed):
 
 
 def test_version_2_gives_the_images_of_replay(scan, replayed):
-    code, out, told = run(version_2(scan), *QUICK)
-    assert code == 0, told
+    code, out, message = run(version_2(scan), *QUICK)
+    assert code == 0, message
     images = images_2(out)
     assert len(images) == 2
     for image, expected in zip(images, replayed, strict=True):
@@ -80,7 +80,7 @@ def test_version_2_gives_the_images_of_replay(scan, replayed):
 
 
 @pytest.mark.parametrize("version", STREAMS)
-def test_the_version_may_be_named(scan, version):
+def test_the_version_can_be_given(scan, version):
     data = STREAMS[version](scan)
     code, out, _ = run(data, "-p", "sampler=none", "--format", version)
     assert code == 0
@@ -89,7 +89,7 @@ def test_the_version_may_be_named(scan, version):
     assert run(data, "--format", other)[0] == 2
 
 
-def test_the_log_goes_to_standard_error_and_so_does_what_a_library_prints(scan, tmp_path):
+def test_log_and_prints_of_libraries_go_to_standard_error(scan, tmp_path):
     (tmp_path / "loud.py").write_text(
         "from gadgets.score_recon import reconstruct_acquisitions\n"
         "def target(connection):\n"
@@ -103,22 +103,22 @@ def test_the_log_goes_to_standard_error_and_so_does_what_a_library_prints(scan, 
         "<configuration/></external></stream></configuration>"
     )
     path = f"{tmp_path}{os.pathsep}{os.environ.get('PYTHONPATH', '')}"
-    code, out, told = run(version_1(scan), "-c", chain, "-p", "sampler=none", PYTHONPATH=path)
+    code, out, message = run(version_1(scan), "-c", chain, "-p", "sampler=none", PYTHONPATH=path)
     assert code == 0
     assert images_1(out)
-    assert "printed by a library" in told
-    assert any("images sent" in line for line in told)
+    assert "printed by a library" in message
+    assert any("images sent" in line for line in message)
 
 
-def test_a_chain_in_the_stream_is_passed_over_and_told(scan):
+def test_a_chain_in_the_stream_is_ignored_with_a_warning(scan):
     data = version_1(scan, ConfigFile("default.xml"), ConfigText("<configuration/>"))
-    code, out, told = run(data, "-p", "sampler=none")
+    code, out, message = run(data, "-p", "sampler=none")
     assert code == 0
     assert images_1(out)
-    assert any("chain name 'default.xml' ignored" in line for line in told)
+    assert any("chain name 'default.xml' ignored" in line for line in message)
 
 
-def test_images_come_before_the_scan_ends(scan):
+def test_images_are_written_before_the_scan_ends(scan):
     """A frame is sent while the pipe is still open: nothing waits for its end."""
     with subprocess.Popen(
         [*PROGRAM, "-p", "sampler=none"],
@@ -140,7 +140,7 @@ def test_images_come_before_the_scan_ends(scan):
 
 
 @pytest.mark.parametrize("version", STREAMS)
-def test_a_reader_that_goes_away_is_told(scan, version):
+def test_a_closed_output_is_reported(scan, version):
     with subprocess.Popen(
         [*PROGRAM, "-p", "sampler=none"],
         stdin=subprocess.PIPE,
@@ -150,37 +150,37 @@ def test_a_reader_that_goes_away_is_told(scan, version):
         process.stdout.close()
         process.stdin.write(STREAMS[version](scan))
         process.stdin.close()
-        told = process.stderr.read().decode().splitlines()
+        message = process.stderr.read().decode().splitlines()
         assert process.wait(PATIENCE) == 2
-    assert "scoremri: standard output was closed by its reader before the last image" in told
-    assert not any("Traceback" in line or "Exception" in line for line in told)
+    assert "scoremri: standard output was closed by its reader before the last image" in message
+    assert not any("Traceback" in line or "Exception" in line for line in message)
 
 
 @pytest.mark.parametrize("sent", [0, 10_000], ids=["before the header", "in the scan"])
-def test_an_interrupt_ends_it(scan, sent):
+def test_an_interrupt_ends_the_command(scan, sent):
     with subprocess.Popen(
         [*PROGRAM, "-p", "sampler=none"],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
-        # whatever started the tests may ignore it, as a shell makes its background do
+        # may be ignored in the background of a shell
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     ) as process:
         process.stdin.write(version_1(scan)[:sent])
         process.stdin.flush()
         time.sleep(6)
         process.send_signal(signal.SIGINT)
-        told = process.communicate(timeout=PATIENCE)[1].decode()
+        message = process.communicate(timeout=PATIENCE)[1].decode()
     assert process.returncode == 130
-    assert told.endswith("scoremri: interrupted\n")
+    assert message.endswith("scoremri: interrupted\n")
 
 
 def test_a_missing_mrd_is_one_sentence(scan, tmp_path):
     (tmp_path / "mrd.py").write_text("raise ImportError('not here')")
     path = f"{tmp_path}{os.pathsep}{os.environ.get('PYTHONPATH', '')}"
-    code, _, told = run(version_2(scan), PYTHONPATH=path)
+    code, _, message = run(version_2(scan), PYTHONPATH=path)
     assert code == 2
-    assert told[-1].endswith("needs the package mrd-python: pip install 'scoremri[mrd]'")
+    assert message[-1].endswith("needs the package mrd-python: pip install 'scoremri[mrd]'")
     assert run(version_1(scan), "-p", "sampler=none", PYTHONPATH=path)[0] == 0
 
 

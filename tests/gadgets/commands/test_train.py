@@ -45,7 +45,7 @@ def quick(monkeypatch):
 
 
 def test_a_prior_is_trained_and_measured(volumes, run, quick, tmp_path):
-    """From a manifest and a file of complex images beside it."""
+    """From a manifest and a file of complex images."""
     rng = np.random.default_rng(0)
     image = rng.normal(size=(2, 40, 40)) + 1j * rng.normal(size=(2, 40, 40))
     with h5py.File(tmp_path / "complex.h5", "w") as file:
@@ -132,7 +132,7 @@ def test_a_residual_unet_is_trained_measured_and_stored(volumes, run, quick, tmp
     assert isinstance(load_prior(tmp_path / "run" / "mine.safetensors"), ResidualUnetPrior)
 
 
-def test_a_papers_preset_gives_the_defaults_of_all_other_options(volumes, run, quick, tmp_path):
+def test_a_preset_sets_the_defaults_of_all_other_options(volumes, run, quick, tmp_path):
     small = ("--steps", 1, "--batch", 2, "--patch", 32, "--device", "cpu", "--width", 8)
     code, _, _ = run(
         *("train", "--data", volumes, "-o", tmp_path / "run", "--preset", "jalal2021", *small),
@@ -156,7 +156,7 @@ def test_a_papers_preset_gives_the_defaults_of_all_other_options(volumes, run, q
 
 
 @pytest.mark.parametrize(
-    ("options", "told"),
+    ("options", "expected"),
     [
         (("--loss", "signed"), "residual-unet"),
         (("--blocks", "1,1,1"), "as many channels as blocks"),
@@ -164,11 +164,11 @@ def test_a_papers_preset_gives_the_defaults_of_all_other_options(volumes, run, q
         (("--data", "gone"), "gone: no such file or folder"),
     ],
 )
-def test_what_does_not_go_together_is_refused(volumes, run, tmp_path, options, told):
+def test_conflicting_options_are_refused(volumes, run, tmp_path, options, expected):
     command = ("train", "--data", volumes, "-o", tmp_path / "run", "--steps", 1, *SMALL)
     code, _, message = run(*command, *options)
     assert code == 2
-    assert told in message
+    assert expected in message
     assert message.count("\n") == 1
     assert not (tmp_path / "run").exists()
 
@@ -184,7 +184,7 @@ def test_data_without_a_split_is_refused(volumes, run, tmp_path):
     assert not (tmp_path / "run").exists()
 
 
-def test_the_measurement_can_be_left_for_later(volumes, run, tmp_path, monkeypatch):
+def test_the_measurement_can_be_omitted(volumes, run, tmp_path, monkeypatch):
     def measured(*_):
         raise AssertionError("not to be measured")
 
@@ -194,11 +194,13 @@ def test_the_measurement_can_be_left_for_later(volumes, run, tmp_path, monkeypat
         "--no-measure",
     )
     assert code == 0
-    assert "default.safetensors, not measured: scoremri measure does it later" in log
+    assert "default.safetensors, not measured (see scoremri measure)" in log
     assert load_prior(tmp_path / "run" / "default.safetensors").card["steps"] == 1
 
 
-def test_the_measurement_says_how_long_it_will_take(volumes, run, quick, tmp_path, monkeypatch):
+def test_the_remaining_time_of_the_measurement_is_logged(
+    volumes, run, quick, tmp_path, monkeypatch
+):
     def calibrate(prior, slices, device, progress):
         for done in (1, 2, 3):
             progress(done)
@@ -211,14 +213,14 @@ def test_the_measurement_says_how_long_it_will_take(volumes, run, quick, tmp_pat
     train = ("train", "--data", volumes, "-o", tmp_path / "run", "--steps", 1, *SMALL)
     code, _, log = run(*train)
     assert code == 0
-    told = [line.partition(": ")[2] for line in log.splitlines() if "commands.measure: " in line]
+    logged = [line.partition(": ")[2] for line in log.splitlines() if "commands.measure: " in line]
     total = width.reconstructions()
-    assert told[0].endswith(f"the denoiser's error, then {total} reconstructions")
-    assert told[1] == f"the other {total - 2} reconstructions take about 67 min"
+    assert logged[0].endswith(f"denoiser error, then {total} reconstructions")
+    assert logged[1] == f"remaining {total - 2} reconstructions: about 67 min"
 
 
 @pytest.mark.parametrize(
-    ("options", "told"),
+    ("options", "expected"),
     [
         (("--channels", "8,16"), "the same architecture and size"),
         (("--name", "a/b"), "name 'a/b'"),
@@ -226,7 +228,7 @@ def test_the_measurement_says_how_long_it_will_take(volumes, run, quick, tmp_pat
         (("--batch", "0"), "--batch"),
     ],
 )
-def test_nothing_is_read_before_a_refusal(volumes, run, tmp_path, monkeypatch, options, told):
+def test_options_are_checked_before_reading(volumes, run, tmp_path, monkeypatch, options, expected):
     begin = ("train", "--data", volumes, "-o", tmp_path / "run", "--steps", 1, *SMALL)
     assert run(*begin, "--no-measure")[0] == 0
 
@@ -236,5 +238,5 @@ def test_nothing_is_read_before_a_refusal(volumes, run, tmp_path, monkeypatch, o
     monkeypatch.setattr("scoremri_core.training.slices.load_slices", read)
     code, _, err = run(*begin, *options)
     assert code == 2
-    assert told in err
+    assert expected in err
     assert err.count("\n") == 1

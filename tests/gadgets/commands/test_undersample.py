@@ -14,7 +14,7 @@ def full(tmp_path):
     return tmp_path / "full.h5"
 
 
-def test_what_is_left_is_untouched_and_the_true_acceleration_is_told(run, full, tmp_path):
+def test_kept_lines_are_unchanged_and_the_true_acceleration_is_logged(run, full, tmp_path):
     code, _, err = run("undersample", full, "-o", tmp_path / "thin.h5", "-R", 4, "--calibration", 8)
     assert code == 0
     assert "true acceleration 2.67" in err
@@ -26,7 +26,7 @@ def test_what_is_left_is_untouched_and_the_true_acceleration_is_told(run, full, 
 
 
 @pytest.mark.parametrize("mask", ["random", "gaussian", "poisson"])
-def test_a_seed_makes_a_pattern(run, full, tmp_path, mask):
+def test_the_seed_determines_the_pattern(run, full, tmp_path, mask):
     def undersampled(seed):
         path = tmp_path / f"{mask}{seed}.h5"
         arguments = ["--mask", mask, "--acceleration", 6, "--calibration", 6, "--seed", seed]
@@ -57,7 +57,7 @@ def test_refusals_leave_nothing_behind(run, full, tmp_path, arguments, words):
     assert list(tmp_path.iterdir()) == [full]
 
 
-def test_a_file_that_is_no_scan_is_refused(run, tmp_path):
+def test_files_without_a_scan_are_refused(run, tmp_path):
     text = tmp_path / "notes.txt"
     text.write_text("hello")
     code, _, err = run("undersample", text, "-o", tmp_path / "thin.h5")

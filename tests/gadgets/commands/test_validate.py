@@ -25,7 +25,7 @@ def test_every_sampler_is_in_every_case(document):
         assert {row["sampler"] for row in lines} == {"exact draws", *REGISTRY}
 
 
-def test_the_exact_draws_come_out_calibrated(document):
+def test_exact_samples_are_calibrated(document):
     for row in document["rows"]:
         if row["sampler"] == "exact draws" and "increments" not in row["case"]:
             assert row["sd_ratio"] == pytest.approx(1, abs=0.02)
@@ -48,7 +48,7 @@ def test_two_runs_of_gibbs_sampling_agree(document):
     assert found["sd_ratio"] == pytest.approx(1, abs=0.25)
 
 
-def test_the_default_sampler_does_as_well_on_a_gaussian(document):
+def test_the_default_sampler_is_calibrated_for_a_gaussian(document):
     exact, found = (
         next(row for row in document["rows"] if row["sampler"] == name)
         for name in ("exact draws", "posterior")

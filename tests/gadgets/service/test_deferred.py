@@ -1,9 +1,9 @@
-"""What is promised is kept, whoever is killed: see `deferred`, of which this is a small round."""
+"""Deferred scans survive kills of clients, nodes and servers: a small run of `deferred`."""
 
 from deferred import count
 
 
-def test_every_scan_is_retrieved_once_and_right(tmp_path):
+def test_every_deferred_scan_is_fetched_once(tmp_path):
     counts, lost = count(4, seed=3, folder=tmp_path, kills=2)
     assert lost == {}
     assert counts["retrieved"] == 4

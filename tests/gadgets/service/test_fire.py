@@ -1,4 +1,4 @@
-"""FIRE, the interface of Siemens' scanners: what its clients send, and its own client."""
+"""FIRE, the interface of Siemens scanners: its messages, and a scan with its client."""
 
 import json
 import os
@@ -49,17 +49,17 @@ def run(running, config, text=None, /, **parameters):
         client.send_acquisitions(scan(0))
         client.send(peer.CLOSE)
         received = client.receive()
-    told = [item for number, item in received if number == peer.TEXT]
+    message = [item for number, item in received if number == peer.TEXT]
     images = [item for number, item in received if number == peer.IMAGE]
-    assert [number for number, _ in received] == [peer.TEXT] * len(told) + [peer.IMAGE] * len(
+    assert [number for number, _ in received] == [peer.TEXT] * len(message) + [peer.IMAGE] * len(
         images
     )
-    return told, images
+    return message, images
 
 
 def test_parameters_set_the_nodes_properties(served):
-    told, ((head, _, meta),) = run(served, name("quick"), series="7", seed=3.0)
-    assert told == []
+    message, ((head, _, meta),) = run(served, name("quick"), series="7", seed=3.0)
+    assert message == []
     assert (head.image_series_index, meta["seed"], meta["sampler"]) == (7, "3", "none")
 
 
@@ -75,41 +75,41 @@ def test_parameters_set_the_nodes_properties(served):
         ),
         ({"noise": float("nan")}, "property noise='NaN': expected one of"),
         ({"sampler": "hmc"}, "prior 'default' was not loaded by this server"),
-        ({"prior": "a\nb\udc00" + "c" * 5000}, "parameter 'prior' has characters"),
+        ({"prior": "a\nb\udc00" + "c" * 5000}, "parameter 'prior' has unprintable characters"),
         ({"x" * 5000: 1}, "unknown property 'xxx"),
         ({"config": "mine"}, "unknown chain 'mine': known are quick.xml, score_recon.xml"),
         ({"customconfig": "../quick"}, "unknown chain '../quick'"),
     ],
 )
-def test_a_parameter_that_cannot_be_is_told_and_the_scan_goes_on(served, parameters, words):
-    (told,), ((head, _, _),) = run(served, name("quick"), series=9, **parameters)
-    assert words in told
-    assert "\n" not in told
-    assert len(told) < 1100
-    assert told.endswith((" the scan goes on without it", " ..."))
+def test_an_invalid_parameter_is_reported_and_the_scan_goes_on(served, parameters, words):
+    (message,), ((head, _, _),) = run(served, name("quick"), series=9, **parameters)
+    assert words in message
+    assert "\n" not in message
+    assert len(message) < 1100
+    assert message.endswith((" the scan goes on without it", " ..."))
     assert head.image_series_index == 9  # which the others are taken from
 
 
 @pytest.mark.parametrize(
     "text", ["{", '{"parameters": 3}', "[" * 3, '{"a":' * 100_000, '{"a": ' + "9" * 5000 + "}"]
 )
-def test_a_text_that_is_no_parameters_is_told_and_the_scan_goes_on(served, text):
-    told, images = run(served, name("quick"), text)
+def test_invalid_json_is_reported_and_the_scan_goes_on(served, text):
+    message, images = run(served, name("quick"), text)
     assert len(images) == 1
     if text.startswith("{"):
-        assert "the JSON text" in told[0]
-    assert len(told) == text.startswith("{")
+        assert "the JSON text" in message[0]
+    assert len(message) == text.startswith("{")
 
 
-def test_words_for_the_log_are_not_parameters(served, caplog):
+def test_plain_text_is_not_parameters(served, caplog):
     with caplog.at_level("INFO"):
-        told, images = run(served, name("quick"), "hello\x1b[2J there")
-    assert (told, len(images)) == ([], 1)
+        message, images = run(served, name("quick"), "hello\x1b[2J there")
+    assert (message, len(images)) == ([], 1)
     assert "text of the client: hello [2J there" in caplog.text
 
 
 @pytest.mark.parametrize(
-    ("config", "parameters", "told"),
+    ("config", "parameters", "message"),
     [
         (name("quick.xml"), {}, []),
         (struct.pack("<HI", peer.CONFIG, 6) + b"quick\0", {}, []),  # a customconfig
@@ -119,24 +119,26 @@ def test_words_for_the_log_are_not_parameters(served, caplog):
         (name("invertcontrast"), {}, ["invertcontrast"]),
     ],
 )
-def test_a_chain_is_named_as_fire_does(served, config, parameters, told):
+def test_fire_names_of_chains(served, config, parameters, message):
     sentences, ((_, _, meta),) = run(served, config, sampler="none", **parameters)
     assert meta["sampler"] == "none"
-    assert len(sentences) == len(told)
-    for sentence, asked in zip(sentences, told, strict=True):
+    assert len(sentences) == len(message)
+    for sentence, asked in zip(sentences, message, strict=True):
         assert f"unknown chain '{asked}': known are " in sentence
 
 
-def test_without_a_default_an_unknown_name_ends_the_scan_and_lists_the_known():
+def test_an_unknown_name_without_a_default_is_an_error():
     with Served() as running:
-        (told,), images = run(running, name("invertcontrast"))
-        assert told.startswith("the scan failed: unknown chain 'invertcontrast': known are score_r")
+        (message,), images = run(running, name("invertcontrast"))
+        assert message.startswith(
+            "the scan failed: unknown chain 'invertcontrast': known are score"
+        )
         assert images == []
-        told, images = run(running, name("a" * 900), config="score_recon", sampler="none")
-        assert (told, len(images)) == ([], 1)
+        message, images = run(running, name("a" * 900), config="score_recon", sampler="none")
+        assert (message, len(images)) == ([], 1)
 
 
-def test_the_steps_suit_the_sampler_whatever_their_order():
+def test_sampler_and_steps_are_set_in_any_order():
     class Zero:
         name = "zero"
 
@@ -145,23 +147,23 @@ def test_the_steps_suit_the_sampler_whatever_their_order():
 
     with Served(Shared({"default": Zero()}, "cpu")) as running:
         asked = {"steps": "3", "samples": "2", "sampler": "langevin"}
-        told, images = run(running, name("score_recon"), **asked)
-    assert told == []
+        message, images = run(running, name("score_recon"), **asked)
+    assert message == []
     assert {meta["sampler"] for _, _, meta in images} == {"langevin"}
 
 
-def test_a_default_that_is_not_there_is_refused():
+def test_an_unknown_default_is_refused():
     with pytest.raises(InputError, match=r"unknown chain 'nope': known are score_recon.xml"):
         Server(port=0, default="nope")
 
 
-def test_a_name_too_long_for_a_file_is_only_unknown():
+def test_a_too_long_name_is_unknown():
     for asked in ("a" * 1000, "a\0b", "", ".", "..", "/"):
         with pytest.raises(InputError, match="unknown chain"):
             Chain.served(asked)
 
 
-def test_values_are_written_as_in_a_chain():
+def test_values_are_formatted_as_in_a_chain():
     text = '{"parameters": {"a": 1, "b": 2.0, "c": 0.5, "d": ["x", 3.0], "e": true, "f": " g "}}'
     assert Parameters.read(text).properties == {
         "a": "1", "b": "2", "c": "0.5", "d": "x,3", "e": "true", "f": "g"
@@ -191,8 +193,8 @@ def test_the_command_line_of_fire(tmp_path):
                 client.send_text(peer.TEXT, '{"parameters": {"sampler": "none"}}')
                 client.send_acquisitions(scan(0))
                 client.send(peer.CLOSE)
-                (_, told), (_, (_, _, meta)) = client.receive()
-            assert "score_recon.xml is used instead" in told
+                (_, message), (_, (_, _, meta)) = client.receive()
+            assert "score_recon.xml is used instead" in message
             assert meta["sampler"] == "none"
             process.terminate()
             assert process.wait(30) == 0
@@ -205,21 +207,21 @@ def test_the_command_line_of_fire(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("options", "told"),
+    ("options", "message"),
     [
         (["-p=x"], "port 'x': expected an integer from 0 to 65535"),
         (["-p", "65536"], "port '65536': expected"),
         (["-l", "/dev/null/x.log"], "/dev/null/x.log: cannot write the log"),
         (["-s", "-S", "/dev/null/x"], "/dev/null/x: cannot save scans"),
-        (["-s", "--capture", "."], "--capture and -s both save every scan"),
+        (["-s", "--capture", "."], "--capture and -s: expected only one"),
         (["-p", "0", "-d", "nope"], "unknown chain 'nope': known are score_recon.xml"),
     ],
 )
-def test_what_is_wrong_with_the_command_line_is_told(options, told):
+def test_errors_of_the_command_line_are_reported(options, message):
     done = run_forked("serve", *options)
     assert done.returncode == 2
     (line,) = done.stderr.decode().splitlines()
-    assert told in line
+    assert message in line
 
 
 def test_the_client_of_python_ismrmrd_server(served, tmp_path):

@@ -22,14 +22,14 @@ QUICKLY = settings(
 
 
 @pytest.mark.parametrize(("read", "end", "data"), CORPUS)
-def test_the_corpus_ends_as_it_did(read, end, data):
+def test_the_corpus_ends_as_recorded(read, end, data):
     found, _ = fuzz.ending(getattr(fuzz, read), bytes.fromhex(data))
     assert found[:SENTENCE] == end[:SENTENCE]
 
 
 @QUICKLY
 @given(st.randoms(use_true_random=True))
-def test_a_damaged_stream_ends_in_a_sentence_or_closed(chance):
+def test_a_damaged_stream_ends_with_an_error_or_closed(chance):
     data = fuzz.mutated(fuzz.stream(), random.Random(chance.getrandbits(64)))
     fuzz.ending(fuzz.read_as_client, data)
     fuzz.ending(fuzz.read_as_node, data)
@@ -37,6 +37,6 @@ def test_a_damaged_stream_ends_in_a_sentence_or_closed(chance):
 
 @QUICKLY
 @given(st.binary(max_size=600))
-def test_any_bytes_end_in_a_sentence_or_closed(data):
+def test_any_bytes_end_with_an_error_or_closed(data):
     fuzz.ending(fuzz.read_as_client, data)
     fuzz.ending(fuzz.read_as_node, data)

@@ -38,7 +38,7 @@ def run(*targets, scan=None, **properties):
 
 
 class Watched(ScanObserver):
-    """What is told of a scan."""
+    """Records the events of a scan."""
 
     def __init__(self):
         self.count, self.levels, self.shares = 0, set(), []
@@ -74,7 +74,7 @@ def test_geometry(shape):
     assert resemblance(truth) > max(map(resemblance, rivals)) + 0.02
 
 
-def test_counters_come_out_as_they_went_in():
+def test_counters_are_preserved():
     names = ("slice", "contrast", "phase", "repetition", "set", "average")
     counters = dict(zip(names, (3, 1, 4, 15, 9, 2), strict=True))
     scan = acquisitions(letter(*SHAPE), noise=0.002, **counters)
@@ -82,7 +82,7 @@ def test_counters_come_out_as_they_went_in():
     assert {name: getattr(image, name) for name in names} == counters
 
 
-def test_outputs_are_series_in_their_order():
+def test_outputs_are_series_in_order():
     scan = [
         readout
         for number in range(2)
@@ -120,7 +120,7 @@ def test_images_are_scaled_and_numbered_by_the_scan():
     made = run_chain(chain(RECON, **options), xsd.ToXML(simulated.header), scan, observer=watched)
     images = list(made)
     assert len(images) == 8
-    # and what becomes of its frames is told as they are sampled
+    # progress of the frames is reported while they are sampled
     assert watched.count == 4
     assert watched.shares[-1] == 1
     assert watched.levels == {(1, 2), (2, 2)}
@@ -132,19 +132,19 @@ def test_images_are_scaled_and_numbered_by_the_scan():
     assert np.percentile(images[0].data, 99.5) == pytest.approx(2048, rel=1e-5)
 
 
-def test_a_frame_is_the_same_alone_and_in_company():
+def test_a_frame_does_not_depend_on_the_batch():
     scans = [acquisitions(letter(*SHAPE), noise=0.002, slice=s, seed=s) for s in range(3)]
     noise = [synthetic.noise_readout(0.002)]
     options = {"samples": 2, "steps": 2}
     together = run(RECON, scan=noise + [r for scan in scans for r in scan], **options)
     for number, scan in enumerate(scans):
-        for alone in run(RECON, scan=noise + scan, **options):
+        for single in run(RECON, scan=noise + scan, **options):
             (same,) = (
                 image
                 for image in together
-                if image.slice == number and image.image_series_index == alone.image_series_index
+                if image.slice == number and image.image_series_index == single.image_series_index
             )
-            np.testing.assert_allclose(same.data, alone.data, rtol=1e-3, atol=1e-4)
+            np.testing.assert_allclose(same.data, single.data, rtol=1e-3, atol=1e-4)
 
 
 def test_nodes_are_chained():
@@ -165,14 +165,14 @@ def test_capture_saves_the_scan_for_replay(tmp_path):
 
 
 @pytest.mark.parametrize("target", ["targets.fail", "targets.fail_guarded"])
-def test_a_failing_node_is_told(target):
+def test_a_failing_node_is_reported(target):
     with pytest.raises(InputError, match="RuntimeError: out of luck"):
         run(target)
     with pytest.raises(InputError, match="RuntimeError: out of luck"):
         run("targets.Handler", target, RECON)
 
 
-def test_a_vanishing_node_is_told():
+def test_a_disconnected_node_is_reported():
     with pytest.raises(InputError, match="ended early"):
         run("targets.vanish")
 
@@ -183,7 +183,7 @@ def test_a_target_that_cannot_be_loaded_is_named(target):
         run(target)
 
 
-def test_input_that_breaks_off_is_told():
+def test_interrupted_input_is_reported():
     def broken():
         yield from acquisitions(letter(*SHAPE))
         raise InputError("in.h5: acquisition 48 is damaged")
@@ -219,7 +219,7 @@ class Echo(threading.Thread):
             connection.sendall(struct.pack("<H", 4))
 
 
-def test_a_server_is_fed_and_read_at_once(caplog):
+def test_sending_and_receiving_are_concurrent(caplog):
     scan = []
     for i in range(300):  # far more than the sockets hold, in both directions
         scan.append(ismrmrd.Acquisition.from_array(np.zeros((16, 512), np.complex64)))
@@ -237,7 +237,7 @@ def test_a_server_is_fed_and_read_at_once(caplog):
     assert "done" in caplog.text
 
 
-def test_a_server_that_vanishes_is_told():
+def test_a_disconnected_server_is_reported():
     server = Echo("vanish")
     server.start()
     with pytest.raises(InputError, match="ended the stream early"):
@@ -251,7 +251,7 @@ def test_an_address_is_host_and_port(address):
         list(run_remote(address, "default.xml", "", []))
 
 
-def test_no_server_is_told():
+def test_a_missing_server_is_reported():
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port = listener.getsockname()[1]
     with pytest.raises(InputError, match=f"no server answers at 127.0.0.1:{port}"):
@@ -266,7 +266,7 @@ def test_the_name_of_a_chain_fills_its_field():
     right.abandon()
 
 
-def test_a_volume_comes_out_whole():
+def test_a_volume_is_complete():
     (ny, nx), nz = SHAPE, 4
     slices = np.stack([letter(ny, nx) * (z + 1) for z in range(nz)])
     scan = [synthetic.noise_readout(0.002)]

@@ -32,7 +32,7 @@ def lines():
         logger.setLevel(level)
 
 
-def test_the_lines_of_two_scans_at_once_carry_their_connection(lines):
+def test_log_lines_of_concurrent_scans_name_their_connection(lines):
     with Served() as running:
         clients = [
             threading.Thread(target=running.run, args=(QUICK, scan(*slices)))
@@ -52,7 +52,7 @@ def test_the_lines_of_two_scans_at_once_carry_their_connection(lines):
         assert line.count("connection 1: ") + line.count("connection 2: ") <= 1
 
 
-def test_a_line_that_is_for_nobody_stays_as_it_is(lines):
+def test_other_log_lines_are_unchanged(lines):
     logger = logging.getLogger("gadgets.test")
     with log_context("connection 7"):
         thread = start(logger.info, "%d frames", 3)

@@ -88,7 +88,7 @@ def frames(answer, count):
 
 
 @pytest.mark.parametrize("show_names", [False, True])
-def test_frames_come_as_they_are_made_and_name_nobody_unless_asked(show_names):
+def test_frames_are_shown_when_ready_without_patient_names(show_names):
     with Watched(show_names) as running, running.get("/events") as answer:
         assert answer.headers["Content-Type"] == "text/event-stream"
         name, data, _ = next(events(answer))
@@ -107,7 +107,7 @@ def test_frames_come_as_they_are_made_and_name_nobody_unless_asked(show_names):
         assert (again, number) == (second, "2")
 
 
-def test_frames_are_turned_as_their_vendor_has_it(monkeypatch):
+def test_frames_are_oriented_by_vendor(monkeypatch):
     shown = []
     monkeypatch.setattr(Page, "add", lambda self, frame: shown.append(frame))
     (readout, *_) = scan(0)
@@ -115,12 +115,12 @@ def test_frames_are_turned_as_their_vendor_has_it(monkeypatch):
     frame = SimpleNamespace(header=readout.getHead(), field_of_view=(96, 80, 5), kspace=kspace)
     result = reconstruct(expected(letter(*SHAPE)), sampler="none")
     for vendor in ("GE", "SIEMENS"):
-        told = parsed(header(*SHAPE))
-        told.acquisitionSystemInformation.systemVendor = vendor
-        one = Page(None).scan()
-        one.scan_started(told)
-        one.frame_reconstructed(frame, result)
-    straight, turned = (own.geometry for own in shown)
+        parsed_header = parsed(header(*SHAPE))
+        parsed_header.acquisitionSystemInformation.systemVendor = vendor
+        observer = Page(None).scan()
+        observer.scan_started(parsed_header)
+        observer.frame_reconstructed(frame, result)
+    straight, turned = (frame.geometry for frame in shown)
     assert straight.read_dir == tuple(readout.read_dir)
     assert turned.read_dir == tuple(-value for value in straight.read_dir)
     assert turned.phase_dir == tuple(-value for value in straight.phase_dir)
@@ -132,7 +132,7 @@ def page_run(running, chain, xml, readouts):
     return run_remote(f"127.0.0.1:{running.server.port}", chain, xml, readouts)
 
 
-def test_the_document_connects_to_its_own_server_alone():
+def test_the_page_connects_only_to_its_server():
     with Watched() as running, running.get("/") as answer:
         text = answer.read().decode()
         assert answer.headers["Content-Type"].startswith("text/html")
@@ -151,49 +151,49 @@ def test_a_classical_frame_is_shown_as_one():
     assert "Posterior sd" not in frame
 
 
-def told(own, **asked):
-    own.close()  # so that it ends
-    return [each.decode() for each in own.events(**asked)]
+def events_of(status_page, **asked):
+    status_page.close()
+    return [event.decode() for event in status_page.events(**asked)]
 
 
 def test_old_frames_are_forgotten_and_readers_are_few(monkeypatch):
     server = SimpleNamespace(state="ready", scans_open=0, scans_waiting=0, scans_done={})
-    own = Page(server)
+    status_page = Page(server)
     for number in range(LAST + 3):
-        own.add(ReportFrame(f"frame number {number}", SHAPE_OF_ONE))
-    queue, *shown = told(own)
+        status_page.add(ReportFrame(f"frame number {number}", SHAPE_OF_ONE))
+    queue, *shown = events_of(status_page)
     assert queue.startswith("event: queue")
     assert [int(re.search(r"frame number (\d+)<", each)[1]) for each in shown] == [
         *range(3, LAST + 3)
     ]
-    assert len(told(own, last=LAST + 2)) == 2
-    assert len(told(own, last=1000)) == 1 + LAST  # of a server that ran before
+    assert len(events_of(status_page, last=LAST + 2)) == 2
+    assert len(events_of(status_page, last=1000)) == 1 + LAST  # of a server that ran before
     monkeypatch.setattr(page, "READERS", 1)
-    first = own.events()
+    first = status_page.events()
     next(first)
-    assert told(own) == []
+    assert events_of(status_page) == []
     first.close()
-    assert len(told(own)) == 1 + LAST
+    assert len(events_of(status_page)) == 1 + LAST
 
 
 def test_scans_are_in_the_queue_until_they_end():
     server = SimpleNamespace(state="ready", scans_open=1, scans_waiting=0, scans_done={"failed": 2})
-    own = Page(server)
-    scan = own.scan()
+    status_page = Page(server)
+    scan = status_page.scan()
     scan.frame_received()
     scan.frame_received()
-    (queue,) = told(own)
+    (queue,) = events_of(status_page)
     assert "<td>scan 1</td><td>0</td><td>2</td>" in queue
     assert "<dt>Scans done</dt><dd>2 failed</dd>" in queue
     scan.close()
-    (queue,) = told(own)
+    (queue,) = events_of(status_page)
     assert "<td>" not in queue
 
 
 class Delayed(BaseHTTPRequestHandler):
-    """The page and its events, and a picture that comes late, for browsers dump whole pages."""
+    """The page, its events and a delayed image: browsers dump complete pages."""
 
-    own, sent = None, threading.Event()
+    status_page, sent = None, threading.Event()
 
     def do_GET(self):
         self.send_response(200)
@@ -202,11 +202,15 @@ class Delayed(BaseHTTPRequestHandler):
         )
         self.end_headers()
         if self.path == "/":
-            text = self.own.document().decode().replace("img-src data:", "img-src data: 'self'")
+            text = (
+                self.status_page.document()
+                .decode()
+                .replace("img-src data:", "img-src data: 'self'")
+            )
             self.wfile.write(text.replace("<body>", '<body><img src="late">').encode())
         elif self.path == "/events":
             with contextlib.suppress(OSError):
-                for event in self.own.events():
+                for event in self.status_page.events():
                     self.wfile.write(event)
                     if event.startswith(b"event: frame"):
                         self.sent.set()
@@ -219,10 +223,10 @@ class Delayed(BaseHTTPRequestHandler):
 
 
 @pytest.mark.skipif(BROWSER is None, reason="no Chromium on the PATH")
-def test_a_browser_shows_what_comes(tmp_path):
+def test_frames_are_shown_in_a_browser(tmp_path):
     server = SimpleNamespace(state="ready", scans_open=0, scans_waiting=0, scans_done={"failed": 3})
-    Delayed.own = own = Page(server)
-    own.add(ReportFrame("a frame that came", SHAPE_OF_ONE))
+    Delayed.status_page = status_page = Page(server)
+    status_page.add(ReportFrame("a new frame", SHAPE_OF_ONE))
     with ThreadingHTTPServer(("127.0.0.1", 0), Delayed) as http:
         threading.Thread(target=http.serve_forever, daemon=True).start()
         done = subprocess.run(
@@ -230,8 +234,8 @@ def test_a_browser_shows_what_comes(tmp_path):
              f"http://127.0.0.1:{http.server_port}/"],
             capture_output=True, text=True, timeout=120, check=True,
         )  # fmt: skip
-        own.close()
+        status_page.close()
         http.shutdown()
     shown = done.stdout.partition('id="last"')[2].partition("<script")[0]
-    assert "a frame that came" in shown
+    assert "a new frame" in shown
     assert "<dt>Scans done</dt><dd>3 failed</dd>" in done.stdout

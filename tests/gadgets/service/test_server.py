@@ -32,13 +32,13 @@ from scoremri_core.errors import InputError
 from scoremri_core.scans.files import open_scan
 
 
-def test_a_client_by_name_as_gadgetrons_own(served):
+def test_a_client_that_names_its_chain(served):
     waveform = ismrmrd.Waveform.from_array(np.zeros((2, 6), np.uint32))
     with served.connect() as client:
         client.send(peer.FILENAME, b"quick.xml".ljust(1024, b"\0"))
         client.send_text(peer.HEADER, header(*SHAPE) + "\0")
         client.send_text(peer.TEXT, '{"parameters": {}}')  # as python-ismrmrd-server's client does
-        # A waveform that came back would abort Gadgetron's client.
+        # a waveform would abort Gadgetron's client
         client.send(peer.WAVEFORM, waveform.to_bytes())
         client.send_acquisitions(scan(0, 1))
         client.send(peer.CLOSE)
@@ -49,21 +49,21 @@ def test_a_client_by_name_as_gadgetrons_own(served):
         assert "fallback" not in meta
 
 
-def test_writers_of_the_chain_say_what_comes_back(served):
+def test_writers_of_the_chain_select_the_items_returned(served):
     xml = QUICK.xml.replace(">ImageWriter<", ">WaveformWriter<")
     waveform = ismrmrd.Waveform.from_array(np.arange(12, dtype=np.uint32).reshape(2, 6))
     assert served.run(Chain("waveforms", xml), [waveform, *scan(0)]) == [waveform]
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "[::1]"])
-def test_a_client_by_xml_over_both_protocols(served, host):
+def test_a_client_that_sends_xml_over_ipv4_and_ipv6(served, host):
     if host == "[::1]" and not any(host in address for address in served.server.addresses):
         pytest.skip("no IPv6")
     (image,) = served.run(host=host)
     assert image.meta["sampler"] == "none"
 
 
-def test_images_of_others_pass_through(served):
+def test_other_images_pass_through(served):
     image = ismrmrd.Image.from_array(np.random.default_rng(0).random((3, 4), np.float32))
     image.meta = ismrmrd.Meta({"ImageComment": "theirs"})
     back, _ = served.run(readouts=[image, *scan(0)])
@@ -71,7 +71,7 @@ def test_images_of_others_pass_through(served):
     assert back.meta == image.meta
 
 
-def test_a_client_that_only_asks_gets_close_alone(served):
+def test_a_client_without_a_scan_gets_close(served):
     with served.connect() as client:  # as Gadgetron's does for a stored noise scan
         client.send(peer.FILENAME, b"default_measurement_dependencies.xml".ljust(1024, b"\0"))
         client.send(peer.CLOSE)
@@ -110,10 +110,10 @@ def test_a_node_of_gadgetron_with_recon_data(served):
 
 
 @pytest.mark.parametrize(
-    ("properties", "told"),
+    ("properties", "expected"),
     [({"sampel": 1}, "unknown property"), ({"prior": "mine"}, "prior 'mine' was not loaded")],
 )
-def test_a_node_is_told_by_message_8(served, properties, told):
+def test_a_node_reports_errors_by_message_8(served, properties, expected):
     with gadgetron_node(served, **properties) as node:
         node.send_acquisitions(scan(0))
         node.hears_nothing()  # an error while input flows often ends Gadgetron's process
@@ -121,19 +121,19 @@ def test_a_node_is_told_by_message_8(served, properties, told):
         node.send(peer.CLOSE)
         ((number, text),) = node.receive()
     assert number == peer.ERROR
-    assert told in text
+    assert expected in text
     assert len(served.run()) == 1
 
 
 @pytest.mark.parametrize(
-    ("config", "xml", "told"),
+    ("config", "xml", "expected"),
     [
         ("<configuration/>", "<ismrmrd", "not well-formed"),
         ("<configuration/>", header(65535, 65535), "encodedSpace 65535 x 65535"),
         ("<configuration/>", header(*SHAPE, trajectory="spiral"), "trajectory spiral"),
     ],
 )
-def test_a_node_is_never_told_by_text(served, config, xml, told):
+def test_a_node_sends_no_text(served, config, xml, expected):
     with served.connect() as node:  # to Gadgetron an illegal message, that hides what was wrong
         node.send_text(peer.CONFIG, config)
         node.send_text(peer.HEADER, xml)
@@ -142,10 +142,10 @@ def test_a_node_is_never_told_by_text(served, config, xml, told):
         node.send(peer.CLOSE)
         ((number, words),) = node.receive()
     assert number == peer.ERROR
-    assert told in words
+    assert expected in words
 
 
-def test_a_node_that_lost_its_place_is_told_once_its_peer_pauses(served, monkeypatch):
+def test_a_node_out_of_step_reports_when_its_peer_pauses(served, monkeypatch):
     monkeypatch.setattr(wire, "QUIET_SECONDS", 1.0)
     for sent in (text(3, header(*SHAPE)) + struct.pack("<H", 1234), struct.pack("<H", 1234)):
         with served.connect() as node:
@@ -159,7 +159,7 @@ def test_a_node_that_lost_its_place_is_told_once_its_peer_pauses(served, monkeyp
         assert "id 1234" in words
 
 
-def test_what_a_failed_node_was_sent_is_read_by_one_thread_at_a_time():
+def test_input_of_a_failed_node_is_read_by_one_thread_at_a_time():
     for seed in range(20):
         chance = np.random.default_rng(seed)
         ours, theirs = map(wire.Endpoint, socket.socketpair())
@@ -200,7 +200,7 @@ class CarefulPrior:
         return x / (1 + sigma.reshape(-1, 1, 1).to(x.device) ** 2)
 
 
-def test_scans_at_once_share_one_prior_in_turns():
+def test_concurrent_scans_share_one_prior_in_turns():
     prior = CarefulPrior()
     chain = Chain.load("score_recon.xml").with_properties({"samples": "1", "steps": "3"})
     ended = []
@@ -247,7 +247,7 @@ def test_open_scans_finish_when_the_server_stops():
         assert not running.thread.is_alive()
 
 
-def test_one_connection_too_many_is_refused_as_its_peer_can_be_told(monkeypatch):
+def test_too_many_connections_are_refused_with_a_message(monkeypatch):
     monkeypatch.setattr("gadgets.service.server.MAX_SESSIONS", 1)
     with Served() as running, running.connect() as first:
         first.send_text(peer.CONFIG, QUICK.xml)
@@ -259,7 +259,7 @@ def test_one_connection_too_many_is_refused_as_its_peer_can_be_told(monkeypatch)
         with gadgetron_node(running, sampler="none") as node:
             node.send_acquisitions(scan(0))
             node.hears_nothing()
-            running.connect().__exit__()  # more than can be told
+            running.connect().__exit__()  # too many for a message
             node.send(peer.CLOSE)
             assert node.receive() == [(peer.ERROR, "the server has too many connections")]
         running.wait(lambda: len(running.server.open_connections) == 1)
@@ -268,7 +268,7 @@ def test_one_connection_too_many_is_refused_as_its_peer_can_be_told(monkeypatch)
         assert len(first.images()) == 1
 
 
-def test_every_scan_is_captured_where_the_server_says(tmp_path):
+def test_every_scan_is_captured_in_the_folder_of_the_server(tmp_path):
     elsewhere = QUICK.with_properties({"capture": str(tmp_path / "not here")})
     with Served(Shared({}, capture=str(tmp_path))) as running:
         assert len(running.run(elsewhere)) == 1
@@ -278,7 +278,7 @@ def test_every_scan_is_captured_where_the_server_says(tmp_path):
 
 
 @pytest.mark.parametrize("encoding", ["ISO-8859-1", "UTF-16"])
-def test_documents_are_read_in_the_encoding_that_they_declare(tmp_path, encoding):
+def test_documents_are_read_in_their_declared_encoding(tmp_path, encoding):
     def document(number, xml):
         content = xml.replace('version="1.0"', f'version="1.0" encoding="{encoding}"', 1)
         content = content.encode(encoding)
@@ -316,21 +316,21 @@ def test_a_full_disk_ends_the_capture_and_not_the_scan(tmp_path, monkeypatch, ca
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_port_in_use_is_told(served):
+def test_a_port_in_use_is_reported(served):
     with pytest.raises(InputError, match=f"port {served.port} of 127.0.0.1 is in use"):
         Server(["127.0.0.1"], served.port)
     with pytest.raises(InputError, match="cannot listen on nowhere"):
         Server(["nowhere.invalid"], 0)
 
 
-def test_a_server_that_is_not_run_gives_its_port_back():
+def test_closing_releases_the_port():
     server = Server(["127.0.0.1"], 0)
     port = server.port
     server.close()
     Server(["127.0.0.1"], port).close()
 
 
-def test_the_command_refuses_a_prior_that_is_not_there():
+def test_the_command_refuses_an_unknown_prior():
     command = [sys.executable, "-Walways", "-m", "scoremri_core", "serve", "--port", "0"]
     done = subprocess.run([*command, "--prior", "absent"], capture_output=True, text=True)
     assert done.returncode == 2
@@ -339,7 +339,7 @@ def test_the_command_refuses_a_prior_that_is_not_there():
 
 
 def serve_unheard(port, folder):
-    """The process of a server whose standard error nobody reads any more."""
+    """A server process whose standard error is closed."""
     from gadgets.commands import main
 
     source, sink = os.pipe()
@@ -348,7 +348,7 @@ def serve_unheard(port, folder):
     main(["serve", "--port", str(port), "--keep-in", str(folder)])
 
 
-def test_a_standard_error_that_is_closed_costs_no_image(tmp_path):
+def test_images_are_sent_with_closed_standard_error(tmp_path):
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     process = FORKS.Process(target=serve_unheard, args=(port, tmp_path))
@@ -367,7 +367,7 @@ def test_a_standard_error_that_is_closed_costs_no_image(tmp_path):
         process.kill()
 
 
-def test_the_command_serves_until_it_is_told_to_stop(tmp_path):
+def test_the_command_serves_until_a_signal(tmp_path):
     command = [sys.executable, "-m", "scoremri_core", "serve", "--port", "0"]
     environment = {name: value for name, value in os.environ.items() if name not in WAIT_VARIABLES}
     environment["OMP_DISPLAY_ENV"] = "true"

@@ -36,7 +36,7 @@ FAULTS = {
     "unknown id": (BEGIN + struct.pack("<H", 4321), "a message with id 4321 came"),
     "unknown id at once": (struct.pack("<H", 999), "id 999 came before a configuration"),
     "data before a header": (text(2, QUICK.xml) + readout(1, 1), "came before a configuration"),
-    "no configuration": (text(3, header(*SHAPE)), "a header came before a configuration"),
+    "no configuration": (text(3, header(*SHAPE)), "header before configuration"),
     "4 GB configuration": (struct.pack("<HI", 2, 2**32 - 1), "4294967295 bytes was announced"),
     "4 GB header": (text(2, QUICK.xml) + struct.pack("<HI", 3, 2**32 - 1), "was announced"),
     "negative length": (BEGIN + struct.pack("<Hi", 5, -1), "4294967295 bytes was announced"),
@@ -87,8 +87,8 @@ FAULTS = {
 
 
 @pytest.mark.parametrize("fault", FAULTS)
-def test_a_fault_is_told_in_one_sentence_and_costs_no_memory(served, fault):
-    sent, told = FAULTS[fault]
+def test_faults_are_one_sentence_without_large_allocations(served, fault):
+    sent, expected = FAULTS[fault]
     tracemalloc.start()
     try:
         with served.connect() as client:
@@ -101,13 +101,13 @@ def test_a_fault_is_told_in_one_sentence_and_costs_no_memory(served, fault):
     finally:
         tracemalloc.stop()
     assert number == peer.TEXT
-    assert told in words
+    assert expected in words
     assert "\n" not in words
     assert peak < 2**23 + 4 * len(sent)
 
 
 @pytest.mark.parametrize("sent", [b"", BEGIN[:1], BEGIN[:3000], BEGIN, BEGIN + readout(4, 40)])
-def test_a_client_that_vanishes_leaves_a_server_that_serves(served, sent, caplog):
+def test_the_server_survives_a_disconnected_client(served, sent, caplog):
     with served.connect() as client:
         client.socket.sendall(sent)
     # that no connection is open may also mean that this one is not accepted yet
@@ -118,7 +118,7 @@ def test_a_client_that_vanishes_leaves_a_server_that_serves(served, sent, caplog
     assert ("the peer disconnected" in caplog.text) == bool(sent)
 
 
-def test_nothing_is_left_of_a_connection(served):
+def test_connections_leave_no_resources(served):
     def count():
         return np.array([threading.active_count(), len(os.listdir("/proc/self/fd"))])
 

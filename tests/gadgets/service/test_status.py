@@ -68,7 +68,7 @@ class Normal:
         return x / (1 + sigma.reshape(-1, 1, 1).to(x.device) ** 2)
 
 
-def test_what_scans_do_is_counted():
+def test_scans_are_counted():
     sampled = Chain.load("score_recon.xml").with_properties({"samples": "2", "steps": "2"})
     bad = scan(0, 1)
     for readout in bad[: len(bad) // 2]:
@@ -109,7 +109,7 @@ def test_what_scans_do_is_counted():
     assert found["scoremri_misfit_bucket", "+Inf"] == found["scoremri_misfit_count",]
 
 
-def test_frames_that_wait_are_told_and_forgotten_with_their_scan():
+def test_waiting_frames_are_counted_until_their_scan_ends():
     go = threading.Event()
 
     class Slow(Normal):
@@ -131,14 +131,14 @@ def test_frames_that_wait_are_told_and_forgotten_with_their_scan():
         assert running.metrics()["scoremri_scans_done_total", "failed"] == 1
 
 
-def test_two_servers_in_one_process_count_for_themselves():
+def test_two_servers_in_one_process_have_separate_metrics():
     with Watched({}) as first, Watched({}) as second:
         first.run()
         assert first.metrics()["scoremri_frames_total",] == 1
         assert second.metrics()["scoremri_frames_total",] == 0
 
 
-def test_ready_is_what_takes_scans():
+def test_readyz_is_200_while_scans_are_accepted():
     server = Server(["127.0.0.1"], 0)
     with contextlib.closing(Status(["127.0.0.1"], 0, server)) as status:
         port = status.addresses[0][1]
@@ -164,7 +164,7 @@ def threading_run(server):
     return thread
 
 
-def test_without_prometheus_client_one_sentence_says_so(monkeypatch):
+def test_missing_prometheus_client_is_one_sentence(monkeypatch):
     monkeypatch.setitem(sys.modules, "prometheus_client", None)
     server = Server(["127.0.0.1"], 0)
     with pytest.raises(InputError, match=r"needs prometheus-client: pip install 'scoremri\[stat"):
@@ -175,16 +175,16 @@ def test_without_prometheus_client_one_sentence_says_so(monkeypatch):
 COMMAND = [sys.executable, "-m", "scoremri_core", "serve", "--port", "0", "--status-port"]
 
 
-def test_a_status_port_in_use_is_told():
+def test_a_status_port_in_use_is_reported():
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         done = run_forked("serve", "--port", 0, "--status-port", port)
     assert done.returncode == 2
-    told = f"scoremri: port {port} of 127.0.0.1 is in use: choose another with --status-port"
-    assert done.stderr.decode().splitlines() == [told]
+    message = f"scoremri: port {port} of 127.0.0.1 is in use: choose another with --status-port"
+    assert done.stderr.decode().splitlines() == [message]
 
 
-def test_the_command_drains_while_it_says_so():
+def test_readyz_is_503_while_open_scans_finish():
     with subprocess.Popen([*COMMAND, "0"], stderr=subprocess.PIPE, text=True) as process:
         try:
             for line in process.stderr:

@@ -36,10 +36,10 @@ def test_an_unknown_chain_lists_the_known():
         Chain.load("nope")
 
 
-def test_the_chains_are_the_packages_own(tmp_path):
+def test_the_chains_are_those_of_the_package(tmp_path):
     package = tmp_path / "gadgets"
     (tmp_path / "config").mkdir()
-    assert shipped(package) == package / "config"  # what lies beside may be anybody's
+    assert shipped(package) == package / "config"  # ignores the folder next to it
     for name in ("setup.cfg", "pyproject.toml"):
         (tmp_path / name).touch()
     assert shipped(package) == tmp_path / "config"
@@ -47,7 +47,7 @@ def test_the_chains_are_the_packages_own(tmp_path):
     assert shipped(package) == package / "config"
 
 
-def test_a_chain_is_read_in_the_encoding_that_it_declares(tmp_path):
+def test_a_chain_is_read_in_its_declared_encoding(tmp_path):
     text = chain(EXTERNAL.replace('value="1"', 'value="/Schädel"'))
     for encoding in ("ISO-8859-1", "UTF-16"):
         path = tmp_path / f"{encoding}.xml"
@@ -66,7 +66,7 @@ def test_properties_are_set_and_added(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("text", "told"),
+    ("text", "message"),
     [
         (chain(GADGET + EXTERNAL), "NoiseAdjustGadget needs a Gadgetron server"),
         (chain(EXTERNAL.replace("python", "matlab")), "<external> needs a Gadgetron server"),
@@ -76,12 +76,12 @@ def test_properties_are_set_and_added(tmp_path):
         (chain(""), "no <stream> with nodes"),
     ],
 )
-def test_what_the_host_cannot_run_is_refused_by_name(tmp_path, text, told):
-    with pytest.raises(InputError, match=told):
+def test_parts_that_the_host_cannot_run_are_refused_by_name(tmp_path, text, message):
+    with pytest.raises(InputError, match=message):
         Chain.load(written(tmp_path, text)).nodes()
 
 
-def test_the_chain_that_ends_in_dicom_keeps_the_sd_a_number():
+def test_the_dicom_chain_scales_the_sd_with_the_mean():
     """Spelt as in the headers of FloatToFixPoint, DicomFinishGadget and DicomImageWriter."""
     chain = Chain.load("score_recon_dicom")
     root = ElementTree.fromstring(chain.xml)
@@ -107,7 +107,7 @@ def test_the_chain_that_ends_in_dicom_keeps_the_sd_a_number():
         chain.nodes()
 
 
-def test_the_generic_chain_prepares_readouts_as_gadgetrons_own():
+def test_the_generic_chain_prepares_readouts_as_gadgetron_does():
     """NoiseAdjust, AsymmetricEchoAdjustRO, RemoveROOversampling: Generic_Cartesian_Grappa.xml."""
     parts = [part.name for part in Chain.load("score_recon_generic").parts()]
     assert parts == [
@@ -132,13 +132,13 @@ def test_parts_are_found_in_branches(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("text", "told"),
+    ("text", "message"),
     [
         ("<configuration>", "not well-formed"),
         ("<configuration><stream/></configuration>", "expected a <configuration> of <version> 2"),
         (
             '<gadgetronStreamConfiguration xmlns="http://gadgetron.sf.net/gadgetron"/>',
-            "a legacy <gadgetronStreamConfiguration>",
+            "legacy <gadgetronStreamConfiguration>",
         ),
         (
             chain(EXTERNAL, '<!DOCTYPE a [<!ENTITY x SYSTEM "file:///etc/passwd">]>'),
@@ -146,6 +146,6 @@ def test_parts_are_found_in_branches(tmp_path):
         ),
     ],
 )
-def test_what_is_no_chain_is_refused(tmp_path, text, told):
-    with pytest.raises(InputError, match=told):
+def test_invalid_chains_are_refused(tmp_path, text, message):
+    with pytest.raises(InputError, match=message):
         Chain.load(written(tmp_path, text))

@@ -87,7 +87,7 @@ def test_recon_data_over_the_wire():
     assert "fallback" not in meta
 
 
-def test_recon_data_whose_reference_came_alone_and_starts_at_its_first_line():
+def test_recon_data_with_a_separate_reference():
     truth, block = letter(*SHAPE), range(12, 36)
     imaging = acquisitions(truth, steps=range(0, 48, 2), noise=0.002)
     reference = acquisitions(truth, steps=block, noise=0.002)
@@ -106,7 +106,7 @@ def test_recon_data_whose_reference_came_alone_and_starts_at_its_first_line():
     assert "fallback" not in meta
 
 
-def test_waveforms_pass_through_untouched():
+def test_waveforms_pass_through_unchanged():
     waveform = ismrmrd.Waveform.from_array(
         np.arange(12, dtype=np.uint32).reshape(2, 6), waveform_id=3, time_stamp=77
     )
@@ -129,7 +129,7 @@ def bad_scans():
     yield "3 channels, expected 4", fewer
 
 
-def test_bad_frames_come_back_marked_and_the_stream_goes_on():
+def test_invalid_frames_are_marked_and_the_stream_goes_on():
     scan, reasons = [], []
     for number, (reason, readouts) in enumerate(bad_scans()):
         for readout in readouts:
@@ -152,25 +152,25 @@ def test_bad_frames_come_back_marked_and_the_stream_goes_on():
 
 
 @pytest.mark.parametrize(
-    ("properties", "told"),
+    ("properties", "message"),
     [
         ({"sampel": "8"}, "unknown property 'sampel' (did you mean 'samples'?): known"),
         ({"samples": "none"}, "property samples='none': expected a whole number"),
     ],
 )
-def test_a_bad_property_is_told_by_message_8(properties, told):
+def test_an_invalid_property_is_reported_by_message_8(properties, message):
     with Server("reconstruct_acquisitions") as node:
         node.start(header(*SHAPE), **properties)
         # More than a socket buffers: the node must not lose its words by closing over it.
         node.send_acquisitions(acquisitions(letter(*SHAPE), coils=32, samples=2000))
         # An error that comes while input flows often ends Gadgetron's process.
-        wait_until_logged(node, told)
+        wait_until_logged(node, message)
         node.hears_nothing()
         node.send_acquisitions(acquisitions(letter(*SHAPE)))
         node.send(peer.CLOSE)
         ((number, text),) = node.receive()
         assert number == peer.ERROR
-        assert told in text
+        assert message in text
         node.process.wait(20)
         assert "Traceback" in node.process.stderr.read()
 
@@ -181,7 +181,7 @@ def wait_until_logged(node, words):
             break
 
 
-def test_an_unknown_message_is_told_by_message_8():
+def test_an_unknown_message_is_reported_by_message_8():
     with Server("reconstruct_acquisitions") as node:
         node.start(header(*SHAPE))
         node.send(1234)
@@ -190,7 +190,7 @@ def test_an_unknown_message_is_told_by_message_8():
     assert "id 1234" in text
 
 
-def test_a_header_without_cartesian_encoding_is_told_by_message_8():
+def test_a_non_cartesian_header_is_reported_by_message_8():
     with Server("reconstruct_acquisitions") as node:
         node.start(header(*SHAPE, trajectory="spiral"))
         wait_until_logged(node, "trajectory spiral")
@@ -235,7 +235,7 @@ def pair():
     right.abandon()
 
 
-def test_an_image_comes_back_as_it_was_sent(pair):
+def test_an_image_is_unchanged_by_the_wire(pair):
     left, right = pair
     image = ismrmrd.Image.from_array(np.random.default_rng(0).random((3, 4, 5), np.float32))
     image.meta = ismrmrd.Meta({"DataRole": "Image", "list": ["1", "2"]})
@@ -243,7 +243,7 @@ def test_an_image_comes_back_as_it_was_sent(pair):
     assert wire.read_message(right) == image
 
 
-def test_lying_sizes_are_refused_before_they_are_allocated(pair):
+def test_too_large_sizes_are_refused_before_allocation(pair):
     left, right = pair
     head = ismrmrd.ImageHeader()
     head.data_type = ismrmrd.DATATYPE_FLOAT
@@ -257,7 +257,7 @@ def test_lying_sizes_are_refused_before_they_are_allocated(pair):
         wire.read_message(right)
 
 
-def test_close_is_sent_once_and_last_words_survive_unread_data(pair):
+def test_close_is_sent_once_and_output_is_not_lost_with_unread_input(pair):
     left, right = pair
     left.write(bytes(1000))
     wire.write_error(right, "why")

@@ -81,7 +81,7 @@ def header():
     )  # fmt: skip
 
 
-def test_every_kind_of_field_of_the_header_comes_over():
+def test_every_kind_of_header_field_is_converted():
     out = parse_header(header_xml(header()), "a header")
     assert out.version is None  # of another schema
     assert str(out.subjectInformation.patientBirthdate) == "1999-12-31"
@@ -126,7 +126,7 @@ def test_every_kind_of_field_of_the_header_comes_over():
     assert out.waveformInformation[0].waveformType.value == "ecg"
 
 
-def test_no_acceleration_has_no_word_in_version_1():
+def test_no_acceleration_is_omitted_in_version_1():
     scan = header()
     scan.encoding[0].parallel_imaging.calibration_mode = mrd.CalibrationMode.NOACCELERATION
     out = parse_header(header_xml(scan), "a header")
@@ -148,7 +148,7 @@ def readout(samples=6):
     return out
 
 
-def test_a_readout_keeps_its_samples_path_flags_and_counters():
+def test_a_readout_keeps_samples_trajectory_flags_and_counters():
     given = readout()
     out = acquisition(given)
     np.testing.assert_array_equal(out.data, given.data)
@@ -167,7 +167,7 @@ def _bytes(item):
     return io.BytesIO(item.to_bytes()).read
 
 
-def test_times_are_taken_from_either_edition():
+def test_times_of_both_versions_of_mrd_python():
     ticks = readout()
     vars(ticks.head).pop("acquisition_time_stamp_ns", None)
     vars(ticks.head).update(
@@ -187,23 +187,23 @@ def test_times_are_taken_from_either_edition():
 
 
 @pytest.mark.parametrize(
-    ("change", "told"),
+    ("change", "message"),
     [
         (lambda item: setattr(item.head.idx, "slice", 65_536), "slice 65536"),
         (lambda item: setattr(item.head, "center_sample", 70_000), "center_sample 70000"),
         (lambda item: vars(item).update(phase=np.zeros(6)), "array of phases"),
     ],
 )
-def test_what_has_no_room_is_refused_and_not_cut(change, told):
+def test_values_that_do_not_fit_are_refused(change, message):
     item = readout()
     change(item)
-    with pytest.raises(InputError, match=told):
+    with pytest.raises(InputError, match=message):
         acquisition(item)
     with pytest.raises(InputError, match="number_of_samples 65536"):
         acquisition(readout(65_536))
 
 
-def test_waveforms_go_there_and_back():
+def test_waveforms_are_converted_and_back():
     given = ismrmrd.Waveform.from_array(np.arange(8, dtype=np.uint32).reshape(2, 4))
     given.time_stamp, given.waveform_id, given.sample_time_us = 11, 2, 2.5
     out = waveform(waveform_v2(mrd, given).value)
@@ -212,7 +212,7 @@ def test_waveforms_go_there_and_back():
 
 
 @pytest.mark.parametrize("kind", [np.uint16, np.float32, np.complex64])
-def test_images_of_every_kind_and_attributes_that_are_lists(kind):
+def test_images_of_every_type_and_attribute_lists(kind):
     image = ismrmrd.Image.from_array(np.ones((3, 4), kind))
     image.image_type = ismrmrd.IMTYPE_PHASE
     image.attribute_string = ismrmrd.Meta({"one": "1", "two": ["a", "b"]}).serialize()
