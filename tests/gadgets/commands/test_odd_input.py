@@ -124,8 +124,8 @@ def test_unwritable_outputs(run, folder, monkeypatch, command, place):
     def work(*_, **__):
         raise AssertionError("nothing is to be computed")
 
-    for name in ("simulation.SimulatedScan", "files.open_hdf5"):
-        monkeypatch.setattr(f"scoremri_core.scans.{name}", work)
+    for name in ("simulation.simulation.SimulatedScan", "scans.files.open_hdf5"):
+        monkeypatch.setattr(f"scoremri_core.{name}", work)
     Path("taken").mkdir()
     makes_folders = command in ("compare", "demo", "train", "import-prior")
     if makes_folders and place != "full.h5/new.h5":
