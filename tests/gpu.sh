@@ -43,11 +43,11 @@ if [ "$device" = cuda ]; then
     step "GPU" nvidia-smi --query-gpu=name,memory.total,driver_version --format=csv
 fi
 step "tests" python -m pytest -q "${tests[@]}"
-step "coil maps and precisions" python tests/gpu_checks.py "${dry[@]}"
+step "coil maps and precisions" python tests/helpers/gpu_checks.py "${dry[@]}"
 for count in "${frames[@]}"; do
     step "frames, $count" python -m scoremri_core benchmark --device "$device" "${benchmark[@]}" \
         --frames "$count" -o "$folder/frames-$count.json" --overwrite
 done
-step "targets" python tests/gpu_checks.py "${dry[@]}" --tables "$folder"/frames-*.json
+step "targets" python tests/helpers/gpu_checks.py "${dry[@]}" --tables "$folder"/frames-*.json
 printf '\nreport: %s\n' "$report"
 exit "$failed"

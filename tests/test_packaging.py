@@ -22,9 +22,9 @@ def test_the_version_equals_that_of_the_distribution():
     assert scoremri_core.__version__ == importlib.metadata.version("scoremri")
 
 
-def test_no_test_folder_is_named_like_a_package():
-    """Such a folder would hide the package in an editable installation."""
-    tests = {path.name for path in (ROOT / "tests").iterdir() if path.is_dir()}
-    assert not tests & {"gadgets", "scoremri_core"}
-    names = [path.name for path in (ROOT / "tests").rglob("test_*.py")]
-    assert len(names) == len(set(names))  # pytest imports them by their names
+def test_scripts_of_the_tests_lie_where_no_folder_hides_a_package():
+    """A folder next to a script hides the package of that name in an editable installation."""
+    scripts = [p for p in (ROOT / "tests").rglob("*.py") if "__main__" in p.read_text()]
+    for folder in {path.parent for path in scripts} - {ROOT / "tests"}:
+        names = {path.name for path in folder.iterdir() if path.is_dir()}
+        assert not names & {"gadgets", "scoremri_core"}

@@ -47,8 +47,8 @@ def test_default_and_langevin_rows(outcome):
     assert default["psnr"] > 25
     assert langevin["psnr"] is None
     assert langevin["ratio"] == pytest.approx(langevin["seconds"] / default["seconds"])
-    assert "scaled" in langevin["method"]
-    assert "scaled" in langevin["note"]
+    assert "extrapolated" in langevin["method"]
+    assert "extrapolated" in langevin["note"]
     for row in (default, langevin):
         split = row["coil_maps"] + row["denoiser"] + row["rest"]
         assert split == pytest.approx(row["seconds"])
@@ -99,8 +99,8 @@ def test_bad_input_is_one_line(run, arguments, words):
 
 
 def test_long_times_are_written_without_exponent():
-    from gadgets.commands.benchmark import _written
+    from gadgets.commands.benchmark import _formatted
 
-    assert [_written(v, ".3g") for v in (None, 0.1234, 12.34, 999.0, 18234.5)] == [
+    assert [_formatted(v, ".3g") for v in (None, 0.1234, 12.34, 999.0, 18234.5)] == [
         "", "0.123", "12.3", "999", "18,234",
     ]  # fmt: skip

@@ -190,7 +190,7 @@ def test_invalid_input_is_one_sentence_before_the_computation(
         ([], "--data"),
         (["thin.h5"], "not fully sampled"),
         (["--data", "thin.h5", "--data", "text.h5"], "none of 2 files"),
-        (["--data", "one_coil.mrd", "--mask", "equispaced"], "one coil"),
+        (["--data", "one_coil.mrd", "--mask", "equispaced"], "single-coil"),
         (["full.h5", "--calibration", "200"], "calibration 200"),
         (["full.h5", "-p", "maps=5"], "maps is 5"),
     ],

@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 from ismrmrd import xsd
 
+from scoremri_core.mri import classical
 from scoremri_core.scans.files import open_scan, write_scan
 from scoremri_core.scans.gridding import zero_filled_kspace
 from scoremri_core.simulation.simulation import SimulatedScan
-from scoremri_core.studies.evaluate import comparison
 from scoremri_core.training import card, loop
 
 SCAN = SimulatedScan((36, 32), coils=3)
@@ -107,7 +107,7 @@ def test_undersample(both, kept, run, tmp_path):
 
 
 def test_evaluate(both, kept, run, tmp_path, monkeypatch):
-    monkeypatch.setattr(comparison, "l1_wavelet", lambda kspace, *_, **__: kspace[0] * 0)  # slow
+    monkeypatch.setattr(classical, "l1_wavelet", lambda kspace, *_, **__: kspace[0] * 0)  # slow
 
     def scores(path, name):
         asked = ("-R", 2, "--calibration", 12, "--slices", 1, *CLASSICAL)
@@ -172,7 +172,7 @@ def test_unsupported_formats_are_named(run, tmp_path, monkeypatch, command, name
 
 def test_a_folder_of_arrays_is_evaluated(folder, run, tmp_path, monkeypatch):
     """An array without a side-car is something else."""
-    monkeypatch.setattr(comparison, "l1_wavelet", lambda kspace, *_, **__: kspace[0] * 0)  # slow
+    monkeypatch.setattr(classical, "l1_wavelet", lambda kspace, *_, **__: kspace[0] * 0)  # slow
     inside = tmp_path / "scans"
     inside.mkdir()
     for name in ("scan.npy", "scan.json", "scan.cfl", "scan.hdr"):

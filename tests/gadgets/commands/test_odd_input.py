@@ -212,11 +212,17 @@ def test_values_out_of_range(run, folder, command, option, value):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("benchmark", "--quick", "--data", "full.h5", "--size", "64"), "size, coils: those of"),
-        (("benchmark", "--quick", "--data", "full.h5", "--coils", "4"), "size, coils: those of"),
-        (("benchmark", "--quick", "--slice", "0"), "slice: chosen of a file"),
-        (("evaluate", "full.h5", "--data", "full.h5", "--slice", "0"), "slice: chosen of one"),
-        (("simulate", "-o", "new.h5", "--calibration-mode", "separate"), "a full scan needs none"),
+        (("benchmark", "--quick", "--data", "full.h5", "--size", "64"), "not allowed with --data"),
+        (("benchmark", "--quick", "--data", "full.h5", "--coils", "4"), "not allowed with --data"),
+        (("benchmark", "--quick", "--slice", "0"), "--slice needs --data"),
+        (
+            ("evaluate", "full.h5", "--data", "full.h5", "--slice", "0"),
+            "slice: not allowed with --data",
+        ),
+        (
+            ("simulate", "-o", "new.h5", "--calibration-mode", "separate"),
+            "only for an undersampled scan",
+        ),
         (("simulate", "-o", "new.h5", "-R", "2", "--calibration-last"), "calibration last: exp"),
         (("undersample", "full.h5", "-o", "new.h5", "--calibration-last"), "calibration last: exp"),
     ],

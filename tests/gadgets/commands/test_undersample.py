@@ -42,7 +42,7 @@ def test_the_seed_determines_the_pattern(run, full, tmp_path, mask):
     ("arguments", "words"),
     [
         (["-R", "0.5"], "acceleration 0.5"),
-        (["-R", "2.5"], "R whole"),
+        (["-R", "2.5"], "whole number"),
         (["--calibration", "49"], "calibration 49"),
         (["--mask", "spiral"], "mask 'spiral'"),
         (["--axis", "both"], "partitions"),

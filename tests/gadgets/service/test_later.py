@@ -290,7 +290,8 @@ def test_expired_images_are_reported_as_lost(caplog):
         with pytest.raises(InputError, match="measurement '2': fetched"):
             running.fetch("2")
         assert len(running.fetch("1")) == len(running.fetch("3")) == 2
-        assert running.later.outcomes == {"promised": 3, "made": 3, "fetched": 3, "lost": 0}
+        outcomes = {"promised": 3, "made": 3, "fetched": 3, "lost": 0}
+        running.wait(lambda: running.later.outcomes == outcomes)
         running.scan("4", slices=[0])
         running.scan("5", slices=[0])
         running.scan("6", slices=[0])
