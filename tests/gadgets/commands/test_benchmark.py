@@ -47,7 +47,7 @@ def test_default_and_langevin_rows(outcome):
     assert default["psnr"] > 25
     assert langevin["psnr"] is None
     assert langevin["ratio"] == pytest.approx(langevin["seconds"] / default["seconds"])
-    assert "extrapolated" in langevin["method"]
+    assert "scaled" in langevin["method"]
     assert "extrapolated" in langevin["note"]
     for row in (default, langevin):
         split = row["coil_maps"] + row["denoiser"] + row["rest"]
