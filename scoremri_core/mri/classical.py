@@ -178,7 +178,7 @@ class _Sense:
             white *= np.sqrt(weight[0].numpy())
         self._maps = whiten(maps.reshape(-1, *kspace.shape), whitening)
         self._operator = SenseOperator(
-            torch.from_numpy(self._maps)[None], torch.from_numpy(self.mask)[None], weight
+            torch.from_numpy(self._maps)[None], torch.tensor(self.mask)[None], weight
         )
         self._data = self._operator.reduced(torch.from_numpy(white)[None])[:, None]
 

@@ -28,12 +28,12 @@ def data(tmp_path_factory):
 def test_a_run_is_complete_and_resumed_without_repetition(run, data, tmp_path, monkeypatch):
     arguments = (
         "compare", "--data", data, "-o", tmp_path, "--preset", "smoke", "--slices", 1,
-        "--network", "modl", "--network", "updnet", "--anatomy", data / "leg.h5", "--device", "cpu",
+        "--network", "updnet", "--anatomy", data / "leg.h5", "--device", "cpu",
     )  # fmt: skip
     code, printed, _ = run(*arguments)
     assert code == 0
     assert printed.strip() == (tmp_path / "report.md").read_text().strip()
-    for message in ("MoDL", "UPDNet", "posterior mean", "leg.h5", "± ", "DDRM", "paired"):
+    for message in ("UPDNet", "posterior mean", "leg.h5", "± ", "DDRM", "paired"):
         assert message in printed or message == "± "
     for name in ("curves.png", "panels.png", "samples.png", "zoom.png", "samples.gif"):
         assert (tmp_path / name).stat().st_size > 1000

@@ -323,3 +323,10 @@ def test_batch_is_halved_when_out_of_memory(prior):
     np.testing.assert_allclose(result.samples, expected.samples, atol=1e-6)
     assert max(sizes) == 10
     assert set(sizes[1:]) <= {6, 4, 2}
+
+
+def test_a_read_only_mask_is_taken_without_a_warning():
+    kspace = scan()
+    mask = np.broadcast_to(np.abs(kspace[0, :, :1]) > 0, (NY, NX))  # not writable
+    result = reconstruct(kspace, mask=mask, sampler="none")
+    np.testing.assert_array_equal(result.mean, reconstruct(kspace, sampler="none").mean)
