@@ -136,7 +136,7 @@ class Session:
                 break
             else:
                 raise ChainError(
-                    f"a message with id {number} came before a configuration and a header"
+                    f"message id {number}: expected a configuration and a header first"
                 )
         header = wire.read_document(self.endpoint, wire.HEADER)
         self._has_header = True

@@ -224,10 +224,7 @@ def _messages(endpoint: Endpoint, readers: Mapping[int, Callable[[Any], Any]]) -
 
 def _read(number: int, endpoint: Endpoint, readers: Mapping[int, Callable[[Any], Any]]) -> Any:
     if number not in readers:
-        raise InputError(
-            f"a message with id {number} came, which this node cannot read: "
-            f"known are {sorted(readers)}"
-        )
+        raise InputError(f"unknown message id {number}: a node reads {sorted(readers)}")
     try:
         return readers[number](endpoint)
     except (ValueError, TypeError, IndexError) as error:

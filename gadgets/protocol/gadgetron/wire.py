@@ -96,7 +96,7 @@ class Endpoint:
             except TimeoutError as error:
                 if patient and self.patient and not parts:
                     continue
-                raise Stalled(f"nothing came for {self.stall:g} s where more was due") from error
+                raise Stalled(f"incomplete message: no data for {self.stall:g} s") from error
             except OSError as error:
                 raise StreamEnded(f"the connection was lost ({error})") from error
             if not part:
@@ -198,9 +198,9 @@ def read_header(endpoint: Endpoint) -> str:
 
 
 def _expected(endpoint: Endpoint, number: int, name: str) -> str:
-    came = message_id(endpoint)
-    if came != number:
-        raise ChainError(f"a message with id {came} came where {number} was expected")
+    received = message_id(endpoint)
+    if received != number:
+        raise ChainError(f"message id {received}: expected {number}")
     return read_document(endpoint, name)
 
 
@@ -245,7 +245,7 @@ def read_image(endpoint: Endpoint) -> ismrmrd.Image:
     shape = (header.channels, z, y, x)
     dtype = PIXELS.get(header.data_type)
     if dtype is None:
-        raise ChainError(f"an image of data type {header.data_type} came: known are {[*PIXELS]}")
+        raise ChainError(f"unknown image data type {header.data_type}: expected one of {[*PIXELS]}")
     if attribute_bytes > MAX_TEXT or math.prod(shape) * dtype.itemsize > MAX_IMAGE:
         raise ChainError(
             f"an image of {x} x {y} x {z}, {header.channels} channels and {attribute_bytes} "
@@ -297,7 +297,7 @@ def read_message(endpoint: Endpoint) -> Any:
         message = read_text(endpoint, constants.uint64)
         raise ChainError("".join(c if c.isprintable() else " " for c in message))
     if number not in READERS:
-        raise ChainError(f"a message with id {number} came: known are {sorted(READERS)}")
+        raise ChainError(f"unknown message id {number}: expected one of {sorted(READERS)}")
     return READERS[number](endpoint)
 
 

@@ -33,9 +33,12 @@ def image(size, attributes=0):
 
 
 FAULTS = {
-    "unknown id": (BEGIN + struct.pack("<H", 4321), "a message with id 4321 came"),
-    "unknown id at once": (struct.pack("<H", 999), "id 999 came before a configuration"),
-    "data before a header": (text(2, QUICK.xml) + readout(1, 1), "came before a configuration"),
+    "unknown id": (BEGIN + struct.pack("<H", 4321), "unknown message id 4321"),
+    "unknown id at once": (struct.pack("<H", 999), "message id 999: expected a configuration"),
+    "data before a header": (
+        text(2, QUICK.xml) + readout(1, 1),
+        "expected a configuration and a header first",
+    ),
     "no configuration": (text(3, header(*SHAPE)), "header before configuration"),
     "4 GB configuration": (struct.pack("<HI", 2, 2**32 - 1), "4294967295 bytes was announced"),
     "4 GB header": (text(2, QUICK.xml) + struct.pack("<HI", 3, 2**32 - 1), "was announced"),
@@ -49,10 +52,16 @@ FAULTS = {
         "encodedSpace 65535 x 65535 x 1",
     ),
     "negative matrix": (text(2, QUICK.xml) + text(3, header(-1, 40)), "header"),
-    "half a configuration": (text(2, QUICK.xml)[:-9], "nothing came for"),
-    "half a header": (text(2, QUICK.xml) + text(3, header(*SHAPE))[:-9], "nothing came for"),
-    "half an id": (BEGIN + b"\x08", "nothing came for"),
-    "half a readout": (BEGIN + readout(1000, 65535) + bytes(999), "nothing came for"),
+    "half a configuration": (text(2, QUICK.xml)[:-9], "incomplete message: no data for"),
+    "half a header": (
+        text(2, QUICK.xml) + text(3, header(*SHAPE))[:-9],
+        "incomplete message: no data for",
+    ),
+    "half an id": (BEGIN + b"\x08", "incomplete message: no data for"),
+    "half a readout": (
+        BEGIN + readout(1000, 65535) + bytes(999),
+        "incomplete message: no data for",
+    ),
     "bomb for a configuration": (text(2, BOMB + QUICK.xml[22:]) + text(3, "<a/>"), "<!DOCTYPE>"),
     "entity in a header": (
         text(2, QUICK.xml) + text(3, ENTITY + header(*SHAPE)[22:]),
