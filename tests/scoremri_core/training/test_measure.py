@@ -79,7 +79,9 @@ def test_the_best_candidate_is_refined(scores, lowest):
 
 @pytest.mark.parametrize("prior", shipped_priors())
 def test_photographs_are_not_counted_as_a_subject(prior):
-    trained = limits(read_card(prior))[1]
+    card = read_card(prior)
+    trained = limits(card)[1]
+    assert trained == card["limits"][1]
     assert trained.startswith("Trained on 12 subjects (FLAIR, T1W, T2S, T2W) and photographs;")
 
 
