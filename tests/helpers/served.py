@@ -1,5 +1,6 @@
 """Server in a thread, and scans for its tests."""
 
+import os
 import socket
 import struct
 import threading
@@ -24,6 +25,16 @@ def scan(*slices):
 
 def text(number, xml):
     return struct.pack("<HI", number, len(xml)) + xml.encode()
+
+
+def serve_unheard(port, folder):
+    """Serve with a closed standard error; the target of a new process, which imports it by name."""
+    from gadgets.commands import main
+
+    source, sink = os.pipe()
+    os.dup2(sink, 2)
+    os.close(source)
+    main(["serve", "--port", str(port), "--keep-in", str(folder)])
 
 
 class Served:

@@ -17,7 +17,7 @@ import peer
 import pytest
 import torch
 from forked import FORKS, run_forked
-from served import QUICK, SHAPE, Served, scan, text
+from served import QUICK, SHAPE, Served, scan, serve_unheard, text
 from synthetic import acquisitions, header, letter
 
 from gadgets.process import WAIT_VARIABLES
@@ -338,25 +338,13 @@ def test_the_command_refuses_an_unknown_prior():
     assert "unclosed" not in done.stderr
 
 
-def serve_unheard(port, folder):
-    """A server process whose standard error is closed."""
-    from gadgets.commands import main
-
-    source, sink = os.pipe()
-    os.dup2(sink, 2)
-    os.close(source)
-    main(["serve", "--port", str(port), "--keep-in", str(folder)])
-
-
 def test_images_are_sent_with_closed_standard_error(tmp_path):
-    process = None
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    process = FORKS.Process(target=serve_unheard, args=(port, tmp_path))
+    process.start()
     try:
         for _ in range(600):
-            if process is None or not process.is_alive():  # another process took the port
-                with socket.create_server(("127.0.0.1", 0)) as free:
-                    port = free.getsockname()[1]
-                process = FORKS.Process(target=serve_unheard, args=(port, tmp_path))
-                process.start()
             with contextlib.suppress(InputError):
                 images = list(run_remote(f"127.0.0.1:{port}", QUICK, header(*SHAPE), scan(0)))
                 break
