@@ -6,9 +6,10 @@ import errno
 import io
 import os
 import sys
+import threading
 from typing import Any
 
-from gadgets.signals import interruptible
+from gadgets.signals import exit_now, interruptible
 from scoremri_core.errors import not_installed
 
 GONE = (errno.EPIPE, errno.EIO, errno.EBADF)  # the reader or terminal has gone
@@ -21,9 +22,14 @@ def main() -> None:
         try:
             from gadgets import commands
         except ModuleNotFoundError as error:
-            sys.stderr.write(f"scoremri: {not_installed(error)}\n")
-            sys.exit(2)
-        commands.main()
+            exit_now(2, not_installed(error))
+        try:
+            commands.main()
+        except SystemExit as end:
+            status = int(end.code or 0)
+    if any(thread.daemon for thread in threading.enumerate()):
+        exit_now(status)
+    sys.exit(status)
 
 
 def open_standard_streams() -> None:

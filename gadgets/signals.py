@@ -6,37 +6,38 @@ import logging
 import os
 import signal
 import sys
-import threading
-import time
-import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 from typing import NoReturn
 
 MESSAGES = {"SIGINT": "interrupted", "SIGTERM": "terminated", "SIGHUP": "hung up"}
-REPEAT_AFTER = 3.0  # seconds; a module may swallow the KeyboardInterrupt
-
-_received = 0  # last signal
-_received_at = -REPEAT_AFTER  # in seconds of the monotonic clock
 
 
 @contextmanager
 def interruptible() -> Iterator[None]:
-    """Raise KeyboardInterrupt on each of the signals in the block, then exit.
+    """Raise KeyboardInterrupt at the first of the signals in the block, then exit.
 
-    Signals that the process ignores (SIGHUP under nohup) stay ignored.
+    Signals that the process ignores (SIGHUP under nohup) stay ignored. The same signal a second
+    time ends the process at once.
     """
     numbers = handled_signals()
+    received: list[int] = []
+
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        received.append(number)
+        for other in numbers:  # systemd sends SIGTERM and SIGHUP; do not interrupt the cleanup
+            signal.signal(other, signal.SIG_DFL if other == number else signal.SIG_IGN)
+        logging.disable()
+        raise KeyboardInterrupt
+
     for number in numbers:
-        signal.signal(number, _raise)
+        signal.signal(number, interrupt)
     try:
         yield
-    finally:
-        for number in numbers:
-            signal.signal(number, signal.SIG_IGN if _received else signal.SIG_DFL)
-        if _received:
-            exit_now(128 + _received, MESSAGES[signal.Signals(_received).name])
+    finally:  # an interrupted import may raise something else
+        if received:
+            exit_now(128 + received[0], MESSAGES[signal.Signals(received[0]).name])
 
 
 def handled_signals() -> list[int]:
@@ -54,19 +55,3 @@ def exit_now(status: int, message: str = "") -> NoReturn:
     for stream in (sys.stdout, sys.stderr):
         stream.flush()
     os._exit(status)
-
-
-def _raise(number: int, frame: FrameType | None) -> None:
-    global _received, _received_at
-    if time.monotonic() - _received_at < REPEAT_AFTER / 2:  # do not interrupt the cleanup
-        return
-    _received, _received_at = number, time.monotonic()
-    logging.disable()
-    warnings.simplefilter("ignore")  # about files that an interrupted import left open
-    sys.unraisablehook = lambda exception: None  # exceptions in callbacks
-    # a waiting main thread only notices a signal sent to the thread
-    repeat = (threading.main_thread().ident, number)
-    timer = threading.Timer(REPEAT_AFTER, signal.pthread_kill, repeat)
-    timer.daemon = True
-    timer.start()
-    raise KeyboardInterrupt

@@ -4,18 +4,14 @@ from __future__ import annotations
 
 import importlib
 import logging
-import signal
 import sys
-import threading
 from collections.abc import Sequence
-from contextlib import nullcontext
 from typing import Annotated, Any, NoReturn
 
 import typer
 from typer.core import TyperCommand
 
 import scoremri_core
-from gadgets.signals import exit_now, interruptible
 from gadgets.threads import add_log_context
 from scoremri_core.errors import InputError, not_installed
 
@@ -129,13 +125,9 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     Parameters
     ----------
     arguments : sequence of str, optional
-        Command line without the program's name. None uses `sys.argv` and handles signals.
+        Command line without the program's name. None uses `sys.argv`.
     """
-    is_program = arguments is None
-    with interruptible() if is_program else nullcontext():
-        status, message = _run(arguments)
-    if is_program and any(thread.daemon for thread in threading.enumerate()):
-        exit_now(status, message)
+    status, message = _run(arguments)
     if message:
         typer.echo(f"scoremri: {message}", err=True)
     sys.exit(status)
@@ -156,8 +148,8 @@ def _run(arguments: Sequence[str] | None) -> tuple[int, str]:
     except OSError as error:
         logger.debug("file error", exc_info=True)
         return 2, _one_line(error)
-    except (typer.Abort, KeyboardInterrupt):
-        return 128 + signal.SIGINT, "interrupted"
+    except typer.Abort:
+        return 130, "interrupted"
     except ModuleNotFoundError as error:
         logger.debug("missing module", exc_info=True)
         return 2, not_installed(error)

@@ -31,7 +31,7 @@ def export(
     """
     from scoremri_core import load_prior
     from scoremri_core.paths import check_new, replacing
-    from scoremri_core.priors.script import to_torchscript
+    from scoremri_core.priors.export import to_torchscript
 
     check_new(output, overwrite, prior)
     # opens the output file before the export

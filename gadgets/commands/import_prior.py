@@ -1,4 +1,4 @@
-"""Import a public checkpoint or a TorchScript module as a prior."""
+"""Import a public checkpoint as a prior."""
 
 from __future__ import annotations
 
@@ -24,8 +24,7 @@ def import_prior(
     checkpoint: Annotated[
         Path,
         typer.Argument(
-            metavar="CHECKPOINT",
-            help="Checkpoint of ncsnv2, csgm-mri-langevin or EDM, or a TorchScript module.",
+            metavar="CHECKPOINT", help="Checkpoint of ncsnv2, csgm-mri-langevin or EDM."
         ),
     ],
     output: Annotated[
@@ -52,11 +51,9 @@ def import_prior(
 ) -> None:
     """Import a checkpoint of another program as a prior.
 
-    Supported are NCSNv2 (plain, deeper or deepest), a saved state dictionary of a DDPM++ U-Net of
-    EDM, and a TorchScript module denoise(x, sigma) of images, complex (batch, y, x) or real
-    (batch, 2, y, x), and noise levels (batch,). The moving average of the weights is used if the
-    file has one. Only tensors are unpickled; a TorchScript module is executable code: import only
-    modules that you trust. Use the result with --prior NAME.safetensors.
+    Supported are NCSNv2 (plain, deeper or deepest) and a saved state dictionary of a DDPM++ U-Net
+    of EDM. The moving average of the weights is used if the file has one. Only tensors are
+    unpickled. Use the result with --prior NAME.safetensors.
     """
     from scoremri_core.errors import InputError
     from scoremri_core.paths import check_new, check_readable
@@ -90,7 +87,6 @@ def import_prior(
 
 def _described(model: Any) -> tuple[str, dict[str, Any]]:
     """Return a log message and card entries that describe a network."""
-    from scoremri_core.priors.edm import EdmUnet
     from scoremri_core.priors.ncsnv2 import NCSNv2
 
     if isinstance(model, NCSNv2):
@@ -101,8 +97,5 @@ def _described(model: Any) -> tuple[str, dict[str, Any]]:
             "sigma_range": [float(sigmas.min()), float(sigmas.max())],
             "sigma_levels": len(sigmas),
         }
-    if isinstance(model, EdmUnet):
-        description = "DDPM++ U-Net of EDM, Karras et al. 2022, arXiv 2206.00364"
-        return f"{description}, {{weights}}", {"description": f"{description}."}
-    images = "real planes" if model.config["planes"] else "complex images"
-    return f"TorchScript module of {images}", {"description": f"A TorchScript module of {images}."}
+    description = "DDPM++ U-Net of EDM, Karras et al. 2022, arXiv 2206.00364"
+    return f"{description}, {{weights}}", {"description": f"{description}."}

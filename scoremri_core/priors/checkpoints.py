@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import pickle
 import re
-import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +15,6 @@ from torch import Tensor, nn
 from scoremri_core.errors import InputError
 from scoremri_core.priors.edm import EdmUnet
 from scoremri_core.priors.ncsnv2 import NCSNv2
-from scoremri_core.priors.script import ScriptModule, from_torchscript
 
 # names of the two copies of the weights in checkpoints
 MODEL = ("model_state", "model_state_dict", "state_dict", "model", "score")
@@ -31,22 +29,22 @@ class Checkpoint:
 
     Attributes
     ----------
-    model : NCSNv2, EdmUnet or ScriptModule
+    model : NCSNv2 or EdmUnet
         In evaluation mode, float32.
     weights : str
-        "moving average", "last step", or "as stored".
+        "moving average" or "last step".
     epoch, step : int or None
         Of the training, if stored.
     """
 
-    model: NCSNv2 | EdmUnet | ScriptModule
+    model: NCSNv2 | EdmUnet
     weights: str
     epoch: int | None = None
     step: int | None = None
 
 
 def read_foreign(path: Path, rescaled: bool = False, sigma_data: float = 0.5) -> Checkpoint:
-    """Read an NCSNv2 (`read_ncsnv2`), a U-Net of EDM (`read_edm`) or a TorchScript module.
+    """Read an NCSNv2 (`read_ncsnv2`) or a U-Net of EDM (`read_edm`).
 
     The kind is detected from the content of the file.
 
@@ -75,8 +73,6 @@ def read_foreign(path: Path, rescaled: bool = False, sigma_data: float = 0.5) ->
 
 
 def _read(path: Path, rescaled: bool, sigma_data: float) -> Checkpoint:
-    if _is_torchscript(path):
-        return Checkpoint(from_torchscript(path), "as stored")
     content = _load(path)
     state, average, *_ = _parts(content)
     if any(EDM_NAME.match(name) for name in _named(state) | _named(average)):
@@ -216,14 +212,6 @@ def _built(path: Path, weights: dict[str, Tensor], rescaled: bool) -> NCSNv2:
         model = NCSNv2(variant, first.shape[0], first.shape[1], len(sigmas), rescaled)
     _load_into(model, weights, path, f"an NCSNv2 ({variant}) of width {first.shape[0]}")
     return model
-
-
-def _is_torchscript(path: Path) -> bool:
-    try:
-        with zipfile.ZipFile(path) as archive:
-            return any("/code/" in name for name in archive.namelist())
-    except (OSError, zipfile.BadZipFile):
-        return False
 
 
 def _edm(path: Path, content: Any, sigma_data: float) -> Checkpoint:

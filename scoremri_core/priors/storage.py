@@ -23,7 +23,6 @@ from scoremri_core.priors.ncsnv2 import NCSNv2
 from scoremri_core.priors.ncsnv2_prior import NCSNv2Prior
 from scoremri_core.priors.network import NetworkPrior
 from scoremri_core.priors.residual_unet import ResidualUnet, ResidualUnetPrior
-from scoremri_core.priors.script import ScriptModule, ScriptPrior
 from scoremri_core.priors.unet import DenoisingUnet
 
 SHIPPED = Path(__file__).parent / "weights"
@@ -44,7 +43,6 @@ ARCHITECTURES = {
     "ncsnv2": Architecture(NCSNv2, NCSNv2Prior),
     "residual-unet": Architecture(ResidualUnet, ResidualUnetPrior),
     "edm-unet": Architecture(EdmUnet, EdmPrior),
-    "torchscript": Architecture(ScriptModule, ScriptPrior),
 }
 
 

@@ -7,6 +7,8 @@ import torch
 from scoremri_core.priors import load_prior
 from scoremri_core.priors.ncsnv2 import NCSNv2
 
+pytestmark = pytest.mark.filterwarnings("ignore:.*torch.jit.*", "ignore:.*TorchScript archive.*")
+
 
 @pytest.fixture
 def checkpoint(tmp_path):
@@ -71,17 +73,15 @@ def test_colour_images_are_refused_and_leave_nothing(run, checkpoint, tmp_path):
     assert list(tmp_path.iterdir()) == [path]
 
 
-def test_a_prior_is_exported_and_imported_as_torchscript(run, checkpoint, tmp_path):
+def test_prior_is_exported(run, checkpoint, tmp_path):
     path, _ = checkpoint()
     stored, module = tmp_path / "mine.safetensors", tmp_path / "mine.pt"
     assert run("import-prior", path, "-o", stored)[0] == 0
     assert run("export", stored, "-o", module)[0] == 0
-    code, _, err = run("import-prior", module, "-o", tmp_path / "again.safetensors")
-    assert code == 0
-    assert "TorchScript module of complex images" in err
-    x = torch.randn(1, 32, 40, dtype=torch.complex64, generator=torch.Generator().manual_seed(0))
-    first, again = (
-        load_prior(p).denoise(x, torch.tensor([0.5]))
-        for p in (stored, tmp_path / "again.safetensors")
+    assert torch.jit.load(module).denoise(torch.ones(1, 8, 8) + 0j, torch.ones(1)).shape == (
+        1,
+        8,
+        8,
     )
-    torch.testing.assert_close(again, first, rtol=1e-4, atol=1e-5)
+    code, _, err = run("import-prior", module, "-o", tmp_path / "again.safetensors")
+    assert (code, err) == (2, f"scoremri: {module}: expected a checkpoint written by torch.save\n")
