@@ -161,7 +161,8 @@ def serve(
     """
     set_up()
     from gadgets.service.later import Later
-    from gadgets.service.server import LOOPBACK, Server
+    from gadgets.service.listening import LOOPBACK
+    from gadgets.service.server import Server
     from gadgets.service.shared import Shared
     from gadgets.stages.observer import ScanObserver
 

@@ -370,10 +370,12 @@ def with_min_sigma(covariance: ArrayLike, min_sigma: float) -> Covariance:
     return assumed if sigma >= min_sigma else assumed * (min_sigma / sigma) ** 2
 
 
-def _unexplained(coil_images: NDArray[np.complex64], maps: NDArray[np.complex64]) -> NDArray:
+def _unexplained(
+    coil_images: NDArray[np.complex64], maps: NDArray[np.complex64]
+) -> NDArray[np.complex64]:
     """Project coil images (coil, y, x) onto the complement of the maps (set, coil, y, x)."""
     residual = coil_images
-    basis: list[NDArray] = []
+    basis: list[NDArray[np.complex64]] = []
     for direction in maps:
         for other in basis:
             direction = direction - other * np.sum(other.conj() * direction, axis=0)

@@ -17,7 +17,7 @@ from scoremri_core.scans.formats.array_scan import ArrayScan, scan_of
 from scoremri_core.scans.formats.geometry import SUFFIXES, Geometry, find_sidecar, read_sidecar
 from scoremri_core.scans.formats.joined import with_noise, with_reference
 
-AXES = ("repetition", "contrast", "slice", "coil", "z", "y", "x")
+ARRAY_AXES = ("repetition", "contrast", "slice", "coil", "z", "y", "x")
 REQUIRED = ("coil", "y", "x")
 PARTS = ("kspace", "calibration", "noise")  # of an .npz
 Kspace = npt.NDArray[Any]
@@ -53,10 +53,14 @@ def open_array_scan(path: PathLike) -> Iterator[ArrayScan]:
         )
     geometry, axes = read_sidecar(found)
     arrays = _arrays(path)
-    if axes is None or not set(REQUIRED) <= set(axes) <= set(AXES) or len(set(axes)) < len(axes):
+    if (
+        axes is None
+        or not set(REQUIRED) <= set(axes) <= set(ARRAY_AXES)
+        or len(set(axes)) < len(axes)
+    ):
         raise InputError(
             f"{found}: axes {list(axes or ())}: expected coil, y and x, and any of "
-            f"{', '.join(axis for axis in AXES if axis not in REQUIRED)}"
+            f"{', '.join(axis for axis in ARRAY_AXES if axis not in REQUIRED)}"
         )
     kspace = _ordered(path, arrays["kspace"], axes)
     scan = _scan(path, kspace, geometry)
@@ -85,15 +89,15 @@ def _arrays(path: Path) -> dict[str, Kspace]:
 
 
 def _ordered(path: Path, array: Kspace, axes: Sequence[str]) -> Kspace:
-    """Transpose and expand an array to AXES."""
+    """Transpose and expand an array to ARRAY_AXES."""
     if array.dtype.kind != "c" or array.ndim != len(axes):
         raise InputError(
             f"{path}: shape {array.shape}, {array.dtype}: expected complex values with the axes "
             f"({', '.join(axes)})"
         )
-    order = [list(axes).index(axis) for axis in AXES if axis in axes]
+    order = [list(axes).index(axis) for axis in ARRAY_AXES if axis in axes]
     ordered = array.transpose(order)
-    return np.expand_dims(ordered, [n for n, axis in enumerate(AXES) if axis not in axes])
+    return np.expand_dims(ordered, [n for n, axis in enumerate(ARRAY_AXES) if axis not in axes])
 
 
 def _on_matrix(path: Path, block: Kspace, shape: tuple[int, ...]) -> Kspace:
@@ -101,7 +105,7 @@ def _on_matrix(path: Path, block: Kspace, shape: tuple[int, ...]) -> Kspace:
     if block.shape[3] != shape[3] or any(a > b for a, b in zip(block.shape, shape, strict=True)):
         raise InputError(
             f"{path}: calibration has shape {block.shape}: expected at most {shape} over "
-            f"({', '.join(AXES)}), with as many coils"
+            f"({', '.join(ARRAY_AXES)}), with as many coils"
         )
     wide = np.zeros((*block.shape[:4], *shape[4:]), np.complex64)
     starts = [b // 2 - a // 2 for a, b in zip(block.shape[4:], shape[4:], strict=True)]

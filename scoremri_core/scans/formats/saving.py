@@ -15,7 +15,7 @@ from scoremri_core.scans.formats.bart import write_array
 from scoremri_core.scans.formats.geometry import geometry_of, sidecar_text
 from scoremri_core.scans.gridding import zero_filled_kspace
 
-AXES = ("slice", "coil", "y", "x")
+SLICE_AXES = ("slice", "coil", "y", "x")
 Kspace = npt.NDArray[np.complex64]
 
 
@@ -55,6 +55,6 @@ def save_array(path: Path, scan: Scan | ArrayScan, overwrite: bool) -> list[Path
     geometry = geometry_of(scan, len(kspace))
     with placing(path.parent) as folder:
         writers[path.suffix](folder / path.name, kspace)
-        text = sidecar_text(geometry, AXES)
+        text = sidecar_text(geometry, SLICE_AXES)
         (folder / path.with_suffix(".json").name).write_text(text, encoding="ascii")
     return [path.with_name(name) for name in names]

@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from scoremri_core.mri.classical import mvue
 from scoremri_core.mri.coils.maps import estimate_coil_maps
 from scoremri_core.mri.fourier import to_kspace
+from scoremri_core.simulation.receive_coils import loop_sensitivities
 from scoremri_core.simulation.retrospective import kept_samples
-from scoremri_core.simulation.simulation import loop_sensitivities
 from scoremri_core.training.augment import scanned_image
 from scoremri_core.training.slices import Slice
 
