@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import importlib
 import logging
 import sys
@@ -85,6 +86,12 @@ for _name in COMMANDS:
     )
 
 
+@functools.cache
+def command_line() -> Any:
+    """Return the click command of all commands."""
+    return typer.main.get_command(app)
+
+
 def configure_logging(level: int) -> None:
     """Send the package's log to stderr, in colour on a terminal.
 
@@ -136,7 +143,7 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
 def _run(arguments: Sequence[str] | None) -> tuple[int, str]:
     """Return the exit code and the error message, if any."""
     try:
-        status = app(args=arguments, prog_name="scoremri", standalone_mode=False)
+        status = command_line()(args=arguments, prog_name="scoremri", standalone_mode=False)
     except InputError as error:
         logger.debug("invalid input", exc_info=True)
         return 2, _one_line(error)

@@ -196,7 +196,7 @@ from gadgets import commands, program
 def work(**_):
     exec({work!r}, globals())
 
-commands.app = work
+commands.command_line = lambda: work
 program.main()
 """
     ended = subprocess.run(
@@ -210,7 +210,7 @@ def test_ignored_signals_stay_ignored():
     program = """
 import signal
 from gadgets import commands, program
-commands.app = lambda **_: signal.raise_signal(signal.SIGHUP)
+commands.command_line = lambda: lambda **_: signal.raise_signal(signal.SIGHUP)
 program.main()
 """
     ended = subprocess.run(
@@ -225,6 +225,6 @@ def test_an_import_error_is_not_an_interrupt(monkeypatch):
     def work(**_):
         raise ImportError("initialization failed") from ValueError()
 
-    monkeypatch.setattr("gadgets.commands.app", work)
+    monkeypatch.setattr("gadgets.commands.command_line", lambda: work)
     with pytest.raises(ImportError):
         main([])

@@ -1,6 +1,7 @@
 """Input that no command can work with: one sentence that names it, exit code 2, nothing left."""
 
 import os
+import shutil
 from pathlib import Path
 
 import h5py
@@ -40,17 +41,25 @@ WRITES = {
 }
 
 
-@pytest.fixture
-def folder(tmp_path, monkeypatch):
-    """The working directory, with a full scan, and volumes to train on."""
-    monkeypatch.chdir(tmp_path)
+@pytest.fixture(scope="module")
+def files(tmp_path_factory):
+    """A full scan, and volumes to train on."""
+    files = tmp_path_factory.mktemp("files")
     scan = SimulatedScan(matrix=(32, 32), coils=2)
-    write_scan("full.h5", scan.header, scan)
+    write_scan(files / "full.h5", scan.header, scan)
     image = np.random.default_rng(0).uniform(50, 100, (2, 40, 40))
     for split in ("train", "val"):
-        with h5py.File(f"{split}.h5", "w") as file:
+        with h5py.File(files / f"{split}.h5", "w") as file:
             file["image"] = image
-    Path("volumes.csv").write_text("file,subject,split\ntrain.h5,a,train\nval.h5,b,val\n")
+    (files / "volumes.csv").write_text("file,subject,split\ntrain.h5,a,train\nval.h5,b,val\n")
+    return files
+
+
+@pytest.fixture
+def folder(files, tmp_path, monkeypatch):
+    """The working directory, with these files."""
+    shutil.copytree(files, tmp_path, dirs_exist_ok=True)
+    monkeypatch.chdir(tmp_path)
     return tmp_path
 
 
