@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import date
 from pathlib import Path
 from typing import Annotated
 
@@ -72,14 +73,15 @@ def write_report(
     from scoremri_core.paths import replacing
     from scoremri_core.reports import report as reports
 
-    shown, count = read_frames(source, group, most)
+    stored = read_frames(source, group, most)
+    shown, count = stored.frames, stored.count
     title = f"{count} frames" if count > 1 else "One frame"
     if len(shown) < count:
         title += f", {len(shown)} of them shown, evenly spaced"
-    title += f". From {source.name}."
+    title += f". From {source.name}, {date.today()}."
 
     def card(name: str) -> reports.Card:
         return reports.card_at_hand(prior or name)
 
     with replacing(page) as partial:
-        partial.write_text(reports.report(shown, title, card), "utf-8")
+        partial.write_text(reports.report(shown, title, card, stored.run), "utf-8")

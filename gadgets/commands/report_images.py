@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,8 +15,9 @@ import numpy as np
 
 from scoremri_core.errors import InputError
 from scoremri_core.reports.facts import Facts
-from scoremri_core.reports.frame import ReportFrame
+from scoremri_core.reports.frame import REFERENCES, Panel, ReportFrame
 from scoremri_core.reports.geometry import Geometry, Vector
+from scoremri_core.reports.pixels import brightest
 from scoremri_core.scans.directions import image_directions
 from scoremri_core.scans.files import open_hdf5
 from scoremri_core.scans.flags import SLOWEST_FIRST
@@ -24,7 +25,24 @@ from scoremri_core.scans.flags import SLOWEST_FIRST
 logger = logging.getLogger(__name__)
 
 OUTPUT, PREFIX = "SequenceDescriptionAdditional", "scoremri_"  # attribute and its prefix
-REFERENCES = {"zero_filled": "Zero-filled", "classical": "Classical (regularised SENSE)"}
+SHOWN = {"mean", "std", "samples", *REFERENCES}  # the viewer's own panels; others are generic
+RUN = {  # attributes of an image, by what a report calls them
+    "Program": "scoremri_version",
+    "Protocol": "protocol",
+    "Scan date": "scan_date",
+    "Patient position": "patient_position",
+    "Sampler": "sampler",
+    "Samples": "samples",
+    "Noise levels": "steps",
+    "Evaluations per sample": "evaluations",
+    "Prior": "prior",
+    "Seed": "seed",
+    "Coil map sets": "maps",
+    "Virtual coils": "coils",
+    "Noise": "noise",
+    "Variance scale": "variance_scale",
+    "Inflation": "inflation",
+}
 
 
 @dataclass
@@ -36,9 +54,31 @@ class _StoredImage:
     head: Any
     meta: dict[str, Any]
 
+    @property
+    def output(self) -> str:
+        """Name of the output."""
+        return str(self.meta.get(OUTPUT, "")).removeprefix(PREFIX)
+
+    @property
+    def counters(self) -> tuple[int, ...]:
+        """Counters, the slowest first."""
+        return tuple(int(self.head[name]) for name in SLOWEST_FIRST)
+
+    @property
+    def unit(self) -> str:
+        """Unit of the pixels."""
+        unit = str(self.meta.get("units", "")).partition(";")[0]
+        unit = unit.removeprefix("pixels and window: ")
+        return f"units of {unit}" if unit.startswith("k-space") else unit
+
+    def channels(self) -> np.ndarray:
+        """Return all channels, (channel, z, y, x); the magnitude of complex pixels."""
+        pixels = self.data[self.index]
+        return np.abs(pixels) if np.iscomplexobj(pixels) else pixels
+
     def pixels(self) -> np.ndarray:
         """Return the magnitude, (z, y, x)."""
-        return np.abs(self.data[self.index][0])
+        return np.abs(self.channels()[0])
 
 
 @dataclass
@@ -52,7 +92,25 @@ class _Frame:
         return self.images["mean"][0]
 
 
-def read_frames(path: Path, group: str, most: int) -> tuple[list[ReportFrame], int]:
+@dataclass(frozen=True)
+class StoredImages:
+    """Content of a file of images, for a report.
+
+    Attributes
+    ----------
+    frames : list of ReportFrame
+    count : int
+        Frames in the file.
+    run : dict of str to str
+        Scan and settings of the first frame, by name.
+    """
+
+    frames: list[ReportFrame]
+    count: int
+    run: dict[str, str]
+
+
+def read_frames(path: Path, group: str, most: int) -> StoredImages:
     """Read at most `most` frames of a file of images, evenly spaced.
 
     Parameters
@@ -66,8 +124,7 @@ def read_frames(path: Path, group: str, most: int) -> tuple[list[ReportFrame], i
 
     Returns
     -------
-    list of Shown, int
-        Frames, and the number of frames in the file.
+    StoredImages
 
     Raises
     ------
@@ -96,25 +153,37 @@ def read_frames(path: Path, group: str, most: int) -> tuple[list[ReportFrame], i
         chosen = np.unique(
             np.linspace(0, len(slots) - 1, min(most, len(slots))).round().astype(int)
         )
-        return [_shown(*slots[i], varying=varying) for i in chosen], len(slots)
+        shown = [_shown(*slots[i], varying=varying) for i in chosen]
+        return StoredImages(shown, len(slots), _run(frames[0]))
+
+
+def _run(frame: _Frame) -> dict[str, str]:
+    """Describe scan and settings of a frame."""
+    meta = frame.mean.meta
+    words = {name: str(meta[key]) for name, key in RUN.items() if key in meta}
+    words["Program"] = f"scoremri {meta.get('scoremri_version', '(unknown version)')}"
+    words["Outputs"] = ", ".join(name for name, images in frame.images.items() if images)
+    return {name: words.get(name, "unknown") for name in (*list(RUN)[:4], *words)}
 
 
 def _frames(group: h5py.Group, path: str) -> list[_Frame]:
-    """Group images by their counters; a repeated output starts the next frame."""
-    frames: dict[tuple[int, ...], _Frame] = defaultdict(_Frame)
-    seen: dict[tuple[Any, ...], int] = defaultdict(int)
-    series_of: dict[str, int] = {}
+    """Group images by their counters; a repeated mean starts the next frame."""
+    images, series_of = [], {}
     for image in _images(group, path):
-        output = str(image.meta.get(OUTPUT, "")).removeprefix(PREFIX)
         number = int(image.head["image_series_index"])
-        if series_of.setdefault(output, number) != number:
-            continue  # copy made by a later gadget of the chain
-        counters = tuple(int(image.head[name]) for name in SLOWEST_FIRST)
-        size = _count(image.meta) if output == "samples" else 1
-        turn = seen[(output, counters)] // size
-        seen[(output, counters)] += 1
-        key = (*counters, turn)
-        frames[key].images[output].append(image)
+        if series_of.setdefault(image.output, number) == number:  # else copied by a later gadget
+            images.append(image)
+    counts = Counter((image.output, image.counters) for image in images)
+    frames: dict[tuple[int, ...], _Frame] = defaultdict(_Frame)
+    seen: Counter[tuple[str, tuple[int, ...]]] = Counter()
+    for image in images:
+        key = image.output, image.counters
+        size = counts[key] // max(counts["mean", image.counters], 1)  # images per frame
+        if image.output == "samples":
+            size = _count(image.meta)
+        turn = seen[key] // max(size, 1)
+        frames[(*image.counters, turn)].images[image.output].append(image)
+        seen[key] += 1
     return [frames[key] for key in sorted(frames)]
 
 
@@ -166,9 +235,23 @@ def _shown(frame: _Frame, z: int, *, varying: list[str]) -> ReportFrame:
         std=std[0] if std else None,
         samples=tuple(pixels("samples")),
         reference_images={t: pixels(name)[0] for name, t in REFERENCES.items() if images[name]},
+        others=tuple(_panel(images[name], z) for name in images if images[name] and name not in SHOWN),
         geometry=_geometry(mean, partitions),
         facts=_facts(mean.meta),
     )
+
+
+def _panel(images: list[_StoredImage], z: int) -> Panel:
+    """Return a panel of an output that the report does not know, such as a map of this frame."""
+    first = images[0]
+    pixels = tuple(channel[min(z, len(channel) - 1)] for i in images for channel in i.channels())
+    top = max(brightest(each) for each in pixels)
+    window, unit = (-top if any((each < 0).any() for each in pixels) else 0.0, top), first.unit
+    if int(first.head["image_type"]) == ismrmrd.IMTYPE_PHASE:
+        window, unit = (-np.pi, np.pi), "radians"
+    title = str(first.meta.get("SeriesDescription", first.output)).removeprefix("scoremri ")
+    kind = "colour" if first.meta.get("DataRole") == "Quantitative" else "grey"
+    return Panel(f"{title[:1].upper()}{title[1:]}", pixels, window, unit, kind)
 
 
 def _geometry(image: _StoredImage, partitions: int) -> Geometry:
