@@ -108,9 +108,7 @@ class Page:
         with self._changed:
             self._shown += 1
             self._fallbacks += bool(frame.facts.fallback)
-            self._frames.append(
-                (self._shown, functools.cache(lambda: json.dumps(frame.as_json())))
-            )
+            self._frames.append((self._shown, functools.cache(lambda: json.dumps(frame.as_json()))))
             self._changed.notify_all()
 
     def ended(self, scan: Scan) -> None:

@@ -15,7 +15,9 @@ from scoremri_core.reports.pixels import palette
 CAUTION = "For research only. Not a medical device; nothing here has been validated for diagnosis."
 
 
-def page(title: str, about: str, body: Iterable[str], scripts: Sequence[str] = ("viewer.js",)) -> str:
+def page(
+    title: str, about: str, body: Iterable[str], scripts: Sequence[str] = ("viewer.js",)
+) -> str:
     """Make an HTML document.
 
     Its content security policy forbids to load anything and to run other scripts.
@@ -97,9 +99,8 @@ def table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     """
     head = "".join(f"<th>{escape(each)}</th>" for each in heads)
     body = "".join(f"<tr>{''.join(f'<td>{cell}</td>' for cell in row)}</tr>" for row in rows)
-    return (
-        f'<div class="wide"><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'
-    )
+    parts = f"<thead><tr>{head}</tr></thead><tbody>{body}</tbody>"
+    return f'<div class="wide"><table>{parts}</table></div>'
 
 
 def _digest(script: str) -> str:

@@ -80,7 +80,8 @@ function makeComparison(first, greyPanels, sd) {
   if (!sd) mode.lastElementChild.remove();
   const choices = greyPanels.map(({ content }) => new Option(content.title));
   [left, right].forEach((select) => select.append(...choices.map((each) => each.cloneNode(true))));
-  left.selectedIndex = Math.max(greyPanels.findIndex(({ content }) => /Zero/.test(content.title)), 0);
+  const other = greyPanels.findIndex(({ content }) => /Reference|Zero-filled/.test(content.title));
+  left.selectedIndex = Math.max(other, 0);
   const values = () => [left, right].map((select) => valuesOf(titled(select.value)));
   let subtracted = {};
   panel.layers = () => {
