@@ -205,7 +205,7 @@ class Scan(ScanObserver):
         if not self.waiting or not begin or rate <= 0:
             return ""
         seconds = (self.waiting - self._part) / rate
-        return f"{seconds:.0f} s" if seconds < 100 else f"{seconds / 60:.0f} min"
+        return f"{seconds:.0f} s" if seconds < 120 else f"{seconds / 60:.0f} min"
 
     def scan_started(self, header: ismrmrdHeader) -> None:
         """Take the header of the scan."""
