@@ -221,7 +221,8 @@ onload = async () => {
   const boxes = all("canvas").map((each) => each.getBoundingClientRect());
   const found = {over: page.documentElement.scrollWidth - view.innerWidth,
     columns: new Set(boxes.map((each) => Math.round(each.left))).size,
-    shapes: boxes.map((each) => each.width / each.height), titles: all("figcaption b").map((b) => b.textContent)};
+    shapes: boxes.map((each) => each.width / each.height),
+    titles: all("figcaption b").map((b) => b.textContent)};
   point("move", 0.51, 0.51);
   await drawn();
   found.place = page.querySelector(".tools output").value;
