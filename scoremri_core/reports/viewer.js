@@ -12,8 +12,9 @@ let shown = null, wanted = null, panels = [], pending = false;
 const bytesOf = (text) => Uint8Array.from(atob(text), (c) => c.charCodeAt(0));
 const rgb = bytesOf(palette), opaque = (r, g, b) => (0xff000000 | b << 16 | g << 8 | r) >>> 0;
 const levels = Array.from({ length: 255 }, (_, i) => i);  // of 255, and one for missing values
-const greys = [...levels.map((i) => opaque(...Array(3).fill(i * 255 / 254))), opaque(70, 70, 70)];
-const colours = [...levels.map((i) => opaque(...rgb.subarray(3 * i, 3 * i + 3))), opaque(70, 70, 70)];
+const missing = opaque(70, 70, 70);
+const greys = [...levels.map((i) => opaque(...Array(3).fill(i * 255 / 254))), missing];
+const colours = [...levels.map((i) => opaque(...rgb.subarray(3 * i, 3 * i + 3))), missing];
 const stops = levels.filter((i) => i % 18 === 0 || i === 254)
   .map((i) => `rgb(${rgb.subarray(3 * i, 3 * i + 3)})`);
 const bars = { grey: "#000, #fff", difference: "#000, #fff", colour: stops };
@@ -38,12 +39,16 @@ function slider(label, play, count, words, moved) {
   const [range, text, button] = ["input", "span", "button"].map((name) => find(name, label));
   let timer = 0;
   const to = (value) => { range.value = value; text.textContent = words(value); moved(value - 1); };
+  const next = () => {
+    if (label.isConnected) to(range.valueAsNumber % Number(range.max) + 1);
+    else clearInterval(timer);
+  };
   Object.assign(range, { max: count, value: 1, oninput: () => to(range.valueAsNumber) });
   range.setAttribute("aria-label", play);
   button.setAttribute("aria-label", `play ${play}s`);
   button.onclick = () => {
     if (timer) timer = clearInterval(timer);
-    else timer = setInterval(() => to(range.valueAsNumber % Number(range.max) + 1), PLAY_MS);
+    else timer = setInterval(next, PLAY_MS);
     button.textContent = timer ? "❚❚" : "▶";
   };
   text.textContent = words(1);
@@ -74,30 +79,34 @@ function windowOf({ kind, window: [low, high] }) {
 }
 
 function makeComparison(first, greyPanels, sd) {
-  const { window, unit } = first.content, panel = makePanel({ ...first.content, title: "Comparison" });
+  const panel = makePanel({ ...first.content, title: "Comparison" });
   const form = compareOf.content.cloneNode(true).firstElementChild;
   const [mode, left, right, part] = form.children;
   if (!sd) mode.lastElementChild.remove();
-  const choices = greyPanels.map(({ content }) => new Option(content.title));
-  [left, right].forEach((select) => select.append(...choices.map((each) => each.cloneNode(true))));
+  for (const select of [left, right])
+    select.append(...greyPanels.map(({ content }) => new Option(content.title)));
   const other = greyPanels.findIndex(({ content }) => /Reference|Zero-filled/.test(content.title));
   left.selectedIndex = Math.max(other, 0);
-  const values = () => [left, right].map((select) => valuesOf(titled(select.value)));
   let subtracted = {};
   panel.layers = () => {
-    const [a, b] = values(), share = part.value / 100;
+    const [a, b] = [left, right].map((select) => valuesOf(titled(select.value)));
+    const share = part.value / 100, most = first.content.window[1] / 5;
     right.hidden = mode.value === "overlay";
     part.hidden = mode.value === "difference";
-    panel.content = { ...panel.content, window, kind: "grey", note: mode.value === "overlay" ?
-      `${sd.content.title} over ${left.value}` : `${left.value} | ${right.value}` };
-    if (mode.value === "split") return [[a, panel.content], [b, panel.content, { from: share }]];
-    if (mode.value === "overlay") return [[a, panel.content], [valuesOf(sd), sd.content, { alpha: share }]];
-    if (subtracted.a !== a || subtracted.b !== b) subtracted = { a, b, values: a.map((v, i) => v - b[i]) };
-    const most = (window[1] - window[0]) / 5;
-    panel.content.note = `${left.value} minus ${right.value}`;
-    panel.content.window = [-most, most];
-    panel.content.kind = "difference";
-    return [[subtracted.values, panel.content]];
+    const content = panel.content = { ...first.content };
+    if (mode.value === "split") {
+      content.note = `${left.value} | ${right.value}`;
+      return [[a, content], [b, content, { from: share }]];
+    }
+    if (mode.value === "overlay") {
+      content.note = `${sd.content.title} over ${left.value}`;
+      return [[a, content], [valuesOf(sd), sd.content, { alpha: share }]];
+    }
+    if (subtracted.a !== a || subtracted.b !== b)
+      subtracted = { a, b, values: a.map((value, i) => value - b[i]) };
+    const note = `${left.value} minus ${right.value}`;
+    Object.assign(content, { kind: "difference", window: [-most, most], note });
+    return [[subtracted.values, content]];
   };
   mode.onchange = () => { if (mode.value === "overlay") left.selectedIndex = 0; redraw(); };
   form.oninput = redraw;
@@ -109,11 +118,11 @@ async function show(frame) {
   wanted = frame;
   await Promise.all(frame.panels.flatMap(({ images }) => images.map(load)));
   if (wanted !== frame) return;
-  const outline = (each) => each && JSON.stringify([each.size,
-    each.panels.map(({ title, images, shape }) => [title, images.length, shape])]);
-  const same = outline(shown) === outline(frame);
+  const outline = ({ size, panels: all }) => JSON.stringify([size,
+    all.map(({ title, images, shape }) => [title, images.length, shape])]);
+  const same = shown && outline(shown) === outline(frame);
   shown = frame;
-  if (same) panels.forEach((panel, i) => { panel.content = frame.panels[i] ?? panel.content; });
+  if (same) frame.panels.forEach((content, i) => { panels[i].content = content; });
   else rebuild();
   viewer.hidden = false;
   find("h2", viewer).textContent = frame.name;
@@ -127,9 +136,8 @@ async function show(frame) {
 function rebuild() {
   sizes.disconnect();
   panels = shown.panels.map(makePanel);
-  const { shape, unit } = panels[0].content, alike = panels.filter(({ content }) => content.kind === "grey"
-    && content.unit === unit && String(content.shape) === String(shape));
-  const sd = titled("Posterior sd");
+  const key = ({ content: { kind, unit, shape } }) => [kind, unit, shape].join();
+  const alike = panels.filter((panel) => key(panel) === key(panels[0])), sd = titled("Posterior sd");
   if (alike.length > 1 || sd) panels.push(makeComparison(panels[0], alike, sd));
   const [first, ...others] = panels.map(({ figure }) => figure);
   find(".figures", viewer).replaceChildren(first, ...others.slice(-1), ...others.slice(0, -1));
@@ -151,7 +159,8 @@ function bitmap(values, content) {  // the latest of each image
   const [low, high] = windowOf(content), [rows, columns] = content.shape;
   const kept = bitmaps.get(values), key = `${content.kind} ${low} ${high}`;
   if (kept?.key === key) return kept.canvas;
-  const canvas = kept?.canvas ?? Object.assign(document.createElement("canvas"), { width: columns, height: rows });
+  const canvas = kept?.canvas
+    ?? Object.assign(document.createElement("canvas"), { width: columns, height: rows });
   const pixels = new Uint32Array(values.length), table = content.kind === "colour" ? colours : greys;
   const slope = 254 / (high - low);
   values.forEach((value, i) => {
@@ -182,14 +191,16 @@ function draw(panel) {
     context.restore();
   }
   const unit = canvas.width / (canvas.clientWidth || width);  // of a CSS pixel
-  const lines = [], { region, cursor } = state, from = layers[1]?.[2].from;
-  if (from > 0 && from < 1) lines.push((path) => { path.moveTo(from * width, 0); path.lineTo(from * width, height); });
-  if (cursor) lines.push((path) => {
-    [[-8, 0, -3, 0], [3, 0, 8, 0], [0, -8, 0, -3], [0, 3, 0, 8]].forEach(([a, b, c, d]) => {
-      path.moveTo(x(cursor[0]) + a * unit, y(cursor[1]) + b * unit);
-      path.lineTo(x(cursor[0]) + c * unit, y(cursor[1]) + d * unit);
-    });
+  const lines = [], { region, cursor } = state, split = (layers[1]?.[2].from ?? 0) * width;
+  const line = (...ends) => lines.push((path) => {
+    path.moveTo(...ends);
+    path.lineTo(...ends.slice(2));
   });
+  if (split > 0) line(split, 0, split, height);
+  if (cursor) for (const [a, b] of [[-1, 0], [1, 0], [0, -1], [0, 1]]) {
+    const [u, v] = [x(cursor[0]), y(cursor[1])], [near, far] = [3 * unit, 8 * unit];
+    line(u + a * near, v + b * near, u + a * far, v + b * far);
+  }
   if (region?.tool === "rectangle") lines.push((path) => path.rect(x(region.a[0]), y(region.a[1]),
     (region.b[0] - region.a[0]) * across, (region.b[1] - region.a[1]) * down));
   if (region?.tool === "circle") lines.push((path) => path.arc(x(region.a[0]), y(region.a[1]),
@@ -197,21 +208,31 @@ function draw(panel) {
   lines.push(...marks(width, height, unit));
   context.font = `${13 * unit}px system-ui, sans-serif`;
   [["#000", 3], ["#fff", 1.3]].forEach(([colour, thick]) => {
-    Object.assign(context, { strokeStyle: colour, fillStyle: colour, lineWidth: thick * unit, lineJoin: "round" });
-    lines.forEach((line) => { context.beginPath(); line(context, colour === "#fff"); context.stroke(); });
+    Object.assign(context, { strokeStyle: colour, lineWidth: thick * unit, lineJoin: "round" });
+    for (const each of lines) {
+      context.beginPath();
+      each(context, colour === "#fff");
+      context.stroke();
+    }
   });
-  const [low, high] = windowOf(panel.content), [first, last] = findAll(".scale span", panel.figure);
-  [first.textContent, last.textContent] = [low, high].map((value) => String(Number(value.toPrecision(3))));
-  find("i", panel.figure).style.background = `linear-gradient(to right, ${bars[panel.content.kind]})`;
-  find("small", panel.figure).textContent = [panel.content.unit, panel.content.note].filter(Boolean).join("; ");
-  find("output", panel.figure).textContent = describe(layers.map(([values]) => values), panel.content);
+  label(panel, layers.map(([values]) => values));
+}
+
+function label({ figure, content }, layers) {
+  const ends = findAll(".scale span", figure), { kind, unit, note } = content;
+  windowOf(content).forEach((value, i) => { ends[i].textContent = Number(value.toPrecision(3)); });
+  find("i", figure).style.background = `linear-gradient(to right, ${bars[kind]})`;
+  find("small", figure).textContent = [unit, note].filter(Boolean).join("; ");
+  find("output", figure).textContent = describe(layers, content);
 }
 
 function marks(width, height, unit) {  // letters of the directions, scale bar, phase encoding
   const edge = 8 * unit, lines = [];
   const write = (words, x, y, align) => lines.push((context, fill) => {
     context.textAlign = align;
-    if (fill) context.fillText(words, x, y); else context.strokeText(words, x, y);
+    if (!fill) return context.strokeText(words, x, y);
+    context.fillStyle = "#fff";
+    context.fillText(words, x, y);
   });
   const { left = "", right = "", top = "", bottom = "" } = shown.edges;
   write(left, edge, height / 2 + 4 * unit, "left");
@@ -220,19 +241,11 @@ function marks(width, height, unit) {  // letters of the directions, scale bar, 
   write(bottom, width / 2, height - edge, "center");
   const perMm = width * state.zoom / shown.size[0];
   const length = LENGTHS.findLast((each) => each * perMm < width / 3) ?? LENGTHS[0];
-  lines.push((path) => { path.moveTo(edge, height - edge); path.lineTo(edge + length * perMm, height - edge); });
+  lines.push((path) => path.rect(edge, height - edge, length * perMm, 0));
   write(`${length} mm`, edge, height - edge - 5 * unit, "left");
-  const [right_, down] = shown.encode, size = 24 * unit, tip = 5 * unit;
-  const x = width - edge - (right_ > 0 ? 0 : right_ < 0 ? size : tip);
-  const y = height - edge - (down > 0 ? 0 : down < 0 ? size : tip);
-  lines.push((path) => {
-    path.moveTo(x - right_ * size, y - down * size);
-    path.lineTo(x, y);
-    path.moveTo(x - (right_ + down) * tip, y - (down + right_) * tip);
-    path.lineTo(x, y);
-    path.lineTo(x - (right_ - down) * tip, y - (down - right_) * tip);
-  });
-  write("PE", width - edge - (right_ ? 0 : 2 * tip + 3 * unit), height - edge - (right_ ? 2 * tip : size / 3), "right");
+  const [across, along] = shown.encode;
+  const arrow = across ? "←→"[+(across > 0)] : "↑↓"[+(along > 0)];
+  write(`PE ${arrow}`, width - edge, height - edge, "right");
   return lines;
 }
 
@@ -278,9 +291,9 @@ function locate() {  // the cursor in the indices of the image file
   const [turned, leftRight, upDown] = shown.flips, [rows, columns] = content.shape;
   const row = upDown ? rows - 1 - at[0] : at[0], column = leftRight ? columns - 1 - at[1] : at[1];
   const [x, y] = turned ? [row, column] : [column, row], sd = titled("Posterior sd");
-  const [mean, spread] = [panels[0], sd].map((panel) => panel && valuesOf(panel)[at[0] * columns + at[1]]);
-  find(".tools output", viewer).textContent =
-    `x ${x}, y ${y}: ${digits(mean)}${sd ? ` ± ${digits(spread)}` : ""}`;
+  const [mean, spread] = [panels[0], sd].map((panel) =>
+    panel ? digits(valuesOf(panel)[at[0] * columns + at[1]]) : "");
+  find(".tools output", viewer).textContent = `x ${x}, y ${y}: ${mean}${sd ? ` ± ${spread}` : ""}`;
 }
 
 // ---- input
@@ -349,7 +362,9 @@ findAll("[name=tool]", viewer).forEach((input) => {
 
 const frameSlider = find(".frames", viewer);
 const count = (n) => `frame ${n} of ${frames.length}`;
-slider(frameSlider, "frame", frames.length, count, (index) => show(frames[index]));
+slider(frameSlider, "frame", frames.length, count, (index) => show(frames[index]).catch((error) => {
+  viewer.before(`The images cannot be shown: ${error}. Browsers since 2023 can.`);
+}));
 function jump(index) {
   const range = find("input", frameSlider);
   frameSlider.hidden = frames.length < 2;
