@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import date
 from pathlib import Path
 from typing import Annotated
 
@@ -32,23 +33,36 @@ def report(
             show_default="from the images",
         ),
     ] = None,
+    reference: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE.h5",
+            help="Images to compare with: of replay, or a scan of simulate with its truth.",
+            show_default="none",
+        ),
+    ] = None,
     overwrite: Overwrite = False,
 ) -> None:
     """Write an HTML report of the images in a file.
 
-    It shows mean, standard deviation, samples, zero-filled and classical images, with noise, misfit
-    and prior, in one self-contained file. For research only.
+    It shows mean, standard deviation, samples and all other series with their values, regions and
+    differences, the settings and the prior, in one self-contained file. For research only.
     """
     from scoremri_core.paths import check_new
 
     page = source.with_suffix(".html") if output is None else output
-    check_new(page, overwrite, source)
-    write_report(source, page, group, frames, prior)
+    check_new(page, overwrite, source, *([reference] if reference else ()))
+    write_report(source, page, group, frames, prior, reference)
     typer.echo(f"Report: {page}")
 
 
 def write_report(
-    source: Path, page: Path, group: str, most: int = MOST, prior: str | None = None
+    source: Path,
+    page: Path,
+    group: str,
+    most: int = MOST,
+    prior: str | None = None,
+    reference: Path | None = None,
 ) -> None:
     """Write the HTML report of a file of images.
 
@@ -62,24 +76,27 @@ def write_report(
         Maximum number of frames, evenly spaced.
     prior : str, optional
         Prior whose card is shown. Default: that of the images' attributes.
+    reference : Path, optional
+        Images to compare with, as for `read_frames`.
 
     Raises
     ------
     InputError
-        The file holds no images written by scoremri, or as `card_at_hand`.
+        The file holds no images written by scoremri, or as `read_frames`, `card_at_hand`.
     """
     from gadgets.commands.report_images import read_frames
     from scoremri_core.paths import replacing
     from scoremri_core.reports import report as reports
 
-    shown, count = read_frames(source, group, most)
+    stored = read_frames(source, group, most, reference)
+    shown, count = stored.frames, stored.count
     title = f"{count} frames" if count > 1 else "One frame"
     if len(shown) < count:
         title += f", {len(shown)} of them shown, evenly spaced"
-    title += f". From {source.name}."
+    title += f". From {source.name}, {date.today()}."
 
     def card(name: str) -> reports.Card:
         return reports.card_at_hand(prior or name)
 
     with replacing(page) as partial:
-        partial.write_text(reports.report(shown, title, card), "utf-8")
+        partial.write_text(reports.report(shown, title, card, stored.run), "utf-8")

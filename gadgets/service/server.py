@@ -107,6 +107,20 @@ class Server:
         return 0 if self._shared is None else self._shared.turns.waiting
 
     @property
+    def device(self) -> str:
+        """Device of the reconstructions; empty while weights are loaded."""
+        if self._shared is None:
+            return ""
+        from scoremri_core.recon.request import describe_device
+
+        return describe_device(self._shared.device)
+
+    @property
+    def priors(self) -> str:
+        """Names of the priors that are loaded."""
+        return "" if self._shared is None else ", ".join(self._shared.priors)
+
+    @property
     def open_connections(self) -> list[Session]:
         """Sessions of the open connections."""
         return list(self._sessions.values())

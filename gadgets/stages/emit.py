@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Iterator
+from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 import ismrmrd
@@ -66,14 +67,14 @@ def emit(
     ------
     ismrmrd.Image or item that passes
     """
-    scale, numbers = Scale(properties.scale), ImageNumbers(header)
+    scale, numbers, run = Scale(properties.scale), ImageNumbers(header), _run(properties, header)
     for item in items:
         if isinstance(item, tuple) and isinstance(item[0], Frame):
             frame, result = item
             scale.update(frame, result.mean)
             number = numbers.of(frame, len(result.mean))
             directions = pixel_directions(frame.header, header, len(result.mean))
-            extra: dict[str, Any] = as_attributes(directions)
+            extra: dict[str, Any] = run | as_attributes(directions)
             sent, missing = _outputs(result, properties)
             if missing:
                 extra["not_sent"] = ",".join(missing)
@@ -244,6 +245,23 @@ def _attributes(
     if info.reason:
         attributes["fallback"] = info.reason
     return attributes
+
+
+def _run(properties: Properties, header: ismrmrdHeader | None) -> dict[str, Any]:
+    """Return the attributes that all images of a scan share: program, settings, protocol."""
+    study = getattr(header, "studyInformation", None)
+    measurement = getattr(header, "measurementInformation", None)
+    position = getattr(measurement, "patientPosition", None)
+    date = getattr(study, "studyDate", None) or getattr(measurement, "seriesDate", None)
+    attributes = {
+        "scoremri_version": version("scoremri"),
+        "protocol": getattr(measurement, "protocolName", None),
+        "scan_date": date,
+        "patient_position": position and position.value,
+        "maps": properties.maps,
+        "noise": properties.noise,
+    }
+    return {name: value for name, value in attributes.items() if value}
 
 
 def _number(value: Any) -> str:

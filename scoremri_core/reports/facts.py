@@ -110,7 +110,7 @@ class Facts:
             return "none (classical reconstruction)"
         return (
             f"{self.samples} samples by {self.sampler}, {self.evaluations} denoiser evaluations "
-            f"each, seed {self.seed or 'unknown'}"
+            f"each, prior {self.prior or 'unknown'}, seed {self.seed or 'unknown'}"
         )
 
     def notice(self) -> str:
