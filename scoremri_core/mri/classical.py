@@ -284,7 +284,9 @@ def best_classical(
     maps : complex array, (coil, y, x) or (set, coil, y, x), or None
     noise_covariance : complex array, (coil, coil), or None
         None estimates it.
-    averages, mask
+    averages : array, (y,) or (y, x), optional
+        See `cg_sense`.
+    mask : bool array, (y,) or (y, x), optional
         See `cg_sense`.
 
     Returns
@@ -324,8 +326,13 @@ def cautious_sense(
 
     Parameters
     ----------
-    kspace, maps, noise_covariance, averages, mask
-        See `cg_sense`.
+    kspace : complex array, (coil, y, x)
+        Centred, zero where not sampled.
+    maps : complex array, (coil, y, x) or (set, coil, y, x)
+    noise_covariance : complex array, (coil, coil), optional
+        See `cg_sense`, as for the others.
+    averages : array, (y,) or (y, x), optional
+    mask : bool array, (y,) or (y, x), optional
 
     Returns
     -------

@@ -50,12 +50,14 @@ def figure(title: str, panels: Sequence[str], legend: str, note: str = "") -> st
 
     Parameters
     ----------
-    title, note : str
+    title : str
         Plain text.
     panels : sequence of str
         From `panel`.
     legend : str
         From `scale`.
+    note : str, optional
+        Plain text.
 
     Returns
     -------

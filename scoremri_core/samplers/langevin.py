@@ -70,7 +70,12 @@ class LangevinOptions:
             raise InputError("step_lr, mse: expected positive numbers")
 
     def schedule(self) -> list[float]:
-        """Return the noise level of each step."""
+        """Return the noise level of each step.
+
+        Returns
+        -------
+        list of float
+        """
         return [
             sigma
             for sigma in geometric(self.sigma_max, self.sigma_min, self.steps)
@@ -98,7 +103,32 @@ def sample_langevin(
     eta = step_size / (1 / sigma^2 + 1 / (gamma^2 + s^2)), which the paper leaves open. With
     |A| <= 1 the denominator bounds the curvature of the log-density: step sizes below 2 are stable.
 
-    Parameters, return value and errors are those of `sample_posterior`.
+    Parameters
+    ----------
+    operator : SenseOperator
+        A, of all frames.
+    data : complex64 tensor, (frame, coil, y, x)
+        y, zero where not sampled, in units of the prior.
+    sigma_n : float tensor, (frame,)
+        Sd s of each real component of the noise in `data`.
+    prior : Denoiser
+        Called with images (batch, y, x).
+    noise : SampleNoise
+        Random streams of the samples.
+    options : LangevinOptions
+    on_level : callable, optional
+        Called after each noise level with its number, the number of levels, and x.
+
+    Returns
+    -------
+    samples : complex64 tensor, (frame, sample, set, y, x)
+    evaluations : int
+        Denoiser evaluations per sample.
+
+    Raises
+    ------
+    InputError
+        Noise levels that increase or are not positive.
 
     Notes
     -----

@@ -74,7 +74,17 @@ class PosteriorOptions:
     adapt_noise: bool = True
 
     def factors(self, prior: Denoiser | None) -> tuple[float, float]:
-        """Return variance scale and inflation: those given, else the prior's, else 1."""
+        """Return variance scale and inflation: those given, else the prior's, else 1.
+
+        Parameters
+        ----------
+        prior : Denoiser or None
+
+        Returns
+        -------
+        variance_scale : float
+        inflation : float
+        """
 
         def factor(name: str) -> float:
             given: float | None = getattr(self, name)
@@ -328,7 +338,16 @@ class CovarianceRoot:
         return scale_complex(z, self._scale)
 
     def adjoint(self, x: Tensor) -> Tensor:
-        """Apply the adjoint of C^(1/2)."""
+        """Apply the adjoint of C^(1/2).
+
+        Parameters
+        ----------
+        x : complex64 tensor, (frame, sample, set, y, x)
+
+        Returns
+        -------
+        complex64 tensor, (frame, sample, set, y, x)
+        """
         x = scale_complex(x, self._scale)
         return x if self._gain is None else scale_complex(_to_kspace(x), self._gain)
 
@@ -337,6 +356,16 @@ class CovarianceRoot:
 
         The diagonal in the image if W is flat; otherwise the diagonal in k-space, on both sides of
         a correction in the image for a V that is not constant.
+
+        Parameters
+        ----------
+        operator : SenseOperator
+            With the weights W of the samples.
+
+        Returns
+        -------
+        callable
+            Maps a residual (frame, sample, set, y, x) to one of the same shape.
         """
         pixels = 1 + self.variance * operator.diagonal
         if self._weights is None:

@@ -71,7 +71,32 @@ def sample_pula(
     The sampler uses neither the error variance of the denoiser nor a Gaussian approximation of
     p(x0 | x), so that its agreement with the default sampler tests both.
 
-    Parameters, return value and errors are those of `sample_posterior`.
+    Parameters
+    ----------
+    operator : SenseOperator
+        A, of all frames.
+    data : complex64 tensor, (frame, coil, y, x)
+        y, zero where not sampled, in units of the prior.
+    sigma_n : float tensor, (frame,)
+        Sd s of each real component of the noise in `data`.
+    prior : Denoiser
+        Called with images (batch, y, x).
+    noise : SampleNoise
+        Random streams of the samples.
+    options : PulaOptions
+    on_level : callable, optional
+        Called after each noise level with its number, the number of levels, and x.
+
+    Returns
+    -------
+    samples : complex64 tensor, (frame, sample, set, y, x)
+    evaluations : int
+        Denoiser evaluations per sample.
+
+    Raises
+    ------
+    InputError
+        Noise levels that increase or are not positive.
 
     References
     ----------

@@ -56,7 +56,9 @@ def ssim(image: ArrayLike, reference: ArrayLike, masked: bool = False) -> float:
 
     Parameters
     ----------
-    image, reference, masked
+    image : array, (y, x)
+    reference : array, (y, x)
+    masked : bool, optional
         See `psnr`.
 
     Returns
