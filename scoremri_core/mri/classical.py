@@ -26,6 +26,8 @@ MAX_EXCESS = 1.5  # energy of unmeasured k-space; <= 1.3 for good coil maps, >= 
 def mvue(kspace: ArrayLike, maps: ArrayLike) -> Image:
     """Compute the minimum-variance unbiased estimate sum conj(S) F^H k / sum |S|^2.
 
+    See docs/methods.md, Eq. (18).
+
     Parameters
     ----------
     kspace : complex array, (..., coil, y, x)
@@ -94,7 +96,8 @@ def cg_sense(
         argmin |P F S x - y|^2 / 2 + sum_k |(F x)(k)|^2 / v(k)
 
     for whitened data, the posterior mean of an image with independent Gaussian Fourier coefficients
-    of variance v(k) (Wiener filter). v(k) is the radial power spectrum of the data.
+    of variance v(k) (Wiener filter). v(k) is the radial power spectrum of the data. See
+    docs/methods.md, Eq. (17).
 
     Parameters
     ----------

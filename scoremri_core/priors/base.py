@@ -21,6 +21,8 @@ class Denoiser(Protocol):
     def denoise(self, x: Tensor, sigma: Tensor) -> Tensor:
         """Return the posterior mean E[x0 | x] for x = x0 + sigma e.
 
+        See docs/methods.md, Eq. (3).
+
         Parameters
         ----------
         x : complex tensor, (batch, y, x)
@@ -170,7 +172,8 @@ def denoise_with_error(
     For a prior without `denoise_with_variance` the variance is estimated from the added noise: by
     Tweedie's formula the posterior covariance is sigma^2 times the denoiser's Jacobian J, and by
     Stein's lemma E <e, D(x0 + sigma e) - x0> = sigma tr J for any x0, also in each ring of spatial
-    frequencies. This takes no further evaluation; its error falls with the number of pixels.
+    frequencies (docs/methods.md, Eq. (5)). This takes no further evaluation; its error falls with
+    the number of pixels.
 
     Parameters
     ----------

@@ -63,6 +63,8 @@ def reconstruct(
 ) -> Reconstruction:
     """Draw posterior samples of one slice or of a stack of slices.
 
+    Samples of p(image | k-space), docs/methods.md, Eq. (2).
+
     Parameters
     ----------
     kspace : complex array or tensor, (coil, y, x) or (slice, coil, y, x)

@@ -356,6 +356,8 @@ class Reconstruction:
 def standard_deviation(samples: NDArray[Any], effective_samples: float) -> NDArray[np.float32]:
     """Compute the standard deviation over the samples.
 
+    See docs/methods.md, Eq. (19).
+
     Parameters
     ----------
     samples : array, (slice, sample, y, x)

@@ -94,6 +94,8 @@ def in_image_units(
 def score(prior: Denoiser, x: Tensor, sigma: float, support: Tensor) -> Tensor:
     """Return the gradient of log p_sigma by Tweedie's formula, (D(x, sigma) - x) / sigma^2.
 
+    See docs/methods.md, Eq. (4).
+
     Parameters
     ----------
     prior : Denoiser

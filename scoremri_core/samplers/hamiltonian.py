@@ -66,7 +66,8 @@ def path_integral(
 ) -> Tensor:
     """Integrate the score from start to end by Simpson's 3/8 rule: log p(end) - log p(start).
 
-    Exact if the score is a cubic polynomial along the segment. Takes two evaluations.
+    See docs/methods.md, Eq. (26). Exact if the score is a cubic polynomial along the segment. Takes
+    two evaluations.
 
     Parameters
     ----------

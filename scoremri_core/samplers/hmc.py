@@ -133,10 +133,10 @@ def sample_hmc(
 
         p_sigma(x) exp(-(y - A x)^H P (y - A x) / 2),  P ~ (s^2 + sigma^2 A A^H)^-1,
 
-    where p_sigma is the prior blurred by noise of sd sigma, with score (D(x, sigma) - x) / sigma^2.
-    Proposals are leapfrog trajectories of unit mass. The Metropolis-Hastings ratio takes log
-    p_sigma from the path integral of the score along the segment between the ends (`path_integral`)
-    [1]_.
+    (docs/methods.md, Eq. (25)), where p_sigma is the prior blurred by noise of sd sigma, with score
+    (D(x, sigma) - x) / sigma^2. Proposals are leapfrog trajectories of unit mass. The
+    Metropolis-Hastings ratio takes log p_sigma from the path integral of the score along the
+    segment between the ends (`path_integral`) [1]_.
 
     Parameters
     ----------

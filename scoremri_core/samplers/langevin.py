@@ -92,7 +92,7 @@ def sample_langevin(
     options: LangevinOptions,
     on_level: OnLevel = no_callback,
 ) -> tuple[Tensor, int]:
-    """Draw samples of p(x | y) by annealed Langevin dynamics.
+    """Draw samples of p(x | y) by annealed Langevin dynamics, docs/methods.md, Eq. (23).
 
     Equation 4 of the paper at each noise level sigma, with the score
     f(x) = (D(x, sigma) - x) / sigma^2 and z of sd 1 in each real component:

@@ -59,9 +59,9 @@ def sample_pula(
 ) -> tuple[Tensor, int]:
     """Draw samples of p(x | y) by annealed, preconditioned Langevin dynamics.
 
-    The target at each noise level sigma is p_sigma(x) p(y | x): the prior is annealed, the
-    likelihood exact. With M = A^H A / s^2 + 1 / sigma^2, an upper bound of the curvature of the
-    log-density, and w drawn from N(0, M^-1) by perturb-and-solve,
+    See docs/methods.md, Eq. (24). The target at each noise level sigma is p_sigma(x) p(y | x): the
+    prior is annealed, the likelihood exact. With M = A^H A / s^2 + 1 / sigma^2, an upper bound of
+    the curvature of the log-density, and w drawn from N(0, M^-1) by perturb-and-solve,
 
         u <- u + eta M^-1 [f(x) + A^H (y - A x) / s^2] + sqrt(2 eta) w,   x = u + sqrt(eta / 2) w
 
