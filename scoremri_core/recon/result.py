@@ -234,7 +234,7 @@ class Reconstruction:
         Returns
         -------
         matplotlib.figure.Figure
-            Shown by notebooks; `savefig` writes it.
+            Shown by notebooks after `%matplotlib inline`; `savefig` writes it.
         """
         from matplotlib.figure import Figure
 
