@@ -51,7 +51,16 @@ def colour(values: NDArray[Any], top: float) -> str:
 
 
 def bar(coloured: bool) -> str:
-    """Return the grey or colour scale as a CSS background."""
+    """Return the grey or colour scale as a CSS background.
+
+    Parameters
+    ----------
+    coloured : bool
+
+    Returns
+    -------
+    str
+    """
     if not coloured:
         return "linear-gradient(to right, #000, #fff)"
     levels = np.linspace(0, GAP - 1, 12).astype(int)
