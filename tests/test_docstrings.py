@@ -4,6 +4,7 @@ Complete: every parameter with its type, the result, and every field of a datacl
 `scoremri_core` (files, images, studies, training) the sections that are present are correct.
 """
 
+import ast
 import importlib
 import inspect
 import pkgutil
@@ -109,3 +110,29 @@ def test_docstrings_are_complete():
         for name, value in public(module):
             found += problems(module, name, value)
     assert found == [], "\n".join(found)
+
+
+def raised(function):
+    """Return the names of the exceptions that a function raises itself."""
+    names, statements = set(), list(function.body)
+    while statements:
+        node = statements.pop()
+        if isinstance(node, ast.FunctionDef | ast.Lambda):
+            continue
+        if isinstance(node, ast.Raise) and isinstance(node.exc, ast.Call):
+            names.add(node.exc.func.id)
+        statements += ast.iter_child_nodes(node)
+    return names
+
+
+def test_docstrings_name_the_errors_that_are_raised():
+    for path in sorted(Path(scoremri_core.__file__).parent.rglob("*.py")):
+        tree = ast.parse(path.read_text())
+        classes = [node for node in tree.body if isinstance(node, ast.ClassDef)]
+        for owner in (tree, *(node for node in classes if not node.name.startswith("_"))):
+            for function in owner.body:
+                if not isinstance(function, ast.FunctionDef) or function.name.startswith("_"):
+                    continue
+                described = ast.get_docstring(function) or ""
+                missing = [name for name in raised(function) if name not in described]
+                assert missing == [], f"{path}: {function.name}"

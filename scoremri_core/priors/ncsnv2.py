@@ -97,6 +97,11 @@ class NCSNv2(nn.Module):
         Number of noise levels, the length of the buffer `sigmas`.
     rescaled : bool, optional
         The network was trained on images rescaled to [-1, 1] (or by a logit) and takes x directly.
+
+    Raises
+    ------
+    InputError
+        An unknown variant.
     """
 
     sigmas: Tensor

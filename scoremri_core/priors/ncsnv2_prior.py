@@ -32,6 +32,11 @@ class NCSNv2Prior(ModelPrior):
         See `ModelPrior`.
     chunk : int, optional
         See `ModelPrior`.
+
+    Raises
+    ------
+    InputError
+        The network does not have two channels.
     """
 
     def __init__(self, model: NCSNv2, card: dict[str, Any], chunk: int = 4) -> None:

@@ -49,6 +49,11 @@ class HmcOptions:
     denoise : bool
         Return E[x0 | x] of the last x, as the paper does, not x. See `sample_hmc` for its effect on
         the standard deviation.
+
+    Raises
+    ------
+    InputError
+        An option is out of range.
     """
 
     steps: int = 100

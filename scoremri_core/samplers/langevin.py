@@ -46,6 +46,11 @@ class LangevinOptions:
         Of "published": step at the last noise level.
     mse : float
         Of "published": norm of the data gradient over the norm of the score.
+
+    Raises
+    ------
+    InputError
+        An option is out of range.
     """
 
     update: str = "paper"

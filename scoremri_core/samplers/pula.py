@@ -32,6 +32,11 @@ class PulaOptions:
         In units of the inverse preconditioned curvature; stable below 2.
     tolerance : float
         Relative residual of the linear solves.
+
+    Raises
+    ------
+    InputError
+        An option is out of range.
     """
 
     steps: int = 100
