@@ -46,6 +46,14 @@ class ModelPrior(ABC):
         """Return the prior on a device: this object, or a cached copy of it.
 
         The weights of this object are not moved, since another thread may be using them.
+
+        Parameters
+        ----------
+        device : torch.device
+
+        Returns
+        -------
+        ModelPrior
         """
         device = _numbered(device)
         if all(held.device == device for held in _tensors(self.model)):

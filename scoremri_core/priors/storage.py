@@ -32,7 +32,15 @@ ALIASES = {"unet": DEFAULT}  # for any sampler
 
 @dataclass(frozen=True)
 class Architecture:
-    """A network class, whose `config` holds its arguments, and its prior class."""
+    """A network class and its prior class.
+
+    Attributes
+    ----------
+    network : type
+        Its `config` holds its arguments.
+    prior : callable
+        Makes the prior of a network and a card.
+    """
 
     network: type[nn.Module]
     prior: Callable[[Any, dict[str, Any]], ModelPrior]
@@ -47,7 +55,13 @@ ARCHITECTURES = {
 
 
 def shipped_priors() -> list[str]:
-    """Return the names of the priors that come with the package."""
+    """Return the names of the priors that come with the package.
+
+    Returns
+    -------
+    list of str
+        Sorted.
+    """
     return sorted(path.stem for path in SHIPPED.glob("*.safetensors"))
 
 
@@ -93,7 +107,22 @@ def load_prior(name_or_path: str | Path) -> ModelPrior:
 
 
 def read_card(name_or_path: str | Path) -> dict[str, Any]:
-    """Read the card of a prior, named as for `load_prior`; raise InputError if it is missing."""
+    """Read the card of a prior.
+
+    Parameters
+    ----------
+    name_or_path : str or Path
+        As for `load_prior`.
+
+    Returns
+    -------
+    dict
+
+    Raises
+    ------
+    InputError
+        The card is missing.
+    """
     return _read_card(_found(name_or_path).with_suffix(".json"))
 
 
@@ -141,7 +170,17 @@ def save_prior(path: Path, model: nn.Module, card: dict[str, Any], half: bool = 
 
 
 def sha256(path: Path) -> str:
-    """Return the SHA-256 of a file, in hexadecimal."""
+    """Return the SHA-256 of a file.
+
+    Parameters
+    ----------
+    path : Path
+
+    Returns
+    -------
+    str
+        Hexadecimal.
+    """
     digest = hashlib.sha256()
     with path.open("rb") as file:
         while block := file.read(2**20):

@@ -234,7 +234,7 @@ class Reconstruction:
         Returns
         -------
         matplotlib.figure.Figure
-            Shown by notebooks; `savefig` writes it.
+            Shown by notebooks after `%matplotlib inline`; `savefig` writes it.
         """
         from matplotlib.figure import Figure
 
@@ -355,6 +355,8 @@ class Reconstruction:
 
 def standard_deviation(samples: NDArray[Any], effective_samples: float) -> NDArray[np.float32]:
     """Compute the standard deviation over the samples.
+
+    See docs/methods.md, Eq. (19).
 
     Parameters
     ----------

@@ -56,7 +56,12 @@ class Facts:
         return "units of k-space" + ("" if self.factor == 1 else f" x {self.factor:.4g}")
 
     def in_words(self) -> dict[str, str]:
-        """Describe the frame, by topic."""
+        """Describe the frame, by topic.
+
+        Returns
+        -------
+        dict of str
+        """
         return {
             "Acceleration": self._acceleration(),
             "Unsampled": self._unsampled(),
@@ -114,7 +119,13 @@ class Facts:
         )
 
     def notice(self) -> str:
-        """Warn of a classical image or of inconsistent data; else empty."""
+        """Warn of a classical image or of inconsistent data.
+
+        Returns
+        -------
+        str
+            Empty without either.
+        """
         if self.sampled:
             sentence = describe_inconsistent_lines(self.inconsistent_lines)
             return f"{sentence[0].upper()}{sentence[1:]}." if sentence else ""

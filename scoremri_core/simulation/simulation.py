@@ -203,7 +203,12 @@ class SimulatedScan:
         return simulated_header(self, NOISE_BANDWIDTH, SLICE_MM)
 
     def heads(self) -> npt.NDArray[Any]:
-        """Return the headers of all acquisitions, noise readouts first, as a structured array."""
+        """Return the headers of all acquisitions, noise readouts first, as a structured array.
+
+        Returns
+        -------
+        structured array, (acquisition,)
+        """
         nx = self.matrix[1] * self.oversampling
         noise = -(-NOISE_SAMPLES // nx)
         counters = self._counters()

@@ -64,6 +64,11 @@ class Settings:
         Sd of the signed noise levels, in units of the images' 99th percentile.
     compile : bool
         Compile the network by torch.compile (needs a C compiler).
+
+    Raises
+    ------
+    InputError
+        A setting is out of range.
     """
 
     steps: int = 5000
