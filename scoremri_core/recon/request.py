@@ -154,7 +154,23 @@ def find_device(name: str) -> torch.device:
 
 
 def describe_device(name: str) -> str:
-    """Return the device of `find_device`, with the name of a GPU."""
+    """Describe a device.
+
+    Parameters
+    ----------
+    name : str
+        As for `find_device`.
+
+    Returns
+    -------
+    str
+        The device, with the name of a GPU.
+
+    Raises
+    ------
+    InputError
+        As `find_device`.
+    """
     device = find_device(name)
     gpu = f" ({torch.cuda.get_device_name(device)})" if device.type == "cuda" else ""
     return f"{device}{gpu}"

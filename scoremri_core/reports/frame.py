@@ -97,7 +97,13 @@ class ReportFrame:
         return f"{np.nanmedian(self.relative):.1%}"
 
     def in_words(self) -> dict[str, str]:
-        """Describe geometry and facts, by topic."""
+        """Describe geometry and facts.
+
+        Returns
+        -------
+        dict
+            Descriptions by topic.
+        """
         return {
             "Plane": self.geometry.plane,
             **self._grid(),
@@ -107,7 +113,13 @@ class ReportFrame:
         }
 
     def panels(self) -> list[Panel]:
-        """Return mean, standard deviation (absolute and relative), samples and other images."""
+        """List the images.
+
+        Returns
+        -------
+        list of Panel
+            Mean, standard deviation (absolute and relative), samples and other images.
+        """
         unit, window = self.facts.unit, (0.0, self.top)
         title = "Posterior mean" if self.facts.sampled else "Classical image"
         panels = [Panel(title, (self.mean,), window, unit)]
@@ -127,7 +139,13 @@ class ReportFrame:
         return [*panels, *self.others]
 
     def as_json(self) -> dict[str, Any]:
-        """Return what the viewer reads, with images in radiological orientation."""
+        """Encode the frame for the viewer.
+
+        Returns
+        -------
+        dict
+            Images in radiological orientation.
+        """
         view = self.geometry.view()
         return {
             "name": self.name,

@@ -53,7 +53,16 @@ def page(
 
 
 def resource(name: str) -> str:
-    """Read a text file of this package."""
+    """Read a text file of this package.
+
+    Parameters
+    ----------
+    name : str
+
+    Returns
+    -------
+    str
+    """
     return files(__package__).joinpath(name).read_text("utf-8")
 
 
@@ -78,7 +87,18 @@ def viewer(frames: Sequence[ReportFrame] = ()) -> str:
 
 
 def terms(words: Mapping[str, str]) -> str:
-    """Make a list of terms and their descriptions."""
+    """Make a list of terms and their descriptions.
+
+    Parameters
+    ----------
+    words : mapping
+        Descriptions by term.
+
+    Returns
+    -------
+    str
+        HTML.
+    """
     rows = "".join(f"<dt>{escape(k)}</dt><dd>{escape(v)}</dd>" for k, v in words.items())
     return f"<dl>{rows}</dl>"
 
