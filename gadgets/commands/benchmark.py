@@ -184,7 +184,7 @@ def benchmark(
     cases = [simulated(sides, acceleration, calibration, seed, **settings) for sides in shapes]
 
     with nullcontext() if output is None else replacing(output) as partial:
-        with progress("benchmark", work(case, len(cases), repetitions), every=10) as advance:
+        with progress("benchmark", work(case, len(cases), repetitions)) as advance:
             done = 0
 
             def count(note: str) -> None:

@@ -185,7 +185,7 @@ def evaluate(
     rows: list[ScanScore] = []
     worst: dict[str, tuple[ScanScore, Comparison]] = {}
     done = 0
-    with progress("evaluating", total, every=10) as advance:
+    with progress("evaluating", total) as advance:
 
         def update(scan: Any, kind: str, factor: float, index: int, method: str) -> None:
             nonlocal done

@@ -27,7 +27,7 @@ def terminal() -> Console:
 
 
 @contextmanager
-def progress(task: str, total: int | None, every: float = 30.0) -> Iterator[Advance]:
+def progress(task: str, total: int | None, every: float = 10.0) -> Iterator[Advance]:
     """Show the progress of a task.
 
     Parameters
@@ -37,14 +37,14 @@ def progress(task: str, total: int | None, every: float = 30.0) -> Iterator[Adva
     total : int or None
         Number of steps, None if unknown.
     every : float, optional
-        Seconds between log lines without a terminal. Default: 30.
+        Seconds between log lines without a terminal. Default: 10.
 
     Yields
     ------
     callable
         ``advance(done, note)`` with the steps done, possibly fractional, and a note such as a loss.
     """
-    if sys.stderr.isatty():
+    if sys.stderr.isatty() and logger.isEnabledFor(logging.INFO):
         from rich.progress import (
             BarColumn,
             MofNCompleteColumn,

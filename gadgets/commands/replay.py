@@ -15,6 +15,7 @@ import typer
 from gadgets.commands.options import ChainProperties, Config, Group, Overwrite
 from gadgets.stages.observer import ScanObserver
 from scoremri_core.errors import InputError
+from scoremri_core.text import counted
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -110,7 +111,7 @@ def replay(
             exported = export(output, read_series(partial, group, header), others, header)
     for name, count in counts.items():
         if "h5" in selected:
-            logger.info("%s: %d images in %s/%s", output, count, group, name)
+            logger.info("%s: %s in %s/%s", output, counted(count, "image"), group, name)
     for path in exported:
         logger.info("wrote %s", path)
     if report is not None:

@@ -17,7 +17,7 @@ from scoremri_core.errors import InputError
 METAVARS = {int: "N", float: "X"}
 
 
-def from_settings(settings: type, *names: str) -> Callable[[Callable[..., None]], Any]:
+def from_settings(settings: type, *names: str) -> Callable[[Callable[..., Any]], Any]:
     """Decorate a command: an option per field of a dataclass replaces its parameter `settings`.
 
     The command receives the values as a dict. Types and defaults are those of the fields, the help
@@ -39,11 +39,11 @@ def from_settings(settings: type, *names: str) -> Callable[[Callable[..., None]]
     chosen = [field for field in fields(settings) if field.init and field.name in (names or texts)]
     options = [_parameter(field, types[field.name], texts[field.name]) for field in chosen]
 
-    def decorate(command: Callable[..., None]) -> Callable[..., None]:
+    def decorate(command: Callable[..., Any]) -> Callable[..., Any]:
         @functools.wraps(command)
-        def run(**values: Any) -> None:
+        def run(**values: Any) -> Any:
             given = {f.name: _value(f.name, types[f.name], values.pop(f.name)) for f in chosen}
-            command(settings=given, **values)
+            return command(settings=given, **values)
 
         parameters: list[inspect.Parameter] = []
         for parameter in inspect.signature(command, eval_str=True).parameters.values():

@@ -15,7 +15,7 @@ from torch import nn
 from scoremri_core.errors import InputError
 from scoremri_core.priors.ncsnv2 import NCSNv2
 from scoremri_core.priors.residual_unet import ResidualUnet
-from scoremri_core.priors.storage import load_prior
+from scoremri_core.priors.storage import read_prior
 from scoremri_core.priors.unet import DenoisingUnet
 from scoremri_core.training.objective import SIGMA_RANGE
 from scoremri_core.training.options import TrainingOptions, text_of_sizes
@@ -117,7 +117,7 @@ class Settings(TrainingOptions):
         if self.patch % multiple:
             raise InputError(f"patch is {self.patch}: expected a multiple of {multiple}")
         if begin and self.start is not None:
-            _begin_with(network, load_prior(self.start).model, self.start)
+            _begin_with(network, read_prior(self.start).model, self.start)
         return network
 
     def optimiser(self, network: nn.Module) -> torch.optim.Optimizer:
@@ -148,7 +148,7 @@ class Settings(TrainingOptions):
         """
         if self.teacher is None:
             return None
-        taught, model = self.network(begin=False), load_prior(self.teacher).model
+        taught, model = self.network(begin=False), read_prior(self.teacher).model
         if not (
             isinstance(model, DenoisingUnet)
             and getattr(taught, "sigma_data", model.sigma_data) == model.sigma_data
