@@ -122,6 +122,9 @@ ChainProperties = Annotated[
     ),
 ]
 
+Json = Annotated[
+    bool, typer.Option("--json", help="Print the result as JSON; the log goes to stderr.")
+]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace existing files.")]
 Group = Annotated[str, typer.Option("--group", metavar="NAME", help="HDF5 group in the file.")]
 Prior = Annotated[

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
+import time
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
-from gadgets.commands.options import Group, Overwrite
+from gadgets.commands.options import Group, Json, Overwrite
+from gadgets.commands.replay_result import collected_warnings
 
 MOST = 24  # default number of frames; each takes about a megabyte
 
@@ -32,6 +35,7 @@ def report(
             show_default="from the images",
         ),
     ] = None,
+    json_: Json = False,
     overwrite: Overwrite = False,
 ) -> None:
     """Write an HTML report of the images in a file.
@@ -43,13 +47,20 @@ def report(
 
     page = source.with_suffix(".html") if output is None else output
     check_new(page, overwrite, source)
-    write_report(source, page, group, frames, prior)
-    typer.echo(f"Report: {page}")
+    start = time.perf_counter()
+    warnings: list[str] = []
+    with collected_warnings(warnings):
+        facts = write_report(source, page, group, frames, prior)
+    if not json_:
+        return typer.echo(f"Report: {page}")
+    seconds = round(time.perf_counter() - start, 3)
+    result = {"source": str(source), "files": [str(page)], **facts, "seconds": seconds}
+    typer.echo(json.dumps(result | {"warnings": warnings}, indent=1))
 
 
 def write_report(
     source: Path, page: Path, group: str, most: int = MOST, prior: str | None = None
-) -> None:
+) -> dict[str, Any]:
     """Write the HTML report of a file of images.
 
     Parameters
@@ -62,6 +73,11 @@ def write_report(
         Maximum number of frames, evenly spaced.
     prior : str, optional
         Prior whose card is shown. Default: that of the images' attributes.
+
+    Returns
+    -------
+    dict
+        Number of frames in the file, of those shown, the series, and the reason of each fallback.
 
     Raises
     ------
@@ -83,3 +99,9 @@ def write_report(
 
     with replacing(page) as partial:
         partial.write_text(reports.report(shown, title, card), "utf-8")
+    return {
+        "series": list(dict.fromkeys(name for frame in shown for name in frame.outputs)),
+        "frames": count,
+        "shown": len(shown),
+        "fallbacks": [frame.facts.fallback for frame in shown if frame.facts.fallback],
+    }
