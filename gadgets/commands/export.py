@@ -8,14 +8,19 @@ from typing import Annotated
 
 import typer
 
-from gadgets.commands.options import Overwrite
+from gadgets.commands.options import Overwrite, complete_priors
 
 logger = logging.getLogger(__name__)
 
 
 def export(
     prior: Annotated[
-        str, typer.Argument(metavar="PRIOR", help="Name of a shipped prior, or path.")
+        str,
+        typer.Argument(
+            metavar="PRIOR",
+            help="Name of a shipped prior, or path.",
+            autocompletion=complete_priors,
+        ),
     ],
     output: Annotated[
         Path, typer.Option("-o", "--output", metavar="NAME.pt", help="TorchScript module.")

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from gadgets.commands.options import Group, Json, Overwrite
+from gadgets.commands.options import Group, Json, Overwrite, complete_priors
 from gadgets.commands.replay_result import collected_warnings
 
 MOST = 24  # default number of frames; each takes about a megabyte
@@ -31,6 +31,7 @@ def report(
         str | None,
         typer.Option(
             metavar="PRIOR",
+            autocompletion=complete_priors,
             help="Prior of the images, for its card.",
             show_default="from the images",
         ),

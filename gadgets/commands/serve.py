@@ -12,7 +12,7 @@ from typing import Annotated
 
 import typer
 
-from gadgets.commands.options import Device
+from gadgets.commands.options import Device, complete_priors
 from gadgets.process import set_up
 from gadgets.signals import handled_signals
 from gadgets.threads import add_log_context
@@ -53,7 +53,8 @@ def serve(
         list[str] | None,
         typer.Option(
             "--prior",
-            metavar="NAME_OR_PATH",
+            metavar="PRIOR",
+            autocompletion=complete_priors,
             help="Prior that scans may use. Repeatable.",
             show_default="default",
         ),

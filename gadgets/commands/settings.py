@@ -11,7 +11,7 @@ from typing import Annotated, Any, get_args, get_type_hints
 
 import typer
 
-from gadgets.commands.options import choice
+from gadgets.commands.options import choice, complete_priors
 from scoremri_core.errors import InputError
 
 METAVARS = {int: "N", float: "X"}
@@ -76,6 +76,8 @@ def _parameter(field: Field[Any], kind: Any, text: str) -> inspect.Parameter:
         default = default and "x".join(map(str, dict.fromkeys(default)))
     if kind in METAVARS:
         hints.setdefault("metavar", METAVARS[kind])
+    if hints.get("metavar") == "PRIOR":
+        hints["autocompletion"] = complete_priors
     make = typer.Option if known is None else functools.partial(choice, known)
     annotation: Any = Annotated[kind | None if optional else kind, make(*flags, help=text, **hints)]
     return inspect.Parameter(
