@@ -212,7 +212,7 @@ def _scaling(
     from scoremri_core.studies.benchmark.scaling import QUICK, SIZES, draw, points, scaling
 
     sizes = QUICK if quick else SIZES
-    with progress("scaling", points(sizes), every=1) as advance:
+    with progress("scaling", points(sizes)) as advance:
         done = 0
 
         def count(note: str) -> None:

@@ -74,14 +74,14 @@ def progress(task: str, total: int | None, every: float = 10.0) -> Iterator[Adva
         return
 
     started = last = time.monotonic()
-    latest: tuple[float, str] | None = None
+    latest = 0.0, ""
 
     def log() -> None:
         nonlocal last
         last = time.monotonic()
-        done, note = latest or (0, "")
-        steps = "" if total is None and not done else f" {done:.3g} of {total or '?'}"
-        logger.info("%s:%s after %.0f s %s", task, steps, last - started, note)
+        done, note = latest
+        steps = f"{done:.3g} of {'?' if total is None else total}"
+        logger.info("%s: %s after %.0f s %s", task, steps, last - started, note)
 
     def log_if_due() -> None:
         if time.monotonic() - last >= every:

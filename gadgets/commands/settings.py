@@ -20,9 +20,9 @@ METAVARS = {int: "N", float: "X"}
 def from_settings(settings: type, *names: str) -> Callable[[Callable[..., Any]], Any]:
     """Decorate a command: an option per field of a dataclass replaces its parameter `settings`.
 
-    The command receives the values as a dict. Types and defaults are those of the fields, the help
-    is that of the docstring's section Attributes or Parameters, and limits are the metadata (see
-    `scoremri_core.options.option`).
+    The command receives the values as a dict, without those that a caller in Python omits. Types
+    and defaults are those of the fields, the help is that of the docstring's section Attributes or
+    Parameters, and limits are the metadata (see `scoremri_core.options.option`).
 
     Parameters
     ----------
@@ -37,13 +37,18 @@ def from_settings(settings: type, *names: str) -> Callable[[Callable[..., Any]],
     """
     texts, types = descriptions(settings), get_type_hints(settings)
     chosen = [field for field in fields(settings) if field.init and field.name in (names or texts)]
+    known = [field.name for field in chosen]
     options = [_parameter(field, types[field.name], texts[field.name]) for field in chosen]
 
     def decorate(command: Callable[..., Any]) -> Callable[..., Any]:
         @functools.wraps(command)
-        def run(**values: Any) -> Any:
-            given = {f.name: _value(f.name, types[f.name], values.pop(f.name)) for f in chosen}
-            return command(settings=given, **values)
+        def run(*arguments: Any, **values: Any) -> Any:
+            given = {
+                name: _value(name, types[name], values.pop(name))
+                for name in known
+                if name in values
+            }
+            return command(*arguments, settings=given, **values)
 
         parameters: list[inspect.Parameter] = []
         for parameter in inspect.signature(command, eval_str=True).parameters.values():
