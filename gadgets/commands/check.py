@@ -16,6 +16,7 @@ from xml.etree.ElementTree import Element, fromstring
 import typer
 
 import gadgets
+from gadgets.commands.options import complete_chains
 from gadgets.protocol.gadgetron.chain import SHIPPED, Chain, Foreign, Node, find
 from gadgets.stages.properties import Properties
 from scoremri_core.errors import InputError, not_installed
@@ -25,7 +26,12 @@ SIXTEEN_BITS = ("FloatToUShortGadget", "FloatToShortGadget")
 
 
 def check(
-    chain: Annotated[str, typer.Argument(metavar="CHAIN", help="Path or name of a chain.")],
+    chain: Annotated[
+        str,
+        typer.Argument(
+            metavar="CHAIN", help="Path or name of a chain.", autocompletion=complete_chains
+        ),
+    ],
 ) -> int:
     """Check modules, properties, prior and device of a chain.
 

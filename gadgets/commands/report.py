@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import json
+import time
 from datetime import date
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
-from gadgets.commands.options import Group, Overwrite
+from gadgets.commands.options import Group, Json, Overwrite, complete_priors
+from gadgets.commands.replay_result import collected_warnings
 
 MOST = 24  # default number of frames; each takes about a megabyte
 
@@ -29,6 +32,7 @@ def report(
         str | None,
         typer.Option(
             metavar="PRIOR",
+            autocompletion=complete_priors,
             help="Prior of the images, for its card.",
             show_default="from the images",
         ),
@@ -41,6 +45,7 @@ def report(
             show_default="none",
         ),
     ] = None,
+    json_: Json = False,
     overwrite: Overwrite = False,
 ) -> None:
     """Write an HTML report of the images in a file.
@@ -52,8 +57,15 @@ def report(
 
     page = source.with_suffix(".html") if output is None else output
     check_new(page, overwrite, source, *([reference] if reference else ()))
-    write_report(source, page, group, frames, prior, reference)
-    typer.echo(f"Report: {page}")
+    start = time.perf_counter()
+    warnings: list[str] = []
+    with collected_warnings(warnings):
+        facts = write_report(source, page, group, frames, prior, reference)
+    if not json_:
+        return typer.echo(f"Report: {page}")
+    seconds = round(time.perf_counter() - start, 3)
+    result = {"source": str(source), "files": [str(page)], **facts, "seconds": seconds}
+    typer.echo(json.dumps(result | {"warnings": warnings}, indent=1))
 
 
 def write_report(
@@ -63,7 +75,7 @@ def write_report(
     most: int = MOST,
     prior: str | None = None,
     reference: Path | None = None,
-) -> None:
+) -> dict[str, Any]:
     """Write the HTML report of a file of images.
 
     Parameters
@@ -78,6 +90,11 @@ def write_report(
         Prior whose card is shown. Default: that of the images' attributes.
     reference : Path, optional
         Images to compare with, as for `read_frames`.
+
+    Returns
+    -------
+    dict
+        Number of frames in the file, of those shown, the series, and the reason of each fallback.
 
     Raises
     ------
@@ -100,3 +117,9 @@ def write_report(
 
     with replacing(page) as partial:
         partial.write_text(reports.report(shown, title, card, stored.run), "utf-8")
+    return {
+        "series": list(dict.fromkeys(name for frame in shown for name in frame.outputs)),
+        "frames": count,
+        "shown": len(shown),
+        "fallbacks": [frame.facts.fallback for frame in shown if frame.facts.fallback],
+    }

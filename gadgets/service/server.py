@@ -18,6 +18,7 @@ from gadgets.service.later import Later, describe_outcomes
 from gadgets.service.listening import LOOPBACK, format_address, listen
 from gadgets.service.session import Session
 from gadgets.service.shared import Shared
+from scoremri_core.text import counted
 
 logger = logging.getLogger(__name__)
 
@@ -171,7 +172,7 @@ class Server:
         endpoint = Endpoint(connected, self.stall)
         full = len(self._sessions) >= MAX_SESSIONS
         if full:
-            logger.warning("%d connections open: refusing another", len(self._sessions))
+            logger.warning("%s open: refusing another", counted(len(self._sessions), "connection"))
         if len(self._sessions) >= 2 * MAX_SESSIONS:  # too many to send a refusal
             endpoint.abandon()
             return
@@ -206,7 +207,7 @@ class Server:
 
     def _finish(self) -> None:
         """Wait for open scans; close connections without a scan."""
-        logger.info("Stopping: %d connections open", len(self._sessions))
+        logger.info("Stopping: %s open", counted(len(self._sessions), "connection"))
         while self._sessions and self._stops < 2:
             for thread, session in list(self._sessions.items()):
                 if not session.started:
@@ -217,7 +218,9 @@ class Server:
             session.endpoint.abandon()
         self.later.close()
         self._wake.close()
-        logger.info("Stopped: %d connections served, %d failed", self._served, self._failed)
+        logger.info(
+            "Stopped: %s served, %d failed", counted(self._served, "connection"), self._failed
+        )
         if later := describe_outcomes(self.later.outcomes):
             logger.info("Deferred scans: %s", later)
 
@@ -229,8 +232,8 @@ class Server:
     def _log_health(self, shared: Shared) -> None:
         if self._sessions:
             logger.info(
-                "Health: %d connections open, %d waiting for the device, %d served, %d failed%s",
-                len(self._sessions),
+                "Health: %s open, %d waiting for the device, %d served, %d failed%s",
+                counted(len(self._sessions), "connection"),
                 shared.turns.waiting,
                 self._served,
                 self._failed,

@@ -17,6 +17,7 @@ from gadgets.stages.properties import Properties
 from gadgets.stages.scaling import Scale
 from scoremri_core.recon.result import REFERENCES
 from scoremri_core.scans.directions import as_attributes, pixel_directions
+from scoremri_core.text import counted
 
 if TYPE_CHECKING:
     from scoremri_core import Reconstruction
@@ -196,7 +197,9 @@ def _attributes(
 ) -> dict[str, Any]:
     info = result.info
     description = DESCRIPTIONS[output]
-    comment = f"{description}, {info.samples} samples by {info.sampler}, prior {info.prior}"
+    comment = (
+        f"{description}, {counted(info.samples, 'sample')} by {info.sampler}, prior {info.prior}"
+    )
     if output in REFERENCES:
         comment = f"{description}, no prior"
     elif not info.samples or info.reason:

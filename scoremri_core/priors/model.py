@@ -38,6 +38,11 @@ class ModelPrior(ABC):
         self.inflation = float(card.get("inflation", 1.0))
         self._copies: dict[torch.device, ModelPrior] = {}
 
+    @property
+    def is_measured(self) -> bool:
+        """Whether the card has the error of the denoiser (see `scoremri measure`)."""
+        return "denoiser_error" in self.card
+
     def __getstate__(self) -> dict[str, Any]:
         """Copy and pickle without the copies on other devices."""
         return {**self.__dict__, "_copies": {}}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +25,8 @@ from scoremri_core.priors.ncsnv2_prior import NCSNv2Prior
 from scoremri_core.priors.network import NetworkPrior
 from scoremri_core.priors.residual_unet import ResidualUnet, ResidualUnetPrior
 from scoremri_core.priors.unet import DenoisingUnet
+
+logger = logging.getLogger(__name__)
 
 SHIPPED = Path(__file__).parent / "weights"
 DEFAULT = "default"  # prior of the sampler "posterior"; other samplers may have another default
@@ -65,9 +68,28 @@ def shipped_priors() -> list[str]:
     return sorted(path.stem for path in SHIPPED.glob("*.safetensors"))
 
 
-@isolated
 def load_prior(name_or_path: str | Path) -> ModelPrior:
-    """Load a prior and check its weights against its card.
+    """Load a prior for reconstruction; warn if its error was never measured.
+
+    Parameters and exceptions are those of `read_prior`.
+
+    Returns
+    -------
+    ModelPrior
+    """
+    prior = read_prior(name_or_path)
+    if not prior.is_measured:
+        logger.warning(
+            "prior %s: its error was never measured; run scoremri measure to know how far to trust "
+            "the images and their uncertainty",
+            prior.name,
+        )
+    return prior
+
+
+@isolated
+def read_prior(name_or_path: str | Path) -> ModelPrior:
+    """Read a prior and check its weights against its card.
 
     Parameters
     ----------

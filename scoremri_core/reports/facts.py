@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass
 
 from scoremri_core.recon.result import describe_inconsistent_lines
+from scoremri_core.text import counted
 
 NAN = float("nan")
 MAX_MISFIT = 1.25  # that thermal noise explains
@@ -114,8 +115,9 @@ class Facts:
         if not self.sampled:
             return "none (classical reconstruction)"
         return (
-            f"{self.samples} samples by {self.sampler}, {self.evaluations} denoiser evaluations "
-            f"each, prior {self.prior or 'unknown'}, seed {self.seed or 'unknown'}"
+            f"{counted(self.samples, 'sample')} by {self.sampler}, "
+            f"{counted(self.evaluations, 'denoiser evaluation')} each, "
+            f"prior {self.prior or 'unknown'}, seed {self.seed or 'unknown'}"
         )
 
     def notice(self) -> str:

@@ -75,6 +75,12 @@ class ReportFrame:
     geometry: Geometry = field(default_factory=Geometry)
     facts: Facts = field(default_factory=Facts)
 
+    @property
+    def outputs(self) -> list[str]:
+        """Names of the images."""
+        optional = {"std": self.std is not None, "samples": bool(self.samples)}
+        return ["mean", *(name for name, has in optional.items() if has), *self.reference_images]
+
     @cached_property
     def top(self) -> float:
         """Value of the pixels that are shown white."""
