@@ -93,9 +93,11 @@ def problems(module, name, value):
                 if is_dataclass(value)
                 else value._fields
             )
-            text = ClassDoc(value)
             described = {
                 one.strip()
+                for part in value.__mro__  # fields that are inherited are described there
+                if part.__module__.startswith("scoremri_core")
+                for text in [ClassDoc(part)]
                 for entry in [*text["Parameters"], *text["Attributes"]]
                 for one in entry.name.split(",")
             }

@@ -71,11 +71,19 @@ def shipped_priors() -> list[str]:
 def load_prior(name_or_path: str | Path) -> ModelPrior:
     """Load a prior for reconstruction; warn if its error was never measured.
 
-    Parameters and exceptions are those of `read_prior`.
+    Parameters
+    ----------
+    name_or_path : str or Path
+        As for `read_prior`.
 
     Returns
     -------
     ModelPrior
+
+    Raises
+    ------
+    InputError
+        As `read_prior`.
     """
     prior = read_prior(name_or_path)
     if not prior.is_measured:
