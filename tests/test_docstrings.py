@@ -96,7 +96,7 @@ def problems(module, name, value):
             described = {
                 one.strip()
                 for part in value.__mro__  # fields that are inherited are described there
-                if part.__module__.startswith("scoremri_core")
+                if part.__module__.startswith(("scoremri_core", "gadgets"))
                 for text in [ClassDoc(part)]
                 for entry in [*text["Parameters"], *text["Attributes"]]
                 for one in entry.name.split(",")
