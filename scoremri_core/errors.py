@@ -13,10 +13,11 @@ class CalibrationError(InputError):
     """Coil maps cannot be estimated from the calibration lines."""
 
 
-def similar(name: str, known: Iterable[str]) -> str:
-    """List the known names for an error message, and suggest the one closest to `name`."""
+def similar(name: str, known: Iterable[str], others: Iterable[str] = ()) -> str:
+    """List the known names for an error message, and suggest the closest of these and `others`."""
     known = list(known)
-    suggestion = "".join(f" (did you mean '{word}'?)" for word in get_close_matches(name, known, 1))
+    close = get_close_matches(name, [*known, *others], 1)
+    suggestion = "".join(f" (did you mean '{word}'?)" for word in close)
     return f"{suggestion}: known are {', '.join(known)}"
 
 
