@@ -239,4 +239,6 @@ def pictures_of(image: ismrmrd.Image, scan: ismrmrdHeader | None = None) -> tupl
         named["SequenceDescriptionAdditional"] = (
             f"{attributes['SequenceDescriptionAdditional']}_phase"
         )
-    return magnitude, Picture(np.asarray(phase, np.float32), head, attributes | window | named, scan)
+    return magnitude, Picture(
+        np.asarray(phase, np.float32), head, attributes | window | named, scan
+    )

@@ -141,14 +141,14 @@ class Sampling:
     Attributes
     ----------
     mask : bool array, (y, x)
-    noise_covariance : complex array, (coil, coil)
-        E[n n^H], in any unit.
+    noise_covariance : complex array, (coil, coil), or None
+        E[n n^H], in any unit; None: identity.
     averages : float32 array, (y, x), or None
         Number of averages of each sample; None if all are equal.
     """
 
     mask: NDArray[np.bool_]
-    noise_covariance: NDArray[Any]
+    noise_covariance: NDArray[Any] | None
     averages: NDArray[np.float32] | None = None
 
     def g_factor(self, maps: NDArray[Any]) -> NDArray[np.float32]:

@@ -40,8 +40,23 @@ class Draw(Protocol):
 
 
 # arguments of `reconstruct`, to suggest for a misspelled one
-ARGUMENTS = ("mask", "averages", "calibration", "noise_covariance", "prior", "sampler", "samples")
-ARGUMENTS += ("steps", "maps", "scale", "seed", "device", "callback")
+ARGUMENTS = tuple(
+    [
+        "mask",
+        "averages",
+        "calibration",
+        "noise_covariance",
+        "prior",
+        "sampler",
+        "samples",
+        "steps",
+        "maps",
+        "scale",
+        "seed",
+        "device",
+        "callback",
+    ]
+)
 
 
 @dataclass(frozen=True)
