@@ -40,22 +40,20 @@ class Draw(Protocol):
 
 
 # arguments of `reconstruct`, to suggest for a misspelled one
-ARGUMENTS = tuple(
-    [
-        "mask",
-        "averages",
-        "calibration",
-        "noise_covariance",
-        "prior",
-        "sampler",
-        "samples",
-        "steps",
-        "maps",
-        "scale",
-        "seed",
-        "device",
-        "callback",
-    ]
+ARGUMENTS = (
+    "mask",
+    "averages",
+    "calibration",
+    "noise_covariance",
+    "prior",
+    "sampler",
+    "samples",
+    "steps",
+    "maps",
+    "scale",
+    "seed",
+    "device",
+    "callback",
 )
 
 
