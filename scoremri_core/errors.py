@@ -13,7 +13,7 @@ class CalibrationError(InputError):
     """Coil maps cannot be estimated from the calibration lines."""
 
 
-def similar(name: str, known: Iterable[str]) -> str:
+def similar(name: str, known: Iterable[str], others: Iterable[str] = ()) -> str:
     """List the known names for an error message, and suggest the one closest to `name`.
 
     Parameters
@@ -22,6 +22,8 @@ def similar(name: str, known: Iterable[str]) -> str:
         The unknown name.
     known : iterable of str
         Valid names.
+    others : iterable of str, optional
+        Valid names that are suggested but not listed.
 
     Returns
     -------
@@ -29,7 +31,8 @@ def similar(name: str, known: Iterable[str]) -> str:
         Follows the unknown name in the message.
     """
     known = list(known)
-    suggestion = "".join(f" (did you mean '{word}'?)" for word in get_close_matches(name, known, 1))
+    close = get_close_matches(name, [*known, *others], 1)
+    suggestion = "".join(f" (did you mean '{word}'?)" for word in close)
     return f"{suggestion}: known are {', '.join(known)}"
 
 

@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
+REPORTED = ("mean", "std", "samples", "zero_filled", "classical")  # outputs that a report shows
+
 
 def replay(
     source: Annotated[
@@ -227,11 +229,10 @@ def replay_scan(
 
 def report_outputs(outputs: Iterable[str]) -> str:
     """Append the outputs that a report shows to those of a chain."""
-    from gadgets.stages.properties import OUTPUTS, Properties
+    from gadgets.stages.properties import Properties
 
     requested = [name.strip() for each in outputs for name in each.split(",")]
-    shown = [name for name in OUTPUTS if name not in ("phase", "complex_std")]
-    return ",".join(dict.fromkeys([*(requested or Properties.outputs), *shown]))
+    return ",".join(dict.fromkeys([*(requested or Properties.outputs), *REPORTED]))
 
 
 @contextmanager

@@ -11,12 +11,14 @@ from gadgets.openrecon.bundle import CAUTION, NAME, PORT, SUMMARY, Bundle
 from gadgets.stages.properties import NOISE_SOURCES, Properties
 from scoremri_core.samplers import SAMPLERS
 
-OUTPUTS = {
+OUTPUTS = {  # without the complex ones: the injector "image" of the label takes real images
     "mean,std": "Mean and uncertainty",
     "mean": "Mean only",
     "mean,std,phase": "Mean, uncertainty and phase",
     "mean,std,complex_std": "Mean, uncertainty and complex uncertainty",
     "mean,std,samples": "Mean, uncertainty and samples",
+    "mean,std,quantiles": "Mean, uncertainty and quantiles",
+    "mean,std,g_factor": "Mean, uncertainty and g-factor",
     "mean,std,zero_filled,classical": "Mean, uncertainty, zero-filled and classical",
 }
 STEPS = ("auto", "10", "20", "40", "80")

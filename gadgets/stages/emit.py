@@ -32,6 +32,10 @@ DESCRIPTIONS = {
     "zero_filled": "zero-filled image",
     "classical": "classical reconstruction",
     "complex_std": "posterior standard deviation of the complex value",
+    "complex_mean": "complex posterior mean",
+    "quantiles": "5 % and 95 % quantiles of the magnitude",
+    "coil_maps": "coil map",
+    "g_factor": "g-factor of SENSE",
 }
 # Gadgetron names DICOM files by role, counters and number, so roles must be unique.
 ROLES = {
@@ -42,6 +46,17 @@ ROLES = {
     "zero_filled": ["Image", "ZeroFilled"],
     "classical": ["Image", "Classical"],
     "complex_std": ["STD_MAP", "Complex"],
+    "complex_mean": ["Image", "Complex"],
+    "quantiles": ["Image", "Quantile"],
+    "coil_maps": ["Image", "CoilMap"],
+    "g_factor": ["Image", "GFactor"],
+}
+NO_PRIOR = (*REFERENCES, "coil_maps")
+NO_UNITS = ("coil_maps", "g_factor")
+IMAGE_TYPES = {
+    "phase": ismrmrd.IMTYPE_PHASE,
+    "complex_mean": ismrmrd.IMTYPE_COMPLEX,
+    "coil_maps": ismrmrd.IMTYPE_COMPLEX,
 }
 MAX_INDEX = 65_535  # image_index is 16 bits wide
 
@@ -95,18 +110,29 @@ def _outputs(result: Reconstruction, properties: Properties) -> tuple[list[str],
     sampled = result.info.samples > 0 and not result.info.reason
     absent = set() if sampled else {"samples"}
     if not sampled or result.info.samples < 2:
-        absent |= {"std", "complex_std"}
+        absent |= {"std", "complex_std", "quantiles"}
+    if 0 in result.maps.shape or not np.isfinite(result.maps).all():
+        absent.add("coil_maps")
+    if not np.isfinite(result.references.get("g_factor", np.nan)).all():
+        absent.add("g_factor")
     sent = [name for name in properties.outputs if name not in absent]
     missing = [name for name in properties.outputs if name in absent]
     return sent or ["mean"], missing  # at least one image per frame
 
 
 def _pixels(result: Reconstruction, output: str, number: int) -> Iterator[tuple[np.ndarray, int]]:
-    """Yield the images of one output of a frame, float (z, y, x), and their numbers."""
-    if output == "samples":
-        samples = np.abs(result.samples).swapaxes(0, 1)
-        for i, sample in enumerate(samples, start=1):
-            yield sample, (number - 1) * len(samples) + i
+    """Yield the images of one output of a frame, (z, y, x), and their numbers."""
+    if output in ("samples", "quantiles", "coil_maps"):
+        several = {
+            "samples": lambda: np.abs(result.samples),
+            "quantiles": result.quantiles,
+            "coil_maps": lambda: result.maps.reshape(len(result.maps), -1, *result.maps.shape[3:]),
+        }
+        images = several[output]().swapaxes(0, 1)
+        for i, image in enumerate(images, start=1):
+            yield image, (number - 1) * len(images) + i
+    elif output == "complex_mean":
+        yield result.mean, number
     elif output == "std":
         yield result.magnitude_std, number
     elif output == "complex_std":
@@ -146,13 +172,13 @@ def _image(
     factor: float | None,
     extra: dict[str, Any],
 ) -> ismrmrd.Image:
-    if output == "phase":
+    if output == "phase" or output in NO_UNITS:
         factor = None
     scaled = pixels if factor is None else pixels * np.float32(factor)
     image = ismrmrd.Image.from_array(
-        np.ascontiguousarray(scaled, np.float32),
+        np.ascontiguousarray(scaled, np.complex64 if np.iscomplexobj(scaled) else np.float32),
         acquisition=frame.header,
-        image_type=ismrmrd.IMTYPE_PHASE if output == "phase" else ismrmrd.IMTYPE_MAGNITUDE,
+        image_type=IMAGE_TYPES.get(output, ismrmrd.IMTYPE_MAGNITUDE),
         image_series_index=series_indices(properties)[output],
         image_index=(number - 1) % MAX_INDEX + 1,
         field_of_view=frame.field_of_view,
@@ -187,6 +213,8 @@ def _gadgetron_attributes(
         units = "k-space times GADGETRON_ScaleRatio"
     if output == "phase":
         units = "radians"
+    elif output in NO_UNITS:
+        units = "dimensionless"
     result["GADGETRON_ImageComment"] = comment
     result["units"] = f"pixels and window: {units}; sigma_n, sigma_thermal and scale: k-space"
     return result
@@ -200,20 +228,21 @@ def _attributes(
     comment = (
         f"{description}, {counted(info.samples, 'sample')} by {info.sampler}, prior {info.prior}"
     )
-    if output in REFERENCES:
+    if output in NO_PRIOR:
         comment = f"{description}, no prior"
     elif not info.samples or info.reason:
         description = comment = "classical reconstruction"
-        if output == "phase":
-            description = comment = "phase of the classical reconstruction"
+        if output in ("phase", "complex_mean"):
+            kind = "phase of the" if output == "phase" else "complex"
+            description = comment = f"{kind} classical reconstruction"
     if info.reason:
         comment = f"{comment}: {info.reason}"
     if info.inconsistency:
         comment = f"{comment}; {info.inconsistency}"
-    width = max(float(np.percentile(pixels, 99.5)), float(np.finfo(np.float32).tiny))
+    width = max(float(np.percentile(np.abs(pixels), 99.5)), float(np.finfo(np.float32).tiny))
     center, width = (0.0, 2 * np.pi) if output == "phase" else (width / 2, width)
     attributes: dict[str, Any] = {
-        "DataRole": "Quantitative" if output in ("std", "complex_std") else "Image",
+        "DataRole": "Quantitative" if output in ("std", "complex_std", "g_factor") else "Image",
         "ImageProcessingHistory": ["scoremri", info.sampler],
         "SequenceDescriptionAdditional": f"scoremri_{output}",
         "SeriesDescription": f"scoremri {description}",

@@ -165,7 +165,7 @@ def _request(frames: list[Frame], properties: Properties) -> Request:
         device=properties.device,
     )
     references = tuple(name for name in properties.outputs if name in REFERENCES)
-    return replace(request, references=references, keep_maps=False)
+    return replace(request, references=references, keep_maps="coil_maps" in properties.outputs)
 
 
 def _fallback(frame: Frame, error: Exception, properties: Properties) -> Reconstruction:

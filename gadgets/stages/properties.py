@@ -12,7 +12,19 @@ from xml.etree.ElementTree import Element
 from scoremri_core.errors import InputError, similar
 from scoremri_core.samplers import SAMPLERS
 
-OUTPUTS = ("mean", "std", "phase", "samples", "zero_filled", "classical", "complex_std")
+OUTPUTS = (
+    "mean",
+    "std",
+    "phase",
+    "samples",
+    "zero_filled",
+    "classical",
+    "complex_std",
+    "complex_mean",
+    "quantiles",
+    "coil_maps",
+    "g_factor",
+)
 NOISE_SOURCES = ("auto", "scan", "estimate")
 
 
@@ -42,8 +54,7 @@ class Properties:
         Source of the noise covariance; "auto" takes the noise scan if there is one. A number is
         the standard deviation of each real component in units of the k-space.
     outputs : tuple of str
-        Of "mean", "std" (of the magnitude), "phase", "samples", "zero_filled", "classical" and
-        "complex_std" (of the complex value).
+        Of `OUTPUTS`; "std" is of the magnitude, "complex_std" of the complex value.
     series : int
         Index of the first image series.
     scale : {"off", "auto"} or float

@@ -85,6 +85,11 @@ class _Scale:
         return np.clip(np.rint((finite - self.intercept) / self.slope), 0, MAX_VALUE).astype("<u2")
 
 
+def _slope(maximum: float) -> float:
+    """Slope of at most 16 characters, with no stored value above the maximum."""
+    return float(f"{(maximum or 1) / MAX_VALUE * 1.000001:.8e}")
+
+
 class _Scan:
     """Identity, study and slope of the series of a scan."""
 
@@ -93,11 +98,10 @@ class _Scan:
         magnitudes = [
             float(np.nanmax(picture.pixels, initial=0, where=np.isfinite(picture.pixels)))
             for each in series
-            if not each.is_phase
+            if each.has_units
             for picture in each.pictures
         ]
-        # at most 16 characters, and no stored value above the maximum
-        self.slope = float(f"{(max(magnitudes, default=0) or 1) / MAX_VALUE * 1.000001:.8e}")
+        self.slope = _slope(max(magnitudes, default=0))
         digest = hashlib.sha256()
         for each in series:
             for picture in each.pictures:
@@ -124,8 +128,9 @@ class _Scan:
         pixels = np.concatenate([picture.pixels.ravel() for picture in series.pictures])
         pixels = pixels[np.isfinite(pixels)]
         width = float(np.percentile(pixels, 99.5)) if pixels.size else 0.0
-        width = float(f"{max(width, self.slope):.6g}")
-        return _Scale(self.slope, 0.0, width / 2, width)
+        slope = self.slope if series.has_units else _slope(float(pixels.max(initial=0)))
+        width = float(f"{max(width, slope):.6g}")
+        return _Scale(slope, 0.0, width / 2, width)
 
     def images(self, series: Series) -> Iterator[Any]:
         """Yield an MR image per slice of a series."""

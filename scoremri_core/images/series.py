@@ -21,7 +21,8 @@ from scoremri_core.scans.files import open_hdf5
 from scoremri_core.scans.flags import COUNTERS
 
 PREFIX = "scoremri_"  # of SequenceDescriptionAdditional, before the output
-PHASE = "phase"
+DIMENSIONLESS = "dimensionless"
+TEXTS = ("SeriesDescription", "ImageComment", "ImageComments")
 
 
 @dataclass(frozen=True)
@@ -105,7 +106,14 @@ class Series:
     def units(self) -> str:
         """Units of the pixels."""
         units = self.attribute("units").partition(";")[0].removeprefix("pixels and window: ")
-        return "radians" if self.is_phase else f"{units or 'arbitrary'} units"
+        if self.is_phase or units == DIMENSIONLESS:
+            return "radians" if self.is_phase else DIMENSIONLESS
+        return f"{units or 'arbitrary'} units"
+
+    @property
+    def has_units(self) -> bool:
+        """Whether the pixels share the units of the scan's images; false for a g-factor."""
+        return self.units not in ("radians", DIMENSIONLESS)
 
     @cached_property
     def volumes(self) -> list[list[Picture]]:
@@ -128,7 +136,7 @@ class Series:
 def read_series(
     path: PathLike, group: str = "dataset", scan: ismrmrdHeader | None = None
 ) -> list[Series]:
-    """Read the image series of an ISMRMRD file.
+    """Read the image series of an ISMRMRD file; complex ones as magnitude and phase.
 
     Parameters
     ----------
@@ -154,11 +162,14 @@ def read_series(
         names = [name for name in file[group] if is_image_series(file[group][name])]
         if not names:
             raise InputError(f"{path} (group '{group}'): no ISMRMRD images")
-    groups = []
+    groups: list[tuple[str, Sequence[Picture]]] = []
     with ismrmrd.Dataset(str(path), group, mode="r") as dataset:
         for name in names:
             images = [dataset.read_image(name, i) for i in range(dataset.number_of_images(name))]
-            groups.append((name, [picture_of(image, scan) for image in images]))
+            kinds = zip(*(pictures_of(image, scan) for image in images), strict=True)
+            groups += [
+                (name if not i else f"{name}_phase", pictures) for i, pictures in enumerate(kinds)
+            ]
     return series_of([(name, pictures) for name, pictures in groups if pictures])
 
 
@@ -194,24 +205,40 @@ def series_of(groups: Sequence[tuple[str, Sequence[Picture]]]) -> list[Series]:
     return sorted(series, key=lambda each: each.index)
 
 
-def picture_of(image: ismrmrd.Image, scan: ismrmrdHeader | None = None) -> Picture:
-    """Make a picture of an ISMRMRD image.
+def pictures_of(image: ismrmrd.Image, scan: ismrmrdHeader | None = None) -> tuple[Picture, ...]:
+    """Make the pictures of an ISMRMRD image: magnitude, and phase if it is complex.
 
     Parameters
     ----------
     image : ismrmrd.Image
-        Several channels are combined as root sum of squares.
+        Several channels are combined as root sum of squares, without phase.
     scan : ismrmrdHeader, optional
         Of the scan.
 
     Returns
     -------
-    Picture
+    tuple of Picture
     """
     data = np.asarray(image.data)
+    phase = np.angle(data[0]) if np.iscomplexobj(data) and len(data) == 1 else None
+    head = image.getHead()
     if np.iscomplexobj(data) or len(data) > 1:
         data = np.sqrt((np.abs(data.astype(np.complex128)) ** 2).sum(axis=0, keepdims=True))
+        head.image_type = ismrmrd.IMTYPE_MAGNITUDE
     attributes = {}
     if image.attribute_string.strip("\0 \n"):
         attributes = dict(ismrmrd.Meta.deserialize(image.attribute_string))
-    return Picture(np.asarray(data[0], np.float32), image.getHead(), attributes, scan)
+    magnitude = Picture(np.asarray(data[0], np.float32), head, attributes, scan)
+    if phase is None:
+        return (magnitude,)
+    head = image.getHead()
+    head.image_type = ismrmrd.IMTYPE_PHASE
+    window = {"WindowCenter": "0", "WindowWidth": f"{2 * np.pi:.6g}"}
+    named = {name: f"phase of {attributes[name]}" for name in TEXTS if name in attributes}
+    if "SequenceDescriptionAdditional" in attributes:
+        named["SequenceDescriptionAdditional"] = (
+            f"{attributes['SequenceDescriptionAdditional']}_phase"
+        )
+    return magnitude, Picture(
+        np.asarray(phase, np.float32), head, attributes | window | named, scan
+    )

@@ -15,7 +15,7 @@ from scoremri_core.mri.fourier import to_image
 from scoremri_core.mri.sampling import unsampled_fraction
 from scoremri_core.recon.prepare import Slice
 from scoremri_core.recon.request import Request
-from scoremri_core.recon.result import PER_SLICE, Info, Reconstruction, standard_deviation
+from scoremri_core.recon.result import PER_SLICE, Info, Reconstruction, Sampling, standard_deviation
 
 Array = NDArray[Any]
 
@@ -31,6 +31,7 @@ class Finished:
         NaN if the slice could not be sampled.
     maps : complex64 array, (set, coil, y, x), or None
     references : dict of complex64 array, (y, x)
+    sampling : Sampling
     unsampled_fraction, sigma_n, sigma_thermal, misfit, inconsistent_lines, scale : float
     fallback : str or None
     """
@@ -39,6 +40,7 @@ class Finished:
     samples: Array
     maps: Array | None
     references: dict[str, Array]
+    sampling: Sampling
     unsampled_fraction: float
     sigma_n: float
     sigma_thermal: float
@@ -73,19 +75,25 @@ def finish(slice_: Slice, request: Request) -> Finished:
     else:
         samples = np.full((request.samples, *full.mask.shape), np.nan, np.complex64)
         mean = classical()
+    phase = _phase(maps, request.virtual_coil)
+    sampling = Sampling(full.mask, noise.initial_covariance, full.averages)
     references = {}
     for name in request.references:
         if name == "zero_filled":
-            references[name] = _zero_filled(full, maps)
+            references[name] = full.image(_zero_filled(full, maps) * phase)
+        elif name == "classical":
+            references[name] = full.image((classical() if sampled else mean) * phase)
+        elif maps is None:
+            references[name] = np.full(full.mask.shape, np.nan, np.float32)
         else:
-            references[name] = classical() if sampled else mean
-    phase = _phase(maps, request.virtual_coil)
+            references[name] = sampling.g_factor(maps)
     unit = full.unit
     return Finished(
         mean=full.image(mean * phase),
         samples=full.image(samples * phase),
         maps=maps if request.keep_maps else None,
-        references={name: full.image(image * phase) for name, image in references.items()},
+        references=references,
+        sampling=sampling,
         unsampled_fraction=unsampled_fraction(full.mask),
         sigma_n=noise.sigma_used(slice_.misfit) * unit,
         sigma_thermal=noise.sigma_thermal * unit,
@@ -128,6 +136,7 @@ def assemble(
         references={
             name: np.stack([part.references[name] for part in parts]) for name in request.references
         },
+        sampling=tuple(part.sampling for part in parts),
     )
 
 

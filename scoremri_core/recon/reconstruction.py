@@ -427,7 +427,7 @@ def root_sum_of_squares_only(
             evaluations=0,
             **per_slice,
         ),
-        references=dict.fromkeys(request.references, mean),
+        references={name: mean for name in request.references if name != "g_factor"},
     )
 
 

@@ -3,22 +3,24 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+from scipy.stats import t as student_t
 
 from scoremri_core.errors import InputError
 from scoremri_core.mri.fourier import resample
+from scoremri_core.mri.g_factor import g_factor
 from scoremri_core.text import counted
 
 if TYPE_CHECKING:
     import torch
 
-REFERENCES = ("zero_filled", "classical")  # images without a prior, on request
+REFERENCES = ("zero_filled", "classical", "g_factor")  # without a prior, on request
 
 PER_SLICE = (  # fields of Info with one entry per slice
     "unsampled_fraction",
@@ -136,6 +138,33 @@ def describe_inconsistent_lines(inconsistent_lines: float) -> str | None:
     )
 
 
+@dataclass(frozen=True, eq=False)
+class Sampling:
+    """Measured samples and noise of a slice.
+
+    Attributes
+    ----------
+    mask : bool array, (y, x)
+    noise_covariance : complex array, (coil, coil), or None
+        E[n n^H], in any unit; None: identity.
+    averages : float32 array, (y, x), or None
+        Number of averages of each sample; None if all are equal.
+    """
+
+    mask: NDArray[np.bool_]
+    noise_covariance: NDArray[Any] | None
+    averages: NDArray[np.float32] | None = None
+
+    def g_factor(self, maps: NDArray[Any]) -> NDArray[np.float32]:
+        """Return the g-factor (y, x) of the first set of maps (set, coil, y, x)."""
+        if not np.isfinite(maps).all():
+            return np.full(self.mask.shape, np.nan, np.float32)
+        used = maps[maps.any((1, 2, 3))]  # missing sets are zero
+        if not len(used):
+            return np.zeros(self.mask.shape, np.float32)
+        return g_factor(used, self.mask, self.noise_covariance, self.averages)[0]
+
+
 @dataclass(frozen=True, repr=False)
 class Reconstruction:
     """Posterior samples and their moments, in units of the k-space under an orthonormal FFT.
@@ -155,7 +184,9 @@ class Reconstruction:
     info : Info
         Parameters and diagnostics.
     references : dict of complex64 array, (slice, y, x)
-        Images without a prior by name, on request.
+        Images without a prior by name, on request; "g_factor" is float32.
+    sampling : tuple of Sampling
+        Measured samples and noise of each slice; empty for a volume.
     """
 
     mean: NDArray[np.complex64]
@@ -163,7 +194,63 @@ class Reconstruction:
     samples: NDArray[np.complex64]
     maps: NDArray[np.complex64]
     info: Info
-    references: dict[str, NDArray[np.complex64]] = field(default_factory=dict)
+    references: dict[str, NDArray[Any]] = field(default_factory=dict)
+    sampling: tuple[Sampling, ...] = ()
+
+    def quantiles(self, levels: Sequence[float] = (0.05, 0.95)) -> NDArray[np.float32]:
+        """Compute quantiles of the magnitude from its mean and standard deviation.
+
+        The quantile p is max(0, |mean| + t_p sd sqrt(1 + 1/E)), with t_p the quantile of Student's
+        t of S - 1 degrees of freedom for S samples, E of them effective: the ends of the intervals
+        whose coverage `scoremri evaluate` reports. Eight samples do not determine empirical
+        quantiles.
+
+        Parameters
+        ----------
+        levels : sequence of float
+            Between 0 and 1.
+
+        Returns
+        -------
+        float32 array, (slice, level, y, x)
+            NaN with fewer than two samples.
+
+        Raises
+        ------
+        InputError
+            A level that is not between 0 and 1.
+        """
+        if not all(0 < level < 1 for level in levels):
+            raise InputError(f"levels {tuple(levels)}: expected numbers between 0 and 1")
+        mean, sd = (np.asarray(each) for each in (self.magnitude, self.magnitude_std))
+        variance = predictive_variance(sd, self.info.effective_samples)
+        freedom = max(1, np.shape(self.samples)[1] - 1)
+        quantiles = [mean + half_width(variance, freedom, 2 * level - 1) for level in levels]
+        return np.maximum(np.stack(quantiles, 1), 0).astype(np.float32)
+
+    def g_factor(self) -> NDArray[np.float32]:
+        """Compute the g-factor of SENSE with the coil maps, sampling and noise of each slice.
+
+        Returns
+        -------
+        float32 array, (slice, y, x)
+            For two sets of maps, of the first. NaN in a slice without maps.
+
+        Raises
+        ------
+        InputError
+            The coil maps are not kept, as in volumes.
+
+        See Also
+        --------
+        scoremri_core.mri.g_factor.g_factor
+        """
+        if "g_factor" in self.references:
+            return np.asarray(self.references["g_factor"])
+        if not self.sampling or 0 in np.shape(self.maps):
+            raise InputError("g_factor: the result has no coil maps, as in volumes")
+        pairs = zip(np.asarray(self.maps), self.sampling, strict=True)
+        return np.stack([sampling.g_factor(maps) for maps, sampling in pairs])
 
     @property
     def magnitude(self) -> NDArray[np.float32]:
@@ -205,6 +292,7 @@ class Reconstruction:
             self.maps[only],
             replace(info, seconds=info.seconds / len(self.mean), **per_slice),
             {name: image[only] for name, image in self.references.items()},
+            self.sampling[only],
         )
 
     def as_tensors(self, device: torch.device) -> Reconstruction:
@@ -272,7 +360,8 @@ class Reconstruction:
         path : str or path-like
             Ends in .nii or .nii.gz.
         what : str
-            "mean", "std" (both of the magnitude), "complex_std" or "samples".
+            "mean", "std" (both of the magnitude), "complex_mean", "complex_std", "samples",
+            "quantiles" (5 and 95 %) or "g_factor". "complex_mean" is complex.
         voxel_size : sequence of float
             (x, y, slice) in mm. x increases to the left, y to the back and slices to the head; the
             origin is the centre of the volume.
@@ -291,18 +380,20 @@ class Reconstruction:
         from scoremri_core.images.nifti import RAS_OF_LPS, write_nifti
         from scoremri_core.paths import check_absent, check_writable, placing
 
-        names = {
-            "mean": "magnitude",
-            "std": "magnitude_std",
-            "complex_std": "std",
-            "samples": "samples",
+        pictures: dict[str, Callable[[], Any]] = {
+            "mean": lambda: self.magnitude,
+            "std": lambda: self.magnitude_std,
+            "complex_mean": lambda: self.mean,
+            "complex_std": lambda: self.std,
+            "samples": lambda: np.abs(np.asarray(self.samples)),
+            "quantiles": self.quantiles,
+            "g_factor": self.g_factor,
         }
-        if what not in names:
-            raise InputError(f"what {what!r}: expected one of {', '.join(names)}")
+        if what not in pictures:
+            raise InputError(f"what {what!r}: expected one of {', '.join(pictures)}")
         check_writable(path)
         check_absent(path, overwrite, "overwrite=True")
-        pixels = np.abs(np.asarray(getattr(self, names[what])))
-        array = np.moveaxis(pixels, (-1, -2, 0), (0, 1, 2))
+        array = np.moveaxis(np.asarray(pictures[what]()), (-1, -2, 0), (0, 1, 2))
         if affine is None:
             sizes = np.asarray(voxel_size, float)
             if sizes.shape != (3,) or not (sizes > 0).all():
@@ -352,11 +443,33 @@ class Reconstruction:
             mean=resample(self.mean, shape, fov_fraction, axes),
             std=standard_deviation(samples, self.info.effective_samples),
             samples=samples,
+            maps=resample(self.maps, shape, fov_fraction, axes) if axes[0] < 0 else self.maps,
             references={
                 name: resample(image, shape, fov_fraction, axes)
                 for name, image in self.references.items()
             },
+            sampling=(),
         )
+
+
+def predictive_variance(sd: ArrayLike, effective_samples: float) -> NDArray[np.float64]:
+    """Return the variance of a draw around the mean of E effective samples, sd^2 (1 + 1/E)."""
+    return (1 + 1 / effective_samples) * np.asarray(sd, np.float64) ** 2
+
+
+def half_width(variance: ArrayLike, freedom: ArrayLike, level: float) -> NDArray[np.float64]:
+    """Return half the width of the central interval by Student's t.
+
+    Parameters
+    ----------
+    variance : array
+        See `predictive_variance`.
+    freedom : float or array
+        Degrees of freedom.
+    level : float
+        Probability of the interval; a negative one gives the negative half width.
+    """
+    return np.asarray(student_t.ppf((1 + level) / 2, freedom) * np.sqrt(variance))
 
 
 def standard_deviation(samples: NDArray[Any], effective_samples: float) -> NDArray[np.float32]:

@@ -39,6 +39,24 @@ class Draw(Protocol):
         """Draw samples, (frame, sample, set, y, x)."""
 
 
+# arguments of `reconstruct`, to suggest for a misspelled one
+ARGUMENTS = (
+    "mask",
+    "averages",
+    "calibration",
+    "noise_covariance",
+    "prior",
+    "sampler",
+    "samples",
+    "steps",
+    "maps",
+    "scale",
+    "seed",
+    "device",
+    "callback",
+)
+
+
 @dataclass(frozen=True)
 class Sampler:
     """A sampler and its options.
@@ -82,7 +100,8 @@ class Sampler:
         known = [field.name for field in fields(self.options) if field.name != "steps"]
         for name in given:
             if name not in known:
-                raise InputError(f"unknown sampler option {name!r}{similar(name, known)}")
+                suggestion = similar(name, known, ARGUMENTS)
+                raise InputError(f"unknown sampler option {name!r}{suggestion}")
         if steps is not None:
             if steps < 1:
                 raise InputError(f"steps is {steps}: expected at least 1")

@@ -5,10 +5,10 @@ Images are compared by magnitude; complex posteriors by complex difference unles
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.stats import t as student_t
 from skimage.metrics import structural_similarity
 
 from scoremri_core.errors import InputError
+from scoremri_core.recon.result import half_width, predictive_variance
 
 HEAD = 0.05  # of the reference's maximum; less is background
 
@@ -182,13 +182,13 @@ def coverage(
     truth = np.asarray(reference)
     mask = head_mask(truth)
     noise = np.broadcast_to(np.asarray(reference_noise_variance, np.float64), truth.shape)[mask] / 2
-    sampled = (1 + 1 / effective_samples) * np.asarray(sd, np.float64)[mask] ** 2
+    sampled = predictive_variance(np.asarray(sd)[mask], effective_samples)
     total = np.maximum(sampled + noise, 0)
     if not np.isfinite(total).all():
         return float("nan")
     freedom = (samples - 1) * np.maximum(total / np.where(sampled > 0, sampled, 1), 1) ** 2
-    half_width = student_t.ppf((1 + level) / 2, freedom) * np.sqrt(total)
-    return float(np.mean(np.abs(np.abs(mean) - np.abs(truth))[mask] <= half_width))
+    distance = np.abs(np.abs(mean) - np.abs(truth))[mask]
+    return float(np.mean(distance <= half_width(total, freedom, level)))
 
 
 def crps(samples: ArrayLike, reference: ArrayLike, effective_samples: float | None = None) -> float:

@@ -12,7 +12,7 @@ from xsdata.models.datatype import XmlDate, XmlTime
 from scoremri_core.images import dicom_values
 from scoremri_core.images.dicom import write_series
 from scoremri_core.images.nifti import RAS_OF_LPS, stacked
-from scoremri_core.images.series import PREFIX, Picture, Series
+from scoremri_core.images.series import PREFIX, Picture, Series, read_series
 from scoremri_core.simulation.simulation import SimulatedScan
 
 pydicom = pytest.importorskip("pydicom")
@@ -228,3 +228,34 @@ def test_texts_become_valid_values():
     for number in (-np.pi * 1e-300, 1 / 3e30, -123456789.123, -0.0):
         assert len(values.number(number)) <= 16
         assert float(values.number(number)) == pytest.approx(number, rel=1e-7)
+
+
+def test_complex_and_dimensionless_series_are_exported(tmp_path):
+    """A complex series becomes magnitude and phase; a g-factor keeps its scale next to images."""
+    rng = np.random.default_rng(0)
+    mean = (1000 * (rng.normal(size=(1, 6, 5)) + 1j * rng.normal(size=(1, 6, 5)))).astype("c8")
+    g = rng.uniform(1, 3, (1, 6, 5)).astype(np.float32)
+    units = {"complex_mean": "k-space", "g_factor": "dimensionless"}
+    with ismrmrd.Dataset(str(tmp_path / "x.h5"), "dataset") as dataset:
+        for index, (name, pixels) in enumerate({"complex_mean": mean, "g_factor": g}.items(), 1):
+            image = ismrmrd.Image.from_array(pixels, image_series_index=index)
+            image.field_of_view = 10, 18, 4
+            image.meta = ismrmrd.Meta(
+                SequenceDescriptionAdditional=PREFIX + name,
+                SeriesDescription=name,
+                ImageComment=name,
+                units=f"pixels and window: {units[name]}; sigma_n: k-space",
+            )
+            dataset.append_image(f"image_{index}", image)
+    series = read_series(tmp_path / "x.h5")
+    assert [each.name for each in series] == ["complex_mean", "complex_mean_phase", "g_factor"]
+    magnitude, phase = (each.pictures[0].pixels for each in series[:2])
+    np.testing.assert_allclose(magnitude * np.exp(1j * phase), mean[0][None], rtol=1e-5)
+    found = written(tmp_path / "dicom", series)
+    for each, expected in zip(found.values(), (abs(mean), np.angle(mean), g), strict=True):
+        (dataset,) = each
+        pixels = dataset.pixel_array * dataset.RescaleSlope + dataset.RescaleIntercept
+        np.testing.assert_allclose(pixels, expected[0], atol=np.ptp(expected) / 3000)
+    assert [each[0].ImageType[3] for each in found.values()] == ["M", "P", "M"]
+    if shutil.which("dciodvfy"):
+        assert not errors(tmp_path / "dicom")

@@ -3,9 +3,11 @@
 import numpy as np
 import pytest
 import torch
+from scipy import stats
 
 from scoremri_core import LangevinOptions, PosteriorOptions, reconstruct
 from scoremri_core.errors import InputError
+from scoremri_core.mri.g_factor import g_factor
 from scoremri_core.priors.gaussian import GaussianPrior
 
 SHAPE = (4, 32, 32)
@@ -134,3 +136,32 @@ def test_suspicious_data_are_logged(run, kspace, caplog):
 def test_scale_that_is_not_positive_is_an_error(run, kspace, scale):
     with pytest.raises(InputError, match="scale is"):
         run(kspace, scale=scale)
+
+
+@pytest.mark.parametrize(("name", "meant"), [("sample", "samples"), ("step", "steps")])
+def test_misspelled_argument_suggests_the_closest(run, kspace, name, meant):
+    with pytest.raises(InputError, match=rf"'{name}' \(did you mean '{meant}'\?\)"):
+        run(kspace, **{name: 2})
+
+
+def test_quantiles_are_the_intervals_of_the_score(run, kspace):
+    result = run(kspace, samples=4)
+    low, middle, high = result.quantiles((0.05, 0.5, 0.95))[0]
+    np.testing.assert_allclose(middle, result.magnitude[0], rtol=1e-5)
+    assert (low >= 0).all()
+    effective = result.info.effective_samples
+    expected = stats.t.ppf(0.95, 3) * result.magnitude_std[0] * np.sqrt(1 + 1 / effective)
+    np.testing.assert_allclose(high - middle, expected, rtol=1e-3, atol=1e-5)
+    with pytest.raises(InputError, match="between 0 and 1"):
+        result.quantiles((5, 95))
+
+
+def test_g_factor_and_complex_mean_of_a_result(run, kspace, tmp_path):
+    result = run(kspace)
+    sampling = result.sampling[0]
+    expected = g_factor(result.maps[0], sampling.mask, sampling.noise_covariance)
+    np.testing.assert_array_equal(result.g_factor(), expected[:1])
+    nibabel = pytest.importorskip("nibabel")
+    result.to_nifti(tmp_path / "mean.nii", "complex_mean")
+    stored = nibabel.load(tmp_path / "mean.nii")
+    np.testing.assert_array_equal(np.asarray(stored.dataobj)[..., 0].T, result.mean[0])
