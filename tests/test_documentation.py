@@ -30,7 +30,7 @@ def test_every_command_is_documented():
 
 
 def test_every_property_is_documented_with_its_default():
-    table = text("properties.md").partition("## Image attributes")[0]  # attributes follow
+    table = text("properties.md").partition("## Outputs")[0]  # outputs and attributes follow
     rows = dict(re.findall(r"^\| `(\w+)` \| `?([^|`;,]+)", table, re.M))
     for field in fields(Properties):
         default = {None: "auto", "": "empty"}.get(field.default, field.default)

@@ -123,12 +123,13 @@ def _outputs(result: Reconstruction, properties: Properties) -> tuple[list[str],
 def _pixels(result: Reconstruction, output: str, number: int) -> Iterator[tuple[np.ndarray, int]]:
     """Yield the images of one output of a frame, (z, y, x), and their numbers."""
     if output in ("samples", "quantiles", "coil_maps"):
-        several = {
-            "samples": lambda: np.abs(result.samples),
-            "quantiles": result.quantiles,
-            "coil_maps": lambda: result.maps.reshape(len(result.maps), -1, *result.maps.shape[3:]),
-        }
-        images = several[output]().swapaxes(0, 1)
+        if output == "samples":
+            images = np.abs(result.samples)
+        elif output == "quantiles":
+            images = result.quantiles()
+        else:
+            images = result.maps.reshape(len(result.maps), -1, *result.maps.shape[3:])
+        images = images.swapaxes(0, 1)
         for i, image in enumerate(images, start=1):
             yield image, (number - 1) * len(images) + i
     elif output == "complex_mean":

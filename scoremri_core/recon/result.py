@@ -156,7 +156,17 @@ class Sampling:
     averages: NDArray[np.float32] | None = None
 
     def g_factor(self, maps: NDArray[Any]) -> NDArray[np.float32]:
-        """Return the g-factor (y, x) of the first set of maps (set, coil, y, x)."""
+        """Compute the g-factor of the first set of maps.
+
+        Parameters
+        ----------
+        maps : complex array, (set, coil, y, x)
+
+        Returns
+        -------
+        float32 array, (y, x)
+            NaN if the maps are not finite.
+        """
         if not np.isfinite(maps).all():
             return np.full(self.mask.shape, np.nan, np.float32)
         used = maps[maps.any((1, 2, 3))]  # missing sets are zero
@@ -240,10 +250,6 @@ class Reconstruction:
         ------
         InputError
             The coil maps are not kept, as in volumes.
-
-        See Also
-        --------
-        scoremri_core.mri.g_factor.g_factor
         """
         if "g_factor" in self.references:
             return np.asarray(self.references["g_factor"])
@@ -453,7 +459,18 @@ class Reconstruction:
 
 
 def predictive_variance(sd: ArrayLike, effective_samples: float) -> NDArray[np.float64]:
-    """Return the variance of a draw around the mean of E effective samples, sd^2 (1 + 1/E)."""
+    """Compute the variance of a draw around the mean of E effective samples, sd^2 (1 + 1/E).
+
+    Parameters
+    ----------
+    sd : array
+        Standard deviation of the samples.
+    effective_samples : float
+
+    Returns
+    -------
+    float64 array
+    """
     return (1 + 1 / effective_samples) * np.asarray(sd, np.float64) ** 2
 
 
@@ -468,6 +485,10 @@ def half_width(variance: ArrayLike, freedom: ArrayLike, level: float) -> NDArray
         Degrees of freedom.
     level : float
         Probability of the interval; a negative one gives the negative half width.
+
+    Returns
+    -------
+    float64 array
     """
     return np.asarray(student_t.ppf((1 + level) / 2, freedom) * np.sqrt(variance))
 

@@ -189,7 +189,7 @@ def test_nonfinite_readouts_are_unsampled(caplog):
     readouts[3].data[0, 0] = np.nan
     (frame,) = frames(readouts, header(24, 32))
     assert frame.problem is None
-    assert "1 readouts with non-finite values" in caplog.text
+    assert "1 readout with non-finite values" in caplog.text
     kept = np.delete(np.arange(24), 3)
     np.testing.assert_allclose(frame.kspace.array, expected(image, kept - 12), atol=1e-5)
     np.testing.assert_array_equal(np.flatnonzero(frame.kspace.mask[:, 0]), kept)
