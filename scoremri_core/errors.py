@@ -14,7 +14,20 @@ class CalibrationError(InputError):
 
 
 def similar(name: str, known: Iterable[str]) -> str:
-    """List the known names for an error message, and suggest the one closest to `name`."""
+    """List the known names for an error message, and suggest the one closest to `name`.
+
+    Parameters
+    ----------
+    name : str
+        The unknown name.
+    known : iterable of str
+        Valid names.
+
+    Returns
+    -------
+    str
+        Follows the unknown name in the message.
+    """
     known = list(known)
     suggestion = "".join(f" (did you mean '{word}'?)" for word in get_close_matches(name, known, 1))
     return f"{suggestion}: known are {', '.join(known)}"

@@ -87,10 +87,14 @@ def check_new(
 
     Parameters
     ----------
-    path, *sources, new_folder
+    path : str or Path
         See `check_writable`.
     overwrite : bool
         Allow an existing file.
+    *sources : str or Path
+        See `check_writable`.
+    new_folder : bool, optional
+        See `check_writable`.
 
     Raises
     ------

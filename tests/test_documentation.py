@@ -56,6 +56,15 @@ def test_every_page_is_in_the_navigation(page):
     assert f": {page.name}\n" in (ROOT / "mkdocs.yml").read_text()
 
 
+def test_docstrings_cite_the_numbered_equations_of_the_methods():
+    numbers = re.findall(r"\\tag\{(\d+)\}", text("methods.md"))
+    assert numbers == [str(i) for i in range(1, len(numbers) + 1)]
+    code = "".join(path.read_text() for path in (ROOT / "scoremri_core").rglob("*.py"))
+    cited = re.findall(r"docs/methods\.md,\s+Eq\.((?:,?\s+\(\d+\))+)", code)
+    assert len(cited) == code.count("docs/methods.md")
+    assert set(re.findall(r"\d+", "".join(cited))) == set(numbers)
+
+
 def test_the_citation_has_this_version():
     version = setup("metadata")["version"]
     assert f"\nversion: {version}\n" in (ROOT / "CITATION.cff").read_text()

@@ -124,7 +124,7 @@ def main(path="theory.png", trials=400):
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(11, 3.4), dpi=80, layout="constrained")
+    figure = Figure(figsize=(11, 3.6), dpi=110, layout="constrained")
     error, needed, moons = figure.subplots(1, 3)
     n, counts = 32, np.arange(2, 41, 2)
     for alpha in ALPHAS:
@@ -134,12 +134,12 @@ def main(path="theory.png", trials=400):
     error.plot(counts, [np.median(run[2]) for run in runs], "k:", label="wrong prior")
     error.set(xlabel="measurements", ylabel="median error of a sample", yscale="log")
     error.set_title(f"{n} dimensions", fontsize=10)
-    error.legend(fontsize=7)
+    error.legend(fontsize=8)
     for n in (16, 32, 64):
         least = [measurements_needed(n, alpha) for alpha in ALPHAS]
         needed.plot(-np.log10(ALPHAS), least, "o-", label=f"{n} dimensions")
     needed.set(xlabel=r"$\log_{10}(1/\alpha)$", ylabel="measurements for 5 % wrong mass")
-    needed.legend(fontsize=7)
+    needed.legend(fontsize=8)
     jumps = np.geomspace(0.005, 1, 16)
     errors = [simpson_errors(jump, 5 * trials) for jump in jumps]
     for quantile, style in ((50, "-"), (95, "--"), (100, ":")):
@@ -148,7 +148,7 @@ def main(path="theory.png", trials=400):
     moons.set(xlabel="length of the jump", ylabel=r"error of $\Delta \log p$")
     moons.set(xscale="log", yscale="log")
     moons.set_title("two moons of width 0.1", fontsize=10)
-    moons.legend(fontsize=7)
+    moons.legend(fontsize=8)
     FigureCanvasAgg(figure).print_png(path)
 
 

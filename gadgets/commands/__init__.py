@@ -13,7 +13,7 @@ import typer
 from typer.core import TyperCommand
 
 import scoremri_core
-from gadgets.threads import add_log_context
+from gadgets.commands.common import set_default_log_level, with_common_options
 from scoremri_core.errors import InputError, not_installed
 
 logger = logging.getLogger(__name__)
@@ -58,16 +58,15 @@ def _version(requested: bool) -> None:
 
 
 @app.callback()
+@with_common_options
 def _options(
-    verbose: Annotated[
-        bool, typer.Option("-v", "--verbose", help="Log details, and tracebacks of errors.")
-    ] = False,
+    context: typer.Context,
     version: Annotated[
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")
     ] = False,
 ) -> None:
     """Score-based MRI reconstruction with uncertainty, inside a Gadgetron stream."""
-    configure_logging(logging.DEBUG if verbose else logging.INFO)
+    set_default_log_level(context)
 
 
 class _Command(TyperCommand):
@@ -83,7 +82,7 @@ class _Command(TyperCommand):
 for _name in COMMANDS:
     _function = _name.replace("-", "_")
     app.command(_name, cls=_Command)(
-        getattr(importlib.import_module(f"{__name__}.{_function}"), _function)
+        with_common_options(getattr(importlib.import_module(f"{__name__}.{_function}"), _function))
     )
 
 
@@ -91,40 +90,6 @@ for _name in COMMANDS:
 def command_line() -> Any:
     """Return the click command of all commands."""
     return typer.main.get_command(app)
-
-
-def configure_logging(level: int) -> None:
-    """Send the package's log to stderr, in colour on a terminal.
-
-    Parameters
-    ----------
-    level : int
-        Level of the `logging` module. Above DEBUG, invalid input is logged without a traceback.
-    """
-    handler: logging.Handler
-    if sys.stderr.isatty():
-        from rich.logging import RichHandler
-
-        from gadgets.commands.progress import terminal
-
-        handler = RichHandler(console=terminal(), show_path=False)
-        form = "%(message)s"
-    else:
-        handler = logging.StreamHandler()
-        form = "%(asctime)s %(levelname)s %(name)s: %(message)s"
-    handler.addFilter(add_log_context)
-    if level > logging.DEBUG:
-        handler.addFilter(_without_traceback_of_input_errors)
-    logging.basicConfig(level=logging.WARNING, format=form, handlers=[handler], force=True)
-    for package in ("scoremri_core", "gadgets"):
-        logging.getLogger(package).setLevel(level)
-
-
-def _without_traceback_of_input_errors(record: logging.LogRecord) -> bool:
-    """Remove the traceback of an `InputError` from a log record."""
-    if record.exc_info and isinstance(record.exc_info[1], InputError):
-        record.exc_info = None
-    return True
 
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:

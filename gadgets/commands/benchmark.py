@@ -20,7 +20,9 @@ from gadgets.commands.options import (
     Seed,
 )
 from gadgets.commands.progress import progress
+from gadgets.commands.settings import from_settings, set_defaults
 from scoremri_core.errors import InputError
+from scoremri_core.studies.benchmark.case import OPTIONS, Case
 
 FRAME_COLUMNS = {
     "method": ("method", ""),
@@ -57,6 +59,14 @@ CAPTION = (
 )
 
 
+def _quick(context: typer.Context, quick: bool) -> bool:
+    """Use small defaults for the other options."""
+    if quick:
+        set_defaults(context, {"samples": 2, "steps": 3, "repetitions": 1})
+    return quick
+
+
+@from_settings(Case, *OPTIONS)
 def benchmark(
     data: Annotated[
         Path | None,
@@ -77,14 +87,8 @@ def benchmark(
     mask: Mask = "equispaced",
     acceleration: Acceleration = 4,
     calibration: Calibration = 24,
-    samples: Annotated[
-        int | None,
-        typer.Option(metavar="N", help="Number of posterior samples.", min=1, show_default="8"),
-    ] = None,
-    steps: Annotated[
-        int | None,
-        typer.Option(metavar="N", help="Noise levels.", min=1, show_default="of the sampler"),
-    ] = None,
+    *,
+    settings: dict[str, Any],
     prior: Prior = "default",
     device: Device = "auto",
     threads: Annotated[
@@ -92,21 +96,8 @@ def benchmark(
         typer.Option(metavar="N", help="CPU threads.", min=1, show_default="of the libraries"),
     ] = None,
     repetitions: Annotated[
-        int | None,
-        typer.Option(
-            metavar="N", help="Repetitions of each row after a warm-up.", min=1, show_default="3"
-        ),
-    ] = None,
-    langevin_levels: Annotated[
-        int,
-        typer.Option(
-            metavar="N", help="Noise levels of Langevin to run, scaled to all of them.", min=1
-        ),
-    ] = 2,
-    frames: Annotated[
-        int,
-        typer.Option(metavar="N", help="Add a row with this number of frames in one batch.", min=1),
-    ] = 1,
+        int, typer.Option(metavar="N", help="Repetitions of each row after a warm-up.", min=1)
+    ] = 3,
     espirit: Annotated[
         list[str] | None,
         typer.Option(
@@ -135,7 +126,13 @@ def benchmark(
         ),
     ] = False,
     quick: Annotated[
-        bool, typer.Option("--quick", help="Tiny scan and one repetition, as a smoke test.")
+        bool,
+        typer.Option(
+            "--quick",
+            help="Tiny scan and one repetition, as a smoke test.",
+            is_eager=True,
+            callback=_quick,
+        ),
     ] = False,
     seed: Seed = 0,
     overwrite: Overwrite = False,
@@ -166,16 +163,7 @@ def benchmark(
     if output is not None:
         check_new(output, overwrite, *filter(None, [data]))
     load_prior(prior)
-    settings: dict[str, Any] = {
-        "mask": mask,
-        "samples": or_default(samples, 8, 2),
-        "steps": 3 if quick and steps is None else steps,
-        "prior": prior,
-        "device": str(find_device(device)),
-        "frames": frames,
-        "langevin_levels": langevin_levels,
-    }
-    rounds = or_default(repetitions, 3, 1)
+    settings |= {"mask": mask, "prior": prior, "device": str(find_device(device))}
     if growth:
         if data is not None:
             raise InputError("--scaling simulates scans: not allowed with --data")
@@ -185,7 +173,7 @@ def benchmark(
         plot = Path("scaling.png") if output is None else output.with_suffix(".png")
         check_new(plot, overwrite)
         settings |= scan | {"frames": 1}
-        return _scaling(shape, quick, rounds, threads, output, plot, settings)
+        return _scaling(shape, quick, repetitions, threads, output, plot, settings)
     shapes = [_shape(text) for text in espirit or []]
     if data is None:
         side = or_default(size, 256, 64)
@@ -196,7 +184,7 @@ def benchmark(
     cases = [simulated(sides, acceleration, calibration, seed, **settings) for sides in shapes]
 
     with nullcontext() if output is None else replacing(output) as partial:
-        with progress("benchmark", work(case, len(cases), rounds), every=10) as advance:
+        with progress("benchmark", work(case, len(cases), repetitions)) as advance:
             done = 0
 
             def count(note: str) -> None:
@@ -204,7 +192,7 @@ def benchmark(
                 done += 1
                 advance(done, note)
 
-            report = measure(case, cases, rounds, threads, count)
+            report = measure(case, cases, repetitions, threads, count)
         _print(report)
         if partial is not None:
             partial.write_text(json.dumps(report, indent=1) + "\n")
@@ -224,7 +212,7 @@ def _scaling(
     from scoremri_core.studies.benchmark.scaling import QUICK, SIZES, draw, points, scaling
 
     sizes = QUICK if quick else SIZES
-    with progress("scaling", points(sizes), every=1) as advance:
+    with progress("scaling", points(sizes)) as advance:
         done = 0
 
         def count(note: str) -> None:

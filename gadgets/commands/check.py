@@ -16,6 +16,7 @@ from xml.etree.ElementTree import Element, fromstring
 import typer
 
 import gadgets
+from gadgets.commands.options import complete_chains
 from gadgets.protocol.gadgetron.chain import SHIPPED, Chain, Foreign, Node, find
 from gadgets.stages.properties import Properties
 from scoremri_core.errors import InputError, not_installed
@@ -25,7 +26,12 @@ SIXTEEN_BITS = ("FloatToUShortGadget", "FloatToShortGadget")
 
 
 def check(
-    chain: Annotated[str, typer.Argument(metavar="CHAIN", help="Path or name of a chain.")],
+    chain: Annotated[
+        str,
+        typer.Argument(
+            metavar="CHAIN", help="Path or name of a chain.", autocompletion=complete_chains
+        ),
+    ],
 ) -> int:
     """Check modules, properties, prior and device of a chain.
 
@@ -103,16 +109,14 @@ def _check_machine() -> Iterator[str]:
 
         from gadgets.stages import accumulate, buffers  # noqa: F401  (imported late by targets)
         from scoremri_core import reconstruct  # noqa: F401
-        from scoremri_core.recon.request import find_device
+        from scoremri_core.recon.request import describe_device
     except ModuleNotFoundError as error:
         yield not_installed(error)
         return
     except Exception as error:  # noqa: BLE001  (broken installations fail in many ways)
         yield f"{sys.executable}: import failed: {type(error).__name__}: {error}"
         return
-    device = find_device("auto")
-    name = f" ({torch.cuda.get_device_name(device)})" if device.type == "cuda" else ""
-    typer.echo(f"torch   {torch.__version__}, device {device}{name}")
+    typer.echo(f"torch   {torch.__version__}, device {describe_device('auto')}")
 
 
 def _check_dicom(parts: Sequence[Node | Foreign]) -> Iterator[str]:

@@ -155,7 +155,7 @@ def compare(
     todo = list(trials(found, size))
     gallery = Gallery(output / "images", todo, found, size.acceleration)
     total = sum(len(found.by_name[trial.scan].slices) for trial in todo) * len(by_name)
-    with progress("reconstructing", total, every=10) as advance:
+    with progress("reconstructing", total) as advance:
         count = itertools.count(len(scores.rows))
         scores.run(
             found, todo, by_name, seed, lambda what: advance(next(count), what), gallery.keep

@@ -10,6 +10,7 @@ import typer
 
 from gadgets.commands.options import Group, Overwrite
 from scoremri_core.errors import InputError
+from scoremri_core.text import counted
 
 logger = logging.getLogger(__name__)
 
@@ -100,7 +101,7 @@ def _raw_data(source: Path, output: Path, group: str, overwrite: bool) -> None:
             write_scan(output, scan.header_xml, scan, group, waveforms=scan.waveforms())
         else:
             written = save_array(output, scan, overwrite)
-        logger.info("%s: %d acquisitions of %s", written[0], len(scan), scan.name)
+        logger.info("%s: %s of %s", written[0], counted(len(scan), "acquisition"), scan.name)
 
 
 def _images(

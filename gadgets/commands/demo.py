@@ -45,7 +45,7 @@ def demo(
     simulate(scan, acceleration=4, seed=seed, overwrite=overwrite)
     replay(scan, images, properties=["outputs=mean,std,samples"], overwrite=overwrite)
     title = "scoremri demo: simulated head, 8 coils, every 4th line and 24 calibration lines"
-    (shown,), _ = read_frames(images, "dataset", 1)
+    (shown,) = read_frames(images, "dataset", 1).frames
     if shown.std is None:
         logger.warning("no standard deviation: the frame was reconstructed classically")
     with replacing(picture) as partial:

@@ -7,6 +7,7 @@ import json
 import math
 from collections.abc import Sequence
 from dataclasses import asdict
+from functools import partial
 from inspect import signature
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -111,7 +112,7 @@ def evaluate(
             "--output",
             "--json",
             metavar="TABLE.json",
-            help="All scores, updated after each row.",
+            help="All scores, updated after each row; an interrupted run is resumed.",
             show_default="none",
         ),
     ] = None,
@@ -133,9 +134,10 @@ def evaluate(
     lines or, if the object aliases, the noise-corrected root sum of squares. L1-wavelet uses the
     best of three lambdas, chosen by its PSNR; nothing else depends on the reference.
     """
-    from scoremri_core import load_prior, reconstruct
+    from scoremri_core import __version__, load_prior, reconstruct
     from scoremri_core.paths import check_new, replacing
     from scoremri_core.studies.evaluate.comparison import METHODS
+    from scoremri_core.studies.evaluate.stored import StoredRows, side_file
     from scoremri_core.studies.evaluate.survey import (
         ACCELERATIONS,
         DEFAULT_MASKS,
@@ -165,8 +167,9 @@ def evaluate(
     }
     calibration_width(calibration, 100)  # validates
     _check(masks, accelerations, options, true_acceleration or axis == "both")
+    resumed = output is not None and side_file(output).is_file()
     for path in filter(None, (output, picture)):
-        check_new(path, overwrite, *paths)
+        check_new(path, overwrite or (resumed and path == output), *paths)
     if options.get("sampler") != "none" and isinstance(options["prior"], str):
         options["prior"] = load_prior(options["prior"])
 
@@ -177,52 +180,71 @@ def evaluate(
             return list(dict.fromkeys(slice_))
         return evenly_spaced(total, slices or (1 if data else total))
 
-    scans = read_scans(find_files(paths), choose, group)
+    files = find_files(paths)
+    with progress("reading", len(files)) as advance:
+        scans = read_scans(files, choose, group)
     _check_masks(scans, masks, accelerations, calibration, seed, axis, true_acceleration)
     total = sum(len(scan.slices) * len(cases(scan.coils, masks, accelerations)) for scan in scans)
     if not total:
         raise InputError(f"mask {', '.join(masks)}: single-coil scans need another mask, or -R")
+    stored = None
+    if output is not None:
+        key = {name: value for name, value in settings.items() if name != "masks"} | {
+            "slices": {scan.name: list(scan.slices) for scan in scans},
+            "prior": getattr(options["prior"], "card", {}).get("sha256"),
+            "group": group,
+            "version": __version__,
+        }
+        stored = StoredRows(output, key, files, overwrite)
     rows: list[ScanScore] = []
-    worst: dict[str, tuple[ScanScore, Comparison]] = {}
+    worst: dict[str, tuple[ScanScore, Comparison | None]] = {}
     done = 0
-    with progress("evaluating", total, every=10) as advance:
+    with progress("evaluating", total) as advance:
 
         def update(scan: Any, kind: str, factor: float, index: int, method: str) -> None:
             nonlocal done
             advance(done, f"{scan.name}, slice {index}, {kind}, R = {factor:g}: {method}")
             done += method == METHODS[-1]
 
-        for row, comparison in survey(
-            scans,
-            masks,
-            accelerations,
-            lambda ksp: reconstruct(ksp, **options),
-            calibration,
-            seed,
-            update,
-            axis,
-            true_acceleration,
-        ):
+        run = partial(
+            survey,
+            reconstruct=lambda ksp: reconstruct(ksp, **options),
+            calibration=calibration,
+            seed=seed,
+            before=update,
+            axis=axis,
+            true=true_acceleration,
+        )
+        known = stored.rows.copy() if stored else {}
+        for row, comparison in run(scans, masks, accelerations, known=known):
             rows.append(row)
+            if stored is not None:
+                stored.add(row)
             done = sum(len(row.slices) for row in rows)
-            if comparison is not None and (
-                row.scan not in worst or _gain(row) < _gain(worst[row.scan][0])
-            ):
+            if not row.error and (row.scan not in worst or _gain(row) < _gain(worst[row.scan][0])):
                 worst[row.scan] = row, comparison
             if output is not None:
                 document = settings | {
                     "summary": summary(rows),
                     "rows": [asdict(row) for row in rows],
                 }
-                with replacing(output) as partial:
-                    partial.write_text(json.dumps(_finite(document), indent=1) + "\n")
+                with replacing(output) as temporary:
+                    temporary.write_text(json.dumps(_finite(document), indent=1) + "\n")
+        if picture is not None:  # a resumed row has no images
+            for scan in scans:
+                least, images = worst.get(scan.name, (None, None))
+                if least is not None and images is None:
+                    [(_, images)] = run([scan], [least.mask], [least.acceleration])
+                    worst[scan.name] = least, images
+    if stored is not None:
+        stored.remove()
     if all(row.error for row in rows):
         raise InputError(
             f"none of {len(rows)} reconstructions succeeded; the first: {rows[0].error}"
         )
     print_table(rows, summary(rows), f"{calibration} calibration lines, seed {seed}")
     if picture is not None and worst:
-        _draw(picture, list(worst.values()))
+        _draw(picture, [(row, images) for row, images in worst.values() if images is not None])
 
 
 def _options(pairs: list[str]) -> dict[str, Any]:
@@ -328,5 +350,5 @@ def _draw(path: Path, worst: Sequence[tuple[ScanScore, Comparison]]) -> None:
                 (comparison.reference, *images, comparison.std, comparison.error),
             )
         )
-    with replacing(path) as partial:
-        table_of_images(partial, panels)
+    with replacing(path) as temporary:
+        table_of_images(temporary, panels)

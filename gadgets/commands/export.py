@@ -8,14 +8,19 @@ from typing import Annotated
 
 import typer
 
-from gadgets.commands.options import Overwrite
+from gadgets.commands.options import Overwrite, complete_priors
 
 logger = logging.getLogger(__name__)
 
 
 def export(
     prior: Annotated[
-        str, typer.Argument(metavar="PRIOR", help="Name of a shipped prior, or path.")
+        str,
+        typer.Argument(
+            metavar="PRIOR",
+            help="Name of a shipped prior, or path.",
+            autocompletion=complete_priors,
+        ),
     ],
     output: Annotated[
         Path, typer.Option("-o", "--output", metavar="NAME.pt", help="TorchScript module.")
@@ -29,13 +34,13 @@ def export(
     Load it with torch.jit.load in Python and C++, or with BART 1.0 and later: bart sample
     --external-graph NAME.pt --real-valued.
     """
-    from scoremri_core import load_prior
     from scoremri_core.paths import check_new, replacing
     from scoremri_core.priors.export import to_torchscript
+    from scoremri_core.priors.storage import read_prior
 
     check_new(output, overwrite, prior)
     # opens the output file before the export
     with replacing(output) as partial:
-        archive = to_torchscript(load_prior(prior))
+        archive = to_torchscript(read_prior(prior))
         partial.write_bytes(archive)
     logger.info("wrote %s, %.1f MB", output, len(archive) / 1e6)

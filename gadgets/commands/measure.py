@@ -96,7 +96,7 @@ def measured(
     total = reconstructions() if width else 0
     then = f", then {total} reconstructions" if width else ""
     logger.info("measuring %s: denoiser error%s", path, then)
-    with progress("measuring", total) as advance:
+    with progress("measuring", total or None) as advance:
         started = 0.0
 
         def update(done: int) -> None:

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import fields
+from importlib.resources import files
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -52,6 +55,30 @@ def _starting(known: Sequence[str]) -> Callable[[str], list[str]]:
         return [word for word in known if word.startswith(incomplete)]
 
     return complete
+
+
+def complete_chains(incomplete: str) -> list[str]:
+    """Complete the name of a chain; without a match, the shell completes files."""
+    from gadgets.protocol.gadgetron.chain import known
+
+    return _starting(known())(incomplete)
+
+
+def complete_priors(incomplete: str) -> list[str]:
+    """Complete the name of a shipped prior, without loading torch."""
+    weights = files("scoremri_core") / "priors" / "weights"
+    names = (Path(file.name) for file in weights.iterdir())
+    return _starting(sorted(n.stem for n in names if n.suffix == ".safetensors"))(incomplete)
+
+
+def _complete_properties(incomplete: str) -> list[str]:
+    """Complete KEY= of a chain's properties, and the prior."""
+    from gadgets.stages.properties import Properties
+
+    key, separator, value = incomplete.partition("=")
+    if separator:
+        return [f"{key}={name}" for name in complete_priors(value)] if key == "prior" else []
+    return _starting([f"{field.name}=" for field in fields(Properties)])(incomplete)
 
 
 # undersampling pattern
@@ -109,7 +136,14 @@ PartialEcho = Annotated[
 ]
 
 Config = Annotated[
-    str, typer.Option("-c", "--config", metavar="NAME_OR_PATH.xml", help="Chain to run.")
+    str,
+    typer.Option(
+        "-c",
+        "--config",
+        metavar="NAME_OR_PATH.xml",
+        help="Chain to run.",
+        autocompletion=complete_chains,
+    ),
 ]
 ChainProperties = Annotated[
     list[str] | None,
@@ -118,14 +152,24 @@ ChainProperties = Annotated[
         "--property",
         metavar="KEY=VALUE",
         help="Property of the chain. Repeatable.",
+        autocompletion=_complete_properties,
         show_default="set by the chain",
     ),
 ]
 
+Json = Annotated[
+    bool, typer.Option("--json", help="Print the result as JSON; the log goes to stderr.")
+]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace existing files.")]
 Group = Annotated[str, typer.Option("--group", metavar="NAME", help="HDF5 group in the file.")]
 Prior = Annotated[
-    str, typer.Option("--prior", metavar="PRIOR", help="Name of a shipped prior, or path.")
+    str,
+    typer.Option(
+        "--prior",
+        metavar="PRIOR",
+        help="Name of a shipped prior, or path.",
+        autocompletion=complete_priors,
+    ),
 ]
 Device = Annotated[
     str, typer.Option("--device", metavar="auto|cpu|cuda|cuda:N", help="Device to compute on.")

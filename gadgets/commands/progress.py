@@ -1,9 +1,10 @@
-"""Progress of a long task: a bar on a terminal, otherwise log lines."""
+"""Progress of a long task: a bar on a terminal, otherwise log lines, at least every ten seconds."""
 
 from __future__ import annotations
 
 import logging
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -27,7 +28,7 @@ def terminal() -> Console:
 
 
 @contextmanager
-def progress(task: str, total: int | None, every: float = 30.0) -> Iterator[Advance]:
+def progress(task: str, total: int | None, every: float = 10.0) -> Iterator[Advance]:
     """Show the progress of a task.
 
     Parameters
@@ -37,14 +38,14 @@ def progress(task: str, total: int | None, every: float = 30.0) -> Iterator[Adva
     total : int or None
         Number of steps, None if unknown.
     every : float, optional
-        Seconds between log lines without a terminal. Default: 30.
+        Seconds between log lines without a terminal. Default: 10.
 
     Yields
     ------
     callable
         ``advance(done, note)`` with the steps done, possibly fractional, and a note such as a loss.
     """
-    if sys.stderr.isatty():
+    if sys.stderr.isatty() and logger.isEnabledFor(logging.INFO):
         from rich.progress import (
             BarColumn,
             MofNCompleteColumn,
@@ -72,12 +73,42 @@ def progress(task: str, total: int | None, every: float = 30.0) -> Iterator[Adva
             yield update
         return
 
-    last = time.monotonic()
+    started = last = time.monotonic()
+    latest = 0.0, ""
+
+    def log() -> None:
+        nonlocal last
+        last = time.monotonic()
+        done, note = latest
+        steps = f"{done:.3g} of {'?' if total is None else total}"
+        logger.info("%s: %s after %.0f s %s", task, steps, last - started, note)
+
+    def log_if_due() -> None:
+        if time.monotonic() - last >= every:
+            log()
 
     def report(done: float, note: str = "") -> None:
-        nonlocal last
-        if time.monotonic() - last >= every:
-            last = time.monotonic()
-            logger.info("%s: %.3g of %s %s", task, done, "?" if total is None else total, note)
+        nonlocal latest
+        latest = done, note
+        log_if_due()
 
-    yield report
+    with _repeating(log_if_due, max(every / 4, 1.0)):
+        yield report
+
+
+@contextmanager
+def _repeating(action: Callable[[], object], every: float) -> Iterator[None]:
+    """Call a function in regular intervals, from a thread that logs as the caller."""
+    stop = threading.Event()
+
+    def run() -> None:
+        while not stop.wait(every):
+            action()
+
+    thread = threading.Thread(target=run, name=threading.current_thread().name, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        thread.join()

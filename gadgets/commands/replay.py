@@ -2,23 +2,29 @@
 
 from __future__ import annotations
 
+import json
 import logging
-from collections.abc import Callable, Iterable, Iterator
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from gadgets.commands.options import ChainProperties, Config, Group, Overwrite
+from gadgets.commands.options import ChainProperties, Config, Group, Json, Overwrite
+from gadgets.commands.replay_result import ReplayResult, collected_warnings
 from gadgets.stages.observer import ScanObserver
 from scoremri_core.errors import InputError
+from scoremri_core.text import counted
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from gadgets.protocol.gadgetron.chain import Chain
     from gadgets.stages.frame import Frame
     from scoremri_core import Progress, Reconstruction
 
@@ -27,9 +33,18 @@ logger = logging.getLogger(__name__)
 
 def replay(
     source: Annotated[
-        Path, typer.Argument(metavar="IN", help="Raw data: ISMRMRD, fastMRI, BART, twix or NumPy.")
+        Path,
+        typer.Argument(
+            metavar="IN",
+            help="Raw data: ISMRMRD, fastMRI, BART, twix or NumPy; or a folder of such files.",
+        ),
     ],
-    output: Annotated[Path, typer.Option("-o", "--output", metavar="OUT.h5", help="Image series.")],
+    output: Annotated[
+        Path,
+        typer.Option(
+            "-o", "--output", metavar="OUT.h5", help="Image series; of a folder, a folder."
+        ),
+    ],
     config: Config = "score_recon.xml",
     properties: ChainProperties = None,
     group: Group = "dataset",
@@ -55,26 +70,27 @@ def replay(
             help="Image formats: h5 (ISMRMRD), nifti (OUT_mean.nii.gz, ...), dicom (OUT_dicom/).",
         ),
     ] = "h5",
+    json_: Json = False,
     overwrite: Overwrite = False,
-) -> None:
+) -> int:
     """Stream a recorded scan through a chain into image series.
 
     OUT.h5 holds GROUP/image_SERIES/{data,header,attributes}, and GROUP/waveforms if the chain
-    returns waveforms. NIfTI and DICOM files are written next to it.
+    returns waveforms. NIfTI and DICOM files are written next to it. Each scan of a folder becomes
+    OUT/NAME.h5; a scan that fails does not stop the others, but the exit code is 2.
     """
-    from gadgets.commands.progress import progress
     from gadgets.protocol.gadgetron.chain import Chain, find
-    from gadgets.service.client import run_remote
-    from gadgets.service.host import run_chain
-    from scoremri_core.images.export import check, export, parse_formats
-    from scoremri_core.images.series import read_series
-    from scoremri_core.paths import check_new, check_writable
-    from scoremri_core.scans.formats.opening import open_any
-    from scoremri_core.scans.header import parse_header
+    from scoremri_core.images.export import check, parse_formats
+    from scoremri_core.paths import check_folder, check_new, check_writable
 
     selected = parse_formats(formats)
-    check_writable(output, source)
-    check(output, selected, overwrite)
+    targets = scans_of_folder(source, output)
+    if targets and report is not None:
+        raise InputError(f"--report {report}: expected a single scan, {source} is a folder")
+    for scan, target in targets.items() or [(source, output)]:
+        check_writable(target, scan, new_folder=bool(targets))
+    if targets:
+        check_folder(output)
     if report is not None:
         check_new(report, overwrite, source, output)
         if "h5" not in selected:
@@ -88,9 +104,92 @@ def replay(
         chain = chain.with_properties(values)
     elif values:
         raise InputError(f"-p needs a chain file: no file '{config}', which the server may know")
+    if targets:
+        output.mkdir(parents=True, exist_ok=True)
+    for target in targets.values() or [output]:
+        check(target, selected, overwrite)
+    run = partial(replay_scan, chain=chain, group=group, address=address, formats=selected)
+    if not targets:
+        result = run(source, output, report=report)
+        if json_:
+            typer.echo(json.dumps(result.as_dict(), indent=1))
+        return 0
+    results = []
+    for scan, target in targets.items():
+        results.append(_result_or_error(run, scan, target))
+        if not json_:
+            typer.echo(results[-1].line)
+    if json_:
+        typer.echo(json.dumps([result.as_dict() for result in results], indent=1))
+    return 2 if any(result.error for result in results) else 0
+
+
+def scans_of_folder(source: Path, output: Path) -> dict[Path, Path]:
+    """Map the raw data in a folder to their image files; empty for a file."""
+    from scoremri_core.scans.formats.recognise import may_be_raw_data
+
+    if not source.is_dir():
+        return {}
+    scans = sorted(path for path in source.iterdir() if may_be_raw_data(path))
+    stems = [scan.stem for scan in scans]
+    return {
+        scan: output / f"{scan.stem if stems.count(scan.stem) == 1 else scan.name}.h5"
+        for scan in scans
+    }
+
+
+def _result_or_error(
+    run: Callable[[Path, Path], ReplayResult], scan: Path, target: Path
+) -> ReplayResult:
+    try:
+        return run(scan, target)
+    except Exception as error:
+        logger.debug("%s", scan, exc_info=True)
+        return ReplayResult(str(scan), error=" ".join(str(error).split()) or type(error).__name__)
+
+
+def replay_scan(
+    source: Path,
+    output: Path,
+    *,
+    chain: Chain | str,
+    group: str,
+    address: str | None,
+    formats: Sequence[str],
+    report: Path | None = None,
+) -> ReplayResult:
+    """Replay one scan.
+
+    Parameters
+    ----------
+    source, output, report : Path
+        See `replay`.
+    chain : Chain or str
+        A string names a chain of the server.
+    group, address : str
+        See `replay`.
+    formats : sequence of str
+        See `parse_formats`.
+
+    Returns
+    -------
+    ReplayResult
+    """
+    from gadgets.commands.progress import progress
+    from gadgets.protocol.gadgetron.chain import Chain
+    from gadgets.service.client import run_remote
+    from gadgets.service.host import run_chain
+    from scoremri_core.images.export import export
+    from scoremri_core.images.series import read_series
+    from scoremri_core.scans.formats.opening import open_any
+    from scoremri_core.scans.header import parse_header
+
+    start = time.perf_counter()
+    result = ReplayResult(str(source))
     with (
+        collected_warnings(result.warnings),
         open_any(source, group) as scan,
-        image_file(output, keep="h5" in selected) as partial,
+        image_file(output, keep="h5" in formats) as temporary,
         progress("frames", frames(scan.heads())) as advance,
     ):
         tracker = ReplayProgress(advance, len(scan))
@@ -100,25 +199,30 @@ def replay(
         else:
             assert isinstance(chain, Chain)
             received = run_chain(chain, scan.header_xml, items, observer=tracker)
-        counts = write_images(partial, group, tracker.receiving(received))
+        counts = write_images(temporary, group, tracker.receiving(result.receiving(received)))
         if not counts:
-            raise InputError(f"{source}: {config} returned no image")
-        others = [name for name in selected if name != "h5"]
+            name = chain.name if isinstance(chain, Chain) else chain
+            raise InputError(f"{source}: {name} returned no image")
+        result.count(counts)
         exported = []
-        if others:
+        if others := [name for name in formats if name != "h5"]:
             header = parse_header(scan.header_xml, scan.name)
-            exported = export(output, read_series(partial, group, header), others, header)
-    for name, count in counts.items():
-        if "h5" in selected:
-            logger.info("%s: %d images in %s/%s", output, count, group, name)
-    for path in exported:
-        logger.info("wrote %s", path)
+            exported = export(output, read_series(temporary, group, header), others, header)
+    if "h5" in formats:
+        result.files.append(str(output))
+        for name, count in counts.items():
+            logger.info("%s: %s in %s/%s", output, counted(count, "image"), group, name)
     if report is not None:
         from gadgets.commands.report import write_report
 
         prior = chain.values("prior") if isinstance(chain, Chain) else set()
         write_report(output, report, group, prior=prior.pop() if len(prior) == 1 else None)
-        logger.info("wrote %s", report)
+        exported.append(report)
+    for path in exported:
+        logger.info("wrote %s", path)
+        result.files.append(str(path))
+    result.seconds = round(time.perf_counter() - start, 3)
+    return result
 
 
 def report_outputs(outputs: Iterable[str]) -> str:
@@ -136,8 +240,8 @@ def image_file(output: Path, keep: bool) -> Iterator[Path]:
     from scoremri_core.paths import replacing
 
     if keep:
-        with replacing(output) as partial:
-            yield partial
+        with replacing(output) as temporary:
+            yield temporary
     else:
         with TemporaryDirectory(prefix=".scoremri", dir=output.parent) as folder:
             yield Path(folder) / output.name

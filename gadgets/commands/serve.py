@@ -12,7 +12,7 @@ from typing import Annotated
 
 import typer
 
-from gadgets.commands.options import Device
+from gadgets.commands.options import Device, complete_priors
 from gadgets.process import set_up
 from gadgets.signals import handled_signals
 from gadgets.threads import add_log_context
@@ -53,7 +53,8 @@ def serve(
         list[str] | None,
         typer.Option(
             "--prior",
-            metavar="NAME_OR_PATH",
+            metavar="PRIOR",
+            autocompletion=complete_priors,
             help="Prior that scans may use. Repeatable.",
             show_default="default",
         ),
@@ -152,7 +153,6 @@ def serve(
     crlf: Annotated[
         bool, typer.Option("-r", "--crlf", help="Use CRLF line ends in the log file.")
     ] = False,
-    verbose: Annotated[bool, typer.Option("-v", "--verbose", help="Log details.")] = False,
 ) -> None:
     """Run a server for Gadgetron's protocol until Ctrl-C.
 
@@ -166,7 +166,7 @@ def serve(
     from gadgets.service.shared import Shared
     from gadgets.stages.observer import ScanObserver
 
-    _log(logfile, crlf, verbose)
+    _log(logfile, crlf)
     for folder in (chains, capture):
         if folder is not None and not folder.is_dir():
             raise InputError(f"{folder}: no such folder")
@@ -218,12 +218,8 @@ def _kept_for(port: int) -> Path | None:
     return Path(home, "scoremri", "later", str(port)) if port and os.path.isabs(home) else None
 
 
-def _log(path: str | None, crlf: bool, verbose: bool) -> None:
-    """Set up the log file and the log level."""
-    from gadgets.commands import configure_logging
-
-    if verbose:
-        configure_logging(logging.DEBUG)
+def _log(path: str | None, crlf: bool) -> None:
+    """Set up the log file."""
     if path is None:
         return
     end = "\r" if crlf else ""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -18,73 +18,21 @@ from gadgets.commands.options import (
     Overwrite,
     PartialEcho,
     PartialFourier,
-    Seed,
 )
+from gadgets.commands.settings import from_settings
 from scoremri_core.errors import InputError
+from scoremri_core.simulation.parameters import ScanParameters
 
 logger = logging.getLogger(__name__)
 
 
+@from_settings(ScanParameters)
 def simulate(
     output: Annotated[
         Path, typer.Option("-o", "--output", metavar="OUT.h5", help="Simulated scan.")
     ],
-    matrix: Annotated[
-        str,
-        typer.Option(metavar="N|YxX", help="Matrix size: lines x readout samples."),
-    ] = "192",
-    coils: Annotated[int, typer.Option(metavar="N", help="Number of receive coils.")] = 8,
-    slices: Annotated[int, typer.Option(metavar="N", help="Number of slices.")] = 1,
-    partitions: Annotated[
-        int, typer.Option(metavar="N", help="Number of partitions; 3D if above 1.")
-    ] = 1,
-    repetitions: Annotated[
-        int, typer.Option(metavar="N", help="Number of repetitions, with independent noise.")
-    ] = 1,
-    phases: Annotated[int, typer.Option(metavar="N", help="Number of phases.")] = 1,
-    sets: Annotated[int, typer.Option(metavar="N", help="Number of sets.")] = 1,
-    averages: Annotated[int, typer.Option(metavar="N", help="Number of averages.")] = 1,
-    segments: Annotated[
-        int, typer.Option(metavar="N", help="Number of segments, interleaved line by line.")
-    ] = 1,
-    interleaved: Annotated[
-        bool, typer.Option(help="Interleave slices and contrasts line by line.")
-    ] = False,
-    alternating: Annotated[bool, typer.Option(help="Reverse every second readout.")] = False,
-    oversampling: Annotated[
-        int, typer.Option(metavar="N", help="Readout oversampling factor.")
-    ] = 2,
-    phase_oversampling: Annotated[
-        float,
-        typer.Option(
-            metavar="X", help="Phase oversampling: encoded over reconstructed field of view."
-        ),
-    ] = 1,
-    recon_matrix: Annotated[
-        str | None,
-        typer.Option(
-            metavar="N|YxX",
-            help="Reconstruction matrix in the header.",
-            show_default="--matrix",
-        ),
-    ] = None,
-    fov: Annotated[
-        str | None,
-        typer.Option(
-            metavar="MM|YxX",
-            help="Field of view in mm; the object aliases if it is smaller.",
-            show_default="the head's size",
-        ),
-    ] = None,
-    snr: Annotated[
-        float,
-        typer.Option(
-            metavar="X", help="Signal of grey matter over the noise sd of each real component."
-        ),
-    ] = 30,
-    contrast: Annotated[
-        str, typer.Option(metavar="LIST", help="Contrast t1, t2 or flair; several as t1,t2.")
-    ] = "t2",
+    *,
+    settings: dict[str, Any],
     acceleration: Acceleration = 1,
     calibration: Calibration = 24,
     mask: Mask = "equispaced",
@@ -93,7 +41,6 @@ def simulate(
     calibration_last: CalibrationLast = False,
     partial_fourier: PartialFourier = 1,
     partial_echo: PartialEcho = 1,
-    seed: Seed = 0,
     overwrite: Overwrite = False,
 ) -> None:
     """Simulate a scan of a head phantom, with ground truth.
@@ -108,26 +55,7 @@ def simulate(
     from scoremri_core.simulation.undersampling import accelerate
 
     check_new(output, overwrite)
-    scan = SimulatedScan(
-        _sides("matrix", matrix),
-        coils,
-        slices,
-        repetitions,
-        oversampling,
-        snr,
-        contrast,
-        seed,
-        partitions=partitions,
-        phases=phases,
-        sets=sets,
-        averages=averages,
-        segments=segments,
-        interleaved=interleaved,
-        alternating=alternating,
-        phase_oversampling=phase_oversampling,
-        recon_matrix=None if recon_matrix is None else _sides("recon matrix", recon_matrix),
-        fov=None if fov is None else _sides("fov", fov),
-    )
+    scan = SimulatedScan(**settings)
     full = acceleration == partial_fourier == partial_echo == 1
     if full and calibration_mode != "embedded":
         raise InputError(
@@ -143,7 +71,7 @@ def simulate(
         acceleration,
         calibration,
         axis,
-        seed,
+        scan.seed,
         calibration_mode=calibration_mode,
         calibration_last=calibration_last,
         partial_fourier=partial_fourier,
@@ -151,11 +79,3 @@ def simulate(
     )
     write_scan(output, undersampled.header, undersampled, arrays=scan.truth)
     logger.info("%s: true acceleration %.2f", output, undersampled.mask.acceleration)
-
-
-def _sides(name: str, text: str) -> tuple[int, int]:
-    """Parse N or YxX."""
-    sides = text.lower().split("x")
-    if len(sides) > 2 or not all(side.strip().isdecimal() for side in sides):
-        raise InputError(f"{name} '{text}': expected N, or YxX such as 192x160")
-    return int(sides[0]), int(sides[-1])

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from gadgets.commands.options import ChainProperties, Config, choice
 from scoremri_core.errors import InputError
+from scoremri_core.text import counted
 
 if TYPE_CHECKING:
     from gadgets.service.pipe import Format, Pipe
@@ -49,7 +50,7 @@ def stream(
         if not sent:
             raise InputError(f"{config} returned no image")
         scan.close()
-    logger.info("%d images sent", sent)
+    logger.info("%s sent", counted(sent, "image"))
 
 
 def _opened(pipe: Pipe, version: str) -> Format:

@@ -5,15 +5,17 @@ from __future__ import annotations
 import logging
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from gadgets.commands.measure import check_name, measured
-from gadgets.commands.options import Device, Overwrite, Seed, choice
+from gadgets.commands.options import Device, Overwrite
 from gadgets.commands.progress import Advance, progress
+from gadgets.commands.settings import from_settings, set_defaults
 from scoremri_core.errors import InputError
-from scoremri_core.training import ARCHITECTURES, DEPTHS, LOSSES, OPTIMIZERS, PRESETS, SCHEDULES
+from scoremri_core.training import PRESETS
+from scoremri_core.training.options import TrainingOptions
 
 if TYPE_CHECKING:
     from scoremri_core.training.ranks import Ranks
@@ -25,10 +27,12 @@ def _take_preset(context: typer.Context, preset: str | None) -> str | None:
     """Use the values of a preset as defaults of the other options."""
     if preset is not None and preset not in PRESETS:
         raise InputError(f"preset '{preset}': expected one of {', '.join(PRESETS)}")
-    context.default_map = dict(PRESETS[preset]) if preset else None
+    if preset:
+        set_defaults(context, PRESETS[preset])
     return preset
 
 
+@from_settings(TrainingOptions)
 def train(
     data: Annotated[
         list[Path],
@@ -56,117 +60,9 @@ def train(
             callback=_take_preset,
         ),
     ] = None,
-    steps: Annotated[
-        int, typer.Option(metavar="N", help="Number of optimiser steps.", min=1)
-    ] = 5000,
-    batch: Annotated[
-        int, typer.Option(metavar="N", help="Patches per step, over all processes.", min=1)
-    ] = 16,
-    patch: Annotated[int, typer.Option(metavar="N", help="Patch size in pixels.", min=32)] = 128,
-    processed: Annotated[
-        float,
-        typer.Option(
-            metavar="X",
-            help="Fraction of patches with simulated vendor processing (filtered k-space or zero "
-            "background).",
-            min=0,
-            max=1,
-        ),
-    ] = 0.25,
-    learning_rate: Annotated[float, typer.Option(metavar="X", help="Peak learning rate.")] = 1e-3,
-    optimizer: Annotated[
-        str, choice(OPTIMIZERS, help="adamw clips gradients to norm 1; adam does not.")
-    ] = "adamw",
-    adam_eps: Annotated[
-        float,
-        typer.Option(metavar="X", help="Epsilon of the optimiser."),
-    ] = 1e-8,
-    schedule: Annotated[
-        str, choice(SCHEDULES, help="Learning-rate schedule; cosine starts with a warm-up.")
-    ] = "cosine",
-    ema_decay: Annotated[
-        float,
-        typer.Option(metavar="X", help="Decay of the moving average of the weights per step."),
-    ] = 0.999,
-    seed: Seed = 0,
+    *,
+    settings: dict[str, Any],
     device: Device = "auto",
-    architecture: Annotated[
-        str,
-        choice(
-            ARCHITECTURES,
-            help="Network; residual-unet is that of Ramzi et al. 2020, ncsnv2 that of Jalal et al. "
-            "2021.",
-        ),
-    ] = "unet",
-    channels: Annotated[
-        str | None,
-        typer.Option(
-            metavar="LIST",
-            help="Channels at each scale, such as 64,128,192,192 (not for ncsnv2).",
-            show_default="of the architecture",
-        ),
-    ] = None,
-    blocks: Annotated[
-        str | None,
-        typer.Option(
-            metavar="LIST",
-            help="Residual blocks per scale, such as 3,3,3,2 (not for ncsnv2).",
-            show_default="of the architecture",
-        ),
-    ] = None,
-    width: Annotated[
-        int, typer.Option(metavar="N", help="Channels of ncsnv2 at full resolution.", min=1)
-    ] = 32,
-    depth: Annotated[str, choice(DEPTHS, help="Depth of ncsnv2.")] = "deeper",
-    levels: Annotated[
-        int, typer.Option(metavar="N", help="Number of noise levels of ncsnv2.", min=2)
-    ] = 2311,
-    sigma_begin: Annotated[
-        float,
-        typer.Option(metavar="X", help="Largest noise level of ncsnv2, for images of about 1."),
-    ] = 232.0,
-    sigma_end: Annotated[
-        float, typer.Option(metavar="X", help="Smallest noise level of ncsnv2.")
-    ] = 0.0066,
-    spectral_norm: Annotated[
-        bool, typer.Option(help="Bound the spectral norms of residual-unet by 2.")
-    ] = True,
-    start: Annotated[
-        str | None,
-        typer.Option(
-            metavar="PRIOR",
-            help="Prior to initialise the weights with; missing blocks start as identity, surplus "
-            "blocks are dropped.",
-            show_default="none",
-        ),
-    ] = None,
-    teacher: Annotated[
-        str | None,
-        typer.Option(
-            metavar="PRIOR",
-            help="Prior (unet) whose denoised images are the targets instead of the clean images, "
-            "to distil it into a smaller network or another architecture.",
-            show_default="none",
-        ),
-    ] = None,
-    loss: Annotated[
-        str,
-        choice(
-            LOSSES,
-            help="denoising: log-normal noise levels; signed: normal, of either sign, as in Ramzi "
-            "et al. 2020 (only residual-unet).",
-        ),
-    ] = "denoising",
-    signed_sd: Annotated[
-        float,
-        typer.Option(metavar="X", help="Sd of the signed noise levels, for images of about 1."),
-    ] = 0.5,
-    checkpoint_every: Annotated[
-        int, typer.Option(metavar="N", help="Steps between checkpoints.", min=1)
-    ] = 250,
-    compile_: Annotated[
-        bool, typer.Option("--compile", help="Use torch.compile (needs a C compiler).")
-    ] = False,
     measure: Annotated[
         bool, typer.Option(help="Measure the prior in the end, for its card.")
     ] = True,
@@ -189,39 +85,13 @@ def train(
     from scoremri_core.training.settings import Settings
     from scoremri_core.training.slices import load_slices
 
-    settings = Settings(
-        steps,
-        batch,
-        patch,
-        learning_rate,
-        seed=seed,
-        checkpoint_every=checkpoint_every,
-        channels=_whole_numbers("--channels", channels),
-        blocks=_whole_numbers("--blocks", blocks),
-        architecture=architecture,
-        loss=loss,
-        signed_sd=signed_sd,
-        start=start,
-        teacher=teacher,
-        compile=compile_,
-        optimizer=optimizer,
-        adam_eps=adam_eps,
-        schedule=schedule,
-        ema_decay=ema_decay,
-        width=width,
-        depth=depth,
-        levels=levels,
-        sigma_begin=sigma_begin,
-        sigma_end=sigma_end,
-        spectral_norm=spectral_norm,
-        processed=processed,
-    )
+    options = Settings(**settings)
     # validate before reading or writing
     check_name(name)
     check_folder(output)
-    settings.network()
-    settings.load_teacher()
-    loop.check_resumable(output, settings)
+    options.network()
+    options.load_teacher()
+    loop.check_resumable(output, options)
     path = output / f"{name}.safetensors"
     for file in (path, path.with_suffix(".json")):
         check_writable(file, new_folder=True)
@@ -229,7 +99,7 @@ def train(
             check_absent(file, overwrite)
     cache = cache or output / "cache"
     with init_ranks(device) as ranks:
-        ranks.share(batch)
+        ranks.share(options.batch)
         sources = find_sources(data)
         training, validation = select_split(sources, "train"), select_split(sources, "val")
         with ranks.in_turn(), _progress(ranks, "preparing", len(training + validation)) as advance:
@@ -237,13 +107,13 @@ def train(
             slices = load_slices(training, cache, lambda n: advance(n + len(validation), ""))
         if ranks.first:
             logger.info("%d training slices, %d for validation", len(slices), len(held_out))
-        with _progress(ranks, "training", steps) as advance:
+        with _progress(ranks, "training", options.steps) as advance:
             loop.train(
                 slices,
                 output,
-                settings,
+                options,
                 lambda step, loss: advance(step, f"loss {loss:.4f}"),
-                Monitor(held_out, patch, output / "denoised.png"),
+                Monitor(held_out, options.patch, output / "denoised.png"),
                 ranks,
             )
     if ranks.first:
@@ -256,12 +126,3 @@ def train(
 
 def _progress(ranks: Ranks, task: str, total: int) -> AbstractContextManager[Advance]:
     return progress(task, total) if ranks.first else nullcontext(lambda done, note: None)
-
-
-def _whole_numbers(option: str, text: str | None) -> tuple[int, ...] | None:
-    if text is None:
-        return None
-    try:
-        return tuple(int(part) for part in text.split(","))
-    except ValueError as error:
-        raise InputError(f"{option} {text!r}: expected whole numbers, such as 3,3,3,2") from error

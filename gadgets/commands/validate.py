@@ -69,7 +69,7 @@ def validate(
         check_new(output, overwrite)
     # opens the output file before the computation
     with nullcontext() if output is None else replacing(output) as partial:
-        with progress("validating", work(quick), every=10) as advance:
+        with progress("validating", work(quick)) as advance:
             rows = measure(quick, seed, where, advance)
         _print(rows)
         if partial is not None:

@@ -24,6 +24,7 @@ from gadgets.service.shared import Shared
 from gadgets.threads import log_context, start
 from scoremri_core.errors import InputError
 from scoremri_core.scans.files import open_scan
+from scoremri_core.text import counted
 
 logger = logging.getLogger(__name__)
 
@@ -87,7 +88,7 @@ class Later:
                 logger.warning("removing the scan of an earlier server in %s: %s", folder, error)
                 Kept("", Chain("", ""), folder).drop()
         if left:
-            logger.info("%d scans of an earlier server in %s", len(left), self._root)
+            logger.info("%s of an earlier server in %s", counted(len(left), "scan"), self._root)
         for kept in left:
             self._insert(kept)
         # scans that may crash the server last
@@ -245,7 +246,7 @@ class Later:
                 return
             kept.fail(error)
         if kept.error is None:
-            logger.info("%d images ready", len(kept.images))
+            logger.info("%s ready", counted(len(kept.images), "image"))
             self.outcomes["made"] += 1
         else:
             self._lose(kept.measurement, describe(kept.error))

@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 import functools
+import json
 import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from html import escape
-from importlib.resources import files
 from typing import TYPE_CHECKING
 
 from ismrmrd.xsd import ismrmrdHeader
 
-import scoremri_core.reports
+import scoremri_core
 from gadgets.stages.observer import ScanObserver
-from scoremri_core.reports.frame import ReportFrame, section
+from scoremri_core.reports.frame import ReportFrame
 from scoremri_core.reports.geometry import Geometry
-from scoremri_core.reports.page import page
+from scoremri_core.reports.page import page, table, terms, viewer
 from scoremri_core.reports.result import shown
 from scoremri_core.scans.directions import pixel_directions
 from scoremri_core.scans.flags import COUNTERS
@@ -25,7 +25,7 @@ from scoremri_core.scans.flags import COUNTERS
 if TYPE_CHECKING:
     from gadgets.service.server import Server
     from gadgets.stages.frame import Frame
-    from scoremri_core import Reconstruction
+    from scoremri_core import Progress, Reconstruction
 
 LAST = 6  # frames shown
 READERS = 8  # maximum number of browsers; each has a thread
@@ -51,7 +51,7 @@ class Page:
         self._changed = threading.Condition()
         self._frames: deque[tuple[int, Callable[[], str]]] = deque(maxlen=LAST)
         self._open: dict[int, Scan] = {}
-        self._scans = self._shown = self._readers = 0
+        self._scans = self._shown = self._fallbacks = self._readers = 0
         self._closed = False
 
     def scan(self) -> Scan:
@@ -65,14 +65,13 @@ class Page:
         """Return the HTML page, which reads the events."""
         body = [
             '<p id="state" class="notice"></p>',
-            '<section id="queue"></section>',
-            f'<section><h2>Last frames</h2><div id="last" data-most="{LAST}"></div></section>',
+            f'<section id="queue" data-most="{LAST}"></section>',
+            viewer(),
         ]
-        live = files(scoremri_core.reports).joinpath("live.js").read_text()
-        about = "Current scans and frames. Patient names are hidden."
+        about = "Current scans and last frames. Patient names are hidden."
         if self._show_names:
-            about = "Current scans and frames, with patient names."
-        return page(TITLE, about, body, [live]).encode()
+            about = "Current scans and last frames, with patient names."
+        return page(TITLE, about, body, ["viewer.js", "live.js"]).encode()
 
     def events(self, last: int = 0) -> Iterator[bytes]:
         """Yield server-sent events for one reader, until the page is closed.
@@ -85,8 +84,8 @@ class Page:
         Yields
         ------
         bytes
-            Event `queue` when the queue changes, and event `frame` for each new frame, as HTML;
-            nothing if there are too many readers.
+            Event `queue`, HTML, when the queue changes, and event `frame`, JSON for the viewer, for
+            each new frame; nothing if there are too many readers.
         """
         with self._changed:
             if self._readers >= READERS:
@@ -108,10 +107,8 @@ class Page:
         """Add a frame."""
         with self._changed:
             self._shown += 1
-            number = self._shown
-            self._frames.append(
-                (number, functools.cache(lambda: section(frame, f"frame-{number}")))
-            )
+            self._fallbacks += bool(frame.facts.fallback)
+            self._frames.append((self._shown, functools.cache(lambda: json.dumps(frame.as_json()))))
             self._changed.notify_all()
 
     def ended(self, scan: Scan) -> None:
@@ -138,8 +135,8 @@ class Page:
             if queue != previous:
                 yield _event("queue", queue)
                 previous, sent = queue, time.monotonic()
-            for last, html in new:
-                yield _event("frame", html(), last)
+            for last, data in new:
+                yield _event("frame", data(), last)
                 sent = time.monotonic()
             if closed:
                 return
@@ -156,30 +153,43 @@ class Page:
             scans = list(self._open.values())
         done = ", ".join(f"{count} {name}" for name, count in server.scans_done.items())
         facts = {
-            "Server": server.state,
+            "Server": f"scoremri {scoremri_core.__version__}, {server.state}",
+            "Device": server.device,
+            "Priors": server.priors,
             "Scans open": str(server.scans_open),
             "Scans waiting for the device": str(server.scans_waiting),
             "Scans done": done,
+            "Frames done": f"{self._shown}, {self._fallbacks} of them classical fallbacks",
         }
-        items = "".join(f"<dt>{escape(k)}</dt><dd>{escape(v)}</dd>" for k, v in facts.items())
-        rows = "".join(
-            f"<tr><td>{escape(scan.name)}</td><td>{scan.done}</td><td>{scan.waiting}</td></tr>"
+        heads = ("scan", "frames done", "frames waiting", "present frame", "time left")
+        rows = [
+            (
+                escape(scan.name), str(scan.done), str(scan.waiting), scan.level, scan.time_left()
+            )
             for scan in scans
-        )
-        table = (
-            "<table><thead><tr><th>scan</th><th>frames done</th><th>frames waiting</th></tr>"
-            f"</thead><tbody>{rows}</tbody></table>"
-        )
-        return f"<h2>Queue</h2><dl>{items}</dl>" + (table if rows else "")
+        ]  # fmt: skip
+        return f"<h2>Queue</h2>{terms(facts)}" + (table(heads, rows) if rows else "")
 
 
 class Scan(ScanObserver):
-    """Observer of one scan."""
+    """Observer of one scan.
+
+    Attributes
+    ----------
+    name : str
+    done : int
+        Frames that are reconstructed.
+    level : str
+        Noise level of the frames that are being sampled.
+    """
 
     def __init__(self, page: Page, number: int) -> None:
         self.number = number
         self.name = f"scan {number}"
+        self.level = ""
         self.done = self._arrived = 0  # each modified by one thread
+        self._part = 0.0  # frames completed of those that are being sampled
+        self._start = (0.0, 0.0)  # time and frames when the first level was completed
         self._page = page
         self._header: ismrmrdHeader | None = None
 
@@ -187,6 +197,15 @@ class Scan(ScanObserver):
     def waiting(self) -> int:
         """Number of frames waiting to be reconstructed."""
         return self._arrived - self.done
+
+    def time_left(self) -> str:
+        """Estimate the time that the received frames take, in words; empty if unknown."""
+        begin, done = self._start
+        rate = (self.done + self._part - done) / max(time.monotonic() - begin, 1e-3)
+        if not self.waiting or not begin or rate <= 0:
+            return ""
+        seconds = (self.waiting - self._part) / rate
+        return f"{seconds:.0f} s" if seconds < 120 else f"{seconds / 60:.0f} min"
 
     def scan_started(self, header: ismrmrdHeader) -> None:
         """Take the header of the scan."""
@@ -198,9 +217,16 @@ class Scan(ScanObserver):
         """Count a frame that waits."""
         self._arrived += 1
 
+    def level_sampled(self, frames: int, progress: Progress) -> None:
+        """Take the progress of a batch of frames."""
+        self._part = frames * progress.done
+        self._start = self._start if self._start[0] else (time.monotonic(), self._part)
+        self.level = f"noise level {progress.level} of {progress.levels}"
+
     def frame_reconstructed(self, frame: Frame, result: Reconstruction) -> None:
         """Show a reconstructed frame."""
         self.done += 1
+        self._part, self.level = max(self._part - 1, 0.0), ""
         self._page.add(_shown(self.name, frame, result, self._header))
 
     def close(self) -> None:
@@ -227,11 +253,6 @@ def _shown(
     )
     name = f"{scan}: {', '.join(names)}"
     return shown(result, z, name=name, geometry=geometry, acceleration=frame.kspace.acceleration)
-
-
-def _once(draw: Callable[[], str]) -> Callable[[], str]:
-    """Cache the result of a function without arguments."""
-    return functools.cache(draw)
 
 
 def _event(name: str, data: str, number: int | None = None) -> bytes:

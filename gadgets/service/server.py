@@ -18,6 +18,7 @@ from gadgets.service.later import Later, describe_outcomes
 from gadgets.service.listening import LOOPBACK, format_address, listen
 from gadgets.service.session import Session
 from gadgets.service.shared import Shared
+from scoremri_core.text import counted
 
 logger = logging.getLogger(__name__)
 
@@ -107,6 +108,20 @@ class Server:
         return 0 if self._shared is None else self._shared.turns.waiting
 
     @property
+    def device(self) -> str:
+        """Device of the reconstructions; empty while weights are loaded."""
+        if self._shared is None:
+            return ""
+        from scoremri_core.recon.request import describe_device
+
+        return describe_device(self._shared.device)
+
+    @property
+    def priors(self) -> str:
+        """Names of the priors that are loaded."""
+        return "" if self._shared is None else ", ".join(self._shared.priors)
+
+    @property
     def open_connections(self) -> list[Session]:
         """Sessions of the open connections."""
         return list(self._sessions.values())
@@ -157,7 +172,7 @@ class Server:
         endpoint = Endpoint(connected, self.stall)
         full = len(self._sessions) >= MAX_SESSIONS
         if full:
-            logger.warning("%d connections open: refusing another", len(self._sessions))
+            logger.warning("%s open: refusing another", counted(len(self._sessions), "connection"))
         if len(self._sessions) >= 2 * MAX_SESSIONS:  # too many to send a refusal
             endpoint.abandon()
             return
@@ -192,7 +207,7 @@ class Server:
 
     def _finish(self) -> None:
         """Wait for open scans; close connections without a scan."""
-        logger.info("Stopping: %d connections open", len(self._sessions))
+        logger.info("Stopping: %s open", counted(len(self._sessions), "connection"))
         while self._sessions and self._stops < 2:
             for thread, session in list(self._sessions.items()):
                 if not session.started:
@@ -203,7 +218,9 @@ class Server:
             session.endpoint.abandon()
         self.later.close()
         self._wake.close()
-        logger.info("Stopped: %d connections served, %d failed", self._served, self._failed)
+        logger.info(
+            "Stopped: %s served, %d failed", counted(self._served, "connection"), self._failed
+        )
         if later := describe_outcomes(self.later.outcomes):
             logger.info("Deferred scans: %s", later)
 
@@ -215,8 +232,8 @@ class Server:
     def _log_health(self, shared: Shared) -> None:
         if self._sessions:
             logger.info(
-                "Health: %d connections open, %d waiting for the device, %d served, %d failed%s",
-                len(self._sessions),
+                "Health: %s open, %d waiting for the device, %d served, %d failed%s",
+                counted(len(self._sessions), "connection"),
                 shared.turns.waiting,
                 self._served,
                 self._failed,

@@ -29,6 +29,7 @@ from scoremri_core.scans.flags import (
 )
 from scoremri_core.scans.gridding import assemble
 from scoremri_core.scans.sorting import ImageLines, sort_readouts
+from scoremri_core.text import counted
 
 logger = logging.getLogger(__name__)
 
@@ -229,9 +230,9 @@ class FrameSorter:
         lines = self._open.pop(key)
         if len(lines.readouts) < lines.finished / 2:
             logger.warning(
-                "%d readouts of slice %d, repetition %d are ignored: "
+                "Ignored %s of slice %d, repetition %d: "
                 "acquired after the last readout of their frame",
-                len(lines.readouts), key.slice, key.repetition,
+                counted(len(lines.readouts), "readout"), key.slice, key.repetition,
             )  # fmt: skip
             return
         self._finished[key._replace(repetition=0)] = key.repetition, len(lines.readouts)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Iterator
+from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 import ismrmrd
@@ -16,6 +17,7 @@ from gadgets.stages.properties import Properties
 from gadgets.stages.scaling import Scale
 from scoremri_core.recon.result import REFERENCES
 from scoremri_core.scans.directions import as_attributes, pixel_directions
+from scoremri_core.text import counted
 
 if TYPE_CHECKING:
     from scoremri_core import Reconstruction
@@ -66,14 +68,14 @@ def emit(
     ------
     ismrmrd.Image or item that passes
     """
-    scale, numbers = Scale(properties.scale), ImageNumbers(header)
+    scale, numbers, run = Scale(properties.scale), ImageNumbers(header), _run(properties, header)
     for item in items:
         if isinstance(item, tuple) and isinstance(item[0], Frame):
             frame, result = item
             scale.update(frame, result.mean)
             number = numbers.of(frame, len(result.mean))
             directions = pixel_directions(frame.header, header, len(result.mean))
-            extra: dict[str, Any] = as_attributes(directions)
+            extra: dict[str, Any] = run | as_attributes(directions)
             sent, missing = _outputs(result, properties)
             if missing:
                 extra["not_sent"] = ",".join(missing)
@@ -195,7 +197,9 @@ def _attributes(
 ) -> dict[str, Any]:
     info = result.info
     description = DESCRIPTIONS[output]
-    comment = f"{description}, {info.samples} samples by {info.sampler}, prior {info.prior}"
+    comment = (
+        f"{description}, {counted(info.samples, 'sample')} by {info.sampler}, prior {info.prior}"
+    )
     if output in REFERENCES:
         comment = f"{description}, no prior"
     elif not info.samples or info.reason:
@@ -244,6 +248,23 @@ def _attributes(
     if info.reason:
         attributes["fallback"] = info.reason
     return attributes
+
+
+def _run(properties: Properties, header: ismrmrdHeader | None) -> dict[str, Any]:
+    """Return the attributes that all images of a scan share: program, settings, protocol."""
+    study = getattr(header, "studyInformation", None)
+    measurement = getattr(header, "measurementInformation", None)
+    position = getattr(measurement, "patientPosition", None)
+    date = getattr(study, "studyDate", None) or getattr(measurement, "seriesDate", None)
+    attributes = {
+        "scoremri_version": version("scoremri"),
+        "protocol": getattr(measurement, "protocolName", None),
+        "scan_date": date,
+        "patient_position": position and position.value,
+        "maps": properties.maps,
+        "noise": properties.noise,
+    }
+    return {name: value for name, value in attributes.items() if value}
 
 
 def _number(value: Any) -> str:

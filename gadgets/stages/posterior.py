@@ -13,6 +13,7 @@ import numpy as np
 
 from gadgets.stages.frame import Frame
 from gadgets.stages.properties import Properties
+from scoremri_core.text import counted
 
 if TYPE_CHECKING:
     from scoremri_core import Progress, Reconstruction
@@ -192,13 +193,17 @@ def _log(frame: Frame, result: Reconstruction) -> None:
     """Log one line per frame: its parameters and the times of its stages, without the batch's."""
     info = result.info
     stages = {n: s for n, s in frame.seconds.items() if n != SAMPLING or not frame.together}
-    method = f"{info.samples} samples of {info.evaluations} evaluations by {info.sampler}"
+    method = "no sampler"
+    if info.samples:
+        method = (
+            f"{counted(info.samples, 'sample')} of {counted(info.evaluations, 'evaluation')} "
+            f"by {info.sampler}, misfit {np.mean(info.misfit):.2g}"
+        )
     logger.info(
-        "%s: sigma_n %.4g (thermal %.4g), misfit %.2g, R %.2f, %s, %s",
+        "%s: sigma_n %.4g (thermal %.4g), R %.2f, %s, %s",
         frame.identity,
         float(np.mean(info.sigma_n)),
         float(np.mean(info.sigma_thermal)),
-        float(np.mean(info.misfit)),
         frame.kspace.acceleration,
         f"fallback: {info.reason}" if info.reason else method,
         ", ".join(f"{stage} {seconds:.2f} s" for stage, seconds in stages.items()),

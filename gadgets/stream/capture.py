@@ -15,6 +15,7 @@ import ismrmrd
 from scoremri_core.errors import InputError
 from scoremri_core.scans.files import ScanWriter, release
 from scoremri_core.scans.header import parse_header
+from scoremri_core.text import counted
 
 logger = logging.getLogger(__name__)
 
@@ -103,9 +104,11 @@ class Recording:
         count = self._writer.acquisitions
         if complete:
             os.replace(self.partial, self.path)
-            logger.info("Captured %d acquisitions in %s", count, self.path)
+            logger.info("Captured %s in %s", counted(count, "acquisition"), self.path)
         else:
-            logger.warning("Scan is incomplete: %d acquisitions in %s", count, self.partial)
+            logger.warning(
+                "Scan is incomplete: %s in %s", counted(count, "acquisition"), self.partial
+            )
 
     def discard(self) -> None:
         """Remove the file."""

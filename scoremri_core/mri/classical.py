@@ -26,6 +26,8 @@ MAX_EXCESS = 1.5  # energy of unmeasured k-space; <= 1.3 for good coil maps, >= 
 def mvue(kspace: ArrayLike, maps: ArrayLike) -> Image:
     """Compute the minimum-variance unbiased estimate sum conj(S) F^H k / sum |S|^2.
 
+    See docs/methods.md, Eq. (18).
+
     Parameters
     ----------
     kspace : complex array, (..., coil, y, x)
@@ -94,7 +96,8 @@ def cg_sense(
         argmin |P F S x - y|^2 / 2 + sum_k |(F x)(k)|^2 / v(k)
 
     for whitened data, the posterior mean of an image with independent Gaussian Fourier coefficients
-    of variance v(k) (Wiener filter). v(k) is the radial power spectrum of the data.
+    of variance v(k) (Wiener filter). v(k) is the radial power spectrum of the data. See
+    docs/methods.md, Eq. (17).
 
     Parameters
     ----------
@@ -284,7 +287,9 @@ def best_classical(
     maps : complex array, (coil, y, x) or (set, coil, y, x), or None
     noise_covariance : complex array, (coil, coil), or None
         None estimates it.
-    averages, mask
+    averages : array, (y,) or (y, x), optional
+        See `cg_sense`.
+    mask : bool array, (y,) or (y, x), optional
         See `cg_sense`.
 
     Returns
@@ -324,8 +329,13 @@ def cautious_sense(
 
     Parameters
     ----------
-    kspace, maps, noise_covariance, averages, mask
-        See `cg_sense`.
+    kspace : complex array, (coil, y, x)
+        Centred, zero where not sampled.
+    maps : complex array, (coil, y, x) or (set, coil, y, x)
+    noise_covariance : complex array, (coil, coil), optional
+        See `cg_sense`, as for the others.
+    averages : array, (y,) or (y, x), optional
+    mask : bool array, (y,) or (y, x), optional
 
     Returns
     -------

@@ -87,7 +87,8 @@ def calibration_extent(sampled: NDArray[Any]) -> tuple[slice, slice]:
 
     Returns
     -------
-    rows, columns : slice
+    rows : slice
+    columns : slice
 
     Raises
     ------

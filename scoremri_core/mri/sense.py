@@ -19,7 +19,7 @@ class SenseOperator:
     """SENSE operator A = w^(1/2) P F S: coil maps S, centred orthonormal FFT F, sampling mask P.
 
     Images are (frame, sample, set, y, x), k-space is (frame, sample, coil, y, x). The samples of a
-    frame share its maps and mask.
+    frame share its maps and mask. See docs/methods.md, Eq. (1).
 
     Parameters
     ----------

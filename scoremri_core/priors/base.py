@@ -21,6 +21,8 @@ class Denoiser(Protocol):
     def denoise(self, x: Tensor, sigma: Tensor) -> Tensor:
         """Return the posterior mean E[x0 | x] for x = x0 + sigma e.
 
+        See docs/methods.md, Eq. (3).
+
         Parameters
         ----------
         x : complex tensor, (batch, y, x)
@@ -38,7 +40,20 @@ class VarianceDenoiser(Protocol):
     """A prior that predicts the variance of its error."""
 
     def denoise_with_variance(self, x: Tensor, sigma: Tensor) -> tuple[Tensor, Tensor]:
-        """Return E[x0 | x] and the error variance of each real component, real (batch, y, x)."""
+        """Return E[x0 | x] and the variance of its error.
+
+        Parameters
+        ----------
+        x : complex tensor, (batch, y, x)
+        sigma : float tensor, (batch,)
+            Sd of each real component of the noise.
+
+        Returns
+        -------
+        denoised : complex tensor, (batch, y, x)
+        variance : float tensor, (batch, y, x)
+            Of each real component of the error.
+        """
 
 
 @runtime_checkable
@@ -46,9 +61,18 @@ class SpectralDenoiser(Protocol):
     """A prior that predicts the power spectrum of its error."""
 
     def error_spectrum(self, sigma: float, shape: tuple[int, int]) -> Tensor | None:
-        """Return the relative error power at each spatial frequency, centred (y, x), mean 1.
+        """Return the relative power of the error at each spatial frequency.
 
-        None if it was not measured.
+        Parameters
+        ----------
+        sigma : float
+            Sd of each real component of the noise.
+        shape : tuple of int, (y, x)
+
+        Returns
+        -------
+        float tensor, (y, x), or None
+            Centred, mean 1; None if it was not measured.
         """
 
 
@@ -57,14 +81,34 @@ class StationaryPrior(Protocol):
     """A prior with a known mean power spectrum of its images."""
 
     def image_spectrum(self, shape: tuple[int, int]) -> Tensor | None:
-        """Return the variance of each real component of centred orthonormal k-space, (y, x).
+        """Return the mean power spectrum of the images.
 
-        None if it was not measured.
+        Parameters
+        ----------
+        shape : tuple of int, (y, x)
+
+        Returns
+        -------
+        float tensor, (y, x), or None
+            Variance of each real component of centred orthonormal k-space; None if it was not
+            measured.
         """
 
 
 def error_spectrum(prior: Denoiser, sigma: float, shape: tuple[int, int]) -> Tensor | None:
-    """Return the relative error power of a prior at each spatial frequency; None for white."""
+    """Return the relative error power of a prior at each spatial frequency.
+
+    Parameters
+    ----------
+    prior : Denoiser
+    sigma : float
+    shape : tuple of int, (y, x)
+
+    Returns
+    -------
+    float tensor, (y, x), or None
+        Of `SpectralDenoiser`; None for a white error.
+    """
     return prior.error_spectrum(sigma, shape) if isinstance(prior, SpectralDenoiser) else None
 
 
@@ -102,7 +146,21 @@ def denoise(prior: Denoiser, x: Tensor, sigma: float | Tensor) -> Tensor:
 def denoise_with_variance(
     prior: Denoiser, x0: Tensor, e: Tensor, sigma: float | Tensor
 ) -> tuple[Tensor, Tensor]:
-    """Return the first two values of `denoise_with_error`."""
+    """Denoise x = x0 + sigma e, and estimate the variance; see `denoise_with_error`.
+
+    Parameters
+    ----------
+    prior : Denoiser
+    x0 : complex tensor, (batch, y, x)
+    e : complex tensor, (batch, y, x)
+        Sd 1 in each real component, independent of x0.
+    sigma : float or float tensor, (batch,)
+
+    Returns
+    -------
+    denoised : complex tensor, (batch, y, x)
+    variance : float tensor, (batch, y, x)
+    """
     return denoise_with_error(prior, x0, e, sigma)[:2]
 
 
@@ -114,7 +172,8 @@ def denoise_with_error(
     For a prior without `denoise_with_variance` the variance is estimated from the added noise: by
     Tweedie's formula the posterior covariance is sigma^2 times the denoiser's Jacobian J, and by
     Stein's lemma E <e, D(x0 + sigma e) - x0> = sigma tr J for any x0, also in each ring of spatial
-    frequencies. This takes no further evaluation; its error falls with the number of pixels.
+    frequencies (docs/methods.md, Eq. (5)). This takes no further evaluation; its error falls with
+    the number of pixels.
 
     Parameters
     ----------

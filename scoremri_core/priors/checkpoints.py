@@ -44,17 +44,25 @@ class Checkpoint:
 
 
 def read_foreign(path: Path, rescaled: bool = False, sigma_data: float = 0.5) -> Checkpoint:
-    """Read an NCSNv2 (`read_ncsnv2`) or a U-Net of EDM (`read_edm`).
+    """Read a checkpoint of another program, of a kind detected from its content.
 
-    The kind is detected from the content of the file.
+    - NCSNv2: files of ncsnv2 (github.com/ermongroup/ncsnv2) and csgm-mri-langevin
+      (github.com/utcsilab/csgm-mri-langevin): a list [model state, optimiser state, epoch, step,
+      moving average], a mapping of these, or the model's state. The moving average is preferred;
+      the noise levels are those of the buffer `sigmas`.
+    - EDM: the state dictionary of an `EDMPrecond` around a `SongUNet` (github.com/NVlabs/edm) of
+      the "DDPM++" kind without class labels, with or without its moving average. The public
+      pickled networks contain code and are not read.
+
+    Depth, width and channels follow from names and shapes.
 
     Parameters
     ----------
     path : Path
     rescaled : bool, optional
-        Of an NCSNv2.
+        Of an `NCSNv2`; not stored in the checkpoint.
     sigma_data : float, optional
-        Of a U-Net of EDM.
+        Of the preconditioning of EDM, which is not stored. Default: EDM's 0.5.
 
     Returns
     -------
@@ -63,7 +71,8 @@ def read_foreign(path: Path, rescaled: bool = False, sigma_data: float = 0.5) ->
     Raises
     ------
     InputError
-        See the readers of each kind; a weight that is not finite.
+        No such file; a file with more than tensors and plain values; names, shapes or noise levels
+        of neither network; a weight that is not finite.
     """
     checkpoint = _read(path, rescaled, sigma_data)
     for name, value in checkpoint.model.state_dict().items():
@@ -78,59 +87,6 @@ def _read(path: Path, rescaled: bool, sigma_data: float) -> Checkpoint:
     if any(EDM_NAME.match(name) for name in _named(state) | _named(average)):
         return _edm(path, content, sigma_data)
     return _ncsnv2(path, content, rescaled)
-
-
-def read_edm(path: Path, sigma_data: float = 0.5) -> Checkpoint:
-    """Read the weights of a U-Net of EDM.
-
-    Reads the state dictionary of an `EDMPrecond` around a `SongUNet` (github.com/NVlabs/edm) of the
-    "DDPM++" kind without class labels, with or without its moving average. The public pickled
-    networks contain code and are not read. Sizes follow from names and shapes.
-
-    Parameters
-    ----------
-    path : Path
-    sigma_data : float, optional
-        Of the preconditioning, which is not stored. Default: EDM's 0.5.
-
-    Returns
-    -------
-    Checkpoint
-
-    Raises
-    ------
-    InputError
-        No such file; a file with more than tensors and plain values; other names or shapes.
-    """
-    return _edm(path, _load(path), sigma_data)
-
-
-def read_ncsnv2(path: Path, rescaled: bool = False) -> Checkpoint:
-    """Read an NCSNv2 from a checkpoint.
-
-    Reads the files of ncsnv2 (github.com/ermongroup/ncsnv2) and csgm-mri-langevin
-    (github.com/utcsilab/csgm-mri-langevin): a list [model state, optimiser state, epoch, step,
-    moving average], a mapping of these, or the model's state. The moving average is preferred; the
-    noise levels are those of the buffer `sigmas`. Depth, width and channels follow from names and
-    shapes.
-
-    Parameters
-    ----------
-    path : Path
-    rescaled : bool, optional
-        See `NCSNv2`; not stored in the checkpoint.
-
-    Returns
-    -------
-    Checkpoint
-
-    Raises
-    ------
-    InputError
-        No such file; a file with more than tensors and plain values; names, shapes or noise levels
-        that are not those of an NCSNv2.
-    """
-    return _ncsnv2(path, _load(path), rescaled)
 
 
 def _ncsnv2(path: Path, content: Any, rescaled: bool) -> Checkpoint:

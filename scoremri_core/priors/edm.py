@@ -14,7 +14,7 @@ from scoremri_core.priors.model import ModelPrior
 
 
 class EdmUnet(nn.Module):
-    """E[x0 | x] of a "DDPM++" U-Net with the preconditioning of EDM (Eq. 7):
+    """E[x0 | x] of a "DDPM++" U-Net with the preconditioning of EDM (Eq. 7).
 
         D = c_skip x + c_out F(c_in x, log(sigma) / 4)
 
@@ -73,7 +73,17 @@ class EdmUnet(nn.Module):
 
 
 class EdmPrior(ModelPrior):
-    """Prior of an `EdmUnet` in single precision, without an error variance."""
+    """Prior of an `EdmUnet` in single precision, without an error variance.
+
+    Parameters
+    ----------
+    model : EdmUnet
+        In evaluation mode, with two channels.
+    card : dict
+        See `ModelPrior`.
+    chunk : int, optional
+        See `ModelPrior`.
+    """
 
     @torch.no_grad()
     def denoise(self, x: Tensor, sigma: Tensor) -> Tensor:

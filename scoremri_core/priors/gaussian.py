@@ -43,6 +43,17 @@ class GaussianPrior:
         return self.spectrum
 
     def sample(self, count: int, generator: torch.Generator) -> Tensor:
-        """Draw images, complex (count, y, x)."""
+        """Draw images.
+
+        Parameters
+        ----------
+        count : int
+            Number of images.
+        generator : torch.Generator
+
+        Returns
+        -------
+        complex tensor, (count, y, x)
+        """
         e = torch.randn(count, *self.spectrum.shape, 2, generator=generator)
         return to_image(self.spectrum.sqrt() * torch.view_as_complex(e))

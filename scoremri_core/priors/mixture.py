@@ -46,11 +46,31 @@ class GaussianMixturePrior:
         return denoised, (share * (within + disagreement)).sum(1)
 
     def probabilities(self, x: Tensor, sigma: Tensor) -> Tensor:
-        """Return p(component | x), (batch, component)."""
+        """Return p(component | x).
+
+        Parameters
+        ----------
+        x : complex tensor, (batch, y, x)
+        sigma : float tensor, (batch,)
+
+        Returns
+        -------
+        float tensor, (batch, component)
+        """
         return self._probabilities(self._apart(x), sigma)
 
     def log_density(self, x: Tensor, sigma: Tensor) -> Tensor:
-        """Return log p_sigma(x) up to a constant, (batch,)."""
+        """Return log p_sigma(x) up to a constant.
+
+        Parameters
+        ----------
+        x : complex tensor, (batch, y, x)
+        sigma : float tensor, (batch,)
+
+        Returns
+        -------
+        float tensor, (batch,)
+        """
         return torch.logsumexp(self._log_joint(self._apart(x), sigma), 1)
 
     def error_spectrum(self, sigma: float, shape: tuple[int, int]) -> Tensor:
@@ -59,7 +79,18 @@ class GaussianMixturePrior:
         return power / power.mean()
 
     def sample(self, count: int, generator: torch.Generator) -> Tensor:
-        """Draw images, complex (count, y, x)."""
+        """Draw images.
+
+        Parameters
+        ----------
+        count : int
+            Number of images.
+        generator : torch.Generator
+
+        Returns
+        -------
+        complex tensor, (count, y, x)
+        """
         kinds = torch.multinomial(self.weights, count, replacement=True, generator=generator)
         e = torch.randn(count, *self.spectra.shape[1:], 2, generator=generator)
         return self.means[kinds] + to_image(self.spectra[kinds].sqrt() * torch.view_as_complex(e))

@@ -38,6 +38,11 @@ class ModelPrior(ABC):
         self.inflation = float(card.get("inflation", 1.0))
         self._copies: dict[torch.device, ModelPrior] = {}
 
+    @property
+    def is_measured(self) -> bool:
+        """Whether the card has the error of the denoiser (see `scoremri measure`)."""
+        return "denoiser_error" in self.card
+
     def __getstate__(self) -> dict[str, Any]:
         """Copy and pickle without the copies on other devices."""
         return {**self.__dict__, "_copies": {}}
@@ -46,6 +51,14 @@ class ModelPrior(ABC):
         """Return the prior on a device: this object, or a cached copy of it.
 
         The weights of this object are not moved, since another thread may be using them.
+
+        Parameters
+        ----------
+        device : torch.device
+
+        Returns
+        -------
+        ModelPrior
         """
         device = _numbered(device)
         if all(held.device == device for held in _tensors(self.model)):

@@ -14,9 +14,16 @@ from scoremri_core.errors import InputError
 
 @dataclass(frozen=True)
 class Scale:
-    """One scale of the encoder, `res{name}`: width in units of ngf, and dilation.
+    """One scale of the encoder, `res{name}`.
 
     The first scale keeps the resolution; the others halve it, or dilate if `dilation` > 1.
+
+    Attributes
+    ----------
+    name : str
+    width : int
+        Channels, in units of ngf.
+    dilation : int
     """
 
     name: str
@@ -26,7 +33,15 @@ class Scale:
 
 @dataclass(frozen=True)
 class Layout:
-    """Scales of the encoder, fine to coarse, and names of the decoder's blocks, coarse to fine."""
+    """Scales of the encoder and blocks of the decoder.
+
+    Attributes
+    ----------
+    scales : tuple of Scale
+        Fine to coarse.
+    refine : tuple of str
+        Names of the decoder's blocks, coarse to fine.
+    """
 
     scales: tuple[Scale, ...]
     refine: tuple[str, ...]
@@ -63,7 +78,7 @@ LAYOUTS = {
 
 
 class NCSNv2(nn.Module):
-    """Score of images with noise of one of `levels` standard deviations:
+    """Score of images with noise of one of `levels` standard deviations.
 
         s(x, i) = f(h) / sigma_i,    h = 2 x - 1 (or x, if `rescaled`)
 
@@ -82,6 +97,11 @@ class NCSNv2(nn.Module):
         Number of noise levels, the length of the buffer `sigmas`.
     rescaled : bool, optional
         The network was trained on images rescaled to [-1, 1] (or by a logit) and takes x directly.
+
+    Raises
+    ------
+    InputError
+        An unknown variant.
     """
 
     sigmas: Tensor
@@ -142,7 +162,21 @@ class NCSNv2(nn.Module):
         return self.unscaled(x) / self.sigmas[level].view(-1, 1, 1, 1)
 
     def unscaled(self, x: Tensor) -> Tensor:
-        """Return the score times sigma, f; raise InputError for an image that is too small."""
+        """Return the score times sigma, f.
+
+        Parameters
+        ----------
+        x : float tensor, (batch, channel, y, x)
+
+        Returns
+        -------
+        float tensor, (batch, channel, y, x)
+
+        Raises
+        ------
+        InputError
+            The image is too small.
+        """
         ny, nx = x.shape[-2:]
         if (ny // self.layout.factor) * (nx // self.layout.factor) < 2:
             raise InputError(
@@ -166,7 +200,20 @@ class NCSNv2(nn.Module):
 def conv(
     before: int, after: int, kernel: int = 3, dilation: int = 1, bias: bool = True
 ) -> nn.Conv2d:
-    """Return a zero-padded convolution that keeps the size."""
+    """Return a zero-padded convolution that keeps the size.
+
+    Parameters
+    ----------
+    before, after : int
+        Channels of the input and of the output.
+    kernel : int, optional
+    dilation : int, optional
+    bias : bool, optional
+
+    Returns
+    -------
+    torch.nn.Conv2d
+    """
     padding = dilation * (kernel // 2)
     return nn.Conv2d(before, after, kernel, padding=padding, dilation=dilation, bias=bias)
 

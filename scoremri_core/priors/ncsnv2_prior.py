@@ -13,7 +13,7 @@ from scoremri_core.priors.ncsnv2 import NCSNv2
 
 
 class NCSNv2Prior(ModelPrior):
-    """Denoiser from the score s of an NCSNv2, by Tweedie's formula:
+    """Denoiser from the score s of an NCSNv2, by Tweedie's formula.
 
         D(x, sigma) = x + sigma^2 s(x, sigma),    s(x, sigma) = f(x) / max(sigma, sigma_L)
 
@@ -32,6 +32,11 @@ class NCSNv2Prior(ModelPrior):
         See `ModelPrior`.
     chunk : int, optional
         See `ModelPrior`.
+
+    Raises
+    ------
+    InputError
+        The network does not have two channels.
     """
 
     def __init__(self, model: NCSNv2, card: dict[str, Any], chunk: int = 4) -> None:

@@ -72,7 +72,12 @@ class NetworkPrior(ModelPrior):
         return network
 
     def unfused(self) -> NetworkPrior:
-        """Return a copy that runs layer by layer, for hooks."""
+        """Return a copy that runs layer by layer, for hooks.
+
+        Returns
+        -------
+        NetworkPrior
+        """
         prior = copy.copy(self)
         prior._fuse = False
         return prior

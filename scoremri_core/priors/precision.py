@@ -34,6 +34,15 @@ def fastest_precision(device: torch.device) -> torch.dtype:
 
 
 def mixed_precision(device: torch.device) -> torch.autocast:
-    """Autocast to the fastest precision, for training."""
+    """Autocast to the fastest precision, for training.
+
+    Parameters
+    ----------
+    device : torch.device
+
+    Returns
+    -------
+    torch.autocast
+    """
     precision = fastest_precision(device)
     return torch.autocast(device.type, torch.bfloat16, enabled=precision == torch.bfloat16)

@@ -149,6 +149,14 @@ def spectral_norm(kernel: Tensor) -> Tensor:
 
     The norm of Miyato et al. 2018, by 64 power iterations as six squarings of the smaller Gram
     matrix, without state.
+
+    Parameters
+    ----------
+    kernel : float tensor
+
+    Returns
+    -------
+    float tensor, ()
     """
     matrix = kernel.flatten(1)
     if matrix.shape[0] > matrix.shape[1]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +26,8 @@ from scoremri_core.priors.network import NetworkPrior
 from scoremri_core.priors.residual_unet import ResidualUnet, ResidualUnetPrior
 from scoremri_core.priors.unet import DenoisingUnet
 
+logger = logging.getLogger(__name__)
+
 SHIPPED = Path(__file__).parent / "weights"
 DEFAULT = "default"  # prior of the sampler "posterior"; other samplers may have another default
 ALIASES = {"unet": DEFAULT}  # for any sampler
@@ -32,7 +35,15 @@ ALIASES = {"unet": DEFAULT}  # for any sampler
 
 @dataclass(frozen=True)
 class Architecture:
-    """A network class, whose `config` holds its arguments, and its prior class."""
+    """A network class and its prior class.
+
+    Attributes
+    ----------
+    network : type
+        Its `config` holds its arguments.
+    prior : callable
+        Makes the prior of a network and a card.
+    """
 
     network: type[nn.Module]
     prior: Callable[[Any, dict[str, Any]], ModelPrior]
@@ -47,13 +58,46 @@ ARCHITECTURES = {
 
 
 def shipped_priors() -> list[str]:
-    """Return the names of the priors that come with the package."""
+    """Return the names of the priors that come with the package.
+
+    Returns
+    -------
+    list of str
+        Sorted.
+    """
     return sorted(path.stem for path in SHIPPED.glob("*.safetensors"))
 
 
-@isolated
 def load_prior(name_or_path: str | Path) -> ModelPrior:
-    """Load a prior and check its weights against its card.
+    """Load a prior for reconstruction; warn if its error was never measured.
+
+    Parameters
+    ----------
+    name_or_path : str or Path
+        As for `read_prior`.
+
+    Returns
+    -------
+    ModelPrior
+
+    Raises
+    ------
+    InputError
+        As `read_prior`.
+    """
+    prior = read_prior(name_or_path)
+    if not prior.is_measured:
+        logger.warning(
+            "prior %s: its error was never measured; run scoremri measure to know how far to trust "
+            "the images and their uncertainty",
+            prior.name,
+        )
+    return prior
+
+
+@isolated
+def read_prior(name_or_path: str | Path) -> ModelPrior:
+    """Read a prior and check its weights against its card.
 
     Parameters
     ----------
@@ -93,7 +137,22 @@ def load_prior(name_or_path: str | Path) -> ModelPrior:
 
 
 def read_card(name_or_path: str | Path) -> dict[str, Any]:
-    """Read the card of a prior, named as for `load_prior`; raise InputError if it is missing."""
+    """Read the card of a prior.
+
+    Parameters
+    ----------
+    name_or_path : str or Path
+        As for `load_prior`.
+
+    Returns
+    -------
+    dict
+
+    Raises
+    ------
+    InputError
+        The card is missing.
+    """
     return _read_card(_found(name_or_path).with_suffix(".json"))
 
 
@@ -141,7 +200,17 @@ def save_prior(path: Path, model: nn.Module, card: dict[str, Any], half: bool = 
 
 
 def sha256(path: Path) -> str:
-    """Return the SHA-256 of a file, in hexadecimal."""
+    """Return the SHA-256 of a file.
+
+    Parameters
+    ----------
+    path : Path
+
+    Returns
+    -------
+    str
+        Hexadecimal.
+    """
     digest = hashlib.sha256()
     with path.open("rb") as file:
         while block := file.read(2**20):

@@ -87,7 +87,18 @@ class DenoisingUnet(nn.Module):
         return skip * x + out * residual, out**2 * log_variance.exp()
 
     def residual(self, x: Tensor, sigma: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the network's outputs F (batch, 2, y, x) and h (batch, 1, y, x), float32."""
+        """Return the network's outputs in float32.
+
+        Parameters
+        ----------
+        x : float tensor, (batch, 2, y, x)
+        sigma : float tensor, (batch,)
+
+        Returns
+        -------
+        F : float tensor, (batch, 2, y, x)
+        h : float tensor, (batch, 1, y, x)
+        """
         embedding = self.embed(sigma)
         blocks = F.pixel_unshuffle(self.preconditioning(sigma)[2] * x, 2)
         h = self.head(blocks.to(self.head.weight.dtype))
@@ -105,7 +116,18 @@ class DenoisingUnet(nn.Module):
         return h[:, :2], h[:, 2:].clamp(-12, 4)
 
     def preconditioning(self, sigma: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Return c_skip, c_out, c_in of Karras et al. 2022, each (batch, 1, 1, 1)."""
+        """Return the factors of Karras et al. 2022.
+
+        Parameters
+        ----------
+        sigma : float tensor, (batch,)
+
+        Returns
+        -------
+        c_skip : float tensor, (batch, 1, 1, 1)
+        c_out : float tensor, (batch, 1, 1, 1)
+        c_in : float tensor, (batch, 1, 1, 1)
+        """
         sigma = sigma.view(-1, 1, 1, 1)
         total = (sigma**2 + self.sigma_data**2).sqrt()
         return (self.sigma_data / total) ** 2, sigma * self.sigma_data / total, 1 / total

@@ -178,5 +178,6 @@ def _info(request: Request, parts: Sequence[Finished], denoiser: Any, evaluation
         effective_samples=drawing.effective_samples(request.samples),
         variance_scale=variance_scale,
         inflation=inflation,
+        prior_measured=getattr(denoiser, "is_measured", None),
         **per_slice,
     )

@@ -29,7 +29,7 @@ def worse_than_classical(
 
     Samples and the CG-SENSE image are reconstructed again without some of the lines outside the
     calibration region. The criterion is the geometric mean over the held-out lines of the ratio of
-    squared errors, to which a single corrupt line contributes little.
+    squared errors, to which a single corrupt line contributes little (docs/methods.md, Eq. (15)).
 
     Parameters
     ----------

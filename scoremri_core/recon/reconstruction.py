@@ -63,6 +63,8 @@ def reconstruct(
 ) -> Reconstruction:
     """Draw posterior samples of one slice or of a stack of slices.
 
+    Samples of p(image | k-space), docs/methods.md, Eq. (2).
+
     Parameters
     ----------
     kspace : complex array or tensor, (coil, y, x) or (slice, coil, y, x)
@@ -175,6 +177,14 @@ def reconstruct_volume(
         K-space of the calibration lines. Default: `kspace`.
     noise_covariance : complex array, (coil, coil), optional
         E[n n^H] of a sample with one average. Default: estimated.
+    prior : str or Denoiser
+        See `reconstruct`.
+    sampler : str or options object
+        See `reconstruct`.
+    samples : int
+        Number of posterior samples.
+    steps : int, optional
+        Number of noise levels. Default: that of the sampler.
     maps : 1, 2, "auto", or complex array, (coil, z, y, x) or (set, coil, z, y, x)
         Sets of coil maps to estimate, or the maps.
     scale : float, optional
@@ -182,8 +192,12 @@ def reconstruct_volume(
         of a position, its median over the positions that reach half of the maximum.
     seed : int
         Sample i of a position depends on the seed, i and the position.
-    prior, sampler, samples, steps, device, callback, **sampler_options
-        See `reconstruct`; the slices of the callback are positions.
+    device : str
+        "auto", "cpu", "cuda" or "cuda:N".
+    callback : callable, optional
+        See `reconstruct`; its slices are positions.
+    **sampler_options
+        Fields of the sampler's options.
 
     Returns
     -------
@@ -234,9 +248,13 @@ def read_arguments(
 
     Parameters
     ----------
-    kspace, mask, averages, noise_covariance, **arguments
-        See `reconstruct`.
+    kspace : complex array or tensor
+        See `reconstruct`, as for the others.
+    mask : bool array, optional
+    averages : array, optional
     calibration : complex array, or list of KSpace, optional
+    noise_covariance : complex array, optional
+    **arguments
 
     Returns
     -------

@@ -153,6 +153,29 @@ def find_device(name: str) -> torch.device:
     return device
 
 
+def describe_device(name: str) -> str:
+    """Describe a device.
+
+    Parameters
+    ----------
+    name : str
+        As for `find_device`.
+
+    Returns
+    -------
+    str
+        The device, with the name of a GPU.
+
+    Raises
+    ------
+    InputError
+        As `find_device`.
+    """
+    device = find_device(name)
+    gpu = f" ({torch.cuda.get_device_name(device)})" if device.type == "cuda" else ""
+    return f"{device}{gpu}"
+
+
 def _maps(value: Any, shape: tuple[int, ...]) -> list[Array]:
     """Check coil maps and return those of each slice, (set, coil, y, x)."""
     slices = 1 if len(shape) == 3 else shape[0]

@@ -13,6 +13,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from scoremri_core.errors import InputError
 from scoremri_core.mri.fourier import resample
+from scoremri_core.text import counted
 
 if TYPE_CHECKING:
     import torch
@@ -42,6 +43,8 @@ class Info:
     samples : int
         Posterior samples per slice.
     prior : str
+    prior_measured : bool or None
+        Whether the card of the prior has its measured error; None without a card.
     seed : int
         Seed of the first slice.
     steps : int
@@ -82,7 +85,8 @@ class Info:
     steps: int
     evaluations: int
     seconds: float = 0.0
-    effective_samples: float = float("nan")
+    prior_measured: bool | None = None
+    effective_samples: float = field(default=float("nan"), repr=False)
     variance_scale: float | None = None
     inflation: float | None = None
     unsampled_fraction: tuple[float, ...] = ()
@@ -234,7 +238,7 @@ class Reconstruction:
         Returns
         -------
         matplotlib.figure.Figure
-            Shown by notebooks; `savefig` writes it.
+            Shown by notebooks after `%matplotlib inline`; `savefig` writes it.
         """
         from matplotlib.figure import Figure
 
@@ -315,7 +319,9 @@ class Reconstruction:
         """Summarise in one line."""
         info = self.info
         slices, ny, nx = self.mean.shape
-        run = f"{info.samples} samples by {info.sampler}, prior {info.prior}"
+        run = "no sampler"
+        if info.samples:
+            run = f"{counted(info.samples, 'sample')} by {info.sampler}, prior {info.prior}"
         count = sum(reason is not None for reason in info.fallback)
         fallback = f", {count} of them classical: {info.reason}" if count else ""
         return f"<Reconstruction of {slices} x {ny} x {nx}: {run}{fallback}>"
@@ -355,6 +361,8 @@ class Reconstruction:
 
 def standard_deviation(samples: NDArray[Any], effective_samples: float) -> NDArray[np.float32]:
     """Compute the standard deviation over the samples.
+
+    See docs/methods.md, Eq. (19).
 
     Parameters
     ----------

@@ -1,10 +1,12 @@
-"""Training data of a prior, from its card."""
+"""Training data and measurements of a prior, from its card."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from html import escape
 from typing import Any
+
+from scoremri_core.reports.page import table
 
 
 def section(name: str, card: Mapping[str, Any] | None) -> str:
@@ -21,31 +23,48 @@ def section(name: str, card: Mapping[str, Any] | None) -> str:
     -------
     str
     """
-    head = f'<section id="prior"><h2>Training data of the prior {escape(name)}</h2>'
+    head = f'<section id="prior"><h2>Prior {escape(name)}</h2>'
     if card is None:
         return (
-            f"{head}<p>Unknown: its card is not available (give <code>--prior PATH</code>).</p>"
-            "</section>"
+            f"{head}<p>Training data and measurements unknown: its card is not available (give "
+            "<code>--prior PATH</code>).</p></section>"
         )
-    limits = [escape(str(each)) for each in card.get("limits", ())]
-    notes = f"<ul>{''.join(f'<li>{each}</li>' for each in limits)}</ul>" if limits else ""
+    notes = "".join(f"<li>{escape(str(each))}</li>" for each in card.get("limits", ()))
     data = card.get("training_data", [])
-    rows = "".join(
-        "<tr>" + "".join(f"<td>{escape(value)}</td>" for value in row) + "</tr>"
-        for row in _grouped(data)
-    )
-    table = (
+    rows = [[escape(value) for value in row] for row in _grouped(data)]
+    listed = (
         f"<details><summary>Training data and licences ({len(data)} entries)</summary>"
-        '<div class="wide"><table><thead><tr><th>subject</th><th>contrasts</th><th>licence</th>'
-        f"</tr></thead><tbody>{rows}</tbody></table></div></details>"
+        f"{table(('subject', 'contrasts', 'licence'), rows)}</details>"
         if rows
         else "<p>The card has no training data.</p>"
     )
     digest = escape(str(card.get("sha256", "unknown"))[:16])
     return (
-        f"{head}<p>{escape(str(card.get('description', '')))}</p>{notes}{table}"
+        f"{head}<p>{escape(str(card.get('description', '')))}</p>{_measured(card)}"
+        f"<ul>{notes}</ul>{listed}"
         f"<p><small>Card of the prior of this name on the computer that wrote this page; SHA-256 "
         f"of the weights {digest}...</small></p></section>"
+    )
+
+
+def _measured(card: Mapping[str, Any]) -> str:
+    """Format the measured error of the denoiser, or the warning that there is none."""
+    if "denoiser_error" not in card:
+        return (
+            '<p class="notice">This prior was never measured: the error of its denoiser, and with '
+            "it the uncertainty of these images, is unknown.</p>"
+        )
+    measured = {"validation": card["denoiser_error"]}
+    if "test" in card:
+        measured["test"] = card["test"]["denoiser_error"]
+    sigmas = [f"{entry['sigma']:g}" for entry in card["denoiser_error"]]
+    rows = [
+        [name, *(f"{entry['mse_over_sigma2']:.2g}" for entry in errors)]
+        for name, errors in measured.items()
+    ]
+    return (
+        "<p>Mean squared error of the denoiser over the noise variance sigma², by sigma (the "
+        f"images' 99th percentile is 1):</p>{table(('sigma', *sigmas), rows)}"
     )
 
 

@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass
 
 from scoremri_core.recon.result import describe_inconsistent_lines
+from scoremri_core.text import counted
 
 NAN = float("nan")
 MAX_MISFIT = 1.25  # that thermal noise explains
@@ -56,7 +57,12 @@ class Facts:
         return "units of k-space" + ("" if self.factor == 1 else f" x {self.factor:.4g}")
 
     def in_words(self) -> dict[str, str]:
-        """Describe the frame, by topic."""
+        """Describe the frame, by topic.
+
+        Returns
+        -------
+        dict of str
+        """
         return {
             "Acceleration": self._acceleration(),
             "Unsampled": self._unsampled(),
@@ -109,12 +115,19 @@ class Facts:
         if not self.sampled:
             return "none (classical reconstruction)"
         return (
-            f"{self.samples} samples by {self.sampler}, {self.evaluations} denoiser evaluations "
-            f"each, seed {self.seed or 'unknown'}"
+            f"{counted(self.samples, 'sample')} by {self.sampler}, "
+            f"{counted(self.evaluations, 'denoiser evaluation')} each, "
+            f"prior {self.prior or 'unknown'}, seed {self.seed or 'unknown'}"
         )
 
     def notice(self) -> str:
-        """Warn of a classical image or of inconsistent data; else empty."""
+        """Warn of a classical image or of inconsistent data.
+
+        Returns
+        -------
+        str
+            Empty without either.
+        """
         if self.sampled:
             sentence = describe_inconsistent_lines(self.inconsistent_lines)
             return f"{sentence[0].upper()}{sentence[1:]}." if sentence else ""

@@ -4,21 +4,44 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from functools import cached_property
-from html import escape
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from scoremri_core.reports import pixels
 from scoremri_core.reports.facts import Facts
-from scoremri_core.reports.geometry import Geometry, View
-from scoremri_core.reports.panel import figure, panel, scale
+from scoremri_core.reports.geometry import Geometry
+from scoremri_core.reports.pixels import brightest, encode
 
 Image = NDArray[Any]
 
 MIN_SIGNAL = 0.1  # of the brightest pixels, for a relative standard deviation
-OF_MAGNITUDE = "of the magnitude"
+REFERENCES = {"zero_filled": "Zero-filled", "classical": "Classical (regularised SENSE)"}
+
+
+@dataclass(frozen=True)
+class Panel:
+    """Images of one kind, of which the viewer shows one at a time.
+
+    Attributes
+    ----------
+    title : str
+    images : tuple of float array, (y, x)
+        Of equal shape.
+    window : tuple of float
+        Values shown black and white, or in the first and last colour.
+    unit : str
+    kind : {"grey", "colour"}
+        Panels of a kind share changes of the window.
+    note : str
+    """
+
+    title: str
+    images: tuple[Image, ...]
+    window: tuple[float, float]
+    unit: str = ""
+    kind: str = "grey"
+    note: str = ""
 
 
 @dataclass(frozen=True)
@@ -36,7 +59,9 @@ class ReportFrame:
     samples : tuple of float array, (y, x)
         Magnitudes.
     reference_images : dict of str to float array, (y, x)
-        Magnitudes of images without a prior, by title.
+        Magnitudes of other reconstructions in the unit of the mean, by title.
+    others : tuple of Panel
+        Further images.
     geometry : Geometry
     facts : Facts
     """
@@ -46,13 +71,20 @@ class ReportFrame:
     std: Image | None = None
     samples: tuple[Image, ...] = ()
     reference_images: dict[str, Image] = field(default_factory=dict)
+    others: tuple[Panel, ...] = ()
     geometry: Geometry = field(default_factory=Geometry)
     facts: Facts = field(default_factory=Facts)
+
+    @property
+    def outputs(self) -> list[str]:
+        """Names of the images."""
+        optional = {"std": self.std is not None, "samples": bool(self.samples)}
+        return ["mean", *(name for name, has in optional.items() if has), *self.reference_images]
 
     @cached_property
     def top(self) -> float:
         """Value of the pixels that are shown white."""
-        return pixels.brightest(self.mean)
+        return brightest(self.mean)
 
     @cached_property
     def relative(self) -> Image | None:
@@ -70,102 +102,93 @@ class ReportFrame:
             return "unknown"
         return f"{np.nanmedian(self.relative):.1%}"
 
+    def in_words(self) -> dict[str, str]:
+        """Describe geometry and facts.
 
-def section(shown: ReportFrame, anchor: str) -> str:
-    """Format a frame as HTML.
+        Returns
+        -------
+        dict
+            Descriptions by topic.
+        """
+        return {
+            "Plane": self.geometry.plane,
+            **self._grid(),
+            **self.facts.in_words(),
+            "Relative sd": f"{self.median_relative}: median where the mean is above "
+            f"{MIN_SIGNAL:.0%} of the brightest",
+        }
 
-    Parameters
-    ----------
-    shown : ReportFrame
-    anchor : str
-        Id of the section, one word.
+    def panels(self) -> list[Panel]:
+        """List the images.
 
-    Returns
-    -------
-    str
-    """
-    facts = shown.facts
-    words = {
-        "Plane": shown.geometry.plane,
-        **_grid(shown),
-        **facts.in_words(),
-        "Relative sd": f"{shown.median_relative}: median where the mean is above "
-        f"{MIN_SIGNAL:.0%} of the brightest",
-    }
-    rows = "".join(f"<dt>{escape(k)}</dt><dd>{escape(v)}</dd>" for k, v in words.items())
-    notice = facts.notice()
-    warning = f'<p class="notice">{escape(notice)}</p>' if notice else ""
-    return (
-        f'<section id="{escape(anchor)}"><h2>{escape(shown.name)}</h2>{warning}'
-        f'<div class="figures">{"".join(figures(shown))}</div><dl>{rows}</dl></section>'
-    )
+        Returns
+        -------
+        list of Panel
+            Mean, standard deviation (absolute and relative), samples and other images.
+        """
+        unit, window = self.facts.unit, (0.0, self.top)
+        title = "Posterior mean" if self.facts.sampled else "Classical image"
+        panels = [Panel(title, (self.mean,), window, unit)]
+        if self.std is not None and self.relative is not None:
+            top = brightest(self.std)
+            note = "of the magnitude"
+            panels.append(Panel("Posterior sd", (self.std,), (0.0, top), unit, "colour", note))
+            share = 100 * self.relative
+            top = min(brightest(share), 100.0)
+            note = f"grey: mean below {MIN_SIGNAL:.0%} of the brightest"
+            panels.append(
+                Panel("Relative sd", (share,), (0.0, top), "% of the mean", "colour", note)
+            )
+        if self.samples:
+            panels.append(Panel("Posterior samples", self.samples, window, unit))
+        panels += [Panel(k, (image,), window, unit) for k, image in self.reference_images.items()]
+        return [*panels, *self.others]
 
+    def as_json(self) -> dict[str, Any]:
+        """Encode the frame for the viewer.
 
-def figures(shown: ReportFrame) -> list[str]:
-    """Draw mean, standard deviation (absolute and relative), samples and reference images.
+        Returns
+        -------
+        dict
+            Images in radiological orientation.
+        """
+        view = self.geometry.view()
+        return {
+            "name": self.name,
+            "notice": self.facts.notice(),
+            "words": self.in_words(),
+            "size": view.size,
+            "edges": view.edges,
+            "encode": view.phase_encode,
+            "flips": (view.transposed, view.left_right, view.up_down),
+            "panels": [
+                {
+                    "title": panel.title,
+                    "window": panel.window,
+                    "unit": panel.unit,
+                    "kind": panel.kind,
+                    "note": panel.note,
+                    "shape": view.of(panel.images[0]).shape,
+                    "images": [
+                        encode(view.of(image), panel.window[1] - panel.window[0])
+                        for image in panel.images
+                    ],
+                }
+                for panel in self.panels()
+            ],
+        }
 
-    Parameters
-    ----------
-    shown : ReportFrame
-
-    Returns
-    -------
-    list of str
-        HTML figures.
-    """
-    view, facts = shown.geometry.view(), shown.facts
-    title = "Posterior mean" if facts.sampled else "Classical image"
-    drawn = [_greys(title, [shown.mean], shown, view)]
-    if shown.std is not None:
-        top = pixels.brightest(shown.std)
-        drawn.append(
-            _colours("Posterior sd", shown, shown.std, top, view, facts.unit, OF_MAGNITUDE)
-        )
-        assert shown.relative is not None
-        share = min(pixels.brightest(100 * shown.relative), 100.0)
-        note = f"grey: mean below {MIN_SIGNAL:.0%} of the brightest"
-        percent = 100 * shown.relative
-        drawn.append(_colours("Relative sd", shown, percent, share, view, "% of the mean", note))
-    if shown.samples:
-        drawn.append(_greys("Posterior samples", list(shown.samples), shown, view))
-    drawn += [_greys(name, [image], shown, view) for name, image in shown.reference_images.items()]
-    return drawn
-
-
-def _greys(title: str, images: list[Image], shown: ReportFrame, view: View) -> str:
-    """Draw images in the window of the mean."""
-    count = len(images)
-    panels = [
-        panel(
-            pixels.grey(view.of(image), shown.top),
-            view,
-            f"{title}{f', {i} of {count}' if count > 1 else ''}, {shown.name}",
-            shown=i == 1,
-        )
-        for i, image in enumerate(images, start=1)
-    ]
-    legend = scale(pixels.bar(False), shown.top, shown.facts.unit, window=True)
-    return figure(title, panels, legend)
-
-
-def _colours(
-    title: str, shown: ReportFrame, values: Image, top: float, view: View, unit: str, note: str
-) -> str:
-    picture = panel(pixels.colour(view.of(values), top), view, f"{title}, {shown.name}")
-    return figure(title, [picture], scale(pixels.bar(True), top, unit), note)
-
-
-def _grid(shown: ReportFrame) -> dict[str, str]:
-    ny, nx = shown.mean.shape
-    fx, fy, fz = shown.geometry.field_of_view
-    words = {
-        "Matrix": f"{nx} x {ny} pixels (readout x phase encode) of {fx / nx:.2f} x {fy / ny:.2f} "
-        f"mm; field of view {fx:.4g} x {fy:.4g} mm, {fz:.3g} mm thick"
-    }
-    if shown.geometry.position is not None and shown.geometry.known:
-        x, y, z = shown.geometry.position
-        words["Centre"] = (
-            f"{abs(x):.1f} mm {'R' if x < 0 else 'L'}, {abs(y):.1f} mm {'A' if y < 0 else 'P'}, "
-            f"{abs(z):.1f} mm {'F' if z < 0 else 'H'} of the isocentre"
-        )
-    return words
+    def _grid(self) -> dict[str, str]:
+        ny, nx = self.mean.shape
+        fx, fy, fz = self.geometry.field_of_view
+        words = {
+            "Matrix": f"{nx} x {ny} pixels (readout x phase encode) of {fx / nx:.2f} x "
+            f"{fy / ny:.2f} mm; field of view {fx:.4g} x {fy:.4g} mm, {fz:.3g} mm thick"
+        }
+        if self.geometry.position is not None and self.geometry.known:
+            x, y, z = self.geometry.position
+            words["Centre"] = (
+                f"{abs(x):.1f} mm {'R' if x < 0 else 'L'}, {abs(y):.1f} mm "
+                f"{'A' if y < 0 else 'P'}, {abs(z):.1f} mm {'F' if z < 0 else 'H'} of the isocentre"
+            )
+        return words

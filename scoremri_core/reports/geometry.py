@@ -61,7 +61,13 @@ class Geometry:
         return np.cross(self.read_dir, self.phase_dir)
 
     def view(self) -> View:
-        """Return the view in radiological convention; unchanged if the directions are unknown."""
+        """Return the view in radiological convention.
+
+        Returns
+        -------
+        View
+            Unchanged if the directions are unknown.
+        """
         width, height, _ = self.field_of_view
         if not self.known:
             return View(False, False, False, None, None, (width, height))
@@ -102,7 +108,16 @@ class View:
     size: tuple[float, float]
 
     def of(self, pixels: NDArray[Any]) -> NDArray[Any]:
-        """Transpose and flip an image (y, x)."""
+        """Transpose and flip an image.
+
+        Parameters
+        ----------
+        pixels : array, (y, x)
+
+        Returns
+        -------
+        array, (row, column)
+        """
         shown = pixels.T if self.transposed else pixels
         shown = shown[:, ::-1] if self.left_right else shown
         return shown[::-1] if self.up_down else shown
@@ -133,7 +148,18 @@ class View:
 
 
 def letters(direction: Vector) -> str:
-    """Return the letters of a direction as in PatientOrientation: "L", or "LA" if oblique."""
+    """Return the letters of a direction as in PatientOrientation.
+
+    Parameters
+    ----------
+    direction : tuple of float
+        In patient coordinates (left, posterior, superior).
+
+    Returns
+    -------
+    str
+        "L", for example, or "LA" if oblique.
+    """
     order = sorted(range(3), key=lambda axis: -abs(direction[axis]))
     named = [axis for axis in order if abs(direction[axis]) > SECOND]
     return "".join(LETTERS[axis][int(direction[axis] < 0)] for axis in named)

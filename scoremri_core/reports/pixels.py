@@ -1,9 +1,9 @@
-"""Images as PNG data URIs."""
+"""Images as compressed numbers, for the viewer of a page."""
 
 from __future__ import annotations
 
 import base64
-import io
+import zlib
 from functools import cache
 from typing import Any
 
@@ -11,53 +11,42 @@ import numpy as np
 from numpy.typing import NDArray
 
 COLOURS = "inferno"  # perceptually uniform, also in grey print
-GAP = 255  # palette index of missing values
-GAP_GREY = 70
+MISSING = 65_535  # code of values that are not finite
+LEVELS = 2000  # of a window
 
 
-def grey(pixels: NDArray[Any], top: float) -> str:
-    """Encode an image in grey.
-
-    Parameters
-    ----------
-    pixels : float array, (y, x)
-    top : float
-        White; 0 is black.
-
-    Returns
-    -------
-    str
-        Data URI.
-    """
-    return _uri(_levels(pixels, top, 255))
-
-
-def colour(values: NDArray[Any], top: float) -> str:
-    """Encode a map in colours; non-finite values are grey.
+def encode(values: NDArray[Any], window: float) -> dict[str, Any]:
+    """Encode an image, each value within 1/4000 of the window unless its range exceeds 32 windows.
 
     Parameters
     ----------
     values : float array, (y, x)
-    top : float
-        Brightest colour; 0 is the darkest.
+    window : float
+        Width of the window that shows the image.
 
     Returns
     -------
-    str
-        Data URI.
+    dict
+        `data`: base64 of a zlib stream of the low bytes and then the high bytes of codes (uint16,
+        65535 for values that are not finite); value = `lowest` + code * `step`.
     """
-    indices = np.where(np.isfinite(values), _levels(values, top, GAP - 1), GAP)
-    return _uri(indices.astype(np.uint8), _palette())
+    known = np.isfinite(values)
+    finite = np.where(known, values, 0.0).astype(float)
+    lowest = min(float(finite.min()), 0.0)
+    step = max(window / LEVELS, (float(finite.max()) - lowest) / (MISSING - 1))
+    codes = np.where(known, np.rint((finite - lowest) / step), MISSING).astype("<u2")
+    planes = codes.reshape(-1, 1).view(np.uint8).T  # compress better apart
+    data = base64.b64encode(zlib.compress(planes.tobytes(), 9)).decode()
+    return {"data": data, "lowest": lowest, "step": step}
 
 
-def bar(coloured: bool) -> str:
-    """Return the grey or colour scale as a CSS background."""
-    if not coloured:
-        return "linear-gradient(to right, #000, #fff)"
-    levels = np.linspace(0, GAP - 1, 12).astype(int)
-    rgb = np.frombuffer(_palette(), np.uint8).reshape(-1, 3)[levels]
-    stops = ", ".join("#{:02x}{:02x}{:02x}".format(*stop) for stop in rgb)
-    return f"linear-gradient(to right, {stops})"
+@cache
+def palette() -> str:
+    """Return the colours of 255 levels as base64 of RGB bytes."""
+    from matplotlib import colormaps
+
+    colours = colormaps[COLOURS](np.linspace(0, 1, 255), bytes=True)[:, :3]
+    return base64.b64encode(colours.tobytes()).decode()
 
 
 def brightest(pixels: NDArray[Any], percentile: float = 99.8) -> float:
@@ -76,27 +65,3 @@ def brightest(pixels: NDArray[Any], percentile: float = 99.8) -> float:
     """
     known = np.abs(pixels[np.isfinite(pixels)])
     return (float(np.percentile(known, percentile)) if known.size else 0.0) or 1.0
-
-
-def _levels(values: NDArray[Any], top: float, most: int) -> NDArray[np.uint8]:
-    share = np.nan_to_num(np.asarray(values, float) / top, posinf=1, neginf=0)
-    return np.rint(np.clip(share, 0, 1) * most).astype(np.uint8)
-
-
-@cache
-def _palette() -> bytes:
-    from matplotlib import colormaps
-
-    known = colormaps[COLOURS](np.linspace(0, 1, GAP), bytes=True)[:, :3]
-    return bytes(np.vstack([known, np.full((1, 3), GAP_GREY, np.uint8)]).tobytes())
-
-
-def _uri(levels: NDArray[np.uint8], palette: bytes | None = None) -> str:
-    from PIL import Image
-
-    image = Image.fromarray(np.ascontiguousarray(levels))
-    if palette is not None:
-        image.putpalette(palette)
-    data = io.BytesIO()
-    image.save(data, "PNG", optimize=True)
-    return "data:image/png;base64," + base64.b64encode(data.getvalue()).decode()

@@ -6,7 +6,7 @@ import numpy as np
 
 from scoremri_core.recon.result import Reconstruction
 from scoremri_core.reports.facts import Facts
-from scoremri_core.reports.frame import ReportFrame
+from scoremri_core.reports.frame import REFERENCES, ReportFrame
 from scoremri_core.reports.geometry import Geometry
 
 
@@ -45,6 +45,11 @@ def shown(
         mean=np.abs(result.mean[index]),
         std=result.magnitude_std[index] if sampled and info.samples > 1 else None,
         samples=tuple(np.abs(result.samples[index])) if sampled else (),
+        reference_images={
+            title: np.abs(result.references[name][index])
+            for name, title in REFERENCES.items()
+            if name in result.references
+        },
         geometry=Geometry((float(nx), float(ny), 1.0)) if geometry is None else geometry,
         facts=Facts(
             sampler=info.sampler,

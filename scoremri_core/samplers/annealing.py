@@ -18,7 +18,14 @@ OnLevel = Callable[[int, int, Tensor], None]
 
 
 def no_callback(level: int, levels: int, x: Tensor) -> None:
-    """Ignore the end of a noise level."""
+    """Ignore the end of a noise level.
+
+    Parameters
+    ----------
+    level : int
+    levels : int
+    x : complex64 tensor, (frame, sample, set, y, x)
+    """
 
 
 def geometric(first: float, last: float, count: int) -> list[float]:
@@ -63,7 +70,9 @@ def in_image_units(
 
     Parameters
     ----------
-    operator, data, sigma_n
+    operator : SenseOperator
+    data : complex64 tensor, (frame, coil, y, x)
+    sigma_n : float tensor, (frame,)
         As in `sample_posterior`.
 
     Returns
@@ -84,6 +93,8 @@ def in_image_units(
 
 def score(prior: Denoiser, x: Tensor, sigma: float, support: Tensor) -> Tensor:
     """Return the gradient of log p_sigma by Tweedie's formula, (D(x, sigma) - x) / sigma^2.
+
+    See docs/methods.md, Eq. (4).
 
     Parameters
     ----------

@@ -37,8 +37,12 @@ def leapfrog(
 
     Returns
     -------
-    x, momentum, score, gradient : complex tensor
-        At the end of the trajectory; `score` is the prior's part of `gradient`.
+    x : complex tensor
+        End of the trajectory.
+    momentum : complex tensor
+    score : complex tensor
+        The prior's part of `gradient`.
+    gradient : complex tensor
 
     References
     ----------
@@ -62,7 +66,8 @@ def path_integral(
 ) -> Tensor:
     """Integrate the score from start to end by Simpson's 3/8 rule: log p(end) - log p(start).
 
-    Exact if the score is a cubic polynomial along the segment. Takes two evaluations.
+    See docs/methods.md, Eq. (26). Exact if the score is a cubic polynomial along the segment. Takes
+    two evaluations.
 
     Parameters
     ----------
@@ -82,7 +87,16 @@ def path_integral(
 
 
 def inner(p: Tensor, q: Tensor) -> Tensor:
-    """Return the real inner product of images, (frame, sample, set, y, x) to (frame, sample)."""
+    """Return the real inner product of images.
+
+    Parameters
+    ----------
+    p, q : complex tensor, (frame, sample, set, y, x)
+
+    Returns
+    -------
+    float64 tensor, (frame, sample)
+    """
     product = torch.view_as_real(p) * torch.view_as_real(q)
     # double precision: log p is a small difference of large sums
     return product.sum((-4, -3, -2, -1), dtype=torch.float64)

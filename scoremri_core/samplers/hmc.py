@@ -49,6 +49,11 @@ class HmcOptions:
     denoise : bool
         Return E[x0 | x] of the last x, as the paper does, not x. See `sample_hmc` for its effect on
         the standard deviation.
+
+    Raises
+    ------
+    InputError
+        An option is out of range.
     """
 
     steps: int = 100
@@ -73,7 +78,18 @@ class HmcOptions:
             raise InputError(f"target_acceptance is {self.target_acceptance}: expected 0 up to 1")
 
     def temperatures(self, sigma_n: float) -> list[float]:
-        """Return the noise levels for data with noise `sigma_n`, including those of the tuning."""
+        """Return the noise levels, including those of the tuning.
+
+        Parameters
+        ----------
+        sigma_n : float
+            Sd of each real component of the noise of the data.
+
+        Returns
+        -------
+        list of float
+            Decreasing.
+        """
         last = self.sigma_min
         if last is None:
             last = min(max(sigma_n / 4, 0.003), 0.01, self.sigma_max)
@@ -122,16 +138,26 @@ def sample_hmc(
 
         p_sigma(x) exp(-(y - A x)^H P (y - A x) / 2),  P ~ (s^2 + sigma^2 A A^H)^-1,
 
-    where p_sigma is the prior blurred by noise of sd sigma, with score (D(x, sigma) - x) / sigma^2.
-    Proposals are leapfrog trajectories of unit mass. The Metropolis-Hastings ratio takes log
-    p_sigma from the path integral of the score along the segment between the ends (`path_integral`)
-    [1]_.
+    (docs/methods.md, Eq. (25)), where p_sigma is the prior blurred by noise of sd sigma, with score
+    (D(x, sigma) - x) / sigma^2. Proposals are leapfrog trajectories of unit mass. The
+    Metropolis-Hastings ratio takes log p_sigma from the path integral of the score along the
+    segment between the ends (`path_integral`) [1]_.
 
     Parameters
     ----------
-    operator, data, sigma_n, prior, noise, on_level
-        As in `sample_posterior`.
+    operator : SenseOperator
+        A, of all frames.
+    data : complex64 tensor, (frame, coil, y, x)
+        y, zero where not sampled, in units of the prior.
+    sigma_n : float tensor, (frame,)
+        Sd s of each real component of the noise in `data`.
+    prior : Denoiser
+        Called with images (batch, y, x).
+    noise : SampleNoise
+        Random streams of the samples.
     options : HmcOptions
+    on_level : callable, optional
+        Called after each noise level with its number, the number of levels, and x.
 
     Returns
     -------
@@ -180,7 +206,28 @@ def run_hmc(
     options: HmcOptions,
     on_level: OnLevel = no_callback,
 ) -> HmcRun:
-    """Draw samples as `sample_hmc` does, and return the acceptance at each temperature."""
+    """Draw samples as `sample_hmc` does, and return the acceptance at each temperature.
+
+    Parameters
+    ----------
+    operator : SenseOperator
+        A, of all frames.
+    data : complex64 tensor, (frame, coil, y, x)
+        y, zero where not sampled, in units of the prior.
+    sigma_n : float tensor, (frame,)
+        Sd s of each real component of the noise in `data`.
+    prior : Denoiser
+        Called with images (batch, y, x).
+    noise : SampleNoise
+        Random streams of the samples.
+    options : HmcOptions
+    on_level : callable, optional
+        Called after each noise level with its number, the number of levels, and x.
+
+    Returns
+    -------
+    HmcRun
+    """
     operator, data, sigma_n = in_image_units(operator, data, sigma_n)
     frames, sets, _, ny, nx = operator.maps.shape
     target = _Target(operator, operator.adjoint(data[:, None]), sigma_n, prior)

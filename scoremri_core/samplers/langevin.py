@@ -46,6 +46,11 @@ class LangevinOptions:
         Of "published": step at the last noise level.
     mse : float
         Of "published": norm of the data gradient over the norm of the score.
+
+    Raises
+    ------
+    InputError
+        An option is out of range.
     """
 
     update: str = "paper"
@@ -70,7 +75,12 @@ class LangevinOptions:
             raise InputError("step_lr, mse: expected positive numbers")
 
     def schedule(self) -> list[float]:
-        """Return the noise level of each step."""
+        """Return the noise level of each step.
+
+        Returns
+        -------
+        list of float
+        """
         return [
             sigma
             for sigma in geometric(self.sigma_max, self.sigma_min, self.steps)
@@ -87,7 +97,7 @@ def sample_langevin(
     options: LangevinOptions,
     on_level: OnLevel = no_callback,
 ) -> tuple[Tensor, int]:
-    """Draw samples of p(x | y) by annealed Langevin dynamics.
+    """Draw samples of p(x | y) by annealed Langevin dynamics, docs/methods.md, Eq. (23).
 
     Equation 4 of the paper at each noise level sigma, with the score
     f(x) = (D(x, sigma) - x) / sigma^2 and z of sd 1 in each real component:
@@ -98,7 +108,32 @@ def sample_langevin(
     eta = step_size / (1 / sigma^2 + 1 / (gamma^2 + s^2)), which the paper leaves open. With
     |A| <= 1 the denominator bounds the curvature of the log-density: step sizes below 2 are stable.
 
-    Parameters, return value and errors are those of `sample_posterior`.
+    Parameters
+    ----------
+    operator : SenseOperator
+        A, of all frames.
+    data : complex64 tensor, (frame, coil, y, x)
+        y, zero where not sampled, in units of the prior.
+    sigma_n : float tensor, (frame,)
+        Sd s of each real component of the noise in `data`.
+    prior : Denoiser
+        Called with images (batch, y, x).
+    noise : SampleNoise
+        Random streams of the samples.
+    options : LangevinOptions
+    on_level : callable, optional
+        Called after each noise level with its number, the number of levels, and x.
+
+    Returns
+    -------
+    samples : complex64 tensor, (frame, sample, set, y, x)
+    evaluations : int
+        Denoiser evaluations per sample.
+
+    Raises
+    ------
+    InputError
+        Noise levels that increase or are not positive.
 
     Notes
     -----

@@ -19,14 +19,16 @@ ROUNDS = 5  # alternating updates of rings and lines
 class NoiseLevel:
     """Noise variance of each k-space sample, updated from the residual of posterior samples.
 
-        v(k) = s^2 r(|k|) e(line of k),    r >= 1, e >= 1
+        v(k) = s^2 r(|k|) q(line of k),    r >= 1, q >= 1
+
+    (docs/methods.md, Eq. (12)).
 
     If the model is right, the expectation of |y - A x|^2 over posterior samples x is that of the
     noise. It is larger for errors of the coil maps, motion, a filter or a corrupt readout. Setting
     the variance to the residual and resampling is stochastic expectation maximisation [1]_; each
     noise level of the sampler takes one step of it, sample by sample.
 
-    r is a smooth function of the spatial frequency, as errors of coil maps are. e is the excess of
+    r is a smooth function of the spatial frequency, as errors of coil maps are. q is the excess of
     a line over it and makes the likelihood robust (a scale mixture of normals, like Student's t):
     inconsistent lines are weighted down. Lines are the rows of k-space, and also its columns if
     single samples are measured; the excess is then the product of both.
@@ -48,7 +50,7 @@ class NoiseLevel:
     variance : float tensor, (frame, sample or 1, 1, y, x)
         v, DC at index 0; (..., y, 1) if whole readouts are measured.
     excess : float tensor, (frame, sample or 1, y, x)
-        e; (..., y, 1) if whole readouts are measured.
+        q; (..., y, 1) if whole readouts are measured.
 
     References
     ----------
@@ -107,7 +109,7 @@ class NoiseLevel:
         return torch.maximum(curve, self._least)
 
     def _line_excess(self, power: Tensor, variance: Tensor) -> Tensor:
-        """Estimate e, (frame, sample, y, x), relative to the variance of the rings."""
+        """Estimate q, (frame, sample, y, x), relative to the variance of the rings."""
         excess = torch.ones_like(power)
         for axis, components, measured in self._lines:
             count = components + PRIOR_COUNT

@@ -74,7 +74,17 @@ class PosteriorOptions:
     adapt_noise: bool = True
 
     def factors(self, prior: Denoiser | None) -> tuple[float, float]:
-        """Return variance scale and inflation: those given, else the prior's, else 1."""
+        """Return variance scale and inflation: those given, else the prior's, else 1.
+
+        Parameters
+        ----------
+        prior : Denoiser or None
+
+        Returns
+        -------
+        variance_scale : float
+        inflation : float
+        """
 
         def factor(name: str) -> float:
             given: float | None = getattr(self, name)
@@ -100,12 +110,12 @@ def sample_posterior(
         (I + C^(1/2)^H A^H W A C^(1/2)) z = C^(1/2)^H A^H W (y + W^(-1/2) e1 - A D) + e2 / f,
         x0 = D + C^(1/2) z
 
-    The next x is x0 + sigma_next e. W is 1 / s^2, or less at spatial frequencies and in lines with
-    a larger residual (`NoiseLevel`). C is f^2 times the error covariance of the denoiser (see
-    `regularize_variance`). f > 1 (`inflation` is f^2) weights the measurements up, since the errors
-    of a network are more correlated than C assumes; x0 has the variance under that gain (the Joseph
-    form of the update). With f = 1 and an exact denoiser of a Gaussian prior the last x0 is an
-    exact posterior sample.
+    The next x is x0 + sigma_next e (docs/methods.md, Eq. (8), (9), (10)). W is 1 / s^2, or less at
+    spatial frequencies and in lines with a larger residual (`NoiseLevel`). C is f^2 times the error
+    covariance of the denoiser (see `regularize_variance`). f > 1 (`inflation` is f^2) weights the
+    measurements up, since the errors of a network are more correlated than C assumes; x0 has the
+    variance under that gain (the Joseph form of the update). With f = 1 and an exact denoiser of a
+    Gaussian prior the last x0 is an exact posterior sample.
 
     Parameters
     ----------
@@ -247,7 +257,7 @@ def regularize_variance(variance: Tensor, support: Tensor) -> Tensor:
 
     A network predicts a variance near zero where its training images were dark or flat. Errors of
     the scan model (coil maps, motion, a filter) alias there too; a variance of zero would keep the
-    measurements from correcting them.
+    measurements from correcting them. See docs/methods.md, Eq. (7).
 
     Parameters
     ----------
@@ -298,18 +308,18 @@ def _correction(
 
 
 class CovarianceRoot:
-    """C^(1/2) of the covariance C = V^(1/2) F^H W F V^(1/2) of the denoiser's error.
+    """C^(1/2) of the covariance C = V^(1/2) F^H L F V^(1/2) of the denoiser's error.
 
-    V is the variance in each pixel, W the relative power at each spatial frequency (mean 1).
-    C^(1/2) = V^(1/2) F^H W^(1/2) maps white noise in k-space to the image; C^(1/2) = V^(1/2) maps
-    white noise in the image if W is flat.
+    V is the variance in each pixel, L the relative power at each spatial frequency (mean 1).
+    C^(1/2) = V^(1/2) F^H L^(1/2) maps white noise in k-space to the image; C^(1/2) = V^(1/2) maps
+    white noise in the image if L is flat. See docs/methods.md, Eq. (6).
 
     Parameters
     ----------
     variance : float tensor, (frame, sample, set, y, x)
         V of each real component.
     spectrum : float tensor, or None
-        Diagonal of W, centred, broadcast against V; None if flat.
+        Diagonal of L, centred, broadcast against V; None if flat.
     """
 
     def __init__(self, variance: Tensor, spectrum: Tensor | None) -> None:
@@ -328,15 +338,34 @@ class CovarianceRoot:
         return scale_complex(z, self._scale)
 
     def adjoint(self, x: Tensor) -> Tensor:
-        """Apply the adjoint of C^(1/2)."""
+        """Apply the adjoint of C^(1/2).
+
+        Parameters
+        ----------
+        x : complex64 tensor, (frame, sample, set, y, x)
+
+        Returns
+        -------
+        complex64 tensor, (frame, sample, set, y, x)
+        """
         x = scale_complex(x, self._scale)
         return x if self._gain is None else scale_complex(_to_kspace(x), self._gain)
 
     def preconditioner(self, operator: SenseOperator) -> Callable[[Tensor], Tensor]:
         """Return an approximate inverse of I + C^(1/2)^H A^H W A C^(1/2).
 
-        The diagonal in the image if W is flat; otherwise the diagonal in k-space, on both sides of
+        The diagonal in the image if L is flat; otherwise the diagonal in k-space, on both sides of
         a correction in the image for a V that is not constant.
+
+        Parameters
+        ----------
+        operator : SenseOperator
+            With the weights W of the samples.
+
+        Returns
+        -------
+        callable
+            Maps a residual (frame, sample, set, y, x) to one of the same shape.
         """
         pixels = 1 + self.variance * operator.diagonal
         if self._weights is None:

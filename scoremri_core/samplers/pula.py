@@ -32,6 +32,11 @@ class PulaOptions:
         In units of the inverse preconditioned curvature; stable below 2.
     tolerance : float
         Relative residual of the linear solves.
+
+    Raises
+    ------
+    InputError
+        An option is out of range.
     """
 
     steps: int = 100
@@ -59,9 +64,9 @@ def sample_pula(
 ) -> tuple[Tensor, int]:
     """Draw samples of p(x | y) by annealed, preconditioned Langevin dynamics.
 
-    The target at each noise level sigma is p_sigma(x) p(y | x): the prior is annealed, the
-    likelihood exact. With M = A^H A / s^2 + 1 / sigma^2, an upper bound of the curvature of the
-    log-density, and w drawn from N(0, M^-1) by perturb-and-solve,
+    See docs/methods.md, Eq. (24). The target at each noise level sigma is p_sigma(x) p(y | x): the
+    prior is annealed, the likelihood exact. With M = A^H A / s^2 + 1 / sigma^2, an upper bound of
+    the curvature of the log-density, and w drawn from N(0, M^-1) by perturb-and-solve,
 
         u <- u + eta M^-1 [f(x) + A^H (y - A x) / s^2] + sqrt(2 eta) w,   x = u + sqrt(eta / 2) w
 
@@ -71,7 +76,32 @@ def sample_pula(
     The sampler uses neither the error variance of the denoiser nor a Gaussian approximation of
     p(x0 | x), so that its agreement with the default sampler tests both.
 
-    Parameters, return value and errors are those of `sample_posterior`.
+    Parameters
+    ----------
+    operator : SenseOperator
+        A, of all frames.
+    data : complex64 tensor, (frame, coil, y, x)
+        y, zero where not sampled, in units of the prior.
+    sigma_n : float tensor, (frame,)
+        Sd s of each real component of the noise in `data`.
+    prior : Denoiser
+        Called with images (batch, y, x).
+    noise : SampleNoise
+        Random streams of the samples.
+    options : PulaOptions
+    on_level : callable, optional
+        Called after each noise level with its number, the number of levels, and x.
+
+    Returns
+    -------
+    samples : complex64 tensor, (frame, sample, set, y, x)
+    evaluations : int
+        Denoiser evaluations per sample.
+
+    Raises
+    ------
+    InputError
+        Noise levels that increase or are not positive.
 
     References
     ----------

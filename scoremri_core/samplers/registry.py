@@ -61,7 +61,24 @@ class Sampler:
     prior: str = DEFAULT
 
     def configured(self, steps: int | None, given: Mapping[str, Any]) -> Any:
-        """Return options by name; raise InputError for an unknown one or fewer than one step."""
+        """Return the sampler's options.
+
+        Parameters
+        ----------
+        steps : int or None
+            None takes the sampler's.
+        given : mapping
+            Option names and values.
+
+        Returns
+        -------
+        options object
+
+        Raises
+        ------
+        InputError
+            An unknown option, or fewer than one step.
+        """
         known = [field.name for field in fields(self.options) if field.name != "steps"]
         for name in given:
             if name not in known:
@@ -96,11 +113,29 @@ class SamplerChoice:
         return self.name != NONE
 
     def prior_name(self, given: str) -> str:
-        """Return the name of a prior; "default" is the default prior of the sampler."""
+        """Return the name of a prior.
+
+        Parameters
+        ----------
+        given : str
+            Name or path; "default" is the default prior of the sampler.
+
+        Returns
+        -------
+        str
+        """
         return self.sampler.prior if given == DEFAULT else given
 
     def prior(self, given: str | Denoiser) -> Denoiser | None:
         """Return the prior, loaded if given by name (see `prior_name`); None without samples.
+
+        Parameters
+        ----------
+        given : str or Denoiser
+
+        Returns
+        -------
+        Denoiser or None
 
         Raises
         ------
@@ -112,11 +147,30 @@ class SamplerChoice:
         return load_prior(self.prior_name(given)) if isinstance(given, str) else given
 
     def effective_samples(self, samples: int) -> float:
-        """Return the number of independent samples whose mean has the same variance."""
+        """Return the number of independent samples whose mean has the same variance.
+
+        Parameters
+        ----------
+        samples : int
+
+        Returns
+        -------
+        float
+        """
         return effective_samples(samples, getattr(self.options, "balanced", False))
 
     def factors(self, prior: Denoiser | None) -> tuple[float | None, float | None]:
-        """Return variance scale and inflation, or None for samplers without them."""
+        """Return variance scale and inflation, or None for samplers without them.
+
+        Parameters
+        ----------
+        prior : Denoiser or None
+
+        Returns
+        -------
+        variance_scale : float or None
+        inflation : float or None
+        """
         if not (self.draws_samples and hasattr(self.options, "factors")):
             return None, None
         scale, inflation = self.options.factors(prior)

@@ -36,6 +36,8 @@ class Level(NamedTuple):
 def schedule(uncertainty: Tensor, options: Any) -> list[Level]:
     """Return decreasing noise levels, the first of which hides the error of the start.
 
+    See docs/methods.md, Eq. (11).
+
     A sample soon forgets its value before noise above the sd that the measurements leave: the
     denoiser passes on variance / sigma^2 of it (the derivative of Tweedie's formula) at each level.
     Balanced samples therefore share the first levels. The remaining common part makes two samples

@@ -84,10 +84,14 @@ def image_directions(
 
     Parameters
     ----------
-    head, header, partitions
-        As in `pixel_directions`.
+    head : ImageHeader
+        See `pixel_directions`.
     attributes : mapping
         Of the image.
+    header : ismrmrdHeader or None
+        See `pixel_directions`.
+    partitions : int
+        See `pixel_directions`.
 
     Returns
     -------

@@ -319,7 +319,17 @@ def _steps(limit: Any, size: int) -> range:
 
 @dataclass(frozen=True)
 class Limits:
-    """Encode steps of one axis: `minimum` to `minimum + count - 1`, DC at `center`."""
+    """Encode steps of one axis.
+
+    Attributes
+    ----------
+    minimum : int
+        First encode step.
+    count : int
+        Number of encode steps.
+    center : int
+        Encode step of DC.
+    """
 
     minimum: int
     count: int

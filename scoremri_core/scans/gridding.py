@@ -25,6 +25,7 @@ from scoremri_core.scans.files import Readable
 from scoremri_core.scans.flags import COUNTERS, STEPS, imaging_lines
 from scoremri_core.scans.formats.opening import open_any
 from scoremri_core.scans.sorting import ImageLines, sort_readouts
+from scoremri_core.text import counted
 
 logger = logging.getLogger(__name__)
 
@@ -119,11 +120,11 @@ def assemble(readouts: Sequence[Readout], encoding: Encoding) -> Assembled:
             partitions[z].append((y, readout))
     if outside:
         logger.warning(
-            "%d readouts outside of the encoded matrix of %d x %d x %d are dropped",
-            outside, nx, ny, nz,
+            "dropped %s outside of the encoded matrix of %d x %d x %d",
+            counted(outside, "readout"), nx, ny, nz,
         )  # fmt: skip
     if nonfinite:
-        logger.warning("%d readouts with non-finite values are dropped", nonfinite)
+        logger.warning("dropped %s with non-finite values", counted(nonfinite, "readout"))
     steps = {readout.header.idx.kspace_encode_step_2 for readout in readouts}
     if nz == 1 and len(steps) > 1:
         problems[f"readouts of {len(steps)} partitions, the header has one"] = None

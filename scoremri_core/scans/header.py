@@ -63,8 +63,10 @@ def parse_valid_part(document: str | bytes, name: str) -> ismrmrdHeader:
 
     Parameters
     ----------
-    document, name
-        As in `parse_header`.
+    document : str or bytes
+        See `parse_header`.
+    name : str
+        See `parse_header`.
 
     Returns
     -------

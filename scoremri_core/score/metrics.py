@@ -56,7 +56,9 @@ def ssim(image: ArrayLike, reference: ArrayLike, masked: bool = False) -> float:
 
     Parameters
     ----------
-    image, reference, masked
+    image : array, (y, x)
+    reference : array, (y, x)
+    masked : bool, optional
         See `psnr`.
 
     Returns
@@ -107,7 +109,8 @@ def sd_to_error(
     """Return the root-mean-square posterior sd over the root-mean-square error.
 
     1 for a calibrated posterior: the mean of S samples has 1/S of the posterior variance, so that
-    E|mean - truth|^2 = (1 + 1/S) sd^2. The noise of the reference is subtracted from the error.
+    E|mean - truth|^2 = (1 + 1/S) sd^2. The noise of the reference is subtracted from the error. See
+    docs/methods.md, Eq. (20), where S is E.
 
     Parameters
     ----------
@@ -154,7 +157,8 @@ def coverage(
 
     The interval is |mean| +- t (v (1 + 1/E) + n / 2)^(1/2), with v the variance of the samples'
     magnitudes, n that of the reference's complex noise and Student's t of S - 1 degrees of freedom
-    (of more where noise of known variance is added, Welch-Satterthwaite).
+    (of more where noise of known variance is added, Welch-Satterthwaite). See docs/methods.md, Eq.
+    (21).
 
     Parameters
     ----------
@@ -214,7 +218,8 @@ def crps_of_values(
 ) -> float:
     """Return the mean continuous ranked probability score of real values.
 
-    E|x - truth| - E|x - x'| / 2 with the unbiased estimate over pairs [1]_.
+    E|x - truth| - E|x - x'| / 2 with the unbiased estimate over pairs [1]_ (docs/methods.md, Eq.
+    (22)).
 
     Parameters
     ----------

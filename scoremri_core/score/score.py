@@ -95,6 +95,8 @@ class Score(Uncertainty):
         Of the magnitude over the whole image.
     masked_psnr, masked_ssim : float
         With both images set to zero outside of the object.
+    sd_to_error, complex_sd_to_error, coverage_50, coverage_90, crps : float or None
+        See `Uncertainty`.
     """
 
     psnr: float

@@ -84,7 +84,19 @@ class Field:
         self._phase = rng.uniform(0, 2 * np.pi, waves)
 
     def on_grid(self, y: Floats, x: Floats, z: float) -> Floats:
-        """Evaluate at the coordinates y (ny,), x (nx,) and z, all in mm."""
+        """Evaluate on a grid of coordinates.
+
+        Parameters
+        ----------
+        y : float array, (ny,)
+            In mm, as the others.
+        x : float array, (nx,)
+        z : float
+
+        Returns
+        -------
+        float array, (ny, nx)
+        """
         ky, kx, kz = self._k
         along_y = np.exp(1j * (np.outer(y, ky) + kz * z + self._phase)).astype(np.complex64)
         along_x = np.exp(1j * np.outer(kx, x)).astype(np.complex64)

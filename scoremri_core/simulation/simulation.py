@@ -13,9 +13,9 @@ import numpy.typing as npt
 from ismrmrd.hdf5 import acquisition_header_dtype
 from ismrmrd.xsd import ismrmrdHeader
 
-from scoremri_core.errors import InputError
 from scoremri_core.mri.fourier import resize, to_kspace
 from scoremri_core.scans.flags import COUNTERS_AND_AVERAGE, NOISE, REVERSE, flag_bits
+from scoremri_core.simulation.parameters import ScanParameters
 from scoremri_core.simulation.phantom import HEAD_MM, head_slice
 from scoremri_core.simulation.receive_coils import loop_sensitivities
 from scoremri_core.simulation.simulated_header import simulated_header
@@ -39,7 +39,7 @@ BOUNDARIES: tuple[tuple[str, tuple[str, ...]], ...] = (
 
 
 @dataclass(frozen=True)
-class SimulatedScan:
+class SimulatedScan(ScanParameters):
     """Fully sampled scan of the phantom, generated slice by slice as it is read.
 
     K-space is the orthonormal FFT of coil maps times image plus noise, with sum |S|^2 = 1 over
@@ -47,92 +47,13 @@ class SimulatedScan:
     their covariance differs from that of the data by dwell time and bandwidth, which
     `scoremri_core.mri.noise.covariance.covariance_from_scan` corrects.
 
-    Parameters
-    ----------
-    matrix : tuple of int, (y, x)
-        Phase-encode lines and readout samples without oversampling.
-    coils, slices, repetitions : int
-    oversampling : int
-        Of the readout.
-    snr : float
-        Signal of grey matter over the standard deviation of each real component of the noise, root
-        mean square over coils.
-    contrast : str
-        "t1", "t2" or "flair", or several of them, separated by commas.
-    seed : int
-        Of anatomy and noise.
-    partitions : int
-        More than 1: 3D scan.
-    phases, sets, averages : int
-        With independent noise.
-    segments : int
-        Number n of segments, each of every n-th line.
-    interleaved : bool
-        Whether to acquire a line of all slices and contrasts before the next line.
-    alternating : bool
-        Whether to reverse every second readout.
-    phase_oversampling : float
-        Encoded over reconstructed field of view along the lines.
-    recon_matrix : tuple of int, (y, x), or None
-        Of the header; None: `matrix`.
-    fov : tuple of float, (y, x), or None
-        Field of view in mm; None: fits the head. A smaller one aliases along y.
-
     Raises
     ------
     InputError
         A parameter is out of range.
     """
 
-    matrix: tuple[int, int] = (192, 192)
-    coils: int = 8
-    slices: int = 1
-    repetitions: int = 1
-    oversampling: int = 2
-    snr: float = 30.0
-    contrast: str = "t2"
-    seed: int = 0
-    partitions: int = 1
-    phases: int = 1
-    sets: int = 1
-    averages: int = 1
-    segments: int = 1
-    interleaved: bool = False
-    alternating: bool = False
-    phase_oversampling: float = 1.0
-    recon_matrix: tuple[int, int] | None = None
-    fov: tuple[float, float] | None = None
     name: str = field(default="simulated scan", init=False)
-
-    def __post_init__(self) -> None:
-        """Check the parameters."""
-        image = self.recon_matrix or self.matrix
-        for what, value, top in (
-            ("matrix", min(self.matrix), 1024),
-            ("matrix", max(self.matrix), 1024),
-            ("recon matrix", min(image), 2048),
-            ("recon matrix", max(image), 2048),
-            ("coils", self.coils, 128),
-            ("slices", self.slices, 30),
-            ("repetitions", self.repetitions, 65535),
-            ("oversampling", self.oversampling, 8),
-            ("partitions", self.partitions, 256),
-            ("phases", self.phases, 65535),
-            ("sets", self.sets, 65535),
-            ("averages", self.averages, 65535),
-            ("segments", self.segments, self.matrix[0]),
-        ):
-            least = 16 if what.endswith("matrix") else 1
-            if not least <= value <= top:
-                raise InputError(f"{what} {value}: expected {least} to {top}")
-        if not 0 < self.snr < np.inf:
-            raise InputError(f"snr {self.snr:g}: expected a positive number")
-        if not 1 <= self.phase_oversampling <= 4:
-            raise InputError(f"phase oversampling {self.phase_oversampling:g}: expected 1 to 4")
-        if self.partitions > 1 and self.slices > 1:
-            raise InputError(f"slices {self.slices}: expected 1 in a 3D scan")
-        if self.fov is not None and not all(20 <= mm <= 1000 for mm in self.fov):
-            raise InputError(f"fov {self.fov[0]:g}x{self.fov[1]:g}: expected 20 to 1000 mm")
 
     @property
     def pixel(self) -> tuple[float, float]:
@@ -203,7 +124,12 @@ class SimulatedScan:
         return simulated_header(self, NOISE_BANDWIDTH, SLICE_MM)
 
     def heads(self) -> npt.NDArray[Any]:
-        """Return the headers of all acquisitions, noise readouts first, as a structured array."""
+        """Return the headers of all acquisitions, noise readouts first, as a structured array.
+
+        Returns
+        -------
+        structured array, (acquisition,)
+        """
         nx = self.matrix[1] * self.oversampling
         noise = -(-NOISE_SAMPLES // nx)
         counters = self._counters()

@@ -140,10 +140,13 @@ def accelerate(
     ----------
     scan : Readable
         Fully sampled within the encoding limits.
-    kind, acceleration, calibration, seed
-        See `scoremri_core.simulation.masks.make_mask`.
+    kind : str
+        See `scoremri_core.simulation.masks.make_mask`, as for the next two.
+    acceleration : float
+    calibration : int
     axis : {"phase", "partition", "both"}, optional
         Undersampled encode steps.
+    seed : int, optional
     calibration_mode : {"embedded", "separate", "external"}, optional
         "separate": reference scan of each slice, of the first repetition (contrast, phase, set,
         average). "external": the same with a separate encoding space.

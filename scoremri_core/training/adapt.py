@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from scoremri_core.errors import InputError
 from scoremri_core.priors.base import Denoiser, denoise, denoise_with_variance
-from scoremri_core.priors.storage import load_prior
+from scoremri_core.priors.storage import read_prior
 from scoremri_core.priors.unet import DenoisingUnet
 from scoremri_core.recon.reconstruction import reconstruct
 from scoremri_core.scans.formats.opening import open_any
@@ -143,7 +143,7 @@ def adapt(
     .. [1] Shin H et al. Continual learning with deep generative replay. NeurIPS (2017).
     """
     started = time.monotonic()
-    initial = load_prior(settings.start or "").to(torch.device(settings.device))
+    initial = read_prior(settings.start or "").to(torch.device(settings.device))
     images = draw_images(initial, 24, settings.patch, settings.device)
     replay = [Slice(image, DRAWN, "") for image in images]
     held, drawn = HeldBack(held_back, settings.patch), HeldBack(replay[::2], settings.patch)
@@ -193,7 +193,7 @@ def settings_for(start: str, slices: Sequence[Slice], device: str, seed: int = 0
     InputError
         Not a prior, or not one of the architecture unet.
     """
-    model = load_prior(start).model
+    model = read_prior(start).model
     if not isinstance(model, DenoisingUnet):
         raise InputError(f"prior {start!r}: expected one of the architecture unet")
     side = max(64, min(128, min(min(s.image.shape) for s in slices)))
@@ -289,7 +289,7 @@ def sampled_slices(
     .. [1] Rozet F et al. Learning diffusion priors from observations by expectation maximization.
        NeurIPS (2024).
     """
-    denoiser = load_prior(prior)
+    denoiser = read_prior(prior)
     slices = []
     for done, source in enumerate(sources, 1):
         with open_any(source.path, source.dataset or "dataset") as scan:

@@ -15,7 +15,7 @@ from scoremri_core.errors import InputError
 from scoremri_core.paths import replacing, writing
 from scoremri_core.priors.model import ModelPrior
 from scoremri_core.priors.residual_unet import ResidualUnet
-from scoremri_core.priors.storage import ARCHITECTURES, load_prior, save_prior
+from scoremri_core.priors.storage import ARCHITECTURES, read_prior, save_prior
 from scoremri_core.training import measure
 from scoremri_core.training.loop import LOG, read_checkpoint
 from scoremri_core.training.manifest import Source, describe_data, select_split
@@ -88,7 +88,7 @@ def write_prior(
     }
     for name, prior in (("start", settings.start), ("teacher", settings.teacher)):
         if prior is not None:
-            card[name] = _provenance(load_prior(prior).card)
+            card[name] = _provenance(read_prior(prior).card)
     _save(path, model, card | dict(entries or {}))
 
 
@@ -123,7 +123,7 @@ def measure_prior(
     InputError
         Not a prior; no validation data; a file that cannot be read.
     """
-    prior = load_prior(path).to(torch.device(device))
+    prior = read_prior(path).to(torch.device(device))
     # the prior reads its card while it is measured
     card = prior.card
     card.pop("test", None)

@@ -20,6 +20,7 @@ from scoremri_core.scans.formats.recognise import (
     may_be_raw_data,
     recognise,
 )
+from scoremri_core.text import counted
 
 logger = logging.getLogger(__name__)
 
@@ -205,9 +206,9 @@ def _split(paths: list[Path], validated: bool) -> list[Source]:
     if order:
         counts = [list(splits.values()).count(split) for split in SPLITS]
         logger.info(
-            "%d files without a manifest, split by the hash of the subject's name: "
-            "%d subjects for training, %d for validation, %d for test",
-            len(paths), *counts,
+            "%s without a manifest, split by the hash of the subject's name: "
+            "%s for training, %d for validation, %d for test",
+            counted(len(paths), "file"), counted(counts[0], "subject"), *counts[1:],
         )  # fmt: skip
     return [Source(path, subject, splits[subject]) for path, subject in subjects.items()]
 

@@ -127,7 +127,7 @@ def annealed_loss(
     noise: Tensor,
     expected: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """Denoising score matching at the network's levels (Song and Ermon 2019, Eqs. 5 and 6):
+    """Denoising score matching at the network's levels (Song and Ermon 2019, Eqs. 5 and 6).
 
         1/2 sigma^2 || s(x + sigma e, sigma) + e / sigma ||^2 = 1/2 || f(x + sigma e) + e ||^2
 

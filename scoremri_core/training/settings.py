@@ -13,116 +13,25 @@ import torch
 from torch import nn
 
 from scoremri_core.errors import InputError
-from scoremri_core.priors.ncsnv2 import LAYOUTS, NCSNv2
+from scoremri_core.priors.ncsnv2 import NCSNv2
 from scoremri_core.priors.residual_unet import ResidualUnet
-from scoremri_core.priors.storage import load_prior
+from scoremri_core.priors.storage import read_prior
 from scoremri_core.priors.unet import DenoisingUnet
-from scoremri_core.training import ARCHITECTURES, LOSSES, OPTIMIZERS, SCHEDULES
 from scoremri_core.training.objective import SIGMA_RANGE
+from scoremri_core.training.options import TrainingOptions, text_of_sizes
 
 Network = DenoisingUnet | ResidualUnet | NCSNv2
 
 
 @dataclass(frozen=True)
-class Settings:
-    """Settings of a run, named as the options of the command line.
+class Settings(TrainingOptions):
+    """Options of a run, with the network and the optimiser that they describe.
 
-    Attributes
-    ----------
-    batch : int
-        Patches per step, over all processes.
-    patch : int
-        Side of a patch in pixels.
-    processed : float
-        Fraction of patches that are filtered and masked as vendors do.
-    learning_rate : float
-        At its peak, after `warmup` steps of the schedule "cosine".
-    optimizer : str
-        "adamw" with gradients clipped to norm 1, or "adam".
-    adam_eps : float
-        Added to the root of the second moment.
-    schedule : str
-        "cosine", after a linear warm-up, or "constant".
-    channels, blocks : tuple of int or None
-        Of either U-Net; None takes the defaults of the architecture.
-    width, depth, levels, sigma_begin, sigma_end
-        Of an NCSNv2: channels at full resolution, one of `DEPTHS`, and its geometric noise levels.
-    spectral_norm : bool
-        Keep the spectral norms of a residual U-Net at 2.
-    start : str or None
-        Prior (name or path) of the initial weights; None takes random weights. Missing blocks are
-        added as the identity, surplus ones at the end of a scale are left out.
-    teacher : str or None
-        Prior (name or path) whose denoised image replaces the clean image as the target, except for
-        processed patches.
-    architecture : str
-        One of `ARCHITECTURES`.
-    loss : str
-        "denoising" with log-normal noise levels, or "signed" with normal ones of either sign, for
-        the residual U-Net.
-    signed_sd : float
-        Sd of the signed noise levels, in units of the images' 99th percentile.
-    compile : bool
-        Compile the network by torch.compile (needs a C compiler).
+    Raises
+    ------
+    InputError
+        A setting is out of range.
     """
-
-    steps: int = 5000
-    batch: int = 16
-    patch: int = 128
-    learning_rate: float = 1e-3
-    warmup: int = 200
-    ema_decay: float = 0.999
-    seed: int = 0
-    device: str = "cpu"
-    checkpoint_every: int = 250
-    channels: tuple[int, ...] | None = None
-    blocks: tuple[int, ...] | None = None
-    architecture: str = "unet"
-    loss: str = "denoising"
-    signed_sd: float = 0.5
-    start: str | None = None
-    teacher: str | None = None
-    compile: bool = False
-    optimizer: str = "adamw"
-    adam_eps: float = 1e-8
-    schedule: str = "cosine"
-    width: int = 32
-    depth: str = "deeper"
-    levels: int = 2311
-    sigma_begin: float = 232.0
-    sigma_end: float = 0.0066
-    spectral_norm: bool = True
-    processed: float = 0.25
-
-    def __post_init__(self) -> None:
-        for field, value, known in (
-            ("architecture", self.architecture, ARCHITECTURES),
-            ("loss", self.loss, LOSSES),
-            ("optimizer", self.optimizer, OPTIMIZERS),
-            ("schedule", self.schedule, SCHEDULES),
-            ("depth", self.depth, LAYOUTS),
-        ):
-            if value not in known:
-                raise InputError(f"{field} {value!r}: expected one of {', '.join(known)}")
-        if self.loss == "signed" and self.architecture != "residual-unet":
-            raise InputError("loss 'signed': expected with the architecture 'residual-unet'")
-        for name in (
-            "signed_sd", "learning_rate", "adam_eps", "width", "levels", "sigma_begin", "sigma_end",
-        ):  # fmt: skip
-            if not 0 < (number := getattr(self, name)) < math.inf:
-                raise InputError(f"{name} is {number}: expected above 0")
-        if not 0 <= self.processed <= 1:
-            raise InputError(f"processed is {self.processed}: expected 0 up to 1")
-        if not 0 <= self.ema_decay < 1:
-            raise InputError(f"ema_decay is {self.ema_decay}: expected 0 up to 1")
-        if self.sigma_end >= self.sigma_begin or self.levels < 2:
-            raise InputError(
-                f"levels: {self.levels} from sigma_begin {self.sigma_begin:g} to sigma_end "
-                f"{self.sigma_end:g}: expected two or more, falling"
-            )
-        for name, sizes in (("channels", self.channels), ("blocks", self.blocks)):
-            if sizes is not None and not (sizes and min(sizes) > 0):
-                raise InputError(f"{name} {_text(sizes)!r}: expected numbers above 0")
 
     @classmethod
     def from_json(cls, text: str) -> Settings:
@@ -167,9 +76,9 @@ class Settings:
         if self.processed != Settings.processed:
             command += f" --processed {self.processed:g}"
         if self.channels is not None:
-            command += f" --channels {_text(self.channels)}"
+            command += f" --channels {text_of_sizes(self.channels)}"
         if self.blocks is not None:
-            command += f" --blocks {_text(self.blocks)}"
+            command += f" --blocks {text_of_sizes(self.blocks)}"
         for option, prior in (("--start", self.start), ("--teacher", self.teacher)):
             if prior is not None:
                 command += f" {option} {Path(prior).stem}"
@@ -206,13 +115,15 @@ class Settings:
             try:
                 network = kind(**given)
             except ValueError as error:  # of zip: different lengths
-                wanted = ", ".join(f"{name} {_text(value)}" for name, value in given.items())
+                wanted = ", ".join(
+                    f"{name} {text_of_sizes(value)}" for name, value in given.items()
+                )
                 raise InputError(f"{wanted}: expected as many channels as blocks") from error
             multiple = network.multiple
         if self.patch % multiple:
             raise InputError(f"patch is {self.patch}: expected a multiple of {multiple}")
         if begin and self.start is not None:
-            _begin_with(network, load_prior(self.start).model, self.start)
+            _begin_with(network, read_prior(self.start).model, self.start)
         return network
 
     def optimiser(self, network: nn.Module) -> torch.optim.Optimizer:
@@ -243,7 +154,7 @@ class Settings:
         """
         if self.teacher is None:
             return None
-        taught, model = self.network(begin=False), load_prior(self.teacher).model
+        taught, model = self.network(begin=False), read_prior(self.teacher).model
         if not (
             isinstance(model, DenoisingUnet)
             and getattr(taught, "sigma_data", model.sigma_data) == model.sigma_data
@@ -264,7 +175,3 @@ def _begin_with(network: nn.Module, other: nn.Module, name: str) -> None:
     # a residual block is initialised as the identity, its last convolution at zero
     if not all(re.match(r"(down|up)\.\d+\.\d+\.", key) for key in (*lacking, *foreign)):
         raise InputError(f"start {name!r}: expected a prior of the same architecture and channels")
-
-
-def _text(sizes: tuple[int, ...]) -> str:
-    return ",".join(map(str, sizes))

@@ -104,7 +104,7 @@ def test_lines_outside_of_the_matrix_are_dropped_with_a_warning(caplog):
     assert frame.problem is None
     left = np.delete(np.arange(24), 3) - 12
     np.testing.assert_allclose(frame.kspace.array, expected(image, left), atol=1e-5)
-    assert "1 readouts outside of the encoded matrix of 32 x 24 x 1" in caplog.text
+    assert "1 readout outside of the encoded matrix of 32 x 24 x 1" in caplog.text
 
 
 def test_frame_without_lines_inside_the_matrix_has_a_problem():

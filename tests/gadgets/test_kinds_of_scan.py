@@ -299,7 +299,7 @@ def test_lines_after_the_end_of_their_frame_are_ignored(caplog):
     at = next(i for i, r in enumerate(readouts) if r.idx.repetition == 1)
     found = list(accumulate(readouts[:at] + late + readouts[at:], scan.header, Properties()))
     assert [counters(frame)[3] for frame in found] == [0, 1]
-    assert "2 readouts of slice 0, repetition 0 are ignored" in caplog.text
+    assert "Ignored 2 readouts of slice 0, repetition 0" in caplog.text
 
 
 def test_duplicate_and_missing_lines():

@@ -4,7 +4,8 @@ The sensitivities at a pixel r are the eigenvector with eigenvalue 1 of
 
     A(r) = 1/k^2 sum_n g_n(r) g_n(r)^H
 
-where the g_n are the images of the k x k kernels that span the row space of the calibration matrix.
+where the g_n are the images of the k x k kernels that span the row space of the calibration matrix
+(docs/methods.md, Eq. (16), as G).
 A(r) is a trigonometric polynomial with 2k - 1 lags per axis, so that it is determined by its values
 on a grid of that size and the kernels are not zero-padded to the size of the image.
 

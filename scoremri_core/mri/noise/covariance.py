@@ -27,9 +27,9 @@ def covariance_from_scan(
 
         cov(data) = cov(noise scan) * (noise dwell / data dwell) / bandwidth
 
-    This is the scaling of Gadgetron's NoiseAdjustGadget, whose whitening matrix has the factor
-    sqrt(2 * data dwell / noise dwell * bandwidth). In addition, a covariance of few samples is well
-    conditioned (see `sample_covariance`).
+    (docs/methods.md, Eq. (14)). This is the scaling of Gadgetron's NoiseAdjustGadget, whose
+    whitening matrix has the factor sqrt(2 * data dwell / noise dwell * bandwidth). In addition, a
+    covariance of few samples is well conditioned (see `sample_covariance`).
 
     Parameters
     ----------
@@ -116,9 +116,9 @@ def covariance_from_edges(
 def whitening_matrix(covariance: ArrayLike) -> NDArray[np.complex128]:
     """Compute the whitening matrix W with W cov W^H = 2 I.
 
-    Each real component of W n has standard deviation 1. W = sqrt(2) cov^(-1/2) is the Hermitian
-    root. Eigenvalues below 1e-6 of the largest are raised to that, so that dead or duplicated coils
-    are not amplified.
+    Each real component of W n has standard deviation 1 (docs/methods.md, Eq. (13), as B). W =
+    sqrt(2) cov^(-1/2) is the Hermitian root. Eigenvalues below 1e-6 of the largest are raised to
+    that, so that dead or duplicated coils are not amplified.
 
     Parameters
     ----------

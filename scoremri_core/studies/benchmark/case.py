@@ -10,11 +10,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from scoremri_core.errors import InputError
+from scoremri_core.options import option
 
 if TYPE_CHECKING:
     from scoremri_core.score.score import Score
 
 Image = NDArray[np.complex64]
+
+
+OPTIONS = ("samples", "steps", "frames", "langevin_levels")  # of a case, for the command line
 
 
 @dataclass(frozen=True)
@@ -32,14 +36,18 @@ class Case:
         Calibration lines included.
     calibration : int
         Number of calibration lines.
-    samples, steps, prior, seed
+    samples : int
+        Number of posterior samples.
+    steps : int or None
+        Noise levels.
+    prior, seed
         See `scoremri_core.reconstruct`.
     device : str
         As for `reconstruct`, without "auto".
     frames : int
-        Frames of the batched run.
+        Add a row with this number of frames in one batch.
     langevin_levels : int
-        Noise levels of the Langevin sampler that are run.
+        Noise levels of Langevin to run, scaled to all of them.
     mask : str
         Kind of mask, see `scoremri_core.simulation.masks.make_mask`.
     """
@@ -49,13 +57,13 @@ class Case:
     truth: Image
     true_acceleration: float
     calibration: int = 24
-    samples: int = 8
-    steps: int | None = None
+    samples: int = option(8, min=1)
+    steps: int | None = option(None, min=1, show_default="of the sampler")
     prior: str = "default"
     seed: int = 0
     device: str = "cpu"
-    frames: int = 1
-    langevin_levels: int = 2
+    frames: int = option(1, min=1)
+    langevin_levels: int = option(2, min=1)
     mask: str = "equispaced"
 
     @property

@@ -111,7 +111,21 @@ def langevin(case: Case) -> Run:
 
 
 def diffpir(case: Case) -> Run:
-    """Time DiffPIR (Zhu et al. 2023) of DeepInverse with the same network."""
+    """Time DiffPIR (Zhu et al. 2023) of DeepInverse with the same network.
+
+    Parameters
+    ----------
+    case : Case
+
+    Returns
+    -------
+    Run
+
+    Raises
+    ------
+    NotInstalledError
+        DeepInverse cannot be imported.
+    """
     from types import SimpleNamespace
 
     from scoremri_core import load_prior

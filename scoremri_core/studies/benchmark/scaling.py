@@ -48,12 +48,22 @@ def scaling(
 
     Parameters
     ----------
-    shape : (coil, y, x) of the simulated scan; y is the side where another size grows.
-    sizes : what grows, "slices", "samples", "side" or "coils", and its values.
-    acceleration, calibration, seed, settings : of `case.simulated`.
-    repetitions : of each case, after one; medians count.
-    threads : of each process; None leaves it to the libraries.
-    advance : called with a name as each of the `points` has been measured.
+    shape : tuple of int, (coil, y, x)
+        Of the simulated scan; y is the side where another size grows.
+    sizes : dict
+        What grows, "slices", "samples", "side" or "coils", and its values.
+    acceleration : float
+        See `case.simulated`, as for the next two.
+    calibration : int
+    seed : int
+    repetitions : int, optional
+        Of each case, after one that does not count; medians count.
+    threads : int, optional
+        Of each process. Default: that of the libraries.
+    advance : callable, optional
+        Called with a name as each of the `points` has been measured.
+    **settings
+        See `case.simulated`.
 
     Returns
     -------

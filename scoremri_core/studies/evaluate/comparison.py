@@ -177,10 +177,14 @@ class Evaluation:
 
         Parameters
         ----------
-        kind, acceleration, mask_seed : str, float, int
+        kind : str
+            See `kept_samples`.
+        acceleration : float
             See `kept_samples`.
         reconstruct : callable
             Maps k-space (coil, y, x) to a `Reconstruction`, estimating noise, maps and scale.
+        mask_seed : int, optional
+            See `kept_samples`.
         before : callable, optional
             Called with the name of the next method.
 

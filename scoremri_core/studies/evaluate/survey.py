@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from itertools import product
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -204,6 +205,7 @@ def survey(
     before: Callable[[FullScan, str, float, int, str], None] = lambda *case: None,
     axis: str = AXES[0],
     true: bool = False,
+    known: Mapping[tuple[str, str, float], ScanScore] = MappingProxyType({}),
 ) -> Iterator[tuple[ScanScore, Comparison | None]]:
     """Evaluate each case of each scan; a failure is a row with its reason.
 
@@ -222,16 +224,21 @@ def survey(
         Called with scan, mask, acceleration, slice and method before each reconstruction.
     axis, true : str, bool, optional
         See `scoremri_core.simulation.retrospective.kept_samples`.
+    known : mapping, optional
+        Rows by scan, mask and acceleration, which are not evaluated again.
 
     Yields
     ------
     row : ScanScore
     comparison : Comparison or None
-        Images of the slice with the least gain.
+        Images of the slice with the least gain; None for a known row.
     """
     for scan in scans:
         evaluations: dict[int, Evaluation] = {}
         for mask, factor in cases(scan.coils, masks, accelerations):
+            if row := known.get((scan.name, mask, factor)):
+                yield row, None
+                continue
             scores: list[MethodScore] = []
             worst: tuple[float, Comparison] | None = None
             try:

@@ -60,6 +60,11 @@ def scores(
         residual_chi2 : |y - A x|^2 over its expectation; 1 for posterior samples.
 
         weight_error : root-mean-square error of a mixture's component weights.
+
+    Raises
+    ------
+    ValueError
+        The number of samples is not one less than a multiple of 40.
     """
     count = samples.shape[1]
     if (count + 1) % 40:

@@ -163,7 +163,7 @@ def test_every_export_has_the_blob_at_its_position(run, tmp_path, vendor, kind):
     assert run("replay", tmp_path / "scan.h5", "-o", images, *asked)[0] == 0
     blob.check(in_nifti(tmp_path / "out_mean.nii.gz"))
     blob.check(in_dicom(tmp_path / "out_dicom" / "001_mean"))
-    shown = max(read_frames(images, "dataset", 20)[0], key=lambda one: one.mean.max())
+    shown = max(read_frames(images, "dataset", 20).frames, key=lambda one: one.mean.max())
     check_letters(blob, shown)
 
     # headers are those of the readouts for every vendor, as in Gadgetron's chains

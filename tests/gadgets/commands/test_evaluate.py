@@ -1,6 +1,7 @@
 import json
 from functools import wraps
 
+import numpy as np
 import pytest
 from matplotlib.image import imread
 
@@ -8,6 +9,7 @@ from scoremri_core.recon import reconstruction
 from scoremri_core.scans.files import write_scan
 from scoremri_core.simulation.simulation import SimulatedScan
 from scoremri_core.simulation.undersampling import accelerate
+from scoremri_core.studies.evaluate.comparison import Evaluation
 
 CLASSICAL = ("-p", "sampler=none")
 QUICK = ("--calibration", 12, *CLASSICAL)
@@ -147,7 +149,7 @@ def test_finished_rows_are_kept_on_interrupt(run, scan_file, tmp_path, monkeypat
     first, second = loaded(table)["rows"]
     assert first["error"] == ""
     assert second["error"] == "ValueError: no luck"
-    assert [path.name for path in tmp_path.iterdir()] == ["table.json"]
+    assert {path.name for path in tmp_path.iterdir()} == {"table.json", "table.json.rows"}
 
 
 @pytest.mark.parametrize(
@@ -200,3 +202,39 @@ def test_no_result_is_one_sentence(run, folder, monkeypatch, arguments, reason):
     code, _, log = run("evaluate", *arguments, *CLASSICAL)
     assert code == 2
     assert reason in log.splitlines()[-1]
+
+
+def test_an_interrupted_evaluation_is_resumed(run, scan_file, tmp_path, monkeypatch):
+    table, other = tmp_path / "table.json", tmp_path / "other.json"
+    command = ("evaluate", scan_file, "-R", 3, "-R", 5, "--slice", 1, *QUICK, "--picture")
+    stop, evaluated = [True], []
+    complete = Evaluation.run
+
+    def interrupted(self, mask, factor, *rest):
+        if stop[0] and factor == 5:
+            raise KeyboardInterrupt
+        evaluated.append(factor)
+        return complete(self, mask, factor, *rest)
+
+    monkeypatch.setattr(Evaluation, "run", interrupted)
+    side = tmp_path / "table.json.rows"
+    assert run(*command, tmp_path / "a.png", "-o", table)[0] == 130
+    assert len(loaded(table)["rows"]) == 1
+    assert side.exists()
+    code, _, err = run(*command, tmp_path / "b.png", "-o", table, "--seed", 1)
+    assert code == 2
+    assert "table.json.rows: already exists; it has other settings or scans; --overwrite" in err
+    stop[0] = False
+    code, _, err = run(*command, tmp_path / "a.png", "-o", table)
+    assert code == 0
+    assert "resuming after 1 row" in err
+    assert not side.exists()
+    assert run(*command, tmp_path / "c.png", "-o", other)[0] == 0
+    # the worst case is evaluated again for its picture
+    assert evaluated in ([3, 5, 3, 5], [3, 5, 3, 3, 5])
+    np.testing.assert_allclose(imread(tmp_path / "a.png"), imread(tmp_path / "c.png"), atol=0.02)
+    resumed, at_once = (loaded(path)["rows"] for path in (table, other))
+    assert [row["acceleration"] for row in resumed] == [3, 5]
+    for row, reference in zip(resumed, at_once, strict=True):
+        assert row["psnr"] == pytest.approx(reference["psnr"], abs=1e-4)
+        assert row["scores"][0].keys() == reference["scores"][0].keys()

@@ -109,3 +109,23 @@ def test_the_shell_completes_commands_and_choices(run, monkeypatch, capsys):
         monkeypatch.setenv("COMP_WORDS", words)
         monkeypatch.setenv("COMP_CWORD", str(len(words.split()) - 1))
         assert run()[1].split() == [found]
+
+
+@pytest.mark.parametrize(
+    ("words", "found"),
+    [
+        ("scoremri replay -c score_recon_g", ["score_recon_generic.xml"]),
+        ("scoremri evaluate --prior nc", ["ncsnv2"]),
+        ("scoremri train --depth deeper --start res", ["residual-unet"]),
+        ("scoremri serve --prior def", ["default"]),
+        ("scoremri replay -p seri", ["series="]),
+        ("scoremri replay -p prior=re", ["prior=residual-unet"]),
+        ("scoremri check score_recon_g", ["score_recon_generic.xml"]),
+        ("scoremri replay --log-level wa", ["warning"]),
+    ],
+)
+def test_the_shell_completes_chains_priors_and_properties(run, monkeypatch, words, found):
+    monkeypatch.setenv("_SCOREMRI_COMPLETE", "complete_bash")
+    monkeypatch.setenv("COMP_WORDS", words)
+    monkeypatch.setenv("COMP_CWORD", str(len(words.split()) - 1))
+    assert run()[1].split() == found

@@ -5,6 +5,7 @@ import os
 import re
 import subprocess
 import sys
+import time
 from types import SimpleNamespace
 
 import pytest
@@ -64,7 +65,7 @@ def test_without_a_terminal_progress_is_logged(caplog, capsys):
     with caplog.at_level(logging.INFO), progress("frames", None, every=3600) as advance:
         advance(1, "")
     reports = [record.getMessage().strip() for record in caplog.records]
-    assert reports == ["frames: 1 of 4 so far", "frames: 2.5 of 4"]
+    assert reports == ["frames: 1 of 4 after 0 s so far", "frames: 2.5 of 4 after 0 s"]
     assert capsys.readouterr().err == ""
 
 
@@ -97,3 +98,9 @@ def test_noise_levels_are_reported():
     tracker.level_sampled(2, SimpleNamespace(done=0.25, level=1, levels=4))
     assert updates == [(2, "noise level 1 of 2"), (4, "noise level 2 of 2"), (4, ""),
                     (1.5, "noise level 1 of 4")]  # fmt: skip
+
+
+def test_a_task_without_news_is_not_silent(caplog):
+    with caplog.at_level(logging.INFO), progress("waiting", 3, every=0.1):
+        time.sleep(1.2)
+    assert "waiting: 0 of 3 after" in caplog.text

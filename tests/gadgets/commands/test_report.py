@@ -1,17 +1,20 @@
 """Reports of files, and how they look in a browser where there is one."""
 
-import html
 import json
+import queue
 import re
 import shutil
 import subprocess
-from functools import cache
+import threading
+from functools import cache, partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 
 import h5py
 import numpy as np
 import pytest
 from PIL import Image
 
+import scoremri_core
 from gadgets.commands import main
 from gadgets.commands.replay import report_outputs
 
@@ -36,30 +39,80 @@ def folder(tmp_path_factory):
     return place
 
 
-def facts(text, title):
-    """Return a fact of each frame on a page."""
-    return [html.unescape(w) for w in re.findall(f"<dt>{title}</dt><dd>(.*?)</dd>", text)]
+def frames(text):
+    """Return the frames of a page, as its viewer reads them."""
+    return json.loads(re.search('id="frames-data">(.*?)</script>', text)[1])["frames"]
+
+
+def titles(frame):
+    return [panel["title"] for panel in frame["panels"]]
 
 
 def test_a_replay_writes_a_complete_report(folder):
     text = (folder / "page.html").read_text()
-    assert re.findall("<h2>(.*?)</h2>", text) == [
-        "All frames", "slice 0", "slice 1", "Training data of the prior default",
-    ]  # fmt: skip
-    titles = ["Posterior mean", "Posterior sd", "Relative sd", "Posterior samples", "Zero-filled"]
-    assert re.findall("<figcaption><b>(.*?)</b>", text) == 2 * [
-        *titles,
-        "Classical (regularised SENSE)",
-    ]
-    assert text.count("sample <output>1</output> of 3") == 2
+    assert re.findall("<h2>(.*?)</h2>", text) == ["Run", "", "All frames", "Prior default"]
+    shown = frames(text)
+    assert [frame["name"] for frame in shown] == ["slice 0", "slice 1"]
+    for frame in shown:
+        assert titles(frame) == [
+            "Posterior mean", "Posterior sd", "Relative sd", "Posterior samples", "Zero-filled",
+            "Classical (regularised SENSE)",
+        ]  # fmt: skip
+        assert [len(panel["images"]) for panel in frame["panels"]] == [1, 1, 1, 3, 1, 1]
     assert "For research only" in text
     with h5py.File(folder / "images.h5") as file:
         assert set(file["dataset"]) == {f"image_{n}" for n in (1, 2, 3, 4, 5)}
         words = file["dataset/image_1/attributes"][0]
     (kept,) = re.findall("<name>acceleration</name><value>(.*?)</value>", words.decode())
-    assert facts(text, "Acceleration")[0].startswith(f"{float(kept):.2f}:")
-    assert facts(text, "Plane") == ["axial", "axial"]
-    assert facts(text, "Sampling")[0].startswith("3 samples by posterior, 2 denoiser evaluations")
+    assert shown[0]["words"]["Acceleration"].startswith(f"{float(kept):.2f}:")
+    assert shown[0]["words"]["Plane"] == "axial"
+    sampling = "3 samples by posterior, 2 denoiser evaluations each, prior default, seed 0"
+    assert shown[0]["words"]["Sampling"] == sampling
+    run = dict(re.findall("<dt>(.*?)</dt><dd>(.*?)</dd>", text))
+    assert run["Program"] == f"scoremri {scoremri_core.__version__}"
+    assert run["Protocol"] == "head phantom t2"
+    assert (run["Patient position"], run["Scan date"]) == ("HFS", "unknown")
+    assert (run["Samples"], run["Noise levels"], run["Seed"]) == ("3", "2", "0")
+    assert run["Outputs"] == "mean, std, samples, zero_filled, classical"
+
+
+def test_series_that_the_report_does_not_know_are_shown(run, folder, tmp_path):
+    path = tmp_path / "images.h5"
+    shutil.copy(folder / "images.h5", path)
+    rng = np.random.default_rng(0)
+    maps = (rng.normal(size=(2, 2, 1, 40, 48)) + 1j).astype(np.complex64)  # two channels
+    with h5py.File(path, "r+") as file:
+        for number, data in (("8", maps), ("9", -np.abs(maps[:, :1]))):
+            group = file.create_group(f"dataset/image_{number}")
+            head = file["dataset/image_1/header"][:]
+            head["image_series_index"] = int(number)
+            group["header"] = head
+            group["data"] = data
+            kept = file["dataset/image_1/attributes"][:]
+            new = [
+                each.replace(b"scoremri_mean", b"scoremri_new" + number.encode()) for each in kept
+            ]
+            group.create_dataset("attributes", data=new, dtype=kept.dtype)
+    assert run("report", path)[0] == 0
+    for frame in frames(path.with_suffix(".html").read_text()):
+        *_, first, second = frame["panels"]
+        assert (len(first["images"]), len(second["images"])) == (2, 1)
+        assert first["window"][0] == 0
+        assert second["window"][0] == -second["window"][1]
+
+
+def test_a_report_compares_with_a_reference(run, folder, tmp_path):
+    page = tmp_path / "page.html"
+    for reference in ("scan.h5", "images.h5"):
+        asked = ("-o", page, "--overwrite", "--reference", folder / reference)
+        assert run("report", folder / "images.h5", *asked)[0] == 0
+        assert all("Reference" in titles(frame) for frame in frames(page.read_text()))
+    made = ["--matrix", "32x32", "--coils", "2", "--slices", "2", "-R", "1"]
+    assert run("simulate", "-o", tmp_path / "other.h5", *made)[0] == 0
+    asked = ("-o", page, "--overwrite", "--reference", tmp_path / "other.h5")
+    code, _, err = run("report", folder / "images.h5", *asked)
+    assert code == 2
+    assert "other.h5: reference of slice 0: 32 x 32, expected an image of " in err
 
 
 def test_outputs_of_the_chain_come_first():
@@ -136,48 +189,84 @@ def test_a_classical_frame_has_a_reason(run, folder, tmp_path):
     text = (tmp_path / "page.html").read_text()
     assert "Not a posterior mean:" in text
     assert "because: " in text
-    assert re.findall("<figcaption><b>(.*?)</b>", text) == [
-        "Classical image",
-        "Zero-filled",
-        "Classical (regularised SENSE)",
-    ]
-    assert "Training data of the prior" not in text
+    (frame,) = frames(text)
+    assert titles(frame) == ["Classical image", "Zero-filled", "Classical (regularised SENSE)"]
+    assert "Prior " not in text
 
 
-# What a page of the width asks: does it fit, are its pictures there, does the slider flip them?
+# Layout of a page, and its response to the pointer.
 PROBE = """<body style="margin:0"><iframe src="page.html" style="width:%dpx;height:900px;border:0">
-</iframe><pre id="state"></pre><script>
-onload = () => {
+</iframe><script>
+onload = async () => {
   const page = document.querySelector("iframe").contentDocument, view = page.defaultView;
-  const shown = () => [...page.querySelectorAll("figure:has(input) svg")]
-    .map((svg) => view.getComputedStyle(svg).display);
-  const before = shown(), slider = page.querySelector(".flip input");
-  slider.value = 3;
-  slider.dispatchEvent(new view.Event("input", {bubbles: true}));
-  const boxes = [...page.querySelectorAll("svg.on")].map((svg) => svg.getBoundingClientRect());
-  const [black, white] = page.querySelectorAll(".window input");
-  const move = (end, value) => {
-    end.value = value;
-    end.dispatchEvent(new view.Event("input", {bubbles: true}));
+  const all = (words) => [...page.querySelectorAll(words)];
+  const drawn = () => new Promise((done) => view.requestAnimationFrame(() => setTimeout(done)));
+  const heading = () => page.querySelector("#viewer h2").textContent;
+  const outputs = () => all(".figures output").map((each) => each.textContent);
+  const set = (words, value) => {
+    const input = page.querySelector(words);
+    input.value = value;
+    input.dispatchEvent(new view.Event("input", {bubbles: true}));
   };
-  const ends = () => [...page.querySelectorAll("figure:first-child .scale span")]
-    .map((each) => each.textContent);
-  const whole = ends();
-  move(white, 60);
-  move(black, 20);
-  const filters = [...page.querySelectorAll("svg.on image")]
-    .map((image) => view.getComputedStyle(image).filter);
-  const window_ = ends();
-  move(white, 10);
-  document.querySelector("#state").textContent = JSON.stringify({
-    over: page.documentElement.scrollWidth - view.innerWidth,
-    columns: new Set(boxes.map((box) => Math.round(box.left))).size,
-    shapes: boxes.map((box) => box.width / box.height), before, after: shown(),
-    label: page.querySelector(".flip output").value,
-    whole, window: window_, filters, pushed: black.value,
-  });
+  while (heading() !== "slice 0") await drawn();
+  const [canvas] = all("canvas"), box = canvas.getBoundingClientRect();
+  canvas.setPointerCapture = () => {};  // refuses pointers that do not exist
+  const point = (name, u, v) => canvas.dispatchEvent(new view.PointerEvent(`pointer${name}`, {
+    clientX: box.left + u * box.width, clientY: box.top + v * box.height}));
+  const drag = async (tool, from, to) => {
+    page.querySelector(`[value=${tool}]`).click();
+    point("move", ...from); point("down", ...from); point("move", ...to); point("up", ...to);
+    await drawn();
+  };
+  const boxes = all("canvas").map((each) => each.getBoundingClientRect());
+  const found = {over: page.documentElement.scrollWidth - view.innerWidth,
+    columns: new Set(boxes.map((each) => Math.round(each.left))).size,
+    shapes: boxes.map((each) => each.width / each.height),
+    titles: all("figcaption b").map((b) => b.textContent)};
+  point("move", 0.51, 0.51);
+  await drawn();
+  found.place = page.querySelector(".tools output").value;
+  found.values = outputs();
+  await drag("rectangle", [0.25, 0.25], [0.75, 0.75]);
+  found.rectangle = outputs()[0];
+  set(".compare select", "difference");
+  await drawn();
+  found.difference = outputs()[1];
+  await drag("window", [0.5, 0.5], [0.75, 0.5]);
+  found.window = all("figure:first-child .scale span").map((each) => each.textContent);
+  set("figure .slider:not([hidden]) input", 3);
+  set(".frames input", 2);
+  while (heading() !== "slice 1") await drawn();
+  found.sample = page.querySelector("figure .slider:not([hidden]) span").textContent;
+  await fetch("found", {method: "POST", body: JSON.stringify(found)});
 };
 </script>"""
+
+
+def _probe(folder, width):
+    """Return what the probe finds on a page of the width."""
+    (folder / f"probe{width}.html").write_text(PROBE % width)
+    found = queue.Queue()
+
+    class Handler(SimpleHTTPRequestHandler):
+        def do_POST(self):
+            found.put(self.rfile.read(int(self.headers["Content-Length"])))
+
+        def log_message(self, *_):
+            pass
+
+    options = ["--headless", "--no-sandbox", "--disable-gpu", "--remote-debugging-port=0"]
+    with ThreadingHTTPServer(("127.0.0.1", 0), partial(Handler, directory=folder)) as http:
+        threading.Thread(target=http.serve_forever, daemon=True).start()
+        address = f"http://127.0.0.1:{http.server_port}/probe{width}.html"
+        with subprocess.Popen(
+            [BROWSER, *options, "--window-size=1400,1000", address], stderr=subprocess.DEVNULL
+        ) as process:
+            try:
+                return json.loads(found.get(timeout=60))
+            finally:
+                process.terminate()
+                http.shutdown()
 
 
 @cache
@@ -193,31 +282,40 @@ def _look(*arguments):
 @browser
 @pytest.mark.parametrize(("width", "columns"), [(1280, 3), (400, 1)])
 def test_layout_and_interaction_in_a_browser(folder, width, columns):
-    probe = folder / f"probe{width}.html"
-    probe.write_text(PROBE % width)
-    text = _look(
-        "--allow-file-access-from-files", "--dump-dom", "--window-size=1400,1000", probe.as_uri()
-    )
-    found = json.loads(html.unescape(re.search('<pre id="state">(.*?)</pre>', text)[1]))
+    found = _probe(folder, width)
     assert found["over"] <= 0
     assert found["columns"] == columns
     with h5py.File(folder / "images.h5") as file:
         x, y, _ = file["dataset/image_1/header"][0]["field_of_view"]
+        mean, sd, zero_filled = (
+            file[f"dataset/image_{n}/data"][0, 0, 0].astype(float) for n in (1, 2, 4)
+        )
     np.testing.assert_allclose(found["shapes"], x / y, rtol=0.01)
-    assert found["before"] == ["block", "none", "none"] * 2
-    assert found["after"] == ["none", "none", "block", "block", "none", "none"]
-    assert found["label"] == "3"
-    # the window of all greys, and of no colours: 20 % is black, 60 % white
-    grey, sd, relative, *others = found["filters"][: len(found["filters"]) // 2]
-    assert sd == relative == "none"
-    assert set(others) == {grey}
-    brightness, contrast = map(float, re.findall(r"\(([\d.]+)\)", grey))
-    for share, expected in ((0.2, 0), (0.4, 0.5), (0.6, 1)):
-        assert (share * brightness - 0.5) * contrast + 0.5 == pytest.approx(expected, abs=1e-3)
-    ends, (low, high, *_) = [float(end) for end in found["whole"]], map(float, found["window"])
-    assert ends[0] == 0
-    assert [low, high] == pytest.approx([0.2 * ends[1], 0.6 * ends[1]], rel=0.01)
-    assert found["pushed"] == "9"
+    assert found["titles"][:3] == ["Posterior mean", "Comparison", "Posterior sd"]
+    # an axial plane whose pixels are shown as they are stored
+    tolerance = 1e-3 * mean.max()
+    ny, nx = mean.shape
+    row, column = ny // 2, nx // 2
+    place, _, values = found["place"].partition(": ")
+    assert place == f"x {column}, y {row}"
+    at = (row, column)
+    assert [float(each) for each in values.split(" ± ")] == pytest.approx(
+        [mean[at], sd[at]], abs=tolerance
+    )
+    pair = [float(each) for each in found["values"][1].split(" | ")]
+    assert pair == pytest.approx([zero_filled[at], mean[at]], abs=tolerance)
+    middle = np.s_[ny // 4 : -(ny // 4), nx // 4 : -(nx // 4)]
+    numbers = re.search(r"region (.*), sd (.*), (.*) pixels", found["rectangle"]).groups()
+    inside = mean[middle]
+    expected = [inside.mean(), inside.std(ddof=1), inside.size]
+    assert [float(each) for each in numbers] == pytest.approx(expected, abs=tolerance)
+    less = re.search("region (.*), sd", found["difference"])[1]
+    assert float(less) == pytest.approx((zero_filled - mean)[middle].mean(), abs=tolerance)
+    low, high = (float(each) for each in found["window"])  # a fourth of the width: 4^(1/4)
+    top = np.percentile(mean, 99.8)
+    assert high - low == pytest.approx(top * 2**0.5, rel=0.02)
+    assert low + high == pytest.approx(top, rel=0.02)
+    assert found["sample"] == "3 of 3"
 
 
 @browser

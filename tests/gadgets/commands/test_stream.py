@@ -107,7 +107,7 @@ def test_log_and_prints_of_libraries_go_to_standard_error(scan, tmp_path):
     assert code == 0
     assert images_1(out)
     assert "printed by a library" in message
-    assert any("images sent" in line for line in message)
+    assert any("image sent" in line for line in message)
 
 
 def test_a_chain_in_the_stream_is_ignored_with_a_warning(scan):

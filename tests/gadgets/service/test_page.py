@@ -2,6 +2,7 @@
 
 import contextlib
 import http.client
+import json
 import re
 import shutil
 import subprocess
@@ -15,12 +16,14 @@ import pytest
 from served import QUICK, SHAPE, Served, scan
 from synthetic import expected, header, letter, parsed
 
+import scoremri_core
 from gadgets.protocol.gadgetron.chain import Chain
 from gadgets.service import page
 from gadgets.service.page import LAST, Page
 from gadgets.service.shared import Shared
 from gadgets.service.status import Status
 from scoremri_core import reconstruct
+from scoremri_core.reports.facts import Facts
 from scoremri_core.reports.frame import ReportFrame
 
 pytest.importorskip("prometheus_client")
@@ -31,7 +34,12 @@ SUBJECT = f"""<subjectInformation><patientName>{EVIL.replace("<", "&lt;")}</pati
 </subjectInformation>"""
 NAMED = header(*SHAPE).replace("<acquisitionSystem", f"{SUBJECT}<acquisitionSystem", 1)
 SHAPE_OF_ONE = np.eye(4)
-SAMPLED = Chain.load("score_recon.xml").with_properties({"samples": "3", "steps": "2"})
+OUTPUTS = "mean,std,samples,zero_filled,classical"
+SAMPLED = Chain.load("score_recon.xml").with_properties(
+    {"samples": "3", "steps": "2", "outputs": OUTPUTS}
+)
+SERVER = {"state": "ready", "device": "cpu", "priors": "default", "scans_open": 0}
+SERVER |= {"scans_waiting": 0, "scans_done": {"failed": 2}}
 
 
 class Normal:
@@ -97,11 +105,14 @@ def test_frames_are_shown_when_ready_without_patient_names(show_names):
         list(page_run(running, SAMPLED, NAMED, scan(0, 1)))
         (first, one), (second, two) = frames(answer, 2)
         assert (one, two) == ("1", "2")
-        assert "slice 0" in first
-        assert "slice 1" in second
-        assert "sample <output>1</output> of 3" in first
+        shown = json.loads(first)
+        assert "slice 0" in shown["name"]
+        assert "slice 1" in json.loads(second)["name"]
+        assert {panel["title"]: len(panel["images"]) for panel in shown["panels"]} == {
+            "Posterior mean": 1, "Posterior sd": 1, "Relative sd": 1, "Posterior samples": 3,
+            "Zero-filled": 1, "Classical (regularised SENSE)": 1,
+        }  # fmt: skip
         assert ("Doe^Jane" in first) == show_names
-        assert "<img" not in first
         with running.get("/events", **{"Last-Event-ID": "1"}) as later:
             ((again, number),) = frames(later, 1)
         assert (again, number) == (second, "2")
@@ -137,7 +148,7 @@ def test_the_page_connects_only_to_its_server():
         text = answer.read().decode()
         assert answer.headers["Content-Type"].startswith("text/html")
     policy = re.search('content="(default-src[^"]*)"', text)[1]
-    assert policy.startswith("default-src 'none'; img-src data:;")
+    assert policy.startswith("default-src 'none'; style-src 'unsafe-inline';")
     assert policy.endswith("connect-src 'self';")
     assert len(re.findall("'sha256-", policy)) == text.count("<script>") == 2
     assert "For research only" in text
@@ -149,6 +160,7 @@ def test_a_classical_frame_is_shown_as_one():
         ((frame, _),) = frames(answer, 1)
     assert "Not a posterior mean" in frame
     assert "Posterior sd" not in frame
+    assert "Zero-filled" not in frame
 
 
 def events_of(status_page, **asked):
@@ -157,13 +169,13 @@ def events_of(status_page, **asked):
 
 
 def test_old_frames_are_forgotten_and_readers_are_few(monkeypatch):
-    server = SimpleNamespace(state="ready", scans_open=0, scans_waiting=0, scans_done={})
+    server = SimpleNamespace(**SERVER)
     status_page = Page(server)
     for number in range(LAST + 3):
         status_page.add(ReportFrame(f"frame number {number}", SHAPE_OF_ONE))
     queue, *shown = events_of(status_page)
     assert queue.startswith("event: queue")
-    assert [int(re.search(r"frame number (\d+)<", each)[1]) for each in shown] == [
+    assert [int(re.search(r"frame number (\d+)", each)[1]) for each in shown] == [
         *range(3, LAST + 3)
     ]
     assert len(events_of(status_page, last=LAST + 2)) == 2
@@ -177,17 +189,47 @@ def test_old_frames_are_forgotten_and_readers_are_few(monkeypatch):
 
 
 def test_scans_are_in_the_queue_until_they_end():
-    server = SimpleNamespace(state="ready", scans_open=1, scans_waiting=0, scans_done={"failed": 2})
-    status_page = Page(server)
+    status_page = Page(SimpleNamespace(**SERVER))
     scan = status_page.scan()
     scan.frame_received()
     scan.frame_received()
     (queue,) = events_of(status_page)
-    assert "<td>scan 1</td><td>0</td><td>2</td>" in queue
+    assert "<td>scan 1</td><td>0</td><td>2</td><td></td><td></td>" in queue
     assert "<dt>Scans done</dt><dd>2 failed</dd>" in queue
+    assert f"scoremri {scoremri_core.__version__}, ready" in queue
+    assert "<dt>Device</dt><dd>cpu</dd><dt>Priors</dt><dd>default</dd>" in queue
     scan.close()
     (queue,) = events_of(status_page)
     assert "<td>" not in queue
+
+
+def test_progress_within_a_frame_and_time_left(monkeypatch):
+    now = 100.0
+    monkeypatch.setattr(page.time, "monotonic", lambda: now)
+    monkeypatch.setattr(page, "_shown", lambda *_: ReportFrame("one", SHAPE_OF_ONE))
+    status_page = Page(SimpleNamespace(**SERVER))
+    scan = status_page.scan()
+    for _ in range(3):
+        scan.frame_received()
+    for level in (1, 2):
+        scan.level_sampled(1, SimpleNamespace(level=level, levels=4, done=level / 4))
+        now += 5
+    assert scan.level == "noise level 2 of 4"
+    assert scan.time_left() == "100 s"  # a fourth of a frame in 10 s, 2.5 frames remain
+    now += 5
+    scan.frame_reconstructed(None, None)
+    assert scan.level == ""
+    assert scan.time_left() == "40 s"  # three fourths in 15 s, 2 frames remain
+    (queue, _) = events_of(status_page)
+    assert "<td>1</td><td>2</td><td></td><td>40 s</td>" in queue
+
+
+def test_fallbacks_are_counted():
+    status_page = Page(SimpleNamespace(**SERVER))
+    status_page.add(ReportFrame("one", SHAPE_OF_ONE))
+    status_page.add(ReportFrame("two", SHAPE_OF_ONE, facts=Facts(fallback="no calibration lines")))
+    queue, *_ = events_of(status_page)
+    assert "<dt>Frames done</dt><dd>2, 1 of them classical fallbacks</dd>" in queue
 
 
 class Delayed(BaseHTTPRequestHandler):
@@ -205,7 +247,7 @@ class Delayed(BaseHTTPRequestHandler):
             text = (
                 self.status_page.document()
                 .decode()
-                .replace("img-src data:", "img-src data: 'self'")
+                .replace("default-src 'none';", "default-src 'none'; img-src 'self';")
             )
             self.wfile.write(text.replace("<body>", '<body><img src="late">').encode())
         elif self.path == "/events":
@@ -224,8 +266,7 @@ class Delayed(BaseHTTPRequestHandler):
 
 @pytest.mark.skipif(BROWSER is None, reason="no Chromium on the PATH")
 def test_frames_are_shown_in_a_browser(tmp_path):
-    server = SimpleNamespace(state="ready", scans_open=0, scans_waiting=0, scans_done={"failed": 3})
-    Delayed.status_page = status_page = Page(server)
+    Delayed.status_page = status_page = Page(SimpleNamespace(**SERVER))
     status_page.add(ReportFrame("a new frame", SHAPE_OF_ONE))
     with ThreadingHTTPServer(("127.0.0.1", 0), Delayed) as http:
         threading.Thread(target=http.serve_forever, daemon=True).start()
@@ -236,6 +277,5 @@ def test_frames_are_shown_in_a_browser(tmp_path):
         )  # fmt: skip
         status_page.close()
         http.shutdown()
-    shown = done.stdout.partition('id="last"')[2].partition("<script")[0]
-    assert "a new frame" in shown
-    assert "<dt>Scans done</dt><dd>3 failed</dd>" in done.stdout
+    assert "<h2>a new frame</h2>" in done.stdout
+    assert "<dt>Scans done</dt><dd>2 failed</dd>" in done.stdout

@@ -378,7 +378,7 @@ def test_the_command_serves_until_a_signal(tmp_path):
             process.terminate()
             assert process.wait(30) == 0
             words += process.stderr.read()
-            assert "Stopped: 1 connections served" in words
+            assert "Stopped: 1 connection served" in words
             peer.shows_that_threads_sleep(words)
         finally:
             with contextlib.suppress(OSError):

@@ -1,11 +1,14 @@
 """Numbers, scale and attributes of images."""
 
 from dataclasses import replace
+from importlib.metadata import version
 
 import ismrmrd
 import numpy as np
 import pytest
+from ismrmrd import xsd
 from synthetic import acquisitions, header, letter, parsed
+from xsdata.models.datatype import XmlDate
 
 from gadgets.stages.accumulate import accumulate
 from gadgets.stages.emit import emit
@@ -163,3 +166,18 @@ def test_image_numbers_are_unique_despite_wrong_limits(result):
     numbers = [image.image_index for image in images]
     assert numbers[:4] == [1, 2, 3, 4]
     assert len(set(numbers)) == 12
+
+
+def test_program_protocol_and_settings_are_attributes(result):
+    xml = parsed(header(*SHAPE))
+    xml.measurementInformation = xsd.measurementInformationType(
+        patientPosition=xsd.patientPositionType.FFS, protocolName="t2_tse"
+    )
+    xml.studyInformation = xsd.studyInformationType(studyDate=XmlDate(2024, 5, 6))
+    meta = sent([(frame(), result)], xml, maps=1)[0].meta
+    assert meta["scoremri_version"] == version("scoremri")
+    assert (meta["protocol"], meta["scan_date"]) == ("t2_tse", "2024-05-06")
+    assert (meta["patient_position"], meta["maps"], meta["noise"]) == ("FFS", "1", "auto")
+    without = sent([(frame(), result)])[0].meta
+    assert "protocol" not in without
+    assert "scan_date" not in without

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from scoremri_core.errors import InputError
-from scoremri_core.priors.checkpoints import read_foreign, read_ncsnv2
+from scoremri_core.priors.checkpoints import read_foreign
 from scoremri_core.priors.ncsnv2 import LAYOUTS, NCSNv2
 from scoremri_core.priors.ncsnv2_prior import NCSNv2Prior
 
@@ -50,7 +50,7 @@ def same(found, state):
 def test_list_of_the_public_code_gives_its_average(model, average, optimiser, tmp_path):
     state = torch.nn.DataParallel(model).state_dict()
     assert all(name.startswith("module.") for name in state)
-    found = read_ncsnv2(saved(tmp_path, [state, optimiser, 3, 100_000, average]))
+    found = read_foreign(saved(tmp_path, [state, optimiser, 3, 100_000, average]))
     assert (found.weights, found.epoch, found.step) == ("moving average", 3, 100_000)
     assert found.model.config == model.config
     assert same(found, average)
@@ -59,7 +59,7 @@ def test_list_of_the_public_code_gives_its_average(model, average, optimiser, tm
 
 
 def test_list_without_average_gives_the_last_step(model, optimiser, tmp_path):
-    found = read_ncsnv2(saved(tmp_path, [prefixed(model.state_dict()), optimiser, 3, 10]))
+    found = read_foreign(saved(tmp_path, [prefixed(model.state_dict()), optimiser, 3, 10]))
     assert found.weights == "last step"
     assert same(found, model.state_dict())
 
@@ -74,13 +74,13 @@ def test_list_without_average_gives_the_last_step(model, optimiser, tmp_path):
     ],
 )
 def test_mappings_and_tuples_give_their_average(model, average, content, tmp_path):
-    found = read_ncsnv2(saved(tmp_path, content(model.state_dict(), average)))
+    found = read_foreign(saved(tmp_path, content(model.state_dict(), average)))
     assert found.weights == "moving average"
     assert same(found, average)
 
 
 def test_a_state_alone_is_enough(model, tmp_path):
-    found = read_ncsnv2(saved(tmp_path, model.state_dict()))
+    found = read_foreign(saved(tmp_path, model.state_dict()))
     assert found.weights == "last step"
     assert same(found, model.state_dict())
 
@@ -89,7 +89,7 @@ def test_a_state_alone_is_enough(model, tmp_path):
 def test_what_wrappers_put_before_the_names_is_left_out(model, average, prefix, tmp_path):
     """Lightning, torch.compile, and a module of one's own."""
     state = {f"{prefix}{name}": value for name, value in model.state_dict().items()}
-    assert same(read_ncsnv2(saved(tmp_path, {"state_dict": state})), model.state_dict())
+    assert same(read_foreign(saved(tmp_path, {"state_dict": state})), model.state_dict())
     shadow = {f"{prefix}{name}": value for name, value in average.items()}
     found = read_foreign(saved(tmp_path, {"model": model.state_dict(), "ema": shadow}))
     assert same(found, average)
@@ -110,21 +110,21 @@ def test_the_order_of_the_noise_levels_changes_nothing(model, tmp_path):
     sigma = torch.tensor([0.05, 1.0])
     images = []
     for _ in range(2):
-        found = read_ncsnv2(saved(tmp_path, model.state_dict())).model
+        found = read_foreign(saved(tmp_path, model.state_dict())).model
         images.append(NCSNv2Prior(found, {"name": "levels"}).denoise(x, sigma))
         model.sigmas.copy_(model.sigmas.flip(0))
     assert torch.equal(*images)
 
 
 def test_a_rate_is_no_average(model, tmp_path):
-    found = read_ncsnv2(saved(tmp_path, {"model": model.state_dict(), "ema": 0.999}))
+    found = read_foreign(saved(tmp_path, {"model": model.state_dict(), "ema": 0.999}))
     assert found.weights == "last step"
     assert same(found, model.state_dict())
 
 
 def test_the_average_need_not_hold_every_parameter(model, average, tmp_path):
     del average["end_conv.bias"]
-    found = read_ncsnv2(saved(tmp_path, [model.state_dict(), {}, 0, 0, average]))
+    found = read_foreign(saved(tmp_path, [model.state_dict(), {}, 0, 0, average]))
     assert same(found, average)
     assert torch.equal(found.model.end_conv.bias, model.end_conv.bias)
 
@@ -133,7 +133,7 @@ def test_the_average_need_not_hold_every_parameter(model, average, tmp_path):
 @pytest.mark.parametrize(("channels", "ngf", "rescaled"), [(2, 3, False), (1, 2, True)])
 def test_depth_and_width_follow_from_the_weights(variant, channels, ngf, rescaled, tmp_path):
     model = NCSNv2(variant, ngf, channels, 7, rescaled)
-    found = read_ncsnv2(saved(tmp_path, model.state_dict()), rescaled)
+    found = read_foreign(saved(tmp_path, model.state_dict()), rescaled)
     assert found.model.config == model.config
     x = torch.rand(1, channels, 24, 17, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
@@ -142,14 +142,14 @@ def test_depth_and_width_follow_from_the_weights(variant, channels, ngf, rescale
 
 def test_half_precision_is_read_as_single(model, tmp_path):
     state = {name: value.half() for name, value in model.state_dict().items()}
-    found = read_ncsnv2(saved(tmp_path, state))
+    found = read_foreign(saved(tmp_path, state))
     assert {value.dtype for value in found.model.state_dict().values()} == {torch.float32}
 
 
 def test_random_numbers_are_left_alone(model, tmp_path):
     path = saved(tmp_path, model.state_dict())
     torch.manual_seed(0)
-    read_ncsnv2(path)
+    read_foreign(path)
     after = torch.rand(1)
     torch.manual_seed(0)
     assert torch.equal(after, torch.rand(1))
@@ -169,7 +169,7 @@ def test_code_in_a_pickle_is_refused_and_does_not_run(
     content = [model.state_dict(), {}, 0, Malicious(), average]
     torch.save(content, path, _use_new_zipfile_serialization=not legacy)
     with pytest.raises(InputError, match=r"evil\.pth: contains (posix|nt)\.system"):
-        read_ncsnv2(path)
+        read_foreign(path)
     assert not (tmp_path / "pwned").exists()
 
 
@@ -178,7 +178,7 @@ def test_a_configuration_in_the_checkpoint_is_named(model, tmp_path):
 
     path = saved(tmp_path, {"model_state": model.state_dict(), "config": argparse.Namespace(a=1)})
     with pytest.raises(InputError, match=r"argparse\.Namespace.*state dictionaries"):
-        read_ncsnv2(path)
+        read_foreign(path)
 
 
 @pytest.mark.parametrize("content", [b"", b"hello", b"\x80\x02}q\x00.", b"PK\x03\x04" + bytes(99)])
@@ -186,19 +186,19 @@ def test_what_is_no_checkpoint_is_refused(content, tmp_path):
     path = tmp_path / "file.pth"
     path.write_bytes(content)
     with pytest.raises(InputError, match=r"file\.pth: expected"):
-        read_ncsnv2(path)
+        read_foreign(path)
 
 
 def test_half_a_file_is_refused(model, tmp_path):
     path = saved(tmp_path, model.state_dict())
     path.write_bytes(path.read_bytes()[:5000])
     with pytest.raises(InputError, match=r"checkpoint\.pth: expected"):
-        read_ncsnv2(path)
+        read_foreign(path)
 
 
 def test_missing_file_is_named(tmp_path):
     with pytest.raises(InputError, match=r"absent\.pth: no such file"):
-        read_ncsnv2(tmp_path / "absent.pth")
+        read_foreign(tmp_path / "absent.pth")
 
 
 def edited(change):
@@ -226,4 +226,4 @@ def edited(change):
 )
 def test_what_is_no_ncsnv2_is_named(model, content, words, tmp_path):
     with pytest.raises(InputError, match=rf"checkpoint\.pth: .*{words}"):
-        read_ncsnv2(saved(tmp_path, content(model.state_dict())))
+        read_foreign(saved(tmp_path, content(model.state_dict())))

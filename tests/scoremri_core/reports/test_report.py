@@ -2,22 +2,21 @@
 
 import base64
 import hashlib
-import io
+import json
 import math
 import re
+import zlib
 from html.parser import HTMLParser
 
 import numpy as np
 import pytest
-from PIL import Image
 
 from scoremri_core.priors.storage import read_card
 from scoremri_core.reports import card, pixels
 from scoremri_core.reports.facts import Facts
-from scoremri_core.reports.frame import ReportFrame, section
+from scoremri_core.reports.frame import Panel, ReportFrame
 from scoremri_core.reports.geometry import Geometry, letters
-from scoremri_core.reports.page import page, table
-from scoremri_core.reports.panel import panel
+from scoremri_core.reports.report import report
 
 X, Y, Z = np.eye(3)  # to the left, to the back, to the head
 AXES = {"L": X, "R": -X, "P": Y, "A": -Y, "H": Z, "F": -Z}
@@ -78,33 +77,47 @@ def test_invalid_directions_are_unknown(read):
     np.testing.assert_array_equal(view.of(image), image)
 
 
-def decoded(uri):
-    kind, data = uri.split(",")
-    assert kind == "data:image/png;base64"
-    return Image.open(io.BytesIO(base64.b64decode(data)))
+def decoded(image, shape):
+    """Decode an image as the viewer does."""
+    planes = np.frombuffer(zlib.decompress(base64.b64decode(image["data"])), np.uint8)
+    low, high = planes.reshape(2, -1).astype(float)
+    codes = low + 256 * high
+    values = np.where(codes == 65_535, np.nan, image["lowest"] + codes * image["step"])
+    return values.reshape(shape)
 
 
-def test_greys_are_linear_and_missing_values_grey():
-    values = np.array([[0.0, 1.0, 2.0], [4.0, 8.0, np.nan]])
-    grey = np.asarray(decoded(pixels.grey(values, 4)))
-    np.testing.assert_array_equal(grey, [[0, 64, 128], [255, 255, 0]])
-    rgb = np.asarray(decoded(pixels.colour(values, 4)).convert("RGB")).astype(int)
-    assert (rgb[1, 2] == pixels.GAP_GREY).all()
-    np.testing.assert_array_equal(rgb[1, 0], rgb[1, 1])
-    lightness = rgb.sum(-1).ravel()[:4]
-    assert (np.diff(lightness) > 0).all()
-    ends = re.findall("#[0-9a-f]{6}", pixels.bar(True))
-    assert ends[0] == "#{:02x}{:02x}{:02x}".format(*rgb[0, 0])
-    assert ends[-1] == "#{:02x}{:02x}{:02x}".format(*rgb[1, 0])
+@pytest.mark.parametrize("unit", [1e-8, 1.0, 1e6])
+def test_values_of_the_viewer_are_true(unit):
+    values = unit * np.random.default_rng(0).normal(1, 1, (7, 5))
+    values[2, 3], values[0, 0] = np.nan, 20 * unit
+    found = decoded(pixels.encode(values, 2 * unit), values.shape)
+    np.testing.assert_allclose(found, values, rtol=0, atol=2 * unit / 3999)
+    empty = np.full((2, 2), np.inf)
+    assert np.isnan(decoded(pixels.encode(empty, 1), empty.shape)).all()
+    bright = np.array([[0.0, 1.0, 1e4]])  # far outside the window
+    np.testing.assert_allclose(decoded(pixels.encode(bright, 1), (1, 3)), bright, atol=0.08)
 
 
-def test_length_of_the_scale_bar():
-    view = Geometry((220.0, 180.0, 5.0), tuple(X), tuple(Y)).view()
-    drawn = panel("data:,", view, "a label")
-    assert 'viewBox="0 0 220 180"' in drawn
-    assert f"h{view.bar}" in drawn
-    assert f">{view.bar} mm<" in drawn
-    assert 20 <= view.bar <= 220 / 3
+def test_viewer_gets_the_images_as_shown():
+    rng = np.random.default_rng(1)
+    mean, std, sample = rng.uniform(1, 2, (3, 4, 6))
+    geometry = Geometry((120.0, 80.0, 5.0), tuple(-Y), tuple(X))  # transposed and flipped
+    maps = Panel("Coil maps", (std, sample), (0.0, 1.0))
+    shown = ReportFrame("one", mean, std, (sample,), {"Zero-filled": std}, (maps,), geometry)
+    read = json.loads(json.dumps(shown.as_json()))
+    titles = [panel["title"] for panel in read["panels"]]
+    assert titles[1:] == [
+        "Posterior sd", "Relative sd", "Posterior samples", "Zero-filled", "Coil maps",
+    ]  # fmt: skip
+    images = [std, 100 * std / mean, sample, std]
+    for panel, image in zip(read["panels"], [mean, *images], strict=False):
+        expected = geometry.view().of(image)
+        assert panel["shape"] == [6, 4]
+        low, high = panel["window"]
+        found = decoded(panel["images"][0], panel["shape"])
+        np.testing.assert_allclose(found, expected, rtol=0, atol=1e-3 * (high - low))
+    assert len(read["panels"][-1]["images"]) == 2
+    assert read["size"] == [80, 120]
 
 
 def test_facts_in_words():
@@ -113,7 +126,9 @@ def test_facts_in_words():
     assert "raised" not in words["Noise"]
     assert words["Misfit"].startswith("1.10: the residual is explained by thermal noise")
     assert words["Unsampled"].startswith("none")
-    assert words["Sampling"] == "8 samples by posterior, 11 denoiser evaluations each, seed 3"
+    assert words["Sampling"] == (
+        "8 samples by posterior, 11 denoiser evaluations each, prior default, seed 3"
+    )
     assert good.notice() == ""
     bad = Facts("posterior", 8, 11, "default", "3", 0.02, 0.03, 2.5, 0.0, 0.25, 3.1, factor=100)
     words = bad.in_words()
@@ -138,49 +153,50 @@ def test_relative_deviation_is_limited_to_signal():
 class Reader(HTMLParser):
     """Parser of the links, tags and scripts of a page."""
 
+    EMPTY = ("meta", "input")
+
     def __init__(self, text):
         super().__init__()
-        self.links, self.open, self.scripts, self._in = [], [], [], False
+        self.links, self.open, self.scripts, self.data, self._in = [], [], [], [], None
         self.feed(text)
         self.close()
 
     def handle_starttag(self, tag, attributes):
         self.links += [v for k, v in attributes if k in ("src", "href", "action", "srcset")]
         assert not any(name.startswith("on") for name, _ in attributes)
-        if tag not in ("meta", "input", "image", "path"):
+        if tag not in self.EMPTY:
             self.open.append(tag)
-        self._in = tag == "script"
+        if tag == "script":
+            self._in = (
+                self.data if dict(attributes).get("type") == "application/json" else self.scripts
+            )
 
     def handle_endtag(self, tag):
-        if tag not in ("image", "path"):
-            assert self.open.pop() == tag
-        self._in = False
+        assert self.open.pop() == tag
+        self._in = None
 
     def handle_data(self, data):
-        if self._in:
-            self.scripts.append(data)
+        if self._in is not None:
+            self._in.append(data)
 
 
 def test_page_is_self_contained_and_runs_no_foreign_script():
-    evil = '<script>alert(1)</script>"><img src=x onerror=alert(1)>&amp;'
+    evil = '<script>alert(1)</script>"><img src=x onerror=alert(1)>&amp;<!--'
     facts = Facts(evil, 2, 1, evil, evil, 1.0, 1.0, 1.0, 0.0, 1.0)
     image = np.eye(4)
     shown = ReportFrame(evil, image, image, (image, image), {evil: image}, facts=facts)
     fallen = ReportFrame(evil, image, facts=Facts(fallback=evil))
     named = {"description": evil, "limits": [evil], "sha256": evil}
     named["training_data"] = [{"subject": evil, "contrasts": evil, "licence": evil}]
-    text = page(
-        evil, evil,
-        [table([("a", shown), ("b", fallen)]), section(shown, "a"), section(fallen, "b"),
-         card.section(evil, named), card.section(evil, None)],
-    )  # fmt: skip
+    text = report([shown, fallen], evil, lambda name: named, {evil: evil})
     read = Reader(text)
     assert read.open == []
-    assert all(link.startswith(("data:image/png;base64,", "#")) for link in read.links)
-    assert len(read.scripts) == 1
-    digest = base64.b64encode(hashlib.sha256(read.scripts[0].encode()).digest()).decode()
+    assert read.links == ["#frame-1", "#frame-2"]
+    assert [frame["name"] for frame in json.loads("".join(read.data))["frames"]] == [evil, evil]
+    (script,) = read.scripts
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     policy = re.search('content="(default-src[^"]*)"', text)[1]
-    assert policy.startswith("default-src 'none'; img-src data:;")
+    assert policy.startswith("default-src 'none'; style-src 'unsafe-inline';")
     assert f"script-src 'sha256-{digest}'" in policy
     assert "connect-src" not in policy
     assert "alert(1)" in text
@@ -189,8 +205,15 @@ def test_page_is_self_contained_and_runs_no_foreign_script():
     assert "http" not in text.replace("http-equiv", "")
 
 
-def test_card_lists_the_training_data():
+def test_card_lists_training_data_and_measurements():
     text = card.section("default", read_card("default"))
     assert "For research only" in text
     assert "openms_p01</td><td>FLAIR, T1W, T2W</td><td>CC-BY" in text
-    assert "Unknown" in card.section("other", None)
+    assert "<tr><td>validation</td><td>0.56</td>" in text
+    assert "never measured" not in text
+    assert "unknown" in card.section("other", None)
+
+
+def test_a_prior_that_was_never_measured_says_so():
+    text = card.section("mine", {"description": "Denoiser.", "training_data": []})
+    assert "This prior was never measured" in text

@@ -125,7 +125,7 @@ def test_lines_outside_of_the_matrix_are_dropped_with_a_warning(tmp_path, caplog
     write_scan(tmp_path / "s.h5", scan.header, lines)
     with pytest.raises(InputError, match=r"s\.h5.*not fully sampled: 19 of 20 lines"):
         fully_sampled_kspace(tmp_path / "s.h5")
-    assert "1 readouts outside of the encoded matrix of 32 x 20 x 1" in caplog.text
+    assert "1 readout outside of the encoded matrix of 32 x 20 x 1" in caplog.text
 
 
 def test_nonfinite_readouts_are_dropped(caplog):
@@ -136,7 +136,7 @@ def test_nonfinite_readouts_are_dropped(caplog):
             yield from [*lines, last]
 
     kspace = zero_filled_kspace(Odd((20, 16), coils=2))
-    assert "1 readouts with non-finite values" in caplog.text
+    assert "1 readout with non-finite values" in caplog.text
     expected = zero_filled_kspace(SimulatedScan((20, 16), coils=2))
     np.testing.assert_array_equal(kspace[:, :, :-1], expected[:, :, :-1])
     assert not kspace[:, :, -1].any()
