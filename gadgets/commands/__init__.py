@@ -33,6 +33,7 @@ COMMANDS = (
     "validate",
     "benchmark",
     "train",
+    "adapt",
     "measure",
     "import-prior",
     "export",

@@ -36,6 +36,33 @@ def check_dicom(path: PathLike) -> None:
     del pydicom
 
 
+def read_dicom(path: PathLike, pixels: bool = True) -> Any:
+    """Read a DICOM file.
+
+    Parameters
+    ----------
+    path : path-like
+    pixels : bool, optional
+        Read the pixels, too.
+
+    Returns
+    -------
+    pydicom.FileDataset
+
+    Raises
+    ------
+    InputError
+        pydicom is missing; not a DICOM file.
+    """
+    check_dicom(path)
+    import pydicom
+
+    try:
+        return pydicom.dcmread(path, stop_before_pixels=not pixels)
+    except (pydicom.errors.InvalidDicomError, OSError, EOFError, ValueError) as error:
+        raise InputError(f"{path}: not readable as DICOM") from error
+
+
 def write_series(
     folder: Path, series: Sequence[Series], header: ismrmrdHeader | None = None
 ) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -45,7 +45,12 @@ def as_prior(model: nn.Module, card: dict[str, Any] | None = None) -> ModelPrior
     return architecture.prior(model, card or {"name": "in training"})
 
 
-def write_prior(checkpoint: Path, path: Path, sources: Sequence[Source]) -> None:
+def write_prior(
+    checkpoint: Path,
+    path: Path,
+    sources: Sequence[Source],
+    entries: Mapping[str, Any] | None = None,
+) -> None:
     """Write the moving average of a run, finished or not, as a prior.
 
     Parameters
@@ -56,6 +61,8 @@ def write_prior(checkpoint: Path, path: Path, sources: Sequence[Source]) -> None
         The .safetensors file; the card is written to the same folder.
     sources : sequence of Source
         Data of the run.
+    entries : mapping, optional
+        Replace or add entries of the card.
 
     Raises
     ------
@@ -82,7 +89,7 @@ def write_prior(checkpoint: Path, path: Path, sources: Sequence[Source]) -> None
     for name, prior in (("start", settings.start), ("teacher", settings.teacher)):
         if prior is not None:
             card[name] = _provenance(read_prior(prior).card)
-    _save(path, model, card)
+    _save(path, model, card | dict(entries or {}))
 
 
 def measure_prior(

@@ -52,6 +52,7 @@ def train(
     progress: Callable[[int, float], None] = lambda step, loss: None,
     at_checkpoint: Callable[[Network], Mapping[str, float]] = lambda average: {},
     ranks: Ranks | None = None,
+    done: Callable[[], bool] = lambda: False,
 ) -> Network:
     """Train a denoiser, or resume from the checkpoint in a folder.
 
@@ -69,6 +70,8 @@ def train(
         Called with the moving average; the mapping it returns is added to the JSON line.
     ranks : Ranks, optional
         The training processes; only the first writes files and calls back.
+    done : callable, optional
+        Called after each checkpoint; True ends the training of one process before the last step.
 
     Returns
     -------
@@ -141,6 +144,8 @@ def train(
                 with writing(folder / LOG), (folder / LOG).open("a") as log:
                     log.write(json.dumps(record) + "\n")
                 logger.info("step %(step)d: loss %(loss).5f, %(samples_per_second).1f/s", record)
+            if ranks.count == 1 and done():
+                break
             interval.clear()
             clock = time.perf_counter()
     return average

@@ -39,7 +39,7 @@ class Source:
     Attributes
     ----------
     path : Path
-        NIfTI volume, ISMRMRD scan, HDF5 file or photograph.
+        NIfTI volume, DICOM image, ISMRMRD scan, HDF5 file or photograph.
     subject : str
         All files of a subject are in one split.
     split : str
@@ -72,7 +72,7 @@ def find_sources(paths: Sequence[Path]) -> list[Source]:
     the columns file, subject and split, and optionally contrast, licence, slice_axis, dataset and
     weight (see `Source`). Files without a manifest are split by the hash of their names: a tenth
     each for validation and test. Each counts as one subject, unless its name begins with BIDS's
-    sub-NAME_.
+    sub-NAME_; DICOM files are of the subject in their PatientID.
 
     Parameters
     ----------
@@ -99,13 +99,11 @@ def find_sources(paths: Sequence[Path]) -> list[Source]:
         elif path.is_dir():
             found = sorted(p for p in path.rglob("*") if _is_volume(p))
             if not found:
-                _refuse_dicom(path)
                 raise InputError(f"{path}: no volumes: expected {', '.join(SUFFIXES)} files")
             others += found
         elif not path.is_file():
             raise InputError(f"{path}: no such file or folder")
         elif not _is_volume(path):
-            _refuse_dicom(path)
             recognise(path)  # reports the format it seems to have
             raise InputError(f"{path}: expected a {', '.join(SUFFIXES)} file or a manifest (.csv)")
         else:
@@ -216,6 +214,11 @@ def _split(paths: list[Path], validated: bool) -> list[Source]:
 
 
 def _subject(path: Path) -> str:
+    if is_dicom(path):
+        from scoremri_core.images.dicom import read_dicom
+
+        patient = str(read_dicom(path, pixels=False).get("PatientID", ""))
+        return patient or path.parent.name
     bids = re.match(r"sub-[A-Za-z0-9]+(?=_)", path.name)
     return bids.group() if bids else path.name[: -len(_suffix(path))]
 
@@ -227,10 +230,4 @@ def _suffix(path: Path) -> str:
 def _is_volume(path: Path) -> bool:
     if path.name.lower().endswith(VOLUMES):
         return path.is_file() and not path.name.startswith(".")
-    return may_be_raw_data(path)
-
-
-def _refuse_dicom(path: Path) -> None:
-    if is_dicom(path):
-        what = "a folder of DICOM" if path.is_dir() else "DICOM"
-        raise InputError(f"{path}: {what}: expected NIfTI; convert with dcm2niix")
+    return may_be_raw_data(path) or (path.is_file() and is_dicom(path))

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from scoremri_core.errors import InputError
+from scoremri_core.scans.formats.recognise import is_dicom
 from scoremri_core.training.manifest import VOLUMES, Source, is_photograph
 
 PHOTOGRAPH_SIDE = 400  # pixels
@@ -25,6 +26,7 @@ def read_stacks(source: Source) -> list[Stack]:
     - ISMRMRD or raw data of another format, fully sampled 2D slices: the MVUE of whitened coils,
       with estimated coil maps.
     - HDF5: the dataset `image`, (slice, y, x) or (y, x), complex or magnitudes.
+    - DICOM: magnitudes, one or several frames; phase images are left out.
     - Photographs, see `_photograph`.
 
     Parameters
@@ -45,6 +47,8 @@ def read_stacks(source: Source) -> list[Stack]:
         volumes = _nifti(source)
     elif is_photograph(source.path):
         volumes = _photograph(source.path)
+    elif is_dicom(source.path):
+        volumes = _dicom(source.path)
     elif h5py.is_hdf5(source.path):
         volumes = [_hdf5(source)]
     else:
@@ -78,6 +82,21 @@ def _nifti(source: Source) -> list[NDArray[Any]]:
         return [np.moveaxis(volume, int(axis), 0)]
     # neighbouring slices are nearly equal
     return [np.moveaxis(volume, a, 0)[::3] for a in range(3)]
+
+
+def _dicom(path: Path) -> list[NDArray[Any]]:
+    from scoremri_core.images.dicom import read_dicom
+
+    dataset = read_dicom(path)
+    if not {"P", "PHASE MAP", "I", "R"}.isdisjoint(dataset.get("ImageType", [])):
+        return []
+    try:
+        frames = np.asarray(dataset.pixel_array, np.float32)
+    except (AttributeError, ValueError, RuntimeError, NotImplementedError) as error:
+        raise InputError(f"{path}: the pixels of this DICOM file are not readable") from error
+    if frames.ndim not in (2, 3) or dataset.get("SamplesPerPixel", 1) != 1:
+        raise InputError(f"{path}: pixels of shape {frames.shape}: expected grey images")
+    return [frames.reshape(-1, *frames.shape[-2:])]
 
 
 def _photograph(path: Path) -> list[NDArray[Any]]:

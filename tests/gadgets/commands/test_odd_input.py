@@ -241,5 +241,11 @@ def test_options_without_effect_are_refused(run, folder, arguments, message):
 
 
 def test_every_command_is_tested_here():
-    elsewhere = {"serve", "check", "stream", "openrecon"}  # theirs is tested with the rest of them
+    elsewhere = {
+        "serve",
+        "check",
+        "stream",
+        "openrecon",
+        "adapt",
+    }  # theirs is tested with the rest of them
     assert {*TAKES, *WRITES, *elsewhere} == set(COMMANDS)
