@@ -223,7 +223,7 @@ def count(scans, seed=0, folder=None, kills=math.inf, report=sys.stdout.write):
     counts["unfinished recordings left"] = left
     lost = {number: each["lost"] for number, each in found.items() if "lost" in each}
     counts["lost"] = len(lost)
-    counts["lost and told in the log"] = sum(f"scan {n} are lost" in log for n in lost)
+    counts["lost and logged"] = sum(f"scan {n} are lost" in log for n in lost)
     return counts, lost
 
 

@@ -22,7 +22,7 @@ REPETITIONS = 10
 DEPARTURE = {torch.float32: 0.01, torch.float16: 0.02, torch.bfloat16: 0.05}
 
 
-def told(name: str, value: float, most: float, unit: str = "") -> bool:
+def check(name: str, value: float, most: float, unit: str = "") -> bool:
     """Print a figure beside its target; whether it is met."""
     met = value <= most
     print(f"{name}: {value:.3g}{unit}, target {most:g}{unit}: {'met' if met else 'MISSED'}")
@@ -52,9 +52,9 @@ def coil_maps(device: str, dry: bool) -> bool:
     there = estimate_coil_maps(case.kspace, device=device)[0]
     here = estimate_coil_maps(case.kspace)[0]
     apart = 1 - similarity(here, there)[np.abs(case.truth) > 0]
-    alike = told("coil maps, 1 - similarity, worst pixel", float(apart.max()), 1e-3)
+    alike = check("coil maps, 1 - similarity, worst pixel", float(apart.max()), 1e-3)
     spent = seconds(lambda: estimate_coil_maps(case.kspace, device=device), device)
-    return told(f"coil maps of {side} x {side}", spent, MAP_SECONDS, " s") and alike
+    return check(f"coil maps of {side} x {side}", spent, MAP_SECONDS, " s") and alike
 
 
 def precisions(device: str, dry: bool) -> bool:
@@ -73,7 +73,7 @@ def precisions(device: str, dry: bool) -> bool:
         error = there.denoise(*given).cpu() - exact
         spent = seconds(lambda call=there.denoise, given=given: call(*given), device)
         print(f"{precision}: {spent / count:.3g} s an image")
-        met &= told(f"{precision}, departure", float(error.norm() / exact.norm()), most)
+        met &= check(f"{precision}, departure", float(error.norm() / exact.norm()), most)
     return met
 
 
@@ -91,7 +91,7 @@ def targets(tables: list[Path]) -> bool:
             best = min(best, row["seconds"])
             memory = "" if row["gpu_memory"] is None else f", {row['gpu_memory']:.0f} MB of GPU"
             print(f"{table.name}, {row['method']}: {row['seconds']:.3g} s a frame{memory}")
-    return told("seconds a frame, the best of these", best, FRAME_SECONDS, " s") and met
+    return check("seconds a frame, the best of these", best, FRAME_SECONDS, " s") and met
 
 
 def main() -> int:

@@ -58,15 +58,15 @@ def test_an_edm_unet_is_preconditioned(edm):
 
 
 @pytest.mark.parametrize(
-    ("name", "told"),
+    ("name", "message"),
     [
         ("model.map_label.weight", "no parameter of a DDPM"),
         ("model.enc.64x64_block0.skip.weight", "no parameter of a DDPM"),
     ],
 )
-def test_another_unet_of_edm_is_refused(edm, tmp_path, name, told):
+def test_another_unet_of_edm_is_refused(edm, tmp_path, name, message):
     path = saved(tmp_path / "edm.pt", edm, **{name: torch.zeros(8, 8)})
-    with pytest.raises(InputError, match=told):
+    with pytest.raises(InputError, match=message):
         read_foreign(path)
 
 

@@ -45,11 +45,11 @@ def test_weights_are_packed_for_the_shape_that_they_meet(model, monkeypatch):
     twin, shapes = fused(model, torch.float32), []
     pack = FusedBlock._packed
 
-    def told(block, weight, bias, shape):
+    def packed(block, weight, bias, shape):
         shapes.append(tuple(shape))
         return pack(block, weight, bias, shape)
 
-    monkeypatch.setattr(FusedBlock, "_packed", told)
+    monkeypatch.setattr(FusedBlock, "_packed", packed)
     for side in (16, 16, 32):
         for sigma in (0.1, 0.1, 1.0):
             x, level = torch.randn(1, 2, side, side), torch.tensor([sigma])

@@ -198,7 +198,7 @@ def test_a_run_of_another_network_is_not_resumed(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("changes", "told"),
+    ("changes", "message"),
     [
         ({"architecture": "vnet"}, "expected one of unet, residual-unet"),
         ({"architecture": "residual-unet", "loss": "l1"}, "expected one of denoising, signed"),
@@ -206,8 +206,8 @@ def test_a_run_of_another_network_is_not_resumed(tmp_path):
         ({"signed_sd": 0.0}, "signed_sd is 0"),
     ],
 )
-def test_settings_that_do_not_go_together_are_refused(changes, told):
-    with pytest.raises(InputError, match=told):
+def test_settings_that_do_not_go_together_are_refused(changes, message):
+    with pytest.raises(InputError, match=message):
         Settings(**changes)
 
 

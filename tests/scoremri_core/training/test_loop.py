@@ -92,7 +92,7 @@ with init_ranks("cpu") as ranks:
 
 
 def test_torchrun_leaves_the_documented_options_to_train():
-    """It takes `--start` for its own `--start-method` unless it is told where its options end."""
+    """It takes `--start` for its own `--start-method` unless "--" ends its options."""
     page = Path(__file__).parents[3] / "docs" / "training.md"
     text = page.read_text().replace("\\\n", "")
     commands = [line for line in text.splitlines() if line.startswith("    torchrun ")]
@@ -267,7 +267,7 @@ def test_a_loss_that_is_not_finite_ends_the_run(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("changes", "told"),
+    ("changes", "message"),
     [
         ({"blocks": (1, 1, 1)}, "channels 16,16, blocks 1,1,1: expected as many"),
         ({"patch": 42}, "patch is 42: expected a multiple of 4"),
@@ -276,8 +276,8 @@ def test_a_loss_that_is_not_finite_ends_the_run(tmp_path):
         ({"learning_rate": 0.0}, "learning_rate is 0.0"),
     ],
 )
-def test_sizes_that_do_not_go_together_are_refused(changes, told):
-    with pytest.raises(InputError, match=told):
+def test_sizes_that_do_not_go_together_are_refused(changes, message):
+    with pytest.raises(InputError, match=message):
         Settings(**{**TINY, **changes}).network()
 
 
@@ -328,12 +328,12 @@ def test_an_unfinished_run_becomes_a_prior(tmp_path):
 def test_what_is_no_checkpoint_is_named(tmp_path):
     (tmp_path / "text.pt").write_text("no checkpoint")
     torch.save({"step": 3}, tmp_path / "other.pt")
-    for name, told in (
+    for name, message in (
         ("text", "not a checkpoint"),
         ("other", "not a checkpoint"),
         ("no", "no su"),
     ):
-        with pytest.raises(InputError, match=told):
+        with pytest.raises(InputError, match=message):
             read_checkpoint(tmp_path / f"{name}.pt")
 
 

@@ -101,7 +101,7 @@ def test_the_papers_settings():
 
 
 @pytest.mark.parametrize(
-    ("changes", "told"),
+    ("changes", "message"),
     [
         ({"sigma_end": 5.0}, "falling"),
         ({"levels": 1}, "two or more"),
@@ -110,14 +110,14 @@ def test_the_papers_settings():
         ({"loss": "signed"}, "'residual-unet'"),
     ],
 )
-def test_settings_that_make_no_sense_are_refused(changes, told):
-    with pytest.raises(InputError, match=told):
+def test_settings_that_make_no_sense_are_refused(changes, message):
+    with pytest.raises(InputError, match=message):
         Settings(**RUN | changes)
 
 
 @pytest.mark.parametrize(
-    ("changes", "told"), [({"channels": (8, 8)}, "width and depth"), ({"patch": 33}, "multiple")]
+    ("changes", "message"), [({"channels": (8, 8)}, "width and depth"), ({"patch": 33}, "multiple")]
 )
-def test_sizes_of_another_network_are_refused(changes, told):
-    with pytest.raises(InputError, match=told):
+def test_sizes_of_another_network_are_refused(changes, message):
+    with pytest.raises(InputError, match=message):
         Settings(**RUN | changes).network()

@@ -63,7 +63,7 @@ def test_slices_follow_the_manifest(folder):
 
 
 @pytest.mark.parametrize(
-    ("rows", "columns", "told"),
+    ("rows", "columns", "message"),
     [
         ([["a.nii", "s"]], "file,subject", "column 'split' is missing"),
         ([["a.nii", "s", "dev"]], "file,subject,split", "line 2: split 'dev'"),
@@ -76,10 +76,10 @@ def test_slices_follow_the_manifest(folder):
         ),
     ],
 )
-def test_what_is_wrong_with_a_manifest_is_named(tmp_path, rows, columns, told):
+def test_what_is_wrong_with_a_manifest_is_named(tmp_path, rows, columns, message):
     save_nifti(tmp_path / "a.nii", noise_volume((8, 8, 8)))
     write_manifest(tmp_path, rows, columns)
-    with pytest.raises(InputError, match=told):
+    with pytest.raises(InputError, match=message):
         find_sources([tmp_path])
 
 
@@ -105,12 +105,12 @@ def test_files_without_a_manifest_are_split_by_subject(tmp_path, caplog):
 
 def test_paths_that_hold_nothing_are_named(tmp_path):
     (tmp_path / "notes.txt").touch()
-    for path, told in (
+    for path, message in (
         (tmp_path, "no volumes"),
         (tmp_path / "notes.txt", "expected a .nii"),
         (tmp_path / "gone", "no such file or folder"),
     ):
-        with pytest.raises(InputError, match=told):
+        with pytest.raises(InputError, match=message):
             find_sources([path])
 
 
@@ -136,7 +136,7 @@ def test_volumes_that_are_none_are_named(tmp_path):
         file["pictures"] = np.ones((2, 8, 8))
     with h5py.File(tmp_path / "flat.h5", "w") as file:
         file["image"] = np.ones(8)
-    for name, told in (
+    for name, message in (
         ("4d.nii", "expected a 3D volume"),
         ("cut.nii.gz", "not readable as NIfTI"),
         ("text.nii", "not readable as NIfTI"),
@@ -144,7 +144,7 @@ def test_volumes_that_are_none_are_named(tmp_path):
         ("other.h5", "expected a dataset 'image'"),
         ("flat.h5", "expected complex numbers or magnitudes"),
     ):
-        with pytest.raises(InputError, match=rf"{name}: .*{told}"):
+        with pytest.raises(InputError, match=rf"{name}: .*{message}"):
             read_stacks(Source(tmp_path / name, "s", "train"))
 
 

@@ -33,9 +33,9 @@ def clock(monkeypatch):
 @pytest.mark.usefixtures("clock")
 def test_each_size_grows_alone(tmp_path):
     sizes = {"slices": (1, 3), "samples": (1, 2), "side": (32, 48), "coils": (2, 3, 4)}
-    told = []
-    found = scaling((4, 32, 32), sizes, 4, 16, 0, advance=told.append, samples=2)
-    assert len(told) == points(sizes) == 9
+    calls = []
+    found = scaling((4, 32, 32), sizes, 4, 16, 0, advance=calls.append, samples=2)
+    assert len(calls) == points(sizes) == 9
     assert [each["size"] for each in found] == ["slices", "samples", "pixels", "coils"]
     for each in found:
         assert each["exponents"]["seconds"] == pytest.approx(1)

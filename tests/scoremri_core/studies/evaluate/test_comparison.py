@@ -201,12 +201,12 @@ def test_info_of_a_slice_is_scored_in_units_of_its_scale(problem):
     _, _, kspace = problem
     evaluation = Evaluation(kspace, calibration=16)
 
-    def told(kspace):
+    def given_noise(kspace):
         result = reconstruct(kspace, sampler="none", scale=500.0)
         known = {**vars(result.info), "misfit": (0.3,), "sigma_thermal": (0.3,), "scale": (500.0,)}
         return replace(result, info=Info(**known))
 
-    posterior = evaluation.run("equispaced", 4, told)[0][-1]
+    posterior = evaluation.run("equispaced", 4, given_noise)[0][-1]
     assert posterior.misfit == 0.3
     assert posterior.sigma_thermal == pytest.approx(0.3 / 500)
 

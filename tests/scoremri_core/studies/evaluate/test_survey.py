@@ -104,9 +104,9 @@ def test_scans_of_one_coil_are_spared_what_they_cannot_bear():
 
 
 def test_a_row_is_the_mean_of_its_slices(scan):
-    told = []
+    calls = []
     (row, comparison), (other, _) = survey(
-        [scan], ["random"], [3, 2], classical, 12, seed=1, before=lambda *case: told.append(case)
+        [scan], ["random"], [3, 2], classical, 12, seed=1, before=lambda *case: calls.append(case)
     )
     scores, comparisons = zip(
         *(Evaluation(k, i, 12).run("random", 3, classical, 1) for i, k in scan.slices.items()),
@@ -131,8 +131,8 @@ def test_a_row_is_the_mean_of_its_slices(scan):
     np.testing.assert_array_equal(
         comparison.reference, comparisons[int(np.argmin(gains))].reference
     )
-    assert [case[4] for case in told] == list(METHODS) * 4
-    assert [case[2:4] for case in told[::4]] == [(3, 0), (3, 1), (2, 0), (2, 1)]
+    assert [case[4] for case in calls] == list(METHODS) * 4
+    assert [case[2:4] for case in calls[::4]] == [(3, 0), (3, 1), (2, 0), (2, 1)]
 
 
 def test_a_case_that_fails_is_a_row_with_its_reason(scan):

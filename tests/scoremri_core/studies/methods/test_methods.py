@@ -249,8 +249,8 @@ def test_peers_are_drawn_by_their_seed_and_come_near_the_truth(problem, prior, t
 
 
 def test_what_cannot_be_run_is_told(monkeypatch):
-    told = list(peers.missing())
-    assert any("DDRM" in line for line in told)
+    missing = list(peers.missing())
+    assert any("DDRM" in line for line in missing)
     monkeypatch.setattr(peers.shutil, "which", lambda name: None)
     assert any("not installed" in line for line in peers.missing())
     monkeypatch.setattr(peers.shutil, "which", lambda name: "/bin/false")
