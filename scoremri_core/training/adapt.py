@@ -171,7 +171,7 @@ def adapt(
         mixed,
         folder,
         settings,
-        lambda step, loss: progress(time.monotonic() - started, f"s, step {step}, loss {loss:.4f}"),
+        lambda step, loss: progress(time.monotonic() - started, f"step {step}, loss {loss:.4f}"),
         at_checkpoint,
         done=done,
     )
