@@ -11,10 +11,10 @@ from numpy.typing import NDArray
 from scoremri_core.errors import InputError
 from scoremri_core.isolation import isolated
 from scoremri_core.kspace import KSpace
-from scoremri_core.mri.coils.completion import complete_calibration
+from scoremri_core.mri.coils.completion import calibration_warning, complete_calibration
 from scoremri_core.mri.coils.maps import estimate_coil_maps
 from scoremri_core.mri.fourier import resize
-from scoremri_core.mri.sampling import Box, calibration_extent
+from scoremri_core.mri.sampling import Box
 from scoremri_core.recon.memo import Memo
 from scoremri_core.recon.noise_model import NoiseModel
 
@@ -94,6 +94,8 @@ def calibrate(
             result.noise.update_from_calibration(inner, result.maps)
             return _logged(result)
         memo = Memo() if memo is None else memo
+        source = kspace if kspace.calibration is None else kspace.calibration
+        result.warning = calibration_warning(source.mask)
         result.maps = _maps(kspace, result, maps, device, memo)
         if result.noise.update_from_calibration(inner, result.maps):
             result.maps = _maps(kspace, result, maps, device, memo)

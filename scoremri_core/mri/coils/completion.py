@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from itertools import zip_longest
 from typing import Any
 
 import numpy as np
@@ -14,6 +13,7 @@ from scoremri_core.mri.fourier import resize, to_kspace
 from scoremri_core.mri.sampling import calibration_extent
 
 FEW = 16  # samples per axis; smaller regions are completed
+UNCERTAIN = 8  # samples per axis; maps of smaller regions may err by more than the noise
 COMPLETE = 24  # samples per axis of a completed region
 STEP = 4  # samples by which the region grows per iteration
 GRID = 64  # samples per axis around DC that take part
@@ -62,39 +62,62 @@ def complete_calibration(
         No calibration region around the centre of k-space.
     """
     extent = calibration_extent(mask)
-    if len(kspace) < 2 or min(s.stop - s.start for s in extent) >= FEW:
+    if len(kspace) < 2 or not _is_below(FEW, extent, mask.shape):
         return kspace, mask
     centre = tuple(min(GRID, n) for n in mask.shape)
     small, sampled = resize(kspace, centre), resize(mask, centre)
     weights = None if averages is None else resize(averages, centre)
-    filled, region = small, _box(calibration_extent(sampled), centre)
-    for widths in _growth(calibration_extent(sampled), centre):
+    extent = calibration_extent(sampled)
+    filled, region = small, _box(extent, centre)
+    for larger in _growth(extent, centre):
         maps = estimate_coil_maps(filled * region, 1, noise_covariance, device=device, mask=region)
         image = cg_sense(small, maps[0], noise_covariance, weights, ITERATIONS, mask=sampled)
         filled = np.where(sampled, small, to_kspace(maps[0] * image)).astype(np.complex64)
-        region = _box(widths, centre)
-    whole = resize(region, mask.shape)
-    return np.asarray(resize(filled * region, mask.shape) * whole, np.complex64), whole
+        region = _box(larger, centre)
+    return np.ascontiguousarray(resize(filled * region, mask.shape)), resize(region, mask.shape)
+
+
+def calibration_warning(mask: NDArray[np.bool_]) -> str | None:
+    """Describe a calibration region that is too small for accurate coil maps.
+
+    Parameters
+    ----------
+    mask : bool array, (y, x)
+        Measured samples.
+
+    Returns
+    -------
+    str or None
+    """
+    extent = calibration_extent(mask)
+    if not _is_below(UNCERTAIN, extent, mask.shape):
+        return None
+    ny, nx = (s.stop - s.start for s in extent)
+    return (
+        f"{ny} x {nx} calibration samples are few: the standard deviation does not include the "
+        "error of the coil maps"
+    )
+
+
+def _is_below(least: int, extent: tuple[slice, slice], shape: tuple[int, int]) -> bool:
+    """Whether a side of the region is shorter than `least` and not the whole axis."""
+    return any(s.stop - s.start < min(least, n) for s, n in zip(extent, shape, strict=True))
 
 
 def _growth(extent: tuple[slice, slice], shape: tuple[int, int]) -> list[tuple[slice, slice]]:
-    """Return the regions of the iterations, each larger than the one before."""
-    sides = [_sides(s, n) for s, n in zip(extent, shape, strict=True)]
-    last = [side[-1] if side else s for side, s in zip(sides, extent, strict=True)]
-    return [
-        (y or last[0], x or last[1]) for y, x in zip_longest(*sides)
-    ]
+    """Grow a region around DC to 24 samples per axis; return the region after each step."""
+    regions = []
+    while any(s.stop - s.start < min(COMPLETE, n) for s, n in zip(extent, shape, strict=True)):
+        y, x = (_larger(s, n) for s, n in zip(extent, shape, strict=True))
+        extent = y, x
+        regions.append(extent)
+    return regions
 
 
-def _sides(extent: slice, n: int) -> list[slice]:
-    """Grow one side of a region around DC to 24 samples."""
-    stops = range(extent.stop - extent.start + STEP, COMPLETE + STEP, STEP)
-    sizes = [min(stop, COMPLETE, n) for stop in stops]
-    starts = [min(extent.start, n // 2 - size // 2) for size in sizes]
-    return [
-        slice(start, max(extent.stop, start + size))
-        for start, size in zip(starts, sizes, strict=True)
-    ]
+def _larger(side: slice, n: int) -> slice:
+    size = min(side.stop - side.start + STEP, COMPLETE, n)
+    start = min(side.start, n // 2 - size // 2)
+    return slice(start, max(side.stop, start + size))
 
 
 def _box(extent: tuple[slice, slice], shape: tuple[int, int]) -> NDArray[np.bool_]:
