@@ -4,9 +4,9 @@ The sensitivities at a pixel r are the eigenvector with eigenvalue 1 of
 
     A(r) = 1/(ky kx) sum_n g_n(r) g_n(r)^H
 
-where the g_n are the images of the ky x kx kernels that span the row space of the calibration matrix.
-A(r) is a trigonometric polynomial with 2 k - 1 lags per axis, so that it is determined by its values
-on a grid of that size and the kernels are not zero-padded to the size of the image.
+where the g_n are the images of the ky x kx kernels that span the row space of the calibration
+matrix. A(r) is a trigonometric polynomial with 2 k - 1 lags per axis, so that it is determined by its
+values on a grid of that size and the kernels are not zero-padded to the size of the image.
 
 All functions take NumPy or CuPy arrays, and the module as `xp`.
 
@@ -33,9 +33,7 @@ ROUNDS = 7  # of power iterations
 CHUNK_BYTES = {"cpu": 1 << 21, "cuda": 1 << 28}
 
 
-def kernels(
-    block: Any, kernel: tuple[int, int], noise: float, xp: Any, whole: Any = None
-) -> Any:
+def kernels(block: Any, kernel: tuple[int, int], noise: float, xp: Any, whole: Any = None) -> Any:
     """Compute the kernels that span the signal space of the calibration matrix.
 
     Parameters
@@ -124,7 +122,7 @@ def eigenvectors(
     values : float32 array, (slice, set, y, x)
         Eigenvalues.
     """
-    slices, height, width, coils = *lags.shape[:3], lags.shape[-1]
+    slices, height, width, coils = len(lags), *lags.shape[1:3], lags.shape[-1]
     along_y, along_x = (
         _waves(n, lag, xp)[::stride]
         for n, lag, stride in zip(shape, (height, width), strides, strict=True)
