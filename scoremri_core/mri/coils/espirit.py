@@ -5,8 +5,8 @@ The sensitivities at a pixel r are the eigenvector with eigenvalue 1 of
     A(r) = 1/(ky kx) sum_n g_n(r) g_n(r)^H
 
 where the g_n are the images of the ky x kx kernels that span the row space of the calibration
-matrix. A(r) is a trigonometric polynomial with 2 k - 1 lags per axis, so that it is determined by its
-values on a grid of that size and the kernels are not zero-padded to the size of the image.
+matrix. A(r) is a trigonometric polynomial with 2 k - 1 lags per axis, so that it is determined by
+its values on a grid of that size and the kernels are not zero-padded to the size of the image.
 
 All functions take NumPy or CuPy arrays, and the module as `xp`.
 
@@ -122,7 +122,8 @@ def eigenvectors(
     values : float32 array, (slice, set, y, x)
         Eigenvalues.
     """
-    slices, height, width, coils = len(lags), *lags.shape[1:3], lags.shape[-1]
+    slices, height, width = lags.shape[:3]
+    coils = lags.shape[-1]
     along_y, along_x = (
         _waves(n, lag, xp)[::stride]
         for n, lag, stride in zip(shape, (height, width), strides, strict=True)
