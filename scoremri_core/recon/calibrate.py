@@ -11,9 +11,10 @@ from numpy.typing import NDArray
 from scoremri_core.errors import InputError
 from scoremri_core.isolation import isolated
 from scoremri_core.kspace import KSpace
-from scoremri_core.mri.coils.maps import calibration_warning, estimate_coil_maps
+from scoremri_core.mri.coils.completion import calibration_warning, complete_calibration
+from scoremri_core.mri.coils.maps import estimate_coil_maps
 from scoremri_core.mri.fourier import resize
-from scoremri_core.mri.sampling import Box, calibration_extent
+from scoremri_core.mri.sampling import Box
 from scoremri_core.recon.memo import Memo
 from scoremri_core.recon.noise_model import NoiseModel
 
@@ -92,12 +93,12 @@ def calibrate(
             result.maps = box.maps(maps)
             result.noise.update_from_calibration(inner, result.maps)
             return _logged(result)
-        source = kspace if kspace.calibration is None else kspace.calibration
         memo = Memo() if memo is None else memo
-        result.warning = calibration_warning(calibration_extent(source.mask))
-        result.maps = _maps(source, result, maps, device, memo)
+        source = kspace if kspace.calibration is None else kspace.calibration
+        result.warning = calibration_warning(source.mask)
+        result.maps = _maps(kspace, result, maps, device, memo)
         if result.noise.update_from_calibration(inner, result.maps):
-            result.maps = _maps(source, result, maps, device, memo)
+            result.maps = _maps(kspace, result, maps, device, memo)
             result.noise.update_from_calibration(inner, result.maps)
     except InputError as error:
         result.problem = str(error)
@@ -126,17 +127,22 @@ def _on_box(kspace: KSpace, box: Box) -> KSpace:
     )
 
 
-def _maps(source: KSpace, of: Calibrated, sets: int | str, device: str, memo: Memo) -> Array:
-    """Estimate maps from the lines of `source` under the noise of `of`, on the grid of `of`."""
+def _maps(kspace: KSpace, of: Calibrated, sets: int | str, device: str, memo: Memo) -> Array:
+    """Estimate maps on the grid of `of` under its noise.
+
+    From separate calibration lines if there are any, which frames share; else from those of the
+    frame, completed with its other lines if they are few.
+    """
+    source = kspace if kspace.calibration is None else kspace.calibration
     unit = of.kspace.unit
     covariance = np.asarray(of.noise.covariance) * unit**2
 
     def estimate() -> Array:
         lines = _on_box(source.in_unit(unit), of.box)
-        maps = estimate_coil_maps(
-            lines.values, sets, of.noise.covariance, device=device, mask=lines.mask
-        )
-        return np.asarray(maps)
+        values, mask, noise = lines.values, lines.mask, of.noise.covariance
+        if source is kspace:
+            values, mask = complete_calibration(values, mask, noise, lines.averages, device)
+        return np.asarray(estimate_coil_maps(values, sets, noise, device=device, mask=mask))
 
     return memo.get(source, ("maps", of.box.shape, sets, device, covariance.tobytes()), estimate)
 

@@ -2,12 +2,12 @@
 
 The sensitivities at a pixel r are the eigenvector with eigenvalue 1 of
 
-    A(r) = 1/k^2 sum_n g_n(r) g_n(r)^H
+    A(r) = 1/(ky kx) sum_n g_n(r) g_n(r)^H
 
-where the g_n are the images of the k x k kernels that span the row space of the calibration matrix
-(docs/methods.md, Eq. (16), as G).
-A(r) is a trigonometric polynomial with 2k - 1 lags per axis, so that it is determined by its values
-on a grid of that size and the kernels are not zero-padded to the size of the image.
+where the g_n are the images of the ky x kx kernels that span the row space of the calibration
+matrix (docs/methods.md, Eq. (16), as G). A(r) is a trigonometric polynomial with 2 k - 1 lags per
+axis, so that it is determined by its values on a grid of that size and the kernels are not
+zero-padded to the size of the image.
 
 All functions take NumPy or CuPy arrays, and the module as `xp`.
 
@@ -19,6 +19,7 @@ References
 
 from __future__ import annotations
 
+import math
 from concurrent.futures import ThreadPoolExecutor
 from itertools import product
 from typing import Any
@@ -33,15 +34,15 @@ ROUNDS = 7  # of power iterations
 CHUNK_BYTES = {"cpu": 1 << 21, "cuda": 1 << 28}
 
 
-def kernels(block: Any, kernel: int, noise: float, xp: Any, whole: Any = None) -> Any:
+def kernels(block: Any, kernel: tuple[int, int], noise: float, xp: Any, whole: Any = None) -> Any:
     """Compute the kernels that span the signal space of the calibration matrix.
 
     Parameters
     ----------
     block : complex array, (slice, coil, y, x)
         Calibration region.
-    kernel : int
-        Width k.
+    kernel : tuple of int, (y, x)
+        Widths.
     noise : float
         Sd of each real component of the noise, which sets a threshold of singular values.
     xp : module
@@ -50,13 +51,13 @@ def kernels(block: Any, kernel: int, noise: float, xp: Any, whole: Any = None) -
 
     Returns
     -------
-    complex array, (slice, coil, k, k, n)
+    complex array, (slice, coil, ky, kx, n)
         Padded with zeros in slices with fewer kernels.
     """
     slices, coils = block.shape[:2]
-    windows = xp.lib.stride_tricks.sliding_window_view(block, (kernel, kernel), axis=(2, 3))
-    # one column per position of the window: (slice, coil * k * k, positions)
-    matrix = windows.transpose(0, 1, 4, 5, 2, 3).reshape(slices, coils * kernel**2, -1)
+    windows = xp.lib.stride_tricks.sliding_window_view(block, kernel, axis=(2, 3))
+    # one column per position of the window: (slice, coil * ky * kx, positions)
+    matrix = windows.transpose(0, 1, 4, 5, 2, 3).reshape(slices, coils * math.prod(kernel), -1)
     if whole is not None:
         matrix = matrix[..., whole]
     tall = matrix.shape[1] > matrix.shape[2]
@@ -75,7 +76,7 @@ def kernels(block: Any, kernel: int, noise: float, xp: Any, whole: Any = None) -
     vectors = vectors[..., -count:] * weights[:, None, -count:].astype(xp.float32)
     if tall:
         vectors = matrix @ vectors
-    return vectors.reshape(slices, coils, kernel, kernel, -1)
+    return vectors.reshape(slices, coils, *kernel, -1)
 
 
 def lag_matrices(kernels: Any, xp: Any) -> Any:
@@ -83,17 +84,18 @@ def lag_matrices(kernels: Any, xp: Any) -> Any:
 
     Parameters
     ----------
-    kernels : complex array, (slice, coil, k, k, n)
+    kernels : complex array, (slice, coil, ky, kx, n)
     xp : module
 
     Returns
     -------
-    complex64 array, (slice, 2k - 1, 2k - 1, coil, coil)
+    complex64 array, (slice, 2 ky - 1, 2 kx - 1, coil, coil)
         Lag 0 at index 0.
     """
-    kernel = kernels.shape[2]
-    coarse = xp.fft.ifft2(kernels, s=(2 * kernel - 1,) * 2, axes=(2, 3)).transpose(0, 2, 3, 1, 4)
-    coarse = coarse * ((2 * kernel - 1) ** 2 / kernel)
+    kernel = kernels.shape[2:4]
+    points = tuple(2 * k - 1 for k in kernel)
+    coarse = xp.fft.ifft2(kernels, s=points, axes=(2, 3)).transpose(0, 2, 3, 1, 4)
+    coarse = coarse * (math.prod(points) / math.prod(kernel) ** 0.5)
     squared = coarse @ coarse.conj().swapaxes(-1, -2)
     return xp.fft.fft2(squared, axes=(1, 2), norm="forward").astype(xp.complex64)
 
@@ -105,7 +107,7 @@ def eigenvectors(
 
     Parameters
     ----------
-    lags : complex array, (slice, 2k - 1, 2k - 1, coil, coil)
+    lags : complex array, (slice, 2 ky - 1, 2 kx - 1, coil, coil)
         Result of `lag_matrices`.
     shape : tuple of int, (y, x)
         Matrix of the image.
@@ -121,9 +123,11 @@ def eigenvectors(
     values : float32 array, (slice, set, y, x)
         Eigenvalues.
     """
-    slices, width, coils = len(lags), lags.shape[1], lags.shape[-1]
+    slices, height, width = lags.shape[:3]
+    coils = lags.shape[-1]
     along_y, along_x = (
-        _waves(n, width, xp)[::stride] for n, stride in zip(shape, strides, strict=True)
+        _waves(n, lag, xp)[::stride]
+        for n, lag, stride in zip(shape, (height, width), strides, strict=True)
     )
     ny, nx = len(along_y), len(along_x)
     maps = xp.empty((slices, sets, coils, ny, nx), xp.complex64)
@@ -132,7 +136,7 @@ def eigenvectors(
 
     def compute(part: tuple[slice, slice]) -> None:
         where, y = part
-        chunk = along_y[y] @ lags[where].reshape(-1, width, width * coils**2)
+        chunk = along_y[y] @ lags[where].reshape(-1, height, width * coils**2)
         matrices = along_x @ chunk.reshape(-1, width, coils**2)
         matrices = matrices.reshape(-1, coils, coils)
         for i in range(sets):

@@ -1,7 +1,6 @@
-"""Coil sensitivity maps from the fully sampled centre of k-space.
+"""Coil sensitivity maps from the fully sampled centre of k-space, by ESPIRiT.
 
-ESPIRiT (`scoremri_core.mri.coils.espirit`), or low-resolution images if the calibration region is
-too small for its kernels.
+See `scoremri_core.mri.coils.espirit`, and `scoremri_core.mri.coils.completion` for few lines.
 """
 
 import logging
@@ -19,20 +18,19 @@ from scoremri_core.mri.coils.virtual_coil import (
     strides,
     virtual_coil,
 )
-from scoremri_core.mri.fourier import to_image
 from scoremri_core.mri.noise.covariance import whitening_matrix
 from scoremri_core.mri.sampling import MAX_CALIBRATION, calibration_extent, lost_samples
 
 logger = logging.getLogger(__name__)
 
-MIN_ESPIRIT = 12  # samples per axis for ESPIRiT
+MAX_KERNEL = 6  # width of the kernels
 
 
 def estimate_coil_maps(
     calibration: Any,
     sets: int | str = 1,
     noise_covariance: Any = None,
-    kernel: int = 6,
+    kernel: int | None = None,
     device: str = "cpu",
     mask: Any = None,
 ) -> Any:
@@ -50,8 +48,9 @@ def estimate_coil_maps(
         "auto" estimates it in slices with more than a few of these.
     noise_covariance : complex array, (coil, coil) or (slice, coil, coil), optional
         E[n n^H], for whitening and for the threshold of the kernels.
-    kernel : int
-        Width k of the kernels.
+    kernel : int, optional
+        Width of the kernels on both axes. Default: 6, or a third of the samples of the calibration
+        region on each axis, at least 2: wider kernels leave too few positions along that axis.
     device : str
         "cpu", "cuda" or "cuda:N". Without CuPy, the CPU is used.
     mask : bool array, (y, x) or (slice, y, x), optional
@@ -100,8 +99,9 @@ def estimate_coil_maps(
         for i, (sampled, covariance) in enumerate(zip(masks, covariances, strict=True)):
             whitening = None if covariance is None else whitening_matrix(covariance)[None]
             extent = calibration_extent(sampled)
-            filled, whole = _fill_lost_samples(ksp[i : i + 1], sampled, extent, kernel, xp)
-            of_slice = _estimate(filled, extent, sets, whitening, kernel, whole, xp)
+            widths = kernel_widths(extent) if kernel is None else (kernel, kernel)
+            filled, whole = _fill_lost_samples(ksp[i : i + 1], sampled, extent, widths, xp)
+            of_slice = _estimate(filled, extent, sets, whitening, widths, whole, xp)
             maps[i, : of_slice.shape[1]] = of_slice[0]
         if sets == "auto" and not bool(maps[:, 1].any()):
             maps = maps[:, :1]
@@ -110,7 +110,7 @@ def estimate_coil_maps(
 
 
 def _fill_lost_samples(
-    ksp: Any, mask: Any, extent: tuple[slice, slice], kernel: int, xp: Any
+    ksp: Any, mask: Any, extent: tuple[slice, slice], kernel: tuple[int, int], xp: Any
 ) -> tuple[Any, Any]:
     """Interpolate lost samples; also return the windows (position,) without any, None for all."""
     holes = lost_samples(mask)
@@ -120,7 +120,7 @@ def _fill_lost_samples(
     y, x = np.nonzero(holes)
     filled = ksp.copy()
     filled[..., y, x] = (ksp[..., y - 1, x] + ksp[..., y + 1, x]) / 2
-    windows = np.lib.stride_tricks.sliding_window_view(~holes[rows, columns], (kernel, kernel))
+    windows = np.lib.stride_tricks.sliding_window_view(~holes[rows, columns], kernel)
     return filled, xp.asarray(windows.all(axis=(2, 3)).ravel())
 
 
@@ -129,7 +129,7 @@ def _estimate(
     extent: tuple[slice, slice],
     sets: int | str,
     whitening: Any,
-    kernel: int,
+    kernel: tuple[int, int],
     whole: Any,
     xp: Any,
 ) -> Any:
@@ -145,14 +145,11 @@ def _estimate(
     rows, columns = map(_central, extent, shape)
     block = ksp[..., rows, columns]
     signal = object_signal(block, shape, xp)
-    if calibration_warning(extent, kernel):
-        maps = _low_resolution(ksp, extent, xp)
-    else:
-        lags = lag_matrices(kernels(block, kernel, noise, xp, whole), xp)
-        two = xp.full(len(ksp), sets == 2)
-        if sets == "auto":
-            two = aliases(eigenvectors(lags, shape, 2, xp, strides(shape))[1][:, 1], signal)
-        maps, values = eigenvectors(lags, shape, 1 + bool(two.any()), xp)
+    lags = lag_matrices(kernels(block, kernel, noise, xp, whole), xp)
+    two = xp.full(len(ksp), sets == 2)
+    if sets == "auto":
+        two = aliases(eigenvectors(lags, shape, 2, xp, strides(shape))[1][:, 1], signal)
+    maps, values = eigenvectors(lags, shape, 1 + bool(two.any()), xp)
     virtual = virtual_coil(maps[:, 0], block, signal, xp)
     if maps.shape[1] == 2:
         maps = align(maps, values * two[:, None, None, None], virtual, xp)
@@ -166,40 +163,20 @@ def _estimate(
     return maps
 
 
-def calibration_warning(extent: tuple[slice, slice], kernel: int = 6) -> str | None:
-    """Describe a calibration region that is too small for ESPIRiT.
+def kernel_widths(extent: tuple[slice, slice]) -> tuple[int, int]:
+    """Choose the widths of the kernels for a calibration region.
 
     Parameters
     ----------
     extent : tuple of slice
         Result of `calibration_extent`.
-    kernel : int
-        Width k of the kernels.
 
     Returns
     -------
-    str or None
+    tuple of int, (y, x)
     """
-    ny, nx = (s.stop - s.start for s in extent)
-    if min(ny, nx) >= max(MIN_ESPIRIT, 2 * kernel):
-        return None
-    return (
-        f"{ny} x {nx} calibration samples are too few for ESPIRiT: the coil maps are "
-        "low-resolution images"
-    )
-
-
-def _low_resolution(ksp: Any, extent: tuple[slice, slice], xp: Any) -> Any:
-    """Use Hann-windowed images of the calibration region as maps (slice, 1, coil, y, x)."""
-    windows = []
-    for s, n in zip(extent, ksp.shape[-2:], strict=True):
-        position = xp.arange(s.start, s.stop) - n // 2
-        half = 1 + max(n // 2 - s.start, s.stop - 1 - n // 2)
-        windows.append(xp.cos(np.pi / 2 * position / half) ** 2)
-    maps = xp.zeros_like(ksp)
-    rows, columns = extent
-    maps[..., rows, columns] = ksp[..., rows, columns] * xp.outer(*windows)
-    return xp.asarray(to_image(_to_host(maps)), dtype=xp.complex64)[:, None]
+    y, x = (min(MAX_KERNEL, max(2, round((s.stop - s.start) / 3))) for s in extent)
+    return y, x
 
 
 def _mix(matrix: Any, arrays: Any) -> Any:

@@ -4,7 +4,6 @@ import numpy as np
 import pytest
 from coil_scans import central_lines, object_of, similarity, simulated_coils
 
-from scoremri_core import reconstruct
 from scoremri_core.errors import CalibrationError, InputError
 from scoremri_core.mri.coils.maps import estimate_coil_maps
 from scoremri_core.mri.coils.virtual_coil import object_signal, virtual_coil
@@ -128,19 +127,6 @@ def test_slices_of_a_stack_do_not_depend_on_each_other(sets):
     maps = estimate_coil_maps(stack, sets, covariances)
     for of_slice, k, covariance in zip(maps, stack, covariances, strict=True):
         np.testing.assert_allclose(of_slice, estimate_coil_maps(k, sets, covariance), atol=1e-4)
-
-
-def test_few_lines_give_low_resolution_maps_and_a_warning(caplog):
-    truth, image = simulated_coils(6, 64, 64)
-    kspace = central_lines(to_kspace(truth * image), 8)
-    maps = estimate_coil_maps(kspace, sets=2)
-    assert np.median(similarity(maps[0], truth)[np.abs(image) > 0]) > 0.98
-    np.testing.assert_allclose(np.sum(np.abs(maps[0]) ** 2, axis=0), 1, atol=1e-5)
-    assert not maps[1].any()
-    reconstruct(np.stack([kspace, kspace]), sampler="none")
-    (warning,) = [message for message in caplog.messages if "too few" in message]
-    assert warning.startswith("8 x 64 calibration samples are too few for ESPIRiT")
-    assert warning.endswith("(2 of 2 slices)")
 
 
 def test_dead_coil_does_not_change_the_others():

@@ -18,7 +18,7 @@ def espirit_matrices(kspace, where, whitening):
     columns = slice(max(columns.start, kspace.shape[2] // 2 - 16), kspace.shape[2] // 2 + 16)
     block = np.tensordot(whitening, kspace[:, rows, columns], axes=1)[None].astype(np.complex64)
     identity = np.array_equal(whitening, np.eye(len(whitening)))
-    lags = lag_matrices(kernels(block, 6, 0.0 if identity else 1.0, np), np)[0]
+    lags = lag_matrices(kernels(block, (6, 6), 0.0 if identity else 1.0, np), np)[0]
     lag = np.fft.fftfreq(len(lags), 1 / len(lags))
     y, x = np.nonzero(where)
     along_y, along_x = (
