@@ -51,8 +51,9 @@ def test_notebooks_begin_with_parameters_and_hold_their_outputs(path):
 def test_an_array_becomes_a_report(tmp_path):
     space = executed("from_array_to_report", size=64, samples=2, steps=4, folder=str(tmp_path))
     text = (tmp_path / "report.html").read_text()
-    assert text.count("<figcaption>") == 6
-    assert "Training data of the prior default" in text
+    (data,) = re.findall(r'type="application/json"[^>]*>(.*?)</script>', text, re.S)
+    assert len(json.loads(data)["frames"][0]["panels"]) == 6
+    assert "<h2>Prior default</h2>" in text
     assert space["gain"] > 3
 
 

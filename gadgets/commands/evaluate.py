@@ -167,6 +167,8 @@ def evaluate(
     }
     calibration_width(calibration, 100)  # validates
     _check(masks, accelerations, options, true_acceleration or axis == "both")
+    if output is not None:
+        check_new(side_file(output), True, *paths)
     resumed = output is not None and side_file(output).is_file()
     for path in filter(None, (output, picture)):
         check_new(path, overwrite or (resumed and path == output), *paths)

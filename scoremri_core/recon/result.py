@@ -10,11 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.stats import t as student_t
 
 from scoremri_core.errors import InputError
 from scoremri_core.mri.fourier import resample
-from scoremri_core.mri.g_factor import g_factor
 from scoremri_core.text import counted
 
 if TYPE_CHECKING:
@@ -172,6 +170,8 @@ class Sampling:
         used = maps[maps.any((1, 2, 3))]  # missing sets are zero
         if not len(used):
             return np.zeros(self.mask.shape, np.float32)
+        from scoremri_core.mri.g_factor import g_factor  # needs torch
+
         return g_factor(used, self.mask, self.noise_covariance, self.averages)[0]
 
 
@@ -490,6 +490,8 @@ def half_width(variance: ArrayLike, freedom: ArrayLike, level: float) -> NDArray
     -------
     float64 array
     """
+    from scipy.stats import t as student_t  # slow to import
+
     return np.asarray(student_t.ppf((1 + level) / 2, freedom) * np.sqrt(variance))
 
 

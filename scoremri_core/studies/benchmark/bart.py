@@ -90,15 +90,14 @@ class Bart:
             stderr=subprocess.PIPE,
             text=True,
         )
-        watcher = threading.Thread(target=self._watch, args=(process,))
-        watcher.start()
+        watcher = threading.Thread(target=self._watch, args=(process,), daemon=True)
         try:
+            watcher.start()
             _, errors = process.communicate()
             seconds = time.perf_counter() - start
         finally:
             process.kill()  # after another exception
-            process.wait()
-            watcher.join()
+            process.wait()  # ends the watcher
         if process.returncode:
             lines: list[Any] = errors.strip().splitlines() or [f"exit code {process.returncode}"]
             raise RuntimeError(f"bart {arguments[0]}: {lines[-1]}")

@@ -52,11 +52,19 @@ def test_demo(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize(("option", "name"), [("--json", "t.json"), ("--picture", "p.png")])
+@pytest.mark.parametrize(("option", "name"), [("--json", "t.json.rows"), ("--picture", "p.png")])
 def test_evaluate(scan, tmp_path, option, name):
-    out = tmp_path / name
+    out = tmp_path / name  # the rows are kept before the table is written
     quick = ("-R", 3, "--calibration", 12, "--slices", 1, "-p", "sampler=none")
-    assert_refused(100, out, "evaluate", scan, *quick, option, out)
+    assert_refused(
+        100,
+        out,
+        "evaluate",
+        scan,
+        *quick,
+        option,
+        out.with_suffix("") if name.endswith(".rows") else out,
+    )
     assert list(tmp_path.iterdir()) == []
 
 

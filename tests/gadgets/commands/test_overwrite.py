@@ -33,6 +33,8 @@ CASES = [  # the file that is there, and what would replace it
     ("table.png", "benchmark", "--quick", "--scaling", "-o", "table.json"),
     ("mine.safetensors", "import-prior", "scan.h5", "-o", "mine"),
     ("mine.json", "import-prior", "scan.h5", "-o", "mine.safetensors"),
+    ("mine.safetensors", "adapt", "--data", "volumes", "-o", "mine"),
+    ("mine.json", "adapt", "--data", "volumes", "-o", "mine.safetensors"),
     ("module.pt", "export", "default", "-o", "module.pt"),
     ("scan.h5", "demo", "-o", "."),
     ("demo.png", "demo", "-o", "demo"),
