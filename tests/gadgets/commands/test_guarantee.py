@@ -21,7 +21,7 @@ def run(*arguments):
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """Return a folder with a full scan of five slices and their reflections and its guarantee for R = 3."""
+    """Return a folder with five slices, their reflections, and the guarantee for R = 3."""
     folder = tmp_path_factory.mktemp("site")
     run("simulate", "-o", folder / "five.h5", "--matrix", 32, "--coils", 4, "--slices", 5)
     kspace = fully_sampled_kspace(folder / "five.h5")
@@ -56,7 +56,8 @@ def test_frame_like_those_of_the_calibration_has_an_interval(folder):
     mean = series["image_1"][0].data[0, 0]
     inside = upper > 0
     assert inside.mean() > 0.2
-    assert (lower <= mean)[inside].all() and (mean <= upper)[inside].all()
+    assert (lower <= mean)[inside].all()
+    assert (mean <= upper)[inside].all()
     meta = series["image_3"][0].meta
     assert "calibrated on 20 frames: 32 x 32, 4 coils, equispaced, R = 3" in meta["guarantee"]
     assert "guarantee_refused" not in series["image_1"][0].meta
@@ -97,5 +98,5 @@ def test_file_of_another_kind_is_refused(folder):
     other = folder / "other.json"
     for text in ("[]", "{", "{}", json.dumps({"format": "scoremri guarantee 1"})):
         other.write_text(text)
-        with pytest.raises(InputError, match="guarantee .*other.json"):
+        with pytest.raises(InputError, match=r"guarantee .*other\.json"):
             Guarantee.load(other)
