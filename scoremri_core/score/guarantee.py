@@ -251,7 +251,8 @@ def interval_of_samples(
 
     Returns
     -------
-    magnitude, half_width : float array, (y, x)
+    magnitude : float array, (y, x)
+    half_width : float array, (y, x)
     """
     magnitude, sd = (np.asarray(image)[0] for image in (result.magnitude, result.magnitude_std))
     variance = predictive_variance(sd, result.info.effective_samples)
@@ -261,7 +262,7 @@ def interval_of_samples(
 def denoising_error(sample: NDArray[Any], scale: float, prior: ModelPrior) -> float:
     """Return the error of the prior's denoiser on a sample with added noise.
 
-    Large for anatomies that the prior does not know.
+    Differs between kinds of images; of real heads and legs the values overlap.
 
     Parameters
     ----------
