@@ -116,6 +116,7 @@ def images(
     from gadgets.stages.coil_maps import add_coil_maps
     from gadgets.stages.emit import emit
     from gadgets.stages.frame import Frame
+    from gadgets.stages.interval import add_intervals
     from gadgets.stages.posterior import posterior
     from gadgets.stream.turns import Turns
     from gadgets.threads import parallel_map
@@ -146,7 +147,8 @@ def images(
     else:
         granted, run = turns.batches(waiting, ready, Frame, not on_cpu), in_order
     with closing(granted) as batches:  # ends the turn even where the reconstruction fails
-        yield from emit(_report_reconstructed(run(batches), observer), properties, header)
+        results = add_intervals(_report_reconstructed(run(batches), observer), properties)
+        yield from emit(results, properties, header)
 
 
 def _frames_of_either(

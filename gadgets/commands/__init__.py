@@ -29,6 +29,7 @@ COMMANDS = (
     "simulate",
     "undersample",
     "evaluate",
+    "guarantee",
     "compare",
     "validate",
     "benchmark",

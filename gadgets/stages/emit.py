@@ -36,6 +36,7 @@ DESCRIPTIONS = {
     "quantiles": "5 % and 95 % quantiles of the magnitude",
     "coil_maps": "coil map",
     "g_factor": "g-factor of SENSE",
+    "interval": "guaranteed 90 % interval of the magnitude",
 }
 # Gadgetron names DICOM files by role, counters and number, so roles must be unique.
 ROLES = {
@@ -50,6 +51,7 @@ ROLES = {
     "quantiles": ["Image", "Quantile"],
     "coil_maps": ["Image", "CoilMap"],
     "g_factor": ["Image", "GFactor"],
+    "interval": ["Image", "Interval"],
 }
 NO_PRIOR = (*REFERENCES, "coil_maps")
 NO_UNITS = ("coil_maps", "g_factor")
@@ -91,13 +93,13 @@ def emit(
             number = numbers.of(frame, len(result.mean))
             directions = pixel_directions(frame.header, header, len(result.mean))
             extra: dict[str, Any] = run | as_attributes(directions)
-            sent, missing = _outputs(result, properties)
+            sent, missing = _outputs(frame, result, properties)
             if missing:
                 extra["not_sent"] = ",".join(missing)
                 if properties.sampler != "none":
                     logger.warning("%s is sent without %s", frame.identity, ", ".join(missing))
             for output in sent:
-                for pixels, index in _pixels(result, output, number):
+                for pixels, index in _pixels(frame, result, output, number):
                     yield _image(
                         frame, result, output, pixels, index, properties, scale.factor, extra
                     )
@@ -105,7 +107,9 @@ def emit(
             yield item
 
 
-def _outputs(result: Reconstruction, properties: Properties) -> tuple[list[str], list[str]]:
+def _outputs(
+    frame: Frame, result: Reconstruction, properties: Properties
+) -> tuple[list[str], list[str]]:
     """Return the outputs to send of a frame and those that it does not have."""
     sampled = result.info.samples > 0 and not result.info.reason
     absent = set() if sampled else {"samples"}
@@ -115,18 +119,24 @@ def _outputs(result: Reconstruction, properties: Properties) -> tuple[list[str],
         absent.add("coil_maps")
     if not np.isfinite(result.references.get("g_factor", np.nan)).all():
         absent.add("g_factor")
+    if frame.interval is None:
+        absent.add("interval")
     sent = [name for name in properties.outputs if name not in absent]
     missing = [name for name in properties.outputs if name in absent]
     return sent or ["mean"], missing  # at least one image per frame
 
 
-def _pixels(result: Reconstruction, output: str, number: int) -> Iterator[tuple[np.ndarray, int]]:
+def _pixels(
+    frame: Frame, result: Reconstruction, output: str, number: int
+) -> Iterator[tuple[np.ndarray, int]]:
     """Yield the images of one output of a frame, (z, y, x), and their numbers."""
-    if output in ("samples", "quantiles", "coil_maps"):
+    if output in ("samples", "quantiles", "coil_maps", "interval"):
         if output == "samples":
             images = np.abs(result.samples)
         elif output == "quantiles":
             images = result.quantiles()
+        elif output == "interval":
+            images = np.asarray(frame.interval)
         else:
             images = result.maps.reshape(len(result.maps), -1, *result.maps.shape[3:])
         images = images.swapaxes(0, 1)
@@ -277,6 +287,10 @@ def _attributes(
         attributes["warning"] = info.inconsistency
     if info.reason:
         attributes["fallback"] = info.reason
+    if output == "interval":
+        attributes["guarantee"] = frame.guarantee
+    if frame.guarantee_refused:
+        attributes["guarantee_refused"] = frame.guarantee_refused
     return attributes
 
 

@@ -9,6 +9,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import ismrmrd
+import numpy as np
+from numpy.typing import NDArray
 
 from scoremri_core.errors import InputError
 from scoremri_core.kspace import KSpace
@@ -50,6 +52,10 @@ class Frame:
         Time of each stage; of sampling in a batch, the share of the frame.
     together : bool
         Whether the frame was sampled in a batch with others.
+    interval : float32 array, (slice, 2, y, x), or None
+        Lower and upper bound of the magnitude, with a guarantee.
+    guarantee, guarantee_refused : str or None
+        Protocol of the guarantee, or why the frame has no interval.
     """
 
     kspace: KSpace
@@ -64,6 +70,9 @@ class Frame:
     problem: str | None = None
     seconds: dict[str, float] = field(default_factory=dict)
     together: bool = False
+    interval: NDArray[np.float32] | None = None
+    guarantee: str | None = None
+    guarantee_refused: str | None = None
 
     @property
     def is_volume(self) -> bool:

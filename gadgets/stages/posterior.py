@@ -53,7 +53,7 @@ def posterior(
         The sampler does not take `properties.steps`, or the prior cannot be loaded.
     """
     _check_steps(properties)
-    prior = _prior(properties)
+    prior = prior_of(properties)
     for items in batches:
         results: dict[int, Reconstruction] = {}  # by the frame's index
         for item in items:
@@ -86,8 +86,17 @@ def _check_steps(properties: Properties) -> None:
         find_sampler(properties.sampler, properties.steps, {})
 
 
-def _prior(properties: Properties) -> Any:
-    """Load the prior before the first frame."""
+def prior_of(properties: Properties) -> Any:
+    """Load the prior of a node, unless it is loaded or the sampler is "none".
+
+    Parameters
+    ----------
+    properties : Properties
+
+    Returns
+    -------
+    Denoiser, or its name
+    """
     if properties.sampler == "none" or not isinstance(properties.prior, str):
         return properties.prior
     from scoremri_core.recon.request import find_device

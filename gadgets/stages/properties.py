@@ -24,6 +24,7 @@ OUTPUTS = (
     "quantiles",
     "coil_maps",
     "g_factor",
+    "interval",
 )
 NOISE_SOURCES = ("auto", "scan", "estimate")
 
@@ -60,6 +61,8 @@ class Properties:
     scale : {"off", "auto"} or float
         Factor of the images; "auto" chooses one for the scan. Not the `scale` of `reconstruct`,
         which is that of the prior.
+    guarantee : str
+        File of `scoremri guarantee`, which adds the output "interval"; empty: none.
     capture : str
         Folder where each scan is saved as ISMRMRD; empty: not saved.
     """
@@ -76,6 +79,7 @@ class Properties:
     outputs: tuple[str, ...] = ("mean", "std")
     series: int = 1
     scale: str | float = "off"
+    guarantee: str = ""
     capture: str = ""
 
     @classmethod
@@ -105,6 +109,11 @@ class Properties:
                 parsed[name] = _PARSERS[name](text.strip())
             except ValueError as error:
                 raise InputError(f"property {name}='{text}': expected {error}") from error
+        outputs = parsed.get("outputs", cls.outputs)
+        if "interval" in outputs and not parsed.get("guarantee"):
+            raise InputError("output 'interval': expected the property guarantee=FILE")
+        if parsed.get("guarantee") and "interval" not in outputs:
+            parsed["outputs"] = (*outputs, "interval")
         return cls(**parsed)
 
     @classmethod
@@ -205,5 +214,6 @@ _PARSERS: dict[str, Callable[[str], Any]] = {
     "outputs": _outputs,
     "series": _integer(0, 65_000),
     "scale": _choice_or_number("off", "auto"),
+    "guarantee": str,
     "capture": str,
 }

@@ -47,6 +47,11 @@ class ModelPrior(ABC):
         """Copy and pickle without the copies on other devices."""
         return {**self.__dict__, "_copies": {}}
 
+    @property
+    def device(self) -> torch.device:
+        """Device of the weights."""
+        return next(_tensors(self.model)).device
+
     def to(self, device: torch.device) -> ModelPrior:
         """Return the prior on a device: this object, or a cached copy of it.
 

@@ -162,6 +162,10 @@ class Evaluation:
         )
         return self.kspace * kept, float(received.sum() / kept.sum())
 
+    def reference_of(self, result: Any) -> Image:
+        """Return the reference, (y, x); the root sum of squares for two sets of maps."""
+        return self.root_sum_of_squares if _is_aliased(result) else self.reference
+
     def run(
         self,
         kind: str,

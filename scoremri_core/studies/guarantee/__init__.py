@@ -1,0 +1,1 @@
+"""Calibration of intervals on a site's fully sampled frames."""
