@@ -247,5 +247,6 @@ def test_every_command_is_tested_here():
         "stream",
         "openrecon",
         "adapt",
+        "guarantee",
     }  # theirs is tested with the rest of them
     assert {*TAKES, *WRITES, *elsewhere} == set(COMMANDS)

@@ -35,6 +35,7 @@ CASES = [  # the file that is there, and what would replace it
     ("mine.json", "import-prior", "scan.h5", "-o", "mine.safetensors"),
     ("mine.safetensors", "adapt", "--data", "volumes", "-o", "mine"),
     ("mine.json", "adapt", "--data", "volumes", "-o", "mine.safetensors"),
+    ("site.json", "guarantee", "--data", "scan.h5", "-o", "site.json"),
     ("module.pt", "export", "default", "-o", "module.pt"),
     ("scan.h5", "demo", "-o", "."),
     ("demo.png", "demo", "-o", "demo"),
