@@ -30,9 +30,10 @@ def openrecon(
 ) -> None:
     """Write the files of a container for OpenRecon.
 
-    FOLDER gets the label, OpenReconLabel.json; the Dockerfile and the manual,
-    OpenRecon_VENDOR_scoremri_VX.Y.Z.{Dockerfile,pdf}; and build.sh, which builds the .tar and .zip
-    of that name with Docker. The label is marked RESEARCH.
+    FOLDER gets the label, OpenReconLabel.json; the manual, README.md; the Dockerfile and the manual
+    as PDF, OpenRecon_VENDOR_scoremri_VX.Y.Z.{Dockerfile,pdf}; and build.sh, which builds the .tar
+    and .zip of that name with Docker. Label, README.md and params.sh are a recipe of
+    github.com/neurodesk/openrecon. The label is marked RESEARCH.
     """
     from gadgets.openrecon.bundle import Bundle
     from gadgets.openrecon.files import files

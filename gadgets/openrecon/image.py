@@ -27,9 +27,21 @@ RUN pip install --no-cache-dir "torch>=2.7,<2.8" ${TORCH_INDEX:+--index-url "$TO
 }
 
 
+# What the build of github.com/neurodesk/openrecon starts, and imports for the chain "score_recon".
+ENTRY = "/opt/code/python-ismrmrd-server"
+MAIN = """\
+import os, sys
+os.execvp("scoremri", ["scoremri", "serve", *sys.argv[1:], "--default-chain", "score_recon.xml"])
+"""
+MODULE = """\
+def process(connection, config, metadata):
+    raise RuntimeError("scoremri serves the scan itself: start main.py")
+"""
+
+
 def dockerfile(bundle: Bundle, description: Mapping[str, Any]) -> str:
     """Return the Dockerfile of an image with package, label and `serve` as its command."""
-    encoded = base64.b64encode(json.dumps(description).encode()).decode()
+    encoded = _encoded(json.dumps(description))
     command = ["scoremri", "serve", "--host", "0.0.0.0", "--port", str(PORT)]
     command += ["--default-chain", "score_recon.xml"]  # for any name from the scanner
     cupy = ' "cupy-cuda11x>=13,<14"' if bundle.device == "cuda" else ""
@@ -41,11 +53,32 @@ COPY {bundle.wheel} /tmp/
 RUN pip install --no-cache-dir /tmp/{bundle.wheel}{cupy} \\
     && rm /tmp/{bundle.wheel}
 
+RUN mkdir -p {ENTRY} \\
+    && echo {_encoded(MAIN)} | base64 -d > {ENTRY}/main.py \\
+    && echo {_encoded(MODULE)} | base64 -d > {ENTRY}/score_recon.py
+
 EXPOSE {PORT}
 CMD {json.dumps(command)}
 
 # OpenReconLabel.json in base64
 LABEL "{LABEL}"="{encoded}"
+"""
+
+
+def _encoded(text: str) -> str:
+    return base64.b64encode(text.encode()).decode()
+
+
+def parameters(bundle: Bundle) -> str:
+    """Return the params.sh of a recipe of github.com/neurodesk/openrecon."""
+    return f"""\
+#!/bin/bash
+# A recipe of github.com/neurodesk/openrecon: copy OpenReconLabel.json, README.md and params.sh to
+# recipes/{NAME}, build and tag the image with build.sh, then run ../build.sh --local-cache there.
+export toolName={NAME}
+export version={bundle.version}
+export baseDockerImage=vnmd/${{toolName}}_${{version}}
+export localDockerImage={bundle.image}
 """
 
 

@@ -1,22 +1,26 @@
-"""The PDF manual of a bundle."""
+"""The manual of a bundle, as Markdown and as PDF."""
 
 from __future__ import annotations
 
-import textwrap
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
+from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
 from gadgets.openrecon.bundle import CAUTION, NAME, SUMMARY, Bundle
-
-PAGE = 8.27, 11.69  # inches, A4
-MARGIN, LEADING = 0.9, 0.19  # inches
-TEXT, HEADING = 10, 13  # points
-WIDTH = 86  # characters between the margins
-LINES = int((PAGE[1] - 2 * MARGIN) / LEADING)
+from scoremri_core.errors import InputError
 
 
-def manual(bundle: Bundle, description: Mapping[str, Any]) -> list[tuple[str, list[str]]]:
+def readme(bundle: Bundle, description: Mapping[str, Any]) -> str:
+    """Return the manual as Markdown."""
+    return "\n".join(
+        line
+        for heading, paragraphs in _sections(bundle, description)
+        for line in (f"# {heading}", "", *(x for text in paragraphs for x in (text, "")))
+    )
+
+
+def _sections(bundle: Bundle, description: Mapping[str, Any]) -> list[tuple[str, list[str]]]:
     """Return the sections of the manual, each a heading and paragraphs."""
     needs = description["reconstruction"]
     gpu = f", a GPU with {needs['min_required_gpu_memory']} MB" if needs["can_use_gpu"] else ""
@@ -81,41 +85,26 @@ def manual(bundle: Bundle, description: Mapping[str, Any]) -> list[tuple[str, li
     ]
 
 
-def write_manual(path: Path, bundle: Bundle, description: Mapping[str, Any]) -> None:
-    """Write the manual as a PDF."""
-    from matplotlib import rc_context
-    from matplotlib.backends.backend_pdf import PdfPages
-    from matplotlib.figure import Figure
+def write_manual(path: Path, text: str, title: str) -> None:
+    """Write Markdown of headings and paragraphs as a PDF.
 
-    title = f"{NAME} {bundle.version} for OpenRecon"
-    metadata = {"Title": title, "Author": bundle.vendor, "CreationDate": None}
-    with rc_context({"pdf.fonttype": 42}), PdfPages(path, metadata=metadata) as pdf:
-        for number, lines in enumerate(pages(manual(bundle, description)), 1):
-            figure = Figure(figsize=PAGE)
-            for i, (size, text) in enumerate(lines):
-                weight = "bold" if size > TEXT else "normal"
-                height = 1 - (MARGIN + i * LEADING) / PAGE[1]
-                figure.text(
-                    MARGIN / PAGE[0], height, text, size=size, weight=weight, va="top",
-                    parse_math=False,
-                )  # fmt: skip
-            figure.text(0.5, 0.5 * MARGIN / PAGE[1], f"{title}, page {number}", size=8, ha="center")
-            pdf.savefig(figure)
-
-
-def pages(sections: Iterable[tuple[str, list[str]]]) -> list[list[tuple[int, str]]]:
-    """Break sections into pages of lines, each with its font size.
-
-    A heading is never the last line of a page.
+    Raises
+    ------
+    InputError
+        fpdf2 is missing.
     """
-    out: list[list[tuple[int, str]]] = [[]]
-    for heading, paragraphs in sections:
-        if len(out[-1]) > LINES - 6:
-            out.append([])
-        out[-1] += [(TEXT, "")] * bool(out[-1]) + [(HEADING, heading), (TEXT, "")]
-        for paragraph in paragraphs:
-            lines = [(TEXT, line) for line in textwrap.wrap(paragraph, WIDTH)] + [(TEXT, "")]
-            if len(out[-1]) + len(lines) > LINES:
-                out.append([])
-            out[-1] += lines
-    return out
+    try:
+        from fpdf import FPDF
+    except ImportError as error:
+        raise InputError(f"{path}: needs fpdf2: pip install 'scoremri[openrecon]'") from error
+    pdf = FPDF(format="A4")
+    pdf.set_title(title)
+    pdf.set_creation_date(datetime(2026, 1, 1, tzinfo=timezone.utc))  # the same file each time
+    pdf.set_margin(23)
+    pdf.set_auto_page_break(True, 23)
+    pdf.add_page()
+    for line in text.splitlines():
+        heading = line.startswith("#")
+        pdf.set_font("helvetica", "B" if heading else "", 13 if heading else 10)
+        pdf.multi_cell(0, 5, line.lstrip("# "), new_x="LMARGIN", new_y="NEXT")
+    path.write_bytes(pdf.output())

@@ -21,7 +21,7 @@ import scoremri_core
 from gadgets.commands import app
 from gadgets.commands.openrecon import DEVICES
 from gadgets.openrecon import bundle as names
-from gadgets.openrecon import files, image, manual
+from gadgets.openrecon import files, image
 from gadgets.openrecon.bundle import CAUTION, Bundle
 from gadgets.openrecon.label import OUTPUTS as CHOICES
 from gadgets.openrecon.label import label
@@ -32,7 +32,14 @@ jsonschema = pytest.importorskip("jsonschema", reason="jsonschema is not install
 
 SCHEMA = Path(__file__).parents[2] / "data" / "openrecon_1.1.0.json"
 BASE = f"OpenRecon_scoremri_scoremri_V{scoremri_core.__version__}"
-FILES = {"OpenReconLabel.json", f"{BASE}.Dockerfile", f"{BASE}.pdf", "build.sh"}
+FILES = {
+    "OpenReconLabel.json",
+    f"{BASE}.Dockerfile",
+    f"{BASE}.pdf",
+    "build.sh",
+    "README.md",
+    "params.sh",
+}
 
 
 @pytest.fixture(scope="module")
@@ -132,7 +139,7 @@ def test_every_parameter_is_a_property_or_a_chain():
 
 def test_every_real_output_can_be_selected():
     chosen = {name for names in CHOICES for name in names.split(",")}
-    assert chosen == set(OUTPUTS) - {"complex_mean", "coil_maps"}
+    assert chosen == set(OUTPUTS) - {"complex_mean", "coil_maps", "interval"}
 
 
 def test_the_files_have_the_names_of_both_bundle_formats(run, tmp_path):
@@ -214,36 +221,41 @@ def test_the_script_builds_from_the_files_of_the_bundle(run, tmp_path):
     ]
 
 
-def test_the_manual_is_a_pdf_with_every_parameter(run, tmp_path):
+def test_manual_has_every_parameter(run, tmp_path):
     assert run("openrecon", "-o", tmp_path)[0] == 0
     written = (tmp_path / f"{BASE}.pdf").read_bytes()
     assert written.startswith(b"%PDF-1.")
     assert written.rstrip().endswith(b"%%EOF")
-    bundle = Bundle("scoremri")
-    description = label(bundle)
-    sheets = manual.pages(manual.manual(bundle, description))
-    assert len(re.findall(rb"/Type /Page\b", written)) == len(sheets) > 1
-    text = " ".join(line for sheet in sheets for _, line in sheet)
-    for each in description["parameters"]:
+    text = (tmp_path / "README.md").read_text()
+    for each in label(Bundle("scoremri"))["parameters"]:
         assert f"({each['id']})" in text
     assert CAUTION in text
-    for sheet in sheets:
-        assert len(sheet) <= manual.LINES
-        assert sheet[-1][0] == manual.TEXT
-        assert max(len(line) for _, line in sheet) <= manual.WIDTH
 
 
-def test_every_line_of_the_manual_fits_the_page():
-    from matplotlib.font_manager import FontProperties
-    from matplotlib.textpath import TextPath
-
-    bundle = Bundle("scoremri")
-    points = 72 * (manual.PAGE[0] - 2 * manual.MARGIN)
-    for sheet in manual.pages(manual.manual(bundle, label(bundle))):
-        for size, line in sheet:
-            font = FontProperties(weight="bold" if size > manual.TEXT else "normal")
-            if line:
-                assert TextPath((0, 0), line, size, prop=font).get_extents().width <= points, line
+def test_recipe_of_neurodesk(run, tmp_path):
+    """What the checks of github.com/neurodesk/openrecon demand."""
+    assert run("openrecon", "-o", tmp_path)[0] == 0
+    text = (tmp_path / "README.md").read_text()
+    assert max(map(len, text.splitlines())) <= 500
+    assert text.isascii()
+    shell = "set -eu; . ./params.sh; echo $toolName $version $baseDockerImage $localDockerImage"
+    values = subprocess.run(
+        ["bash", "-c", shell], cwd=tmp_path, capture_output=True, text=True, check=True
+    ).stdout.split()
+    version = label(Bundle("scoremri"))["general"]["version"]
+    assert values == [
+        "scoremri", version, f"vnmd/scoremri_{version}", f"openrecon_scoremri_scoremri:v{version}",
+    ]  # fmt: skip
+    # the modules that the build imports, one for each chain
+    (path,) = tmp_path.glob("*.Dockerfile")
+    entries = dict(
+        re.findall(rf"echo (\S+) \| base64 -d > {image.ENTRY}/(\w+)\.py", path.read_text())
+    )
+    code = {name: base64.b64decode(text).decode() for text, name in entries.items()}
+    (config,) = (p for p in label(Bundle("scoremri"))["parameters"] if p["id"] == "config")
+    assert {"main", *(value["id"] for value in config["values"])} == set(code)
+    for name in code:
+        compile(code[name], name, "exec")
 
 
 def test_existing_files_are_kept(run, tmp_path):
