@@ -106,5 +106,6 @@ def write_manual(path: Path, text: str, title: str) -> None:
     for line in text.splitlines():
         heading = line.startswith("#")
         pdf.set_font("helvetica", "B" if heading else "", 13 if heading else 10)
-        pdf.multi_cell(0, 5, line.lstrip("# "), new_x="LMARGIN", new_y="NEXT")
+        words = line.lstrip("# ")
+        pdf.multi_cell(0, 5, words, align="L", new_x="LMARGIN", new_y="NEXT")
     path.write_bytes(pdf.output())
