@@ -6,10 +6,11 @@ import logging
 import os
 import signal
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
-from typing import NoReturn
+from typing import Any, NoReturn
 
 MESSAGES = {"SIGINT": "interrupted", "SIGTERM": "terminated", "SIGHUP": "hung up"}
 
@@ -18,8 +19,7 @@ MESSAGES = {"SIGINT": "interrupted", "SIGTERM": "terminated", "SIGHUP": "hung up
 def interruptible() -> Iterator[None]:
     """Raise KeyboardInterrupt at the first of the signals in the block, then exit.
 
-    Signals that the process ignores (SIGHUP under nohup) stay ignored. The same signal a second
-    time ends the process at once.
+    Signals that the process ignores (SIGHUP under nohup) stay ignored.
     """
     numbers = handled_signals()
     received: list[int] = []
@@ -27,9 +27,18 @@ def interruptible() -> Iterator[None]:
     def interrupt(number: int, frame: FrameType | None) -> None:
         received.append(number)
         for other in numbers:  # systemd sends SIGTERM and SIGHUP; do not interrupt the cleanup
-            signal.signal(other, signal.SIG_DFL if other == number else signal.SIG_IGN)
+            signal.signal(other, interrupt if other == number else signal.SIG_IGN)
+        sys.unraisablehook = repeat
         logging.disable()
         raise KeyboardInterrupt
+
+    def repeat(dropped: Any) -> None:
+        """Send the signal again if a callback, whose exceptions Python ignores, received it."""
+        if dropped.exc_type is KeyboardInterrupt:
+            main = threading.main_thread().ident
+            timer = threading.Timer(0.1, signal.pthread_kill, (main, received[0]))
+            timer.daemon = True
+            timer.start()
 
     for number in numbers:
         signal.signal(number, interrupt)

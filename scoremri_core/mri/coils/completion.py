@@ -68,13 +68,13 @@ def complete_calibration(
     small, sampled = resize(kspace, centre), resize(mask, centre)
     weights = None if averages is None else resize(averages, centre)
     extent = calibration_extent(sampled)
-    filled, region = small, _box(extent, centre)
+    filled, known = small, _box(extent, centre) & sampled  # samples may be lost
     for larger in _growth(extent, centre):
-        maps = estimate_coil_maps(filled * region, 1, noise_covariance, device=device, mask=region)
+        maps = estimate_coil_maps(filled * known, 1, noise_covariance, device=device, mask=known)
         image = cg_sense(small, maps[0], noise_covariance, weights, ITERATIONS, mask=sampled)
         filled = np.where(sampled, small, to_kspace(maps[0] * image)).astype(np.complex64)
-        region = _box(larger, centre)
-    return np.ascontiguousarray(resize(filled * region, mask.shape)), resize(region, mask.shape)
+        known = _box(larger, centre)
+    return np.ascontiguousarray(resize(filled * known, mask.shape)), resize(known, mask.shape)
 
 
 def calibration_warning(mask: NDArray[np.bool_]) -> str | None:

@@ -177,6 +177,14 @@ try:
 except KeyboardInterrupt as error:
     raise ImportError("initialization failed") from error
 """
+DROPPED = """
+class Dropped:
+    def __del__(self):  # Python drops what is raised here
+        signal.raise_signal(signal.SIGINT)
+        time.sleep(0.01)
+Dropped()
+time.sleep(60)
+"""
 # systemd sends both, and so may a terminal that is closed
 TWICE = """
 try:
@@ -187,10 +195,10 @@ finally:
 """
 
 
-@pytest.mark.parametrize(("work", "output"), [(WRAPPED, ""), (TWICE, "cleaned\n")])
+@pytest.mark.parametrize(("work", "output"), [(WRAPPED, ""), (DROPPED, ""), (TWICE, "cleaned\n")])
 def test_signal_is_reported_once(work, output):
     program = f"""
-import signal, sys
+import signal, sys, time
 from gadgets import commands, program
 
 def work(**_):
